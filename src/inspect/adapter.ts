@@ -7,11 +7,11 @@ import { LowrankError } from "../errors.js";
 import { hubName } from "../hub/name.js";
 import { findBaseModel } from "../lora/formats/base-model.js";
 import { disposeFile, type AdapterFile } from "../lora/formats/adapter-file.js";
-import { fileKind, readAdapterHeader } from "../lora/formats/convert.js";
-import { adapterFit, type AdapterFit } from "../lora/formats/files.js";
+import { detectKind, readAdapterHeader } from "../lora/formats/convert.js";
+import { compareAdapter, type AdapterFit } from "../lora/formats/files.js";
 import { sortTensors } from "../lora/formats/layers.js";
 import type { InjectOptions } from "../lora/index.js";
-import { patternReader } from "../lora/options/patterns.js";
+import { compilePatterns } from "../lora/options/patterns.js";
 import type { Targetable } from "../lora/options/targets.js";
 import type { LoadOptions } from "../models/files/load.js";
 import type { Located } from "../models/files/locate.js";
@@ -75,7 +75,7 @@ const WEIGHTS = "adapter_model.safetensors";
 /** Whether a path is an adapter: a PEFT folder, or a file with the tensor names of kohya or loralib. */
 export function isAdapter(path: string): boolean {
   if (statSync(path).isDirectory()) return existsSync(join(path, CONFIG));
-  return path.endsWith(".safetensors") && fileKind(openWeights(path).names()) !== undefined;
+  return path.endsWith(".safetensors") && detectKind(openWeights(path).names()) !== undefined;
 }
 
 /** Throws `ERR_FILE_NOT_FOUND` or `ERR_FILE_FORMAT` for unreadable files; the result lists all other problems. */
@@ -118,8 +118,8 @@ async function inspectFolder(path: string): Promise<InspectedAdapter> {
     read = await readAdapterHeader(path, "default", undefined);
     const { layers } = sortTensors(read);
     const { r = 8, loraAlpha = 8, rankPattern = {}, alphaPattern = {} } = read.options;
-    const rankOf = patternReader(rankPattern, "rankPattern");
-    const alphaOf = patternReader(alphaPattern, "alphaPattern");
+    const rankOf = compilePatterns(rankPattern, "rankPattern");
+    const alphaOf = compilePatterns(alphaPattern, "alphaPattern");
     const paths = [...layers.keys()];
     return {
       ...base,
@@ -156,7 +156,7 @@ const LORALIB = /^(.*)\.lora_A$/;
 async function inspectFile(path: string): Promise<InspectedAdapter> {
   const file = openWeights(path);
   const names = file.names();
-  const format = fileKind(names) as "kohya" | "loralib";
+  const format = detectKind(names) as "kohya" | "loralib";
   const down = format === "kohya" ? KOHYA : LORALIB;
   const carriers = names.filter((name) => down.test(name));
   const alphas = format === "kohya" ? await kohyaAlphas(path, names) : loralibAlphas(file.metadata());
@@ -248,7 +248,7 @@ async function compareWithModel(
   try {
     if (model !== undefined) {
       read = await readAdapterHeader(path, "default", model as Targetable);
-      fit = adapterFit(model, read);
+      fit = compareAdapter(model, read);
     }
   } catch (error) {
     if (!(error instanceof LowrankError)) throw error;

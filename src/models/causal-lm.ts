@@ -1,7 +1,7 @@
 /** The base class of causal language models. */
 import { refuse } from "../arguments/check.js";
 import type { Device } from "../device/device.js";
-import { perRow } from "../lora/adapter/per-row.js";
+import { runPerRow } from "../lora/adapter/per-row.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
 import { scope } from "../tensor/scope.js";
@@ -109,10 +109,10 @@ export abstract class CausalLM extends PretrainedModel {
     const targets = labels === undefined ? undefined : shiftedTargets(places, labels, head.outFeatures);
     const batch = places.shape[0] as number;
     const states: Tensor[] | undefined = wanted.outputHiddenStates === true ? [] : undefined;
-    const hidden = perRow(this, batch, names, () => this.hidden(ids, options, undefined, states));
+    const hidden = runPerRow(this, batch, names, () => this.hidden(ids, options, undefined, states));
     const loss = targets && scope(() => tokenLoss(this, head, hidden, targets, wanted));
     targets?.tensor.dispose();
-    const logits = (): Tensor => perRow(this, batch, names, () => this.logitsOf(hidden, head));
+    const logits = (): Tensor => runPerRow(this, batch, names, () => this.logitsOf(hidden, head));
     return causalOutput(head, { hidden, loss, hiddenStates: states }, logits);
   }
 

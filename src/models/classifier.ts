@@ -1,6 +1,6 @@
 /** The base classes of classifiers of texts and of images. */
 import { refuse } from "../arguments/check.js";
-import { perRow } from "../lora/adapter/per-row.js";
+import { runPerRow } from "../lora/adapter/per-row.js";
 import { scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { classify, type Classified, type ClassifyOptions } from "./classify.js";
@@ -42,7 +42,7 @@ export abstract class Classifier extends PretrainedModel {
     const wanted = forwardOptions(input, options, this.embeddingWidth);
     const { labels, adapterPerRow: names } = wanted;
     const states: Tensor[] | undefined = wanted.outputHiddenStates === true ? [] : undefined;
-    const made = perRow(this, readTokenShape(input, wanted).shape[0] as number, names, () => {
+    const made = runPerRow(this, readTokenShape(input, wanted).shape[0] as number, names, () => {
       const hidden = this.hidden(input, options, states);
       const logits = this.logits(hidden);
       return states === undefined ? { logits, hidden } : { logits, hidden, hiddenStates: states };

@@ -1,7 +1,7 @@
 /** Batched decoding: chooses the tokens that follow prompts, with a KV cache. */
 import { tensor } from "../tensor/create.js";
 import { throwIfAborted } from "../errors.js";
-import { perRow } from "../lora/adapter/per-row.js";
+import { runPerRow } from "../lora/adapter/per-row.js";
 import { evaluating, noGrad, scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { CausalLM } from "./causal-lm.js";
@@ -252,7 +252,7 @@ export class Decoding {
     const names = rows.map(({ text: { adapter } }) => adapter);
     const own = names.filter((name) => name !== undefined);
     const adapters = own.length === names.length ? own : undefined;
-    const logits = perRow(this.model, names.length, adapters, () => this.#logits(batch, ids));
+    const logits = runPerRow(this.model, names.length, adapters, () => this.#logits(batch, ids));
     return batch.sampler.choose(logits, draws);
   }
 

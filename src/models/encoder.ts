@@ -1,6 +1,6 @@
 /** The base classes of text encoders. */
 import { LowrankError } from "../errors.js";
-import { perRow } from "../lora/adapter/per-row.js";
+import { runPerRow } from "../lora/adapter/per-row.js";
 import type { Embedding } from "../nn/embedding.js";
 import { Module } from "../nn/module.js";
 import { trains } from "../tensor/scope.js";
@@ -96,7 +96,7 @@ export abstract class TextEncoder extends PretrainedModel {
       throw new LowrankError("ERR_OPTION", "forward: an encoder has no head, and takes no labels");
     const batch = readTokenShape(ids, options).shape[0] as number;
     const states: Tensor[] | undefined = outputHiddenStates === true ? [] : undefined;
-    const hidden = perRow(this, batch, options.adapterPerRow, () => this.hidden(ids, options, states));
+    const hidden = runPerRow(this, batch, options.adapterPerRow, () => this.hidden(ids, options, states));
     return states === undefined ? { hidden } : { hidden, hiddenStates: states };
   }
 

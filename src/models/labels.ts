@@ -2,7 +2,7 @@
 import { refuse } from "../arguments/check.js";
 import { ones, tensor, zeros } from "../tensor/create.js";
 import { LowrankError } from "../errors.js";
-import { lossPerAdapter } from "../lora/adapter/per-row.js";
+import { computeLossPerAdapter } from "../lora/adapter/per-row.js";
 import type { AdapterPerRow } from "../lora/layers/rows.js";
 import { isTensor, type Tensor } from "../tensor/tensor.js";
 import type { ConfigFields } from "./config-fields.js";
@@ -96,12 +96,12 @@ export function classificationLoss(
     if (!apart) return logits.crossEntropy(targets, { labelSmoothing, reduction });
     const losses = logits.crossEntropy(targets, { labelSmoothing, reduction: "none" });
     const counted = targets.eq(-100).to("f32").neg().add(1);
-    return lossPerAdapter(losses.reshape(B, 1), counted.reshape(B, 1), names);
+    return computeLossPerAdapter(losses.reshape(B, 1), counted.reshape(B, 1), names);
   }
   if (labelSmoothing !== 0) throw createRefusal(MODEL_REFUSALS.smoothedLabels, "forward", type);
   const targets = labels.to("f32").reshape(B, N);
   const losses = type === "regression" ? squares(logits, targets) : binaryCrossEntropy(logits, targets);
-  if (apart) return lossPerAdapter(losses, ones([B, N], { device: logits.device }), names);
+  if (apart) return computeLossPerAdapter(losses, ones([B, N], { device: logits.device }), names);
   return reduction === "none" ? losses : losses[reduction]();
 }
 

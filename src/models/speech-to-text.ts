@@ -2,7 +2,7 @@
 import { flag, options as known, refuse } from "../arguments/check.js";
 import { full, tensor } from "../tensor/create.js";
 import { LowrankError } from "../errors.js";
-import { perRow } from "../lora/adapter/per-row.js";
+import { runPerRow } from "../lora/adapter/per-row.js";
 import type { Embedding } from "../nn/embedding.js";
 import type { Linear } from "../nn/linear.js";
 import { scope } from "../tensor/scope.js";
@@ -144,11 +144,11 @@ export abstract class SpeechToText extends PretrainedModel {
       flag("forward", "outputHiddenStates", given.outputHiddenStates)
         ? { encoder: [], decoder: [] }
         : undefined;
-    const hidden = perRow(this, batch, names, () => this.hidden(features, ids, states));
+    const hidden = runPerRow(this, batch, names, () => this.hidden(features, ids, states));
     const loss = labels && scope(() => tokenLoss(this, head, hidden, labels.targets, wanted));
     labels?.targets.tensor.dispose();
     const made = { hidden, loss, hiddenStates: states?.decoder, encoderHiddenStates: states?.encoder };
-    return causalOutput(head, made, () => perRow(this, batch, names, () => head.forward(hidden)));
+    return causalOutput(head, made, () => runPerRow(this, batch, names, () => head.forward(hidden)));
   }
 
   /**

@@ -1,5 +1,5 @@
 /** The loss of a model's head over tokens, optionally with one adapter per row. */
-import { lossPerAdapter, perRow } from "../lora/adapter/per-row.js";
+import { computeLossPerAdapter, runPerRow } from "../lora/adapter/per-row.js";
 import { findRuns, type AdapterPerRow } from "../lora/layers/rows.js";
 import type { Linear } from "../nn/linear.js";
 import type { Module } from "../nn/module.js";
@@ -32,19 +32,19 @@ export function tokenLoss(
   }
   const apart = { ...options, reduction: "none" } as const;
   // Where no adapter changes the head, one call handles all rows.
-  const whole = perRow(model, B, names, () =>
+  const whole = runPerRow(model, B, names, () =>
     denseHead(head, B * T) ? headLoss(head, hidden, targets, apart) : undefined,
   );
   const byRun = (): Tensor[] =>
     findRuns(names, B).map(({ name, start, count }) => {
       const own = targetsWithin(targets, start * T, (start + count) * T);
       const states = hidden.slice(0, start, start + count);
-      return perRow(model, 1, [name], () => headLoss(head, states, own, apart));
+      return runPerRow(model, 1, [name], () => headLoss(head, states, own, apart));
     });
   const losses = (whole ?? joinedRows(byRun())).reshape(B, T);
   if (options.reduction === "none") return losses;
   if (options.reduction === "sum") return losses.sum();
-  return lossPerAdapter(losses, countedTargets(targets).reshape(B, T), names);
+  return computeLossPerAdapter(losses, countedTargets(targets).reshape(B, T), names);
 }
 
 function joinedRows([first, ...rest]: Tensor[]): Tensor {

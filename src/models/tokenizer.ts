@@ -13,7 +13,7 @@ import { LowrankError } from "../errors.js";
 import { call, wrapMethods, native, unwrapResult } from "../native/binding.js";
 import { enterCpuUse } from "../tensor/scope.js";
 import { CompanionFiles, openCompanions } from "./companion-files.js";
-import { templateAdvice, type ChatTemplates, TemplatedTokenizer } from "../lora/adapter/chat-templates.js";
+import { explainTemplates, type ChatTemplates, TemplatedTokenizer } from "../lora/adapter/chat-templates.js";
 import {
   readChatTemplate,
   readSpecialTokens,
@@ -324,7 +324,7 @@ export class Tokenizer extends TemplatedTokenizer {
     const source = this.#sourceFor(tools);
     if (source === undefined) {
       const what = "the model has no chat template, which messages need";
-      throw new LowrankError("ERR_CHAT_TEMPLATE", `${this.path}: ${what}; ${templateAdvice()}`);
+      throw new LowrankError("ERR_CHAT_TEMPLATE", `${this.path}: ${what}; ${explainTemplates()}`);
     }
     const known = this.#templates.get(tools);
     if (known?.source.text === source.text && known.source.where === source.where) return known.template;

@@ -8,7 +8,7 @@ import { LowrankError } from "../errors.js";
 import { readConfig } from "../lora/formats/config.js";
 import { CONFIG, resolveFolder, LABELS, startIn, WEIGHTS } from "../lora/formats/folder.js";
 import type { InitLoraWeights, InjectOptions, Pattern } from "../lora/index.js";
-import { withoutRoot } from "../lora/init/restore.js";
+import { divideByRoot } from "../lora/init/restore.js";
 import { baseOfAdapter } from "../models/adapter-base.js";
 import { optionName } from "../arguments/option-name.js";
 import { createRefusal } from "../refusals/refusal.js";
@@ -59,7 +59,7 @@ function readOptions(folder: string): InjectOptions {
   const start = startIn(folder) as InitLoraWeights | undefined;
   if (start === undefined) return own;
   // The file stores the initial factors next to the trained ones, so that its ranks are twice the adapter's.
-  const alpha = (value: number): number => (own.useRslora === true ? withoutRoot(value) : value / 2);
+  const alpha = (value: number): number => (own.useRslora === true ? divideByRoot(value) : value / 2);
   return {
     ...own,
     initLoraWeights: start,

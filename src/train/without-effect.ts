@@ -1,5 +1,5 @@
 /** Warns about options that were given and have no effect on the run. */
-import { loraLayers } from "../lora/adapter/registry.js";
+import { listLoraLayers } from "../lora/adapter/registry.js";
 import { gpuDetails } from "../device/device.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { SpeechToText } from "../models/speech-to-text.js";
@@ -59,7 +59,7 @@ function unusedPrecision({ device }: PretrainedModel, { askedPrecision: precisio
 /** Reports layers with a rank above their width, which limits the rank of the product of A and B. */
 function excessRanks(model: PretrainedModel, { lora }: Settings): string[] {
   const name = lora.name ?? "default";
-  const excess = [...loraLayers(model)].flatMap(([path, layer]) => {
+  const excess = [...listLoraLayers(model)].flatMap(([path, layer]) => {
     const rank = layer.adapters.get(name)?.r;
     const [out = 0, ...rest] = (layer as unknown as { weight: { shape: readonly number[] } }).weight.shape;
     const width = Math.min(

@@ -9,7 +9,7 @@ import {
   tensor,
   type CausalLM,
 } from "../../src/index.js";
-import { adapterState } from "../../src/lora/formats/state.js";
+import { collectAdapterState } from "../../src/lora/formats/state.js";
 import type { TestDevice } from "../devices.js";
 import { tinyModel } from "../hashed.js";
 
@@ -34,7 +34,7 @@ export async function adapted(
 export function shake(model: CausalLM, name = "default"): void {
   noGrad(() =>
     scope(() => {
-      for (const [key, one] of adapterState(model, name))
+      for (const [key, one] of collectAdapterState(model, name))
         if (!key.endsWith("base_layer.weight")) one.copy(randn(one.shape, { device: model.device }).mul(0.3));
     }),
   );

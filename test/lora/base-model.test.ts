@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import test from "ava";
 
-import { findBaseModel, storedBaseName } from "../../src/lora/formats/base-model.js";
+import { findBaseModel, resolveBaseName } from "../../src/lora/formats/base-model.js";
 import { defaultModel } from "../../src/models/default.js";
 import { temporary } from "../hashed.js";
 
@@ -33,8 +33,8 @@ test("the embedded model is found in any installation of the package", (t) => {
 });
 
 test("a path is stored as an absolute one, and a name on a hub unchanged", (t) => {
-  t.is(storedBaseName("test", undefined), join(process.cwd(), "test"));
-  t.is(storedBaseName("test", "0123456789abcdef"), "test");
-  t.is(storedBaseName("owner/absent", undefined), "owner/absent");
-  t.is(storedBaseName(undefined, undefined), undefined);
+  t.is(resolveBaseName("test", undefined), join(process.cwd(), "test"));
+  t.is(resolveBaseName("test", "0123456789abcdef"), "test");
+  t.is(resolveBaseName("owner/absent", undefined), "owner/absent");
+  t.is(resolveBaseName(undefined, undefined), undefined);
 });

@@ -1,6 +1,6 @@
 /** The distribution of EVA's ranks over the layers. */
 import test from "ava";
-import { halfToEven, distributeRanks } from "../../src/lora/init/eva-ranks.js";
+import { roundHalfToEven, distributeRanks } from "../../src/lora/init/eva-ranks.js";
 
 test("the whole rank goes to the largest shares; layers without any get none", (t) => {
   const layers = ["a", "b", "c"].map((path) => ({ path, inputsOf: path, r: 2 }));
@@ -52,5 +52,5 @@ test("the first of several layers with the same inputs gets the most, at any pos
 });
 
 test("halves are rounded to the even number, as in Python", (t) => {
-  t.deepEqual([0.5, 1.5, 2.5, 2.6, 3].map(halfToEven), [0, 2, 2, 3, 3]);
+  t.deepEqual([0.5, 1.5, 2.5, 2.6, 3].map(roundHalfToEven), [0, 2, 2, 3, 3]);
 });

@@ -16,7 +16,7 @@ import {
 } from "../../src/index.js";
 import { runCli } from "../../src/cli/program.js";
 import { GGUF_REFUSALS } from "../../src/gguf/refusals.js";
-import { adapterState } from "../../src/lora/formats/state.js";
+import { collectAdapterState } from "../../src/lora/formats/state.js";
 import { floats, readGguf, type ReadTensor } from "../gguf/file.js";
 import { goldenModel, hashed, temporary } from "../hashed.js";
 import { goldens } from "../parity/goldens.js";
@@ -33,7 +33,7 @@ async function adapted(
   await lora.inject(model, options);
   noGrad(() =>
     scope(() => {
-      for (const [key, one] of adapterState(model, "default"))
+      for (const [key, one] of collectAdapterState(model, "default"))
         if (one.dtype === "f32" && !key.endsWith(".base_layer.weight"))
           one.copy(tensor(hashed(key, one.shape), { shape: one.shape, device: "cpu" }));
     }),

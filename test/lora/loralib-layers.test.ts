@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import test from "ava";
 import { lora, nn, noGrad, randn, safetensors, type Tensor } from "../../src/index.js";
-import { adapterState } from "../../src/lora/formats/state.js";
+import { collectAdapterState } from "../../src/lora/formats/state.js";
 import { testDevices } from "../devices.js";
 import { temporary } from "../hashed.js";
 import { apart, shapesIn } from "./adapted.js";
@@ -111,7 +111,7 @@ for (const device of testDevices()) {
     for (const useRslora of [false, true]) {
       await lora.inject(fused, { r: 2, loraAlpha: 3, targetModules: ["qkv"], useRslora });
       noGrad(() => {
-        for (const [, one] of adapterState(fused, "default")) one.copy(randn(one.shape, { device }));
+        for (const [, one] of collectAdapterState(fused, "default")) one.copy(randn(one.shape, { device }));
       });
       const [dir, again] = [temporary(), temporary()];
       await lora.saveAdapter(fused, dir);

@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 
 import test from "ava";
 import { loadModel, lora, noGrad, randn, saveModel, scope, tensor, type CausalLM } from "../../src/index.js";
-import { adapterState } from "../../src/lora/formats/state.js";
+import { collectAdapterState } from "../../src/lora/formats/state.js";
 import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { goldenModel, temporary } from "../hashed.js";
@@ -26,7 +26,7 @@ async function logits(model: CausalLM): Promise<Float32Array> {
 function shake(model: CausalLM, name = "default"): void {
   noGrad(() =>
     scope(() => {
-      for (const [key, one] of adapterState(model, name)) {
+      for (const [key, one] of collectAdapterState(model, name)) {
         if (!key.endsWith("base_layer.weight")) one.copy(randn(one.shape, { device: model.device }).mul(0.3));
       }
     }),

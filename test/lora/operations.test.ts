@@ -14,7 +14,7 @@ import {
   zeros,
   type Tensor,
 } from "../../src/index.js";
-import { adapterState } from "../../src/lora/formats/state.js";
+import { collectAdapterState } from "../../src/lora/formats/state.js";
 import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { temporary } from "../hashed.js";
@@ -97,7 +97,8 @@ for (const device of testDevices()) {
       (await noGrad(() => model.forward(x)).data()) as Float32Array;
     for (const name of ["a", "b"]) {
       await lora.inject(model, { r: 2, loraAlpha: 3, targetModules: ["qkv"], name });
-      for (const [, one] of adapterState(model, name)) noGrad(() => one.copy(randn(one.shape, { device })));
+      for (const [, one] of collectAdapterState(model, name))
+        noGrad(() => one.copy(randn(one.shape, { device })));
     }
     const dir = temporary();
     await lora.saveAdapter(model, dir, { name: "b" });
@@ -133,7 +134,8 @@ for (const device of testDevices()) {
       ["b", 4],
     ] as const) {
       await lora.inject(model, { r, loraAlpha: 3, targetModules: ["conv", "grouped"], name });
-      for (const [, one] of adapterState(model, name)) noGrad(() => one.copy(randn(one.shape, { device })));
+      for (const [, one] of collectAdapterState(model, name))
+        noGrad(() => one.copy(randn(one.shape, { device })));
     }
     const delta = async (path: "conv" | "grouped", name: string): Promise<Float32Array> =>
       (await noGrad(() => (model[path] as unknown as lora.Conv2d).deltaWeight(name)).data()) as Float32Array;
@@ -248,7 +250,7 @@ for (const device of testDevices()) {
     for (const [name, one] of Object.entries(options)) {
       const model = await adapted(device, { default: one });
       if (name === "sick") {
-        const [, first] = [...adapterState(model, "default")][0] as [string, ReturnType<typeof zeros>];
+        const [, first] = [...collectAdapterState(model, "default")][0] as [string, ReturnType<typeof zeros>];
         noGrad(() => scope(() => first.copy(zeros(first.shape, { device }).add(NaN))));
       } else outputs[name] = await logits(model);
       folders[name] = temporary();
@@ -256,7 +258,7 @@ for (const device of testDevices()) {
       model.dispose();
     }
     const model = await adapted(device, { first: attention });
-    const [tensors, before] = [[...adapterState(model, "first").values()], await logits(model)];
+    const [tensors, before] = [[...collectAdapterState(model, "first").values()], await logits(model)];
     const { live } = await atRest(device);
     const broken = {
       larger: ["ERR_SHAPE_MISMATCH", /q_proj\.lora_A\.weight.*rank is 5.*replaces is 2/s],
@@ -276,7 +278,7 @@ for (const device of testDevices()) {
       t.true(apart(await logits(model), outputs[name] as Float32Array) < 1e-6, name);
       await synchronize(device);
       t.is(memory(device).live, live);
-      t.deepEqual([...adapterState(model, "first").values()], tensors);
+      t.deepEqual([...collectAdapterState(model, "first").values()], tensors);
       const again = temporary();
       await lora.saveAdapter(model, again, { name: "first" });
       const reread = await loadModel<"causal-lm">(base, { device });

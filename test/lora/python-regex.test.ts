@@ -3,8 +3,8 @@
  * re.fullmatch.
  */
 import test from "ava";
-import { pythonRegex } from "../../src/lora/options/python-regex.js";
-import { patternReader } from "../../src/lora/options/patterns.js";
+import { compilePythonRegex } from "../../src/lora/options/python-regex.js";
+import { compilePatterns } from "../../src/lora/options/patterns.js";
 
 /** A pattern, texts that match in full, and texts that do not. */
 const MATCHES: [pattern: string, hits: string[], misses: string[]][] = [
@@ -29,7 +29,7 @@ const MATCHES: [pattern: string, hits: string[], misses: string[]][] = [
 
 for (const [pattern, hits, misses] of MATCHES) {
   test(`${pattern} matches as in Python`, (t) => {
-    const regex = pythonRegex(pattern, "targetModules");
+    const regex = compilePythonRegex(pattern, "targetModules");
     for (const hit of hits) t.true(regex.test(hit), hit);
     for (const miss of misses) t.false(regex.test(miss), miss);
   });
@@ -50,13 +50,13 @@ const REFUSED: [pattern: string, message: RegExp][] = [
 
 for (const [pattern, message] of REFUSED) {
   test(`${pattern} is refused by name`, (t) => {
-    t.throws(() => pythonRegex(pattern, "excludeModules"), { code: "ERR_OPTION", message });
-    t.throws(() => pythonRegex(pattern, "excludeModules"), { message: /^excludeModules: "/ });
+    t.throws(() => compilePythonRegex(pattern, "excludeModules"), { code: "ERR_OPTION", message });
+    t.throws(() => compilePythonRegex(pattern, "excludeModules"), { message: /^excludeModules: "/ });
   });
 }
 
 test("a path gets the value of the first key that matches its end", (t) => {
-  const of = patternReader({ "layers.0.q": 4, "q|v": 3, v: 2, "(?:k)": 9 }, "rankPattern");
+  const of = compilePatterns({ "layers.0.q": 4, "q|v": 3, v: 2, "(?:k)": 9 }, "rankPattern");
   t.is(of("model.layers.0.q"), 4);
   t.is(of("model.layers.1.q"), 3);
   t.is(of("v"), 3);

@@ -19,7 +19,7 @@ import {
   type LoadOptions,
   type PretrainedModel,
 } from "../../src/index.js";
-import { adapterState } from "../../src/lora/formats/state.js";
+import { collectAdapterState } from "../../src/lora/formats/state.js";
 import { bertConfig, hubConfig as bertHub } from "../../src/models/bert/config.js";
 import { distilBertConfig, hubConfig as distilBertHub } from "../../src/models/distilbert/config.js";
 import { gpt2Config, hubConfig as gpt2Hub } from "../../src/models/gpt2/config.js";
@@ -420,7 +420,7 @@ for (const variant of ["bert", "roberta", "distilbert", "vit"]) {
     const names = ["one", null, "two"];
     for (const name of ["one", "two"]) {
       await lora.inject(model, { r: 2, targetModules: "all-linear", name, taskType: "FEATURE_EXTRACTION" });
-      for (const [key, one] of adapterState(model, name))
+      for (const [key, one] of collectAdapterState(model, name))
         one.copy(tensor(hashed(`${name}.${key}`, one.shape), { shape: one.shape, device: "cpu" }));
     }
     const host = await onHost(join(golden(variant), "golden.safetensors"));

@@ -17,7 +17,7 @@ import {
   tensor,
   type Tensor,
 } from "../../src/index.js";
-import { adapterState } from "../../src/lora/formats/state.js";
+import { collectAdapterState } from "../../src/lora/formats/state.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel, words } from "../hashed.js";
 import { error, goldens } from "../parity/goldens.js";
@@ -55,7 +55,7 @@ function lossOf(model: CausalLM, { ids, labels, shape, positions }: Batch): Tens
 
 /** Returns the loss of batches, and their accumulated gradients. */
 async function trained(model: CausalLM, batches: Batch[]) {
-  const parameters = adapterState(model, "default");
+  const parameters = collectAdapterState(model, "default");
   let loss = 0;
   for (const batch of batches) {
     const own = scope(() => {

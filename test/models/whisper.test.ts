@@ -20,7 +20,7 @@ import {
   type LoadOptions,
   type Tensor,
 } from "../../src/index.js";
-import { adapterState } from "../../src/lora/formats/state.js";
+import { collectAdapterState } from "../../src/lora/formats/state.js";
 import type { Tokenizer } from "../../src/models/tokenizer.js";
 import { hubConfig, whisperConfig } from "../../src/models/whisper/config.js";
 import { languageCode } from "../../src/models/whisper/languages.js";
@@ -211,7 +211,7 @@ test("an adapter per row gives the logits of each adapter alone, and the sum of 
   const { model } = await load(folderOf());
   for (const name of ["one", "two"]) {
     await lora.inject(model, { r: 2, targetModules: ["q_proj", "v_proj", "fc1"], name });
-    for (const [key, one] of adapterState(model, name))
+    for (const [key, one] of collectAdapterState(model, name))
       one.copy(tensor(hashed(`${name}.${key}`, one.shape), { shape: one.shape, device: "cpu" }));
   }
   const run = (adapterPerRow?: string[]) =>

@@ -19,7 +19,7 @@ import {
   type PretrainedModel,
   type Tensor,
 } from "../../src/index.js";
-import { adapterState } from "../../src/lora/formats/state.js";
+import { collectAdapterState } from "../../src/lora/formats/state.js";
 import { goldenModel, hashed, temporary } from "../hashed.js";
 import { hashedFeatures } from "./speech.js";
 import { error, goldens, onHost, type Golden } from "./goldens.js";
@@ -167,7 +167,7 @@ async function checkCases(variant: string, saved: string, inputs: Inputs, own: t
     await lora.inject(model, options);
     noGrad(() =>
       scope(() => {
-        for (const [key, one] of adapterState(model, "default")) {
+        for (const [key, one] of collectAdapterState(model, "default")) {
           if (!key.endsWith(".base_layer.weight"))
             one.copy(tensor(hashed(key, one.shape), { shape: one.shape, device: "cpu" }));
         }

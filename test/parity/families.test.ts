@@ -20,7 +20,7 @@ import {
   type PretrainedModel,
   type Tensor,
 } from "../../src/index.js";
-import { adapterState } from "../../src/lora/formats/state.js";
+import { collectAdapterState } from "../../src/lora/formats/state.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel, hashed } from "../hashed.js";
 import { error, goldens, onHost, type Golden } from "./goldens.js";
@@ -133,7 +133,7 @@ async function trains(t: Assertions, variant: string, device: TestDevice): Promi
   const before = error((await outputs(model, host, device)).logits, host["adapter_init_logits"]?.data ?? []);
   t.true(before < 1e-5, `logits with the first adapter are off by ${before}`);
   const { batches, loss } = stepsOf(host, training, device);
-  const parameters = adapterState(model, "default");
+  const parameters = collectAdapterState(model, "default");
   await tenSteps(t, model, { training, parameters, host, end: await adapterEnd(folder), batches, loss });
   model.dispose();
 }

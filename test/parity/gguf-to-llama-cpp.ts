@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { loadModel, lora, noGrad, saveModel, scope, tensor, type CausalLM } from "../../src/index.js";
-import { adapterState } from "../../src/lora/formats/state.js";
+import { collectAdapterState } from "../../src/lora/formats/state.js";
 import { defaultModel } from "../../src/models/default.js";
 import { goldenModel, hashed, temporary } from "../hashed.js";
 import { error, goldens } from "./goldens.js";
@@ -98,7 +98,7 @@ async function compare(name: string, model: CausalLM, request: Request, by: stri
 function drawAdapter(model: CausalLM): void {
   noGrad(() =>
     scope(() => {
-      for (const [key, one] of adapterState(model, "default"))
+      for (const [key, one] of collectAdapterState(model, "default"))
         if (!key.endsWith(".base_layer.weight"))
           one.copy(tensor(hashed(key, one.shape), { shape: one.shape, device: "cpu" }));
     }),

@@ -24,7 +24,7 @@ import {
   type Phi3ConfigFields,
   type Tensor,
 } from "../../src/index.js";
-import { adapterState } from "../../src/lora/formats/state.js";
+import { collectAdapterState } from "../../src/lora/formats/state.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel } from "../hashed.js";
 import { error, goldens, onHost } from "./goldens.js";
@@ -165,7 +165,7 @@ async function tenSteps(t: Assertions, variant: string, device: TestDevice): Pro
   const before = error(await logits(model, batch("")), host["adapter_init_logits"]?.data ?? []);
   t.true(before < 1e-5, `logits with the first adapter are off by ${before}`);
   const batches = Array.from({ length: training.steps }, (_, step) => batch(`step.${step}.`));
-  const parameters = adapterState(model, "default");
+  const parameters = collectAdapterState(model, "default");
   const end = await adapterEnd(folder);
   const loss = (llama: CausalLM, one: Batch): Tensor => meanLoss(llama, one);
   await checkSteps(t, model, { training, parameters, host, end, batches, loss });
@@ -182,7 +182,7 @@ async function accumulates(t: Assertions, variant: string, device: TestDevice): 
   t.deepEqual(batches.map(trained), expected.trained);
   const count = expected.trained.reduce((sum, n) => sum + n, 0);
   for (const one of batches) backward(model, one, count).dispose();
-  const off = await gradientError(adapterState(model, "default"), host, "micro.grad.");
+  const off = await gradientError(collectAdapterState(model, "default"), host, "micro.grad.");
   t.true(off < 1e-5, `a gradient is off by ${off}`);
   const optimizer = new optim.SGD(trainedParameters(model), { lr: 0 });
   optimizer.zeroGrad();

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { lora, noGrad, scope, tensor } from "../../src/index.js";
-import { adapterState } from "../../src/lora/formats/state.js";
+import { collectAdapterState } from "../../src/lora/formats/state.js";
 import { hashed, temporary } from "../hashed.js";
 import { error } from "./goldens.js";
 import { toy } from "./modules.js";
@@ -59,7 +59,7 @@ for (const [kind, options] of Object.entries(cases)) {
     await lora.inject(model, one);
     noGrad(() =>
       scope(() => {
-        for (const [key, own] of adapterState(model, "default")) {
+        for (const [key, own] of collectAdapterState(model, "default")) {
           const values = tensor(hashed(key, own.shape), { shape: own.shape, device: "cpu" });
           // Magnitudes stay near their initial values.
           own.copy(key.endsWith("magnitude_vector") ? values.mul(0.3).add(1).mul(own) : values);

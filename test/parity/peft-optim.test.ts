@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import test from "ava";
 import { loadModel, lora, noGrad, optim, scope, tensor, type CausalLM } from "../../src/index.js";
-import { adapterState } from "../../src/lora/formats/state.js";
+import { collectAdapterState } from "../../src/lora/formats/state.js";
 import { testDevices } from "../devices.js";
 import { goldenModel, hashed } from "../hashed.js";
 import { goldens, onHost, type Golden } from "./goldens.js";
@@ -30,7 +30,7 @@ async function adapted(device: "cpu" | "gpu", options: lora.InjectOptions): Prom
   await lora.inject(model, options);
   noGrad(() =>
     scope(() => {
-      for (const [key, one] of adapterState(model, "default"))
+      for (const [key, one] of collectAdapterState(model, "default"))
         if (!key.endsWith(".base_layer.weight"))
           one.copy(tensor(hashed(key, one.shape), { shape: one.shape, device }));
     }),

@@ -3,7 +3,7 @@ import { join } from "node:path";
 
 import test from "ava";
 import { lora, nn, noGrad, scope, tensor, type Tensor } from "../../src/index.js";
-import { combinedValues, type Arithmetic } from "../../src/lora/operations/task-arithmetic.js";
+import { combineValues, type Arithmetic } from "../../src/lora/operations/task-arithmetic.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { hashed, words } from "../hashed.js";
 import { error, goldens, onHost } from "./goldens.js";
@@ -142,7 +142,7 @@ test("dare with PEFT's masks is PEFT's", (t) => {
         const weights = scales.map((s) => Math.sqrt(Math.abs(s)) * (part === "A" ? Math.sign(s) : 1));
         const tensors = names.map((name) => filled(name, path, part, shape));
         const options = { density, majoritySign: "total", draw } as const;
-        t.true(error(combinedValues(kind, tensors, weights, options), data) < 1e-5, key);
+        t.true(error(combineValues(kind, tensors, weights, options), data) < 1e-5, key);
       }
     }
     t.is(drawn, 10);

@@ -16,7 +16,7 @@ import {
   type SpeechToText,
   type Tensor,
 } from "../../src/index.js";
-import { adapterState } from "../../src/lora/formats/state.js";
+import { collectAdapterState } from "../../src/lora/formats/state.js";
 import type { Tokenizer } from "../../src/models/tokenizer.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel } from "../hashed.js";
@@ -144,7 +144,7 @@ for (const device of testDevices()) {
     );
     const before = error(await out.data(), (all["adapter_init_logits"] as Golden).data);
     t.true(before < 1e-5, `logits with the first adapter are off by ${before}`);
-    const parameters = adapterState(model, "default");
+    const parameters = collectAdapterState(model, "default");
     t.is(parameters.size, 2 * 2 * (2 + 2 * 3));
     await tenSteps(t, model, {
       training: figures.training,

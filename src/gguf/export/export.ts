@@ -7,7 +7,7 @@ import { refuseGguf } from "../refusals.js";
 import { storableAs, storedBytes } from "../stored.js";
 import { writeGguf, type GgufTensor, type GgufValue } from "../writer.js";
 import { LowrankError } from "../../errors.js";
-import { some } from "../../lora/formats/adapter-file.js";
+import { listSome } from "../../lora/formats/adapter-file.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { CausalLM } from "../../models/causal-lm.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
@@ -72,7 +72,7 @@ export async function exportGguf(
     if (why !== undefined) other.set(why, [...(other.get(why) ?? []), one.name]);
   }
   for (const [name, values] of written.factors) tensors.push(vector(name, values));
-  for (const [why, names] of other) said.push(`${file}: ${why}: ${some(names)}`);
+  for (const [why, names] of other) said.push(`${file}: ${why}: ${listSome(names)}`);
   const first = tensors.find(({ name }) => name === "token_embd.weight")?.type ?? "f32";
   const metadata = new Map<string, GgufValue>([
     ["general.architecture", { text: architecture.name }],

@@ -12,9 +12,9 @@ import { readOrder, setOrder } from "./order.js";
 import {
   findAdapter,
   listAdapters,
-  loraLayers,
+  listLoraLayers,
   readNotes,
-  placesIn,
+  findParents,
   type ModuleParents,
   replaceEverywhere,
   type AdapterNote,
@@ -37,7 +37,7 @@ export function runsWithoutAdapters(model: Module): boolean {
 export function listActive(model: Module): Active[] {
   const order = readOrder(model);
   const found = new Map<string, Active>();
-  for (const [, layer] of loraLayers(model))
+  for (const [, layer] of listLoraLayers(model))
     for (const one of layer.active) if (!found.has(one.name)) found.set(one.name, one);
   for (const one of order) {
     const note = readNotes(model).get(one.name);
@@ -52,13 +52,13 @@ export function listActive(model: Module): Active[] {
 }
 
 function isHeld(model: Module, name: string): boolean {
-  for (const [, layer] of loraLayers(model)) if (layer.adapters.has(name)) return true;
+  for (const [, layer] of listLoraLayers(model)) if (layer.adapters.has(name)) return true;
   return false;
 }
 
 /** Activates exactly `active`: their layers, and their copies of modules and biases. */
 export function activate(model: Module, active: readonly Active[]): void {
-  for (const [, layer] of loraLayers(model)) layer.setActive(active);
+  for (const [, layer] of listLoraLayers(model)) layer.setActive(active);
   setOrder(model, active);
   standCopies(model, active);
 }
@@ -66,7 +66,7 @@ export function activate(model: Module, active: readonly Active[]): void {
 /** Activates one more adapter. */
 export function activateAlso(model: Module, one: Active): void {
   const active = [...listActive(model), one];
-  for (const [, layer] of loraLayers(model))
+  for (const [, layer] of listLoraLayers(model))
     if (layer.adapters.has(one.name)) layer.setActive([...layer.active, one]);
   setOrder(model, active);
   standCopies(model, active);
@@ -98,13 +98,13 @@ export function checkTogether(model: Module, active: readonly Active[], all = li
 }
 
 /** @internal Puts the base's modules and biases back, without changing the layers. */
-export function withOriginals(model: Module): void {
+export function restoreOriginals(model: Module): void {
   for (const note of readNotes(model).values()) swap(model, note, "original");
 }
 
 /** @internal Puts the copies of the active adapters into the model, unless it is inside `withoutAdapters`. */
 export function standCopies(model: Module, active: readonly Active[] = listActive(model)): void {
-  withOriginals(model);
+  restoreOriginals(model);
   if (running.has(model)) return;
   for (const { name } of active) {
     const note = readNotes(model).get(name);
@@ -215,7 +215,7 @@ function listTensors({ name, layers, modules, biases }: ModelAdapter): Tensor[] 
 export function withoutAdapters<T>(model: Module, fn: () => T): T {
   checkModule("withoutAdapters", "model", model);
   callable("withoutAdapters", "fn", fn);
-  const layers = [...loraLayers(model)].map(([, layer]) => layer);
+  const layers = [...listLoraLayers(model)].map(([, layer]) => layer);
   running.set(model, (running.get(model) ?? 0) + 1);
   const restore = (): void => {
     const left = (running.get(model) ?? 1) - 1;
@@ -260,7 +260,7 @@ export function unload<T extends Module>(model: T): T {
 
 function removeAdapters(model: Module, names: readonly string[]): void {
   const [notes, all] = [readNotes(model), listAdapters(model)];
-  withOriginals(model);
+  restoreOriginals(model);
   for (const name of names) {
     const { layers, modules, biases } = all.get(name) as ModelAdapter;
     for (const layer of layers.values()) layer.removeAdapter(name);
@@ -268,7 +268,7 @@ function removeAdapters(model: Module, names: readonly string[]): void {
     notes.delete(name);
   }
   const emptied = new Set(names.flatMap((name) => [...(all.get(name) as ModelAdapter).layers.values()]));
-  const places = placesIn(model);
+  const places = findParents(model);
   for (const layer of emptied) if (layer.adapters.size === 0) takeOff(model, layer, places);
   standCopies(model);
 }

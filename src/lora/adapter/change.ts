@@ -10,10 +10,10 @@ import { listTensors, type Adapter } from "../layers/adapter.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { LoRALayer } from "../layers/layer.js";
 import { noteClass } from "../layers/own-class.js";
-import { baseModules, readNotes, type AdapterNote } from "./registry.js";
+import { listBaseModules, readNotes, type AdapterNote } from "./registry.js";
 import { postpone } from "../layers/release.js";
 import { readOrder, setOrder } from "./order.js";
-import { isTokenLayer, tokenState } from "../layers/token-rows.js";
+import { isTokenLayer, listTokenState } from "../layers/token-rows.js";
 
 /** Runs the synchronous `step`. If it throws, `model` is restored. A nested change is part of the outer one. */
 export function change<T>(model: Module, step: () => T): T {
@@ -26,14 +26,14 @@ export function change<T>(model: Module, step: () => T): T {
 
 /** Records the model's state and returns a function that restores it. */
 function before(model: Module): () => void {
-  const modules = everyModule(model);
+  const modules = listModules(model);
   const restoring = [...modules].map(noteModule);
   const notes = new Map([...readNotes(model)].map(([name, note]) => [name, copyNote(note)]));
   const order = readOrder(model);
-  const tensors = tensorsIn(model);
+  const tensors = listTensorsIn(model);
   const flags = new Map([...tensors].filter((one) => !one.disposed).map((one) => [one, one.requiresGrad]));
   return () => {
-    const made = [...tensorsIn(model)].filter((tensor) => !tensors.has(tensor));
+    const made = [...listTensorsIn(model)].filter((tensor) => !tensors.has(tensor));
     for (const restore of restoring) restore();
     const own = readNotes(model);
     own.clear();
@@ -46,8 +46,8 @@ function before(model: Module): () => void {
 }
 
 /** Returns all modules in the model, the originals that copies replace, and the copies that are not in the model. */
-function everyModule(model: Module): Set<Module> {
-  const all = new Set([...model.namedModules(), ...baseModules(model)].map(([, module]) => module));
+function listModules(model: Module): Set<Module> {
+  const all = new Set([...model.namedModules(), ...listBaseModules(model)].map(([, module]) => module));
   for (const { modules } of readNotes(model).values()) {
     for (const { copy } of modules.values())
       for (const [, module] of (copy as Module).namedModules()) all.add(module);
@@ -99,11 +99,11 @@ function copyNote(note: AdapterNote): AdapterNote {
 }
 
 /** Returns every tensor of the model and its adapters, including the base tensors of merged layers. */
-export function tensorsIn(model: Module): Set<Tensor> {
+export function listTensorsIn(model: Module): Set<Tensor> {
   const all = new Set<Tensor>();
-  for (const module of everyModule(model)) {
+  for (const module of listModules(model)) {
     for (const value of Object.values(module)) if (isTensor(value)) all.add(value);
-    if (isTokenLayer(module)) for (const tensor of Object.values(tokenState(module))) all.add(tensor);
+    if (isTokenLayer(module)) for (const tensor of Object.values(listTokenState(module))) all.add(tensor);
     if (!(module instanceof LoRALayer)) continue;
     for (const adapter of module.adapters.values()) for (const one of listTensors(adapter)) all.add(one);
     const { unmergedWeight, squaredNorms } = module;

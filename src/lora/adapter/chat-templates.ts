@@ -55,11 +55,11 @@ export function setTemplates(model: Module, name: string, templates: ChatTemplat
   note.templates = templates;
   const tokenizer = findTokenizer(model);
   if (templates !== undefined && tokenizer !== undefined)
-    tokenizer.adapterTemplates = () => activeTemplates(model);
+    tokenizer.adapterTemplates = () => findActiveTemplates(model);
 }
 
 /** Returns the templates of the adapters `names` that have any, with the adapter's name. */
-function templatesByAdapter(model: Module, names: readonly string[]): [string, ChatTemplates][] {
+function listTemplates(model: Module, names: readonly string[]): [string, ChatTemplates][] {
   const notes = readNotes(model);
   return names.flatMap((name): [string, ChatTemplates][] => {
     const templates = notes.get(name)?.templates;
@@ -68,7 +68,7 @@ function templatesByAdapter(model: Module, names: readonly string[]): [string, C
 }
 
 /** Advises how to set a chat template: with the command's flag, or the tokenizer's property. */
-export function templateAdvice(): string {
+export function explainTemplates(): string {
   if (optionName("chatTemplate") !== "chatTemplate")
     return `give one with ${optionName("chatTemplate")} FILE`;
   return hasOption("chatTemplate")
@@ -83,17 +83,17 @@ const reported = new WeakMap<Module, string>();
  * Returns the templates for the adapters `names` of `model` together. If they differ, the first adapter's are used and a
  * process warning is emitted once.
  */
-export function templatesOfAll(model: Module, names: readonly string[]): ChatTemplates | undefined {
-  const [first, ...rest] = templatesByAdapter(model, names);
+export function findTemplatesOfAll(model: Module, names: readonly string[]): ChatTemplates | undefined {
+  const [first, ...rest] = listTemplates(model, names);
   if (first === undefined) return undefined;
   const [name, templates] = first;
-  const others = rest.filter(([, one]) => !areSame(one, templates)).map(([other]) => other);
+  const others = rest.filter(([, one]) => !isSameTemplate(one, templates)).map(([other]) => other);
   const differing = JSON.stringify([name, ...others]);
   if (others.length > 0 && reported.get(model) !== differing) {
     reported.set(model, differing);
     process.emitWarning(
       `the adapters ${[name, ...others].map((one) => `"${one}"`).join(" and ")} were trained with different chat templates; ` +
-        `using the one of "${name}"; ${templateAdvice()}`,
+        `using the one of "${name}"; ${explainTemplates()}`,
       { type: "LowrankWarning" },
     );
   }
@@ -101,14 +101,14 @@ export function templatesOfAll(model: Module, names: readonly string[]): ChatTem
 }
 
 /** Returns the templates of the model's active adapters. */
-export function activeTemplates(model: Module): ChatTemplates | undefined {
+export function findActiveTemplates(model: Module): ChatTemplates | undefined {
   if (runsWithoutAdapters(model)) return undefined;
   // Called for every conversation, so it avoids walking the layers.
   const names = readOrder(model).map(({ name }) => name);
-  return templatesOfAll(model, names);
+  return findTemplatesOfAll(model, names);
 }
 
-function areSame(a: ChatTemplates, b: ChatTemplates): boolean {
+function isSameTemplate(a: ChatTemplates, b: ChatTemplates): boolean {
   return a.text === b.text && a.tools === b.tools;
 }
 
@@ -116,7 +116,7 @@ function areSame(a: ChatTemplates, b: ChatTemplates): boolean {
  * Returns the templates that currently render messages; undefined if there are none. An unreadable template also gives
  * undefined: rendering messages reports it, and callers that render none must not fail.
  */
-export function templatesInUse(model: Module): ChatTemplates | undefined {
+export function findTemplatesInUse(model: Module): ChatTemplates | undefined {
   try {
     return findTokenizer(model)?.currentTemplates();
   } catch (error) {
@@ -129,17 +129,17 @@ export function templatesInUse(model: Module): ChatTemplates | undefined {
  * Returns the templates to store with the adapter `name`: assigned ones, else those that the adapter was loaded with,
  * else those in use. Null if the model's tokenizer has no template, undefined if the model has no tokenizer.
  */
-export function templatesToStore(model: Module, name: string): ChatTemplates | null | undefined {
+export function selectTemplatesToStore(model: Module, name: string): ChatTemplates | null | undefined {
   const tokenizer = findTokenizer(model);
   if (tokenizer === undefined) return undefined;
   const own = tokenizer.assignedTemplates() ?? readNotes(model).get(name)?.templates;
-  return own ?? templatesInUse(model) ?? null;
+  return own ?? findTemplatesInUse(model) ?? null;
 }
 
 /** Assigns the active adapters' templates to the tokenizer permanently, when the adapters are merged into the weights. */
 export function keepTemplates(model: Module): void {
   const tokenizer = findTokenizer(model);
-  const templates = activeTemplates(model);
+  const templates = findActiveTemplates(model);
   if (templates !== undefined && tokenizer?.assignedTemplates() === undefined)
     tokenizer?.assignTemplates(templates);
 }

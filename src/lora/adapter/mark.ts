@@ -10,7 +10,7 @@ import { LoRALayer, listParts } from "../layers/layer.js";
 const marked = new WeakSet<Module>();
 
 /** Returns which biases of a model are trained together with its low-rank matrices. */
-export function trainedBiases(model: Module): BiasMode {
+export function findTrainedBiases(model: Module): BiasMode {
   const modules = [...model.namedModules()]
     .map(([, module]) => module)
     .filter((module) => marked.has(module));
@@ -19,7 +19,7 @@ export function trainedBiases(model: Module): BiasMode {
 }
 
 /** Yields the adapters' tensors, found by the class of their layer rather than by name. */
-function* adapterTensors(model: Module): IterableIterator<[path: string, tensor: Tensor]> {
+function* listAdapterTensors(model: Module): IterableIterator<[path: string, tensor: Tensor]> {
   for (const [path, module] of model.namedModules()) {
     if (!(module instanceof LoRALayer)) continue;
     for (const [name, adapter] of module.adapters) {
@@ -30,7 +30,7 @@ function* adapterTensors(model: Module): IterableIterator<[path: string, tensor:
 }
 
 /** Yields biases and the modules that own them. */
-function* biases(model: Module): IterableIterator<[path: string, tensor: Tensor, owner: Module]> {
+function* listBiases(model: Module): IterableIterator<[path: string, tensor: Tensor, owner: Module]> {
   for (const [path, module] of model.namedModules()) {
     const bias = module instanceof LoRALayer ? module.baseBias : (module as { bias?: unknown }).bias;
     if (isTensor(bias)) yield [join(path, "bias"), bias, module];
@@ -49,8 +49,8 @@ function isAdapted(module: Module): boolean {
 export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"): void {
   checkModule("markOnlyLoraAsTrainable", "model", model);
   checkBias(bias);
-  const trained = new Set<Tensor>([...adapterTensors(model)].map(([, tensor]) => tensor));
-  for (const [, tensor, owner] of biases(model)) {
+  const trained = new Set<Tensor>([...listAdapterTensors(model)].map(([, tensor]) => tensor));
+  for (const [, tensor, owner] of listBiases(model)) {
     marked.delete(owner);
     if (bias === "none" || (bias === "lora_only" && !(owner instanceof LoRALayer))) continue;
     trained.add(tensor);
@@ -68,8 +68,8 @@ export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"):
 export function loraStateDict(model: Module, bias: BiasMode = "none"): Record<string, Tensor> {
   checkModule("loraStateDict", "model", model);
   checkBias(bias);
-  const state = Object.fromEntries(adapterTensors(model));
-  for (const [path, tensor, owner] of biases(model)) {
+  const state = Object.fromEntries(listAdapterTensors(model));
+  for (const [path, tensor, owner] of listBiases(model)) {
     if (bias === "all" || (bias === "lora_only" && owner instanceof LoRALayer)) state[path] = tensor;
   }
   return state;

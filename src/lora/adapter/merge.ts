@@ -9,8 +9,8 @@ import { takeOff, unload } from "./active.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { at } from "./at.js";
 import { keepTemplates } from "./chat-templates.js";
-import { change, tensorsIn } from "./change.js";
-import { loraLayers, readNotes, placesIn, type AdapterNote } from "./registry.js";
+import { change, listTensorsIn } from "./change.js";
+import { listLoraLayers, readNotes, findParents, type AdapterNote } from "./registry.js";
 import { checkMergeable } from "../layers/quantised.js";
 import { isInPlace } from "../layers/own-class.js";
 import { release } from "../layers/release.js";
@@ -34,7 +34,7 @@ export async function merge<T extends Module>(
 }
 
 function* listUnmerged(model: Module): IterableIterator<[path: string, layer: AnyLoRALayer]> {
-  for (const [path, layer] of loraLayers(model))
+  for (const [path, layer] of listLoraLayers(model))
     if (layer.active.length > 0 && !layer.merged) yield [path, layer];
 }
 
@@ -70,7 +70,7 @@ function measureMerged(layer: AnyLoRALayer): Tensor {
 export function unmerge<T extends Module>(model: T): T {
   checkModule("unmerge", "model", model);
   change(model, () => {
-    for (const [, layer] of loraLayers(model)) layer.unmerge();
+    for (const [, layer] of listLoraLayers(model)) layer.unmerge();
   });
   return model;
 }
@@ -99,7 +99,7 @@ export async function mergeAndUnload<T extends Module>(
 }
 
 function checkBiases(model: Module): void {
-  for (const [path, layer] of loraLayers(model)) {
+  for (const [path, layer] of listLoraLayers(model)) {
     if (layer.baseBias !== null) continue;
     const name = layer.active.find((one) => layer.adapters.get(one.name)?.loraBias !== undefined)?.name;
     if (name === undefined) continue;
@@ -113,8 +113,8 @@ function checkBiases(model: Module): void {
 /** Makes merged weights and active copies permanent and removes the adapters. */
 function settle(model: Module): void {
   const replaced: Tensor[] = [];
-  const places = placesIn(model);
-  for (const [, layer] of [...loraLayers(model)]) {
+  const places = findParents(model);
+  for (const [, layer] of [...listLoraLayers(model)]) {
     if (layer.active.length === 0) continue;
     const old = layer.settle();
     // A layer constructed directly may share its weight with another layer, and a user-defined class may store it elsewhere.
@@ -125,7 +125,7 @@ function settle(model: Module): void {
   // Trained copies of modules and biases stay in place as part of the model.
   const frozen: Tensor[] = [];
   for (const { modules, biases } of readNotes(model).values()) {
-    replaced.push(...mergedTokens(modules));
+    replaced.push(...mergeTokenRows(modules));
     for (const { original, copy } of [...modules.values(), ...biases.values()]) {
       for (const one of [original, copy]) {
         const tensors = isTensor(one) ? [one] : [...one.parameters()];
@@ -137,13 +137,13 @@ function settle(model: Module): void {
     biases.clear();
   }
   unload(model);
-  const held = tensorsIn(model);
+  const held = listTensorsIn(model);
   for (const tensor of frozen) if (held.has(tensor) && tensor.requiresGrad) tensor.requiresGrad = false;
   for (const tensor of replaced) if (!held.has(tensor)) release(tensor);
 }
 
 /** Merges active trained rows into their weights and restores the plain layers. Returns the replaced weights. */
-function mergedTokens(modules: AdapterNote["modules"]): Tensor[] {
+function mergeTokenRows(modules: AdapterNote["modules"]): Tensor[] {
   const old: Tensor[] = [];
   const layers = [...modules].flatMap(([path, { owner, property, copy }]) =>
     isTensor(copy) || !isTokenLayer(copy) ? [] : [{ path, owner, property, copy }],

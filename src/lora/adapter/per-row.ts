@@ -13,7 +13,7 @@ import { findRuns, withAdapterPerRow, type AdapterPerRow } from "../layers/rows.
  *
  * Throws `ERR_UNKNOWN_ADAPTER`, listing the loaded adapters; `ERR_SHAPE_MISMATCH` unless there is one name per row.
  */
-export function perRow<T>(
+export function runPerRow<T>(
   model: Module,
   batch: number,
   names: AdapterPerRow | undefined,
@@ -64,7 +64,7 @@ function divideByRow(
       const standing = holder.bias;
       holder.bias = copyIn("biases", path, name) ?? original;
       try {
-        return plainly(owner, x, rest);
+        return forwardPlainly(owner, x, rest);
       } finally {
         holder.bias = standing;
       }
@@ -72,10 +72,10 @@ function divideByRow(
   }
   for (const [path, { owner, property, original }] of own.flatMap(({ modules }) => [...modules])) {
     const base = original as Module;
-    const runBase: Run = runs.get(base) ?? ((_, x, rest) => plainly(base, x, rest));
+    const runBase: Run = runs.get(base) ?? ((_, x, rest) => forwardPlainly(base, x, rest));
     runs.set((owner as unknown as Record<string, Module>)[property] as Module, (name, x, rest) => {
       const copy = copyIn("modules", path, name);
-      return copy === undefined ? runBase(name, x, rest) : plainly(copy as Module, x, rest);
+      return copy === undefined ? runBase(name, x, rest) : forwardPlainly(copy as Module, x, rest);
     });
   }
   const changed: [Module, PropertyDescriptor | undefined][] = [];
@@ -87,7 +87,7 @@ function divideByRow(
         ),
       );
     const own = Object.getOwnPropertyDescriptor(module, "forward");
-    REPLACED.set(value, plainForward(module));
+    REPLACED.set(value, findPlainForward(module));
     changed.push([module, own]);
     Object.defineProperty(module, "forward", { value, configurable: true });
   }
@@ -100,13 +100,13 @@ type Forward = (x: Tensor, ...rest: unknown[]) => Tensor;
 const REPLACED = new WeakMap<Forward, Forward>();
 
 /** Returns the forward of `module` without splitting: an assigned one, or its class's. */
-function plainForward(module: Module): Forward {
+function findPlainForward(module: Module): Forward {
   const { forward } = module as Forwarded;
   return REPLACED.get(forward) ?? forward;
 }
 
-function plainly(module: Module, x: Tensor, rest: unknown[]): Tensor {
-  return plainForward(module).call(module, x, ...rest);
+function forwardPlainly(module: Module, x: Tensor, rest: unknown[]): Tensor {
+  return findPlainForward(module).call(module, x, ...rest);
 }
 
 function joinRows(parts: readonly Tensor[]): Tensor {
@@ -118,7 +118,7 @@ function joinRows(parts: readonly Tensor[]): Tensor {
  * Returns the loss of a batch with several adapters: the sum over adapters of the mean over their counted tokens.
  * `losses` and `counted` are [B, T]; a token that is not counted has a loss of 0.
  */
-export function lossPerAdapter(losses: Tensor, counted: Tensor, names: AdapterPerRow): Tensor {
+export function computeLossPerAdapter(losses: Tensor, counted: Tensor, names: AdapterPerRow): Tensor {
   const [byRow, countByRow] = [losses.sum(1), counted.sum(1)];
   const means = [...new Set(names)].map((name) => {
     const weights = names.map((own) => (own === name ? 1 : 0));

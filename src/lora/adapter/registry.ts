@@ -51,7 +51,7 @@ export function readNotes(model: Module): Map<string, AdapterNote> {
  * Yields the base's modules by path, with originals instead of an adapter's copies: an original stays part of the model
  * while a copy replaces it. A module with several paths is yielded once.
  */
-export function* baseModules(model: Module): IterableIterator<[path: string, module: Module]> {
+export function* listBaseModules(model: Module): IterableIterator<[path: string, module: Module]> {
   const originals = new Map<Module, Module>();
   for (const { modules } of readNotes(model).values()) {
     for (const { original, copy } of modules.values()) originals.set(copy as Module, original as Module);
@@ -68,14 +68,14 @@ export function* baseModules(model: Module): IterableIterator<[path: string, mod
 }
 
 /** Yields the low-rank layers of a model, by path. */
-export function* loraLayers(model: Module): IterableIterator<[path: string, layer: AnyLoRALayer]> {
-  for (const [path, module] of baseModules(model)) if (module instanceof LoRALayer) yield [path, module];
+export function* listLoraLayers(model: Module): IterableIterator<[path: string, layer: AnyLoRALayer]> {
+  for (const [path, module] of listBaseModules(model)) if (module instanceof LoRALayer) yield [path, module];
 }
 
 /** Returns the adapters of a model by name: first the adapters of directly constructed layers, then by order of `inject`. */
 export function listAdapters(model: Module): Map<string, ModelAdapter> {
   const byName = new Map<string, Map<string, AnyLoRALayer>>();
-  for (const [path, layer] of loraLayers(model)) {
+  for (const [path, layer] of listLoraLayers(model)) {
     for (const name of layer.adapters.keys()) {
       const layers = byName.get(name);
       if (layers === undefined) byName.set(name, new Map([[path, layer]]));
@@ -138,9 +138,9 @@ export function checkFree(model: Module, name: string, where: string): void {
 export type ModuleParents = ReadonlyMap<Module, readonly [owner: Module, property: string][]>;
 
 /** Returns the parents of all modules. This walks the whole model, so do it once to replace many modules. */
-export function placesIn(model: Module): ModuleParents {
+export function findParents(model: Module): ModuleParents {
   const places = new Map<Module, [Module, string][]>();
-  const owners = new Set([...model.namedModules(), ...baseModules(model)].map(([, owner]) => owner));
+  const owners = new Set([...model.namedModules(), ...listBaseModules(model)].map(([, owner]) => owner));
   for (const owner of owners) {
     for (const [name, child] of owner.children()) {
       const own = places.get(child);

@@ -42,12 +42,12 @@ export async function checkFinite(tensors: Readonly<Record<string, Tensor>>, fil
   if (bad.length > 0) {
     throw new LowrankError(
       "ERR_NOT_FINITE",
-      `${file}: ${some(bad)} ${bad.length === 1 ? "holds" : "hold"} NaN or infinity`,
+      `${file}: ${listSome(bad)} ${bad.length === 1 ? "holds" : "hold"} NaN or infinity`,
     );
   }
 }
 
 /** Lists at most five names and the number of the rest. */
-export function some(names: readonly string[]): string {
+export function listSome(names: readonly string[]): string {
   return names.slice(0, 5).join(", ") + (names.length > 5 ? ` and ${names.length - 5} more` : "");
 }

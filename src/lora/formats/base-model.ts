@@ -33,7 +33,7 @@ export function findBaseModel(folder: string, name: string): FoundBase {
  * Returns the name under which an adapter stores its base model. A path becomes absolute, since PEFT resolves a relative
  * one against the working directory. A hub model, which has a revision, keeps its name.
  */
-export function storedBaseName(name: string | undefined, revision: string | undefined): string | undefined {
+export function resolveBaseName(name: string | undefined, revision: string | undefined): string | undefined {
   return name !== undefined && name !== "" && revision === undefined && existsSync(name)
     ? resolve(name)
     : name;

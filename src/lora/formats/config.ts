@@ -2,7 +2,7 @@
 import { LowrankError } from "../../errors.js";
 import { EVA_DEFAULTS, type EvaConfig } from "../options/eva.js";
 import { movesBase } from "../options/init-weights.js";
-import { pythonRegex } from "../options/python-regex.js";
+import { compilePythonRegex } from "../options/python-regex.js";
 import { describeExpected, type AdapterOptions, type InjectOptions } from "../options/options.js";
 import type { Targets } from "../options/targets.js";
 import { FILE_REFUSALS } from "../../refusals/files.js";
@@ -196,7 +196,7 @@ function checkPatterns(config: Record<string, unknown>, file: string): void {
   for (const [key, patterns] of given) {
     for (const pattern of patterns) {
       try {
-        pythonRegex(pattern as string, key);
+        compilePythonRegex(pattern as string, key);
       } catch (cause) {
         throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${(cause as Error).message}`, { cause });
       }

@@ -9,15 +9,15 @@ import { makeFolder } from "../../files/folders.js";
 import { checkModule } from "../../nn/children.js";
 import { Sequential } from "../../nn/sequential.js";
 import { openWeights, load, mapTensor, save } from "../../files/safetensors.js";
-import { findBaseModel, storedBaseName } from "./base-model.js";
-import { adapterName } from "../options/adapter-name.js";
+import { findBaseModel, resolveBaseName } from "./base-model.js";
+import { checkAdapterName } from "../options/adapter-name.js";
 import { writeConfig } from "./config.js";
 import { checkFinite, disposeFile, type AdapterFile } from "./adapter-file.js";
 import { copyLabels, copyTemplates, readFolder, writeFolder } from "./folder.js";
 import { writeGgufAdapter } from "./gguf.js";
-import { checkPrefix, fromKohya, isKohya, toKohya, type KohyaPrefix } from "./kohya.js";
+import { checkPrefix, convertFromKohya, isKohya, convertToKohya, type KohyaPrefix } from "./kohya.js";
 import { sortTensors, refuseAttention } from "./layers.js";
-import { fromLoralib, isLoralib, toLoralib, type LoralibOptions } from "./loralib.js";
+import { convertFromLoralib, isLoralib, convertToLoralib, type LoralibOptions } from "./loralib.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { completeOptions } from "../options/options.js";
 import type { Targetable, Targets } from "../options/targets.js";
@@ -49,7 +49,7 @@ export interface ConvertOptions extends ReadOptions {
 }
 
 /** Validates a path. Throws `ERR_OPTION`. */
-export function fileName(where: string, name: string, value: unknown): string {
+export function checkPath(where: string, name: string, value: unknown): string {
   return text(where, name, value) === "" ? refuse(where, name, "a path", value) : (value as string);
 }
 
@@ -101,7 +101,7 @@ async function isFolder(path: string): Promise<boolean> {
 }
 
 /** Detects the format from a file's tensor names; undefined if unknown. */
-export function fileKind(names: readonly string[]): "kohya" | "loralib" | undefined {
+export function detectKind(names: readonly string[]): "kohya" | "loralib" | undefined {
   return isKohya(names) ? "kohya" : isLoralib(names) ? "loralib" : undefined;
 }
 
@@ -118,7 +118,7 @@ async function readFile(
     );
   const weights = openWeights(path);
   const names = weights.names();
-  const kind = fileKind(names);
+  const kind = detectKind(names);
   if (kind === undefined)
     throw new LowrankError(
       "ERR_FILE_FORMAT",
@@ -134,8 +134,8 @@ async function readFile(
   try {
     read =
       kind === "kohya"
-        ? await fromKohya(path, tensors, model, reading.prefix)
-        : fromLoralib(path, tensors, weights.metadata(), model, reading);
+        ? await convertFromKohya(path, tensors, model, reading.prefix)
+        : convertFromLoralib(path, tensors, weights.metadata(), model, reading);
     return read;
   } finally {
     const kept = new Set(Object.values(read?.tensors ?? {}));
@@ -148,8 +148,8 @@ async function readFile(
  * `gguf` a file for llama.cpp's `--lora`. Throws `ERR_OPTION` for anything that the format cannot express.
  */
 export async function convertAdapter(dir: string, output: string, given: ConvertOptions): Promise<void> {
-  fileName("convertAdapter", "dir", dir);
-  fileName("convertAdapter", "output", output);
+  checkPath("convertAdapter", "dir", dir);
+  checkPath("convertAdapter", "output", output);
   const {
     format,
     model,
@@ -157,7 +157,7 @@ export async function convertAdapter(dir: string, output: string, given: Convert
     ...reading
   } = options("convertAdapter", given, ["format", "model", "name", "loraAlpha", "enableLora", "prefix"]);
   checkReading("convertAdapter", reading);
-  adapterName("convertAdapter", "name", name);
+  checkAdapterName("convertAdapter", "name", name);
   if (model !== undefined) checkModule("convertAdapter", "model", model);
   if (!FORMATS.includes(format))
     throw new LowrankError(
@@ -172,8 +172,8 @@ export async function convertAdapter(dir: string, output: string, given: Convert
       const { source, revision } = model ?? {};
       const base =
         read.baseModel === undefined
-          ? { baseModel: storedBaseName(source, revision), revision }
-          : { baseModel: relocatedBase(read), revision: read.revision };
+          ? { baseModel: resolveBaseName(source, revision), revision }
+          : { baseModel: relocateBase(read), revision: read.revision };
       const targets = read.options.targetModules as Targets;
       await writeFolder(output, read.tensors, writeConfig(complete, targets, base));
       await copyLabels(read.file, output);
@@ -190,8 +190,8 @@ export async function convertAdapter(dir: string, output: string, given: Convert
     try {
       const { tensors, metadata } =
         format === "kohya"
-          ? toKohya(layers, read.file, reading.prefix ?? prefixFor(read), made)
-          : await toLoralib(layers, read.file, model, made);
+          ? convertToKohya(layers, read.file, reading.prefix ?? resolvePrefix(read), made)
+          : await convertToLoralib(layers, read.file, model, made);
       await makeFolder(dirname(output));
       await save(output, tensors, { metadata });
     } finally {
@@ -203,13 +203,13 @@ export async function convertAdapter(dir: string, output: string, given: Convert
 }
 
 /** Returns the base model's path for an adapter written to another folder, where a relative path would not resolve. */
-function relocatedBase({ file, baseModel, revision }: AdapterFile): string | undefined {
+function relocateBase({ file, baseModel, revision }: AdapterFile): string | undefined {
   if (baseModel === undefined || revision !== undefined) return baseModel;
   return findBaseModel(dirname(file), baseModel).path ?? baseModel;
 }
 
 /** Returns kohya's prefix: the text encoder's for language tasks, the image model's otherwise. */
-function prefixFor({ options: { taskType } }: AdapterFile): KohyaPrefix {
+function resolvePrefix({ options: { taskType } }: AdapterFile): KohyaPrefix {
   const text = ["CAUSAL_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION"];
   return taskType !== undefined && text.includes(taskType) ? "lora_te" : "lora_unet";
 }

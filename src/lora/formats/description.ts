@@ -2,12 +2,12 @@
 import { LowrankError } from "../../errors.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Adapter } from "../layers/adapter.js";
-import { exactTargets, ranksAndAlphas } from "../options/exact.js";
+import { matchExactly, describeRanks } from "../options/exact.js";
 import { isWithin } from "../adapter/replacement.js";
-import { savedModules } from "../inject/modules-to-save.js";
-import { trainedBiases } from "../adapter/mark.js";
+import { findSavedModules } from "../inject/modules-to-save.js";
+import { findTrainedBiases } from "../adapter/mark.js";
 import { completeOptions, type AdapterOptions } from "../options/options.js";
-import { patternReader } from "../options/patterns.js";
+import { compilePatterns } from "../options/patterns.js";
 import type { ModelAdapter } from "../adapter/registry.js";
 import { findTargets, type Targetable, type Targets } from "../options/targets.js";
 
@@ -38,26 +38,26 @@ export function describeAdapter(
   const targets =
     note !== undefined && hits(model, note, [...held.keys()])
       ? note.targets
-      : exactTargets(model, [...held.keys()], []);
+      : matchExactly(model, [...held.keys()], []);
   const base = stated ?? completeOptions(model, { targetModules: targets });
   const options = {
     ...base,
     ...common,
-    bias: base.bias === "none" ? trainedBiases(model) : base.bias,
+    bias: base.bias === "none" ? findTrainedBiases(model) : base.bias,
     fanInFanOut: [...layers.values()].some((layer) => "fanInFanOut" in layer && layer.fanInFanOut === true),
   };
   if (targets !== note?.targets) {
     for (const key of ["excludeModules", "layersToTransform", "layersPattern"] as const) delete options[key];
   }
-  const scaled = common.useRslora ? held : new Map([...held].map(([path, one]) => [path, byRank(one)]));
+  const scaled = common.useRslora ? held : new Map([...held].map(([path, one]) => [path, rescaleAlpha(one)]));
   return {
     targets,
-    options: says(options, scaled) ? options : { ...options, ...ranksAndAlphas(scaled) },
+    options: says(options, scaled) ? options : { ...options, ...describeRanks(scaled) },
   };
 }
 
 /** Returns the alpha that gives the same scaling as alpha / r, for layers that do not all use rank-stabilised scaling. */
-function byRank(adapter: Adapter): { r: number; loraAlpha: number } {
+function rescaleAlpha(adapter: Adapter): { r: number; loraAlpha: number } {
   const { r, loraAlpha, scaling, useRslora } = adapter;
   return { r, loraAlpha: useRslora ? scaling * r : loraAlpha };
 }
@@ -65,7 +65,7 @@ function byRank(adapter: Adapter): { r: number; loraAlpha: number } {
 /** Whether the targets select exactly the layers at `paths`. */
 function hits(model: Targetable, { options, targets }: Description, paths: readonly string[]): boolean {
   try {
-    const saved = savedModules(model, options);
+    const saved = findSavedModules(model, options);
     const hit = [...findTargets(model, { ...options, targetModules: targets }).keys()];
     const adapted = hit.filter((path) => !isWithin(path, saved));
     return adapted.length === paths.length && paths.every((path) => adapted.includes(path));
@@ -81,8 +81,8 @@ function says(
   { r, loraAlpha, rankPattern, alphaPattern }: AdapterOptions,
   held: ReadonlyMap<string, { r: number; loraAlpha: number }>,
 ): boolean {
-  const rankOf = patternReader(rankPattern, "rankPattern");
-  const alphaOf = patternReader(alphaPattern, "alphaPattern");
+  const rankOf = compilePatterns(rankPattern, "rankPattern");
+  const alphaOf = compilePatterns(alphaPattern, "alphaPattern");
   return [...held].every(
     ([path, one]) => (rankOf(path) ?? r) === one.r && (alphaOf(path) ?? loraAlpha) === one.loraAlpha,
   );

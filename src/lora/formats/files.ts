@@ -7,12 +7,12 @@ import { noGrad, scope } from "../../tensor/scope.js";
 import { listParts, type Adapter } from "../layers/adapter.js";
 import { setTrainable } from "../adapter/active.js";
 import { at } from "../adapter/at.js";
-import { readTemplates, setTemplates, templatesToStore } from "../adapter/chat-templates.js";
+import { readTemplates, setTemplates, selectTemplatesToStore } from "../adapter/chat-templates.js";
 import { change } from "../adapter/change.js";
 import { writeConfig } from "./config.js";
-import { storedBaseName } from "./base-model.js";
-import { adapterName } from "../options/adapter-name.js";
-import { checkReading, fileName, readAdapter, type ReadOptions } from "./convert.js";
+import { resolveBaseName } from "./base-model.js";
+import { checkAdapterName } from "../options/adapter-name.js";
+import { checkReading, checkPath, readAdapter, type ReadOptions } from "./convert.js";
 import { disposeFile, type AdapterFile } from "./adapter-file.js";
 import { resolveFolder, writeFolder, writeTemplates } from "./folder.js";
 import { describeAdapter } from "./description.js";
@@ -20,7 +20,7 @@ import { checkInit, movesBase, type InitLoraWeights } from "../options/init-weig
 import { restoreStart } from "../init/restore.js";
 import { injectNow, type InjectReport } from "../inject/inject.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
-import { findAdapter, checkFree, loraLayers } from "../adapter/registry.js";
+import { findAdapter, checkFree, listLoraLayers } from "../adapter/registry.js";
 import { checkBases, compareKeys, fill, fitTensors, collectState } from "./state.js";
 import type { Targetable } from "../options/targets.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
@@ -36,7 +36,7 @@ export async function saveAdapter(
   given: { name?: string | undefined } = {},
 ): Promise<void> {
   checkModule("saveAdapter", "model", model);
-  fileName("saveAdapter", "dir", dir);
+  checkPath("saveAdapter", "dir", dir);
   const { name = "default" } = options("saveAdapter", given, ["name"]);
   text("saveAdapter", "name", name);
   const adapter = findAdapter(model, name);
@@ -56,13 +56,13 @@ export async function saveAdapter(
     const { options, targets } = describeAdapter(model, adapter, plain);
     const state = collectState(model, adapter, { targets, bias: options.bias }, (path) => plain.get(path));
     const { source, revision } = model;
-    const base = { baseModel: storedBaseName(source, revision), revision };
+    const base = { baseModel: resolveBaseName(source, revision), revision };
     const config = writeConfig(options, targets, base);
     const start = String(options.initLoraWeights);
     const moved = [...own.values()].some((one) => one.start !== undefined);
     const folder = resolveFolder(dir, name);
     await writeFolder(folder, Object.fromEntries(state), config, moved ? { start } : {});
-    await writeTemplates(folder, templatesToStore(model, name));
+    await writeTemplates(folder, selectTemplatesToStore(model, name));
   } finally {
     for (const [path, one] of plain) {
       const kept = new Set(listParts(own.get(path) as Adapter).map(([, tensor]) => tensor));
@@ -90,10 +90,10 @@ export async function loadAdapter(
   given: LoadAdapterOptions = {},
 ): Promise<InjectReport> {
   checkModule("loadAdapter", "model", model);
-  fileName("loadAdapter", "path", path);
+  checkPath("loadAdapter", "path", path);
   const known = ["name", "trainable", "loraAlpha", "enableLora", "prefix"] as const;
   const { name = "default", trainable = false, ...reading } = options("loadAdapter", given, known);
-  adapterName("loadAdapter", "name", name);
+  checkAdapterName("loadAdapter", "name", name);
   flag("loadAdapter", "trainable", trainable);
   checkReading("loadAdapter", reading);
   checkFree(model, name, "loadAdapter");
@@ -138,7 +138,7 @@ export interface AdapterFit {
 }
 
 /** Compares a file with a model, which is adapted but not filled, so it must not be used afterwards. Reports the adapter's errors instead of throwing them. */
-export function adapterFit(model: Targetable, read: AdapterFile): AdapterFit {
+export function compareAdapter(model: Targetable, read: AdapterFile): AdapterFit {
   try {
     injectFor(model, read, "default");
     const { pairs, unexpected, missing } = compareKeys(model, "default", read);
@@ -169,7 +169,7 @@ function readInitialisation({ start, file }: AdapterFile): InitLoraWeights {
 function injectFor(model: Targetable, { options, baseModel, file }: AdapterFile, name: string): InjectReport {
   try {
     const report = injectNow(model, { ...options, name });
-    for (const [, layer] of loraLayers(model)) asPlain(layer, name);
+    for (const [, layer] of listLoraLayers(model)) replaceByPlain(layer, name);
     return report;
   } catch (error) {
     if (!(error instanceof LowrankError && error.code === "ERR_NO_TARGETS")) throw error;
@@ -179,7 +179,7 @@ function injectFor(model: Targetable, { options, baseModel, file }: AdapterFile,
 }
 
 /** Replaces the compact form of a layer's adapter by zeros in PEFT's form, to be filled from the file. */
-function asPlain(layer: AnyLoRALayer, name: string): void {
+function replaceByPlain(layer: AnyLoRALayer, name: string): void {
   const adapter = layer.adapters.get(name);
   if (adapter === undefined) return;
   for (const [part, tensor] of listParts(adapter)) {

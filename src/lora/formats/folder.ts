@@ -9,7 +9,7 @@ import { load, openWeights, save, writeWhole } from "../../files/safetensors.js"
 import type { Tensor } from "../../tensor/tensor.js";
 import type { ChatTemplates } from "../adapter/chat-templates.js";
 import { readConfig } from "./config.js";
-import { some, type AdapterFile } from "./adapter-file.js";
+import { listSome, type AdapterFile } from "./adapter-file.js";
 
 /** The two files of an adapter folder. */
 export const WEIGHTS = "adapter_model.safetensors";
@@ -129,7 +129,7 @@ async function explainMissing(folder: string, entries: readonly string[]): Promi
   throw new LowrankError(
     "ERR_FILE_NOT_FOUND",
     names.length > 0
-      ? `${folder}: the adapters are in folders below it: ${some(names)}; name one of these`
+      ? `${folder}: the adapters are in folders below it: ${listSome(names)}; name one of these`
       : `${join(folder, CONFIG)}: there is no such file`,
   );
 }

@@ -13,7 +13,7 @@ import { refuseGguf } from "../../gguf/refusals.js";
 import { storedBytes } from "../../gguf/stored.js";
 import { writeGguf, type GgufTensor, type GgufValue } from "../../gguf/writer.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { some, type AdapterFile } from "./adapter-file.js";
+import { listSome, type AdapterFile } from "./adapter-file.js";
 import { findBaseModel } from "./base-model.js";
 import { sortTensors, type FileLayer } from "./layers.js";
 import type { Targetable } from "../options/targets.js";
@@ -28,7 +28,7 @@ export async function writeGgufAdapter(
   const { layers, biases, others } = sortTensors(read);
   if (options.useDora === true) refuseGguf("dora", file, "DoRA");
   refuseOthers(file, others);
-  if (biases.size > 0) refuseGguf("biases", file, `the bias of ${some([...biases.keys()])}`);
+  if (biases.size > 0) refuseGguf("biases", file, `the bias of ${listSome([...biases.keys()])}`);
   const base = readBase(read, model);
   const { loraAlpha = 8 } = options;
   const tensors = [...layers].flatMap(([path, layer]) => pair(file, base, path, layer, loraAlpha));
@@ -53,7 +53,7 @@ function refuseOthers(file: string, others: readonly string[]): void {
   ] as const;
   for (const [which, pattern] of kinds) {
     const found = others.filter((key) => pattern.test(key));
-    if (found.length > 0) refuseGguf(which, file, some(found));
+    if (found.length > 0) refuseGguf(which, file, listSome(found));
   }
 }
 

@@ -6,9 +6,9 @@ import { tensor } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import { Linear } from "../../nn/linear.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { exactTargets, ranksAndAlphas } from "../options/exact.js";
+import { matchExactly, describeRanks } from "../options/exact.js";
 import { findTargets, type Targetable } from "../options/targets.js";
-import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
+import { PREFIX, listSome, type AdapterFile } from "./adapter-file.js";
 import type { FileLayers } from "./layers.js";
 import { FILE_REFUSALS } from "../../refusals/files.js";
 import { createRefusal } from "../../refusals/refusal.js";
@@ -22,7 +22,7 @@ export function isKohya(names: readonly string[]): boolean {
   return names.some((name) => /\.(lora_down|lora_up)\.weight$/.test(name));
 }
 
-function flat(path: string): string {
+function flattenPath(path: string): string {
   return path.replaceAll(".", "_");
 }
 
@@ -36,7 +36,7 @@ export function checkPrefix(prefix: string): void {
 }
 
 /** Renames a file's layers to kohya's names and makes its metadata. Appends the alpha tensors to `made`; the caller disposes them. */
-export function toKohya(
+export function convertToKohya(
   { layers, biases, others }: FileLayers,
   file: string,
   prefix: KohyaPrefix,
@@ -44,14 +44,14 @@ export function toKohya(
 ): { tensors: Record<string, Tensor>; metadata: Record<string, string> } {
   checkPrefix(prefix);
   const beyond = [...others, ...[...biases.keys()].map((path) => `the bias of ${path}`)];
-  if (beyond.length > 0) throw createRefusal(FILE_REFUSALS.kohyaBeyond, file, some(beyond));
+  if (beyond.length > 0) throw createRefusal(FILE_REFUSALS.kohyaBeyond, file, listSome(beyond));
   const tensors: Record<string, Tensor> = {};
   const from = new Map<string, string>();
   for (const [path, { embedding, a, b, r, scaling }] of layers) {
     if (embedding) throw createRefusal(FILE_REFUSALS.kohyaEmbedding, file, path);
     if ((a.shape.length !== 2 && a.shape.length !== 4) || b.shape[1] !== r)
       throw createRefusal(FILE_REFUSALS.kohyaConvolution, file, path);
-    const name = `${prefix}_${flat(path)}`;
+    const name = `${prefix}_${flattenPath(path)}`;
     const other = from.get(name);
     if (other !== undefined)
       throw createRefusal(FILE_REFUSALS.kohyaNames, file, `${other} and ${path}: ${name}`);
@@ -85,7 +85,7 @@ interface Group {
  * ownership of the tensors.
  * Throws `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_FILE_FORMAT`, `ERR_OPTION`.
  */
-export async function fromKohya(
+export async function convertFromKohya(
   file: string,
   tensors: Record<string, Tensor>,
   model: Targetable,
@@ -96,17 +96,17 @@ export async function fromKohya(
   const modules = findTargets(model, { targetModules: ".*" });
   const paths = new Map<string, string>();
   for (const path of modules.keys()) {
-    const other = paths.get(flat(path));
-    if (other !== undefined && [...groups.keys()].includes(flat(path)))
+    const other = paths.get(flattenPath(path));
+    if (other !== undefined && [...groups.keys()].includes(flattenPath(path)))
       throw new LowrankError(
         "ERR_OPTION",
-        `${file}: ${flat(path)} could be ${other} or ${path} of this model`,
+        `${file}: ${flattenPath(path)} could be ${other} or ${path} of this model`,
       );
-    paths.set(flat(path), path);
+    paths.set(flattenPath(path), path);
   }
   const unmatched = [...groups.keys()].filter((name) => !paths.has(name));
   if (unmatched.length > 0)
-    throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: not of this model: ${some(unmatched)}`);
+    throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: not of this model: ${listSome(unmatched)}`);
   const out: Record<string, Tensor> = {};
   const ranks = new Map<string, { r: number; loraAlpha: number }>();
   for (const [name, { down, up, alpha }] of groups) {
@@ -135,7 +135,7 @@ export async function fromKohya(
   return {
     file,
     tensors: out,
-    options: { ...ranksAndAlphas(ranks), targetModules: exactTargets(model, [...ranks.keys()], []) },
+    options: { ...describeRanks(ranks), targetModules: matchExactly(model, [...ranks.keys()], []) },
   };
 }
 
@@ -162,7 +162,7 @@ function groupTensors(
   if (unknown.length > 0)
     throw new LowrankError(
       "ERR_FILE_FORMAT",
-      `${file}: ${some(unknown)}: of kohya's networks lora_down, lora_up and alpha are read, below ${PREFIXES.join(", ")}`,
+      `${file}: ${listSome(unknown)}: of kohya's networks lora_down, lora_up and alpha are read, below ${PREFIXES.join(", ")}`,
     );
   if (networks.size > 1 && wanted === undefined)
     throw createRefusal(FILE_REFUSALS.kohyaNetworks, file, [...networks].join(", "));

@@ -2,7 +2,7 @@
 import { LowrankError } from "../../errors.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { computeScaling } from "../layers/adapter.js";
-import { patternReader } from "../options/patterns.js";
+import { compilePatterns } from "../options/patterns.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { createRefusal } from "../../refusals/refusal.js";
 import { PREFIX, type AdapterFile } from "./adapter-file.js";
@@ -56,8 +56,8 @@ export function sortTensors({ file, options, tensors }: AdapterFile): FileLayers
   }
   const { r = 8, loraAlpha = 8, useRslora = false, rankPattern = {}, alphaPattern = {} } = options;
   const [rankOf, alphaOf] = [
-    patternReader(rankPattern, "rankPattern"),
-    patternReader(alphaPattern, "alphaPattern"),
+    compilePatterns(rankPattern, "rankPattern"),
+    compilePatterns(alphaPattern, "alphaPattern"),
   ];
   const layers = new Map<string, FileLayer>();
   for (const [path, { embedding, A, B }] of halves) {

@@ -12,14 +12,14 @@ import { noGrad, scope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { ConvNd } from "../../nn/conv.js";
 import { Linear } from "../../nn/linear.js";
-import { exactTargets, ranksAndAlphas } from "../options/exact.js";
-import { acrossGroups } from "../layers/grouped.js";
+import { matchExactly, describeRanks } from "../options/exact.js";
+import { expandAcrossGroups } from "../layers/grouped.js";
 import { LoRALayer } from "../layers/layer.js";
 import { MergedLinear } from "../layers/merged-linear.js";
-import { blocksOfB } from "../layers/own-form.js";
-import { baseModules } from "../adapter/registry.js";
+import { extractBlocks } from "../layers/own-form.js";
+import { listBaseModules } from "../adapter/registry.js";
 import { isAdaptable, type Adaptable, type Targetable } from "../options/targets.js";
-import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
+import { PREFIX, listSome, type AdapterFile } from "./adapter-file.js";
 import type { FileLayers } from "./layers.js";
 import { FILE_REFUSALS } from "../../refusals/files.js";
 import { createRefusal } from "../../refusals/refusal.js";
@@ -35,13 +35,13 @@ export function isLoralib(names: readonly string[]): boolean {
  * Renames a file's layers to loralib's names. A layer that is a `MergedLinear` in `model` gets loralib's compact form, if
  * its B is block-diagonal. Appends new tensors to `made`; the caller disposes them.
  */
-export async function toLoralib(
+export async function convertToLoralib(
   { layers, biases, others }: FileLayers,
   file: string,
   model: Module | undefined,
   made: Tensor[],
 ): Promise<{ tensors: Record<string, Tensor>; metadata: Record<string, string> }> {
-  if (others.length > 0) throw createRefusal(FILE_REFUSALS.loralibBeyond, file, some(others));
+  if (others.length > 0) throw createRefusal(FILE_REFUSALS.loralibBeyond, file, listSome(others));
   const tensors: Record<string, Tensor> = {};
   const alphas: Record<string, number> = {};
   const modules = new Map(model?.namedModules());
@@ -89,13 +89,13 @@ async function extractSlices(module: MergedLinear, b: Tensor): Promise<Tensor | 
   const whole = noGrad(() => b.to("f32"));
   const values = (await whole.data()) as Float32Array;
   if (whole !== b) whole.dispose();
-  const out = blocksOfB(module, values, rank);
+  const out = extractBlocks(module, values, rank);
   if (out === undefined) return undefined;
   return tensor(out, { shape: [width * slices.length, rank / slices.length], device: b.device });
 }
 
 /** Pads `inner` with zeros along `dim`, `before` and `after` it. */
-function within(inner: Tensor, dim: number, before: number, after: number): Tensor {
+function padInto(inner: Tensor, dim: number, before: number, after: number): Tensor {
   const blank = (size: number): Tensor[] => {
     const shape = inner.shape.map((own, d) => (d === dim ? size : own));
     return size === 0 ? [] : [zeros(shape, { device: inner.device })];
@@ -112,7 +112,7 @@ function concatenateTensors(tensors: readonly Tensor[], dim: number): Tensor {
 function spreadSlices(b: Tensor, k: number): Tensor {
   const [rows, r] = b.shape as [number, number];
   const lines = Array.from({ length: k }, (_, i) => {
-    return within(b.reshape(rows, r, 1), 2, i, k - 1 - i).reshape(rows, 1, r * k);
+    return padInto(b.reshape(rows, r, 1), 2, i, k - 1 - i).reshape(rows, 1, r * k);
   });
   return concatenateTensors(lines, 1).reshape(rows * k, r * k);
 }
@@ -134,16 +134,16 @@ const PARTS = { lora_B_bias: "lora_B.bias", lora_magnitude_vector: "lora_magnitu
  * of rank r·k², the largest rank that its ΔW can have. Takes ownership of the tensors.
  * Throws `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
  */
-export function fromLoralib(
+export function convertFromLoralib(
   file: string,
   tensors: Readonly<Record<string, Tensor>>,
   metadata: Readonly<Record<string, string>>,
   model: Targetable,
   { loraAlpha, enableLora }: LoralibOptions = {},
 ): AdapterFile {
-  const alphaOf = alphaReader(file, metadata, loraAlpha);
+  const alphaOf = createAlphaReader(file, metadata, loraAlpha);
   const modules = new Map(
-    [...baseModules(model)].filter((entry): entry is [string, Adaptable] => isAdaptable(entry[1])),
+    [...listBaseModules(model)].filter((entry): entry is [string, Adaptable] => isAdaptable(entry[1])),
   );
   const unmatched: string[] = [];
   const out: Record<string, Tensor> = {};
@@ -177,13 +177,13 @@ export function fromLoralib(
     out[`${PREFIX}${path}.${ranks.has(path) ? "base_layer.bias" : "bias"}`] = own;
   }
   if (unmatched.length > 0)
-    throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: not of this model: ${some(unmatched)}`);
+    throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: not of this model: ${listSome(unmatched)}`);
   const has = (part: keyof typeof PARTS): boolean => {
     const lacking = [...ranks.keys()].filter((path) => !(`${path}.${part}` in tensors));
     if (lacking.length > 0 && lacking.length < ranks.size)
       throw new LowrankError(
         "ERR_UNMATCHED_KEY",
-        `${file}: ${some(lacking)} lacks ${part}, which others have`,
+        `${file}: ${listSome(lacking)} lacks ${part}, which others have`,
       );
     return lacking.length === 0;
   };
@@ -191,11 +191,11 @@ export function fromLoralib(
     file,
     tensors: out,
     options: {
-      ...ranksAndAlphas(ranks),
+      ...describeRanks(ranks),
       bias,
       useDora: has("lora_magnitude_vector"),
       loraBias: has("lora_B_bias"),
-      targetModules: exactTargets(model, [...ranks.keys()], []),
+      targetModules: matchExactly(model, [...ranks.keys()], []),
     },
   };
 }
@@ -220,12 +220,12 @@ function splitKeys(tensors: Readonly<Record<string, Tensor>>): {
   return { layers, biases, others };
 }
 
-function alphaReader(
+function createAlphaReader(
   file: string,
   metadata: Readonly<Record<string, string>>,
   given: number | undefined,
 ): (path: string, module: Module) => number {
-  const written = given === undefined ? writtenAlpha(file, metadata[ALPHA]) : undefined;
+  const written = given === undefined ? parseAlpha(file, metadata[ALPHA]) : undefined;
   return (path, module) => {
     const own =
       typeof written === "object" && written !== null ? (written as Record<string, unknown>)[path] : written;
@@ -239,7 +239,7 @@ function alphaReader(
 }
 
 /** Returns alpha, or alphas by layer, from a file's metadata. Throws `ERR_FILE_FORMAT`. */
-function writtenAlpha(file: string, text: string | undefined): unknown {
+function parseAlpha(file: string, text: string | undefined): unknown {
   try {
     return text === undefined ? undefined : JSON.parse(text);
   } catch (cause) {
@@ -271,7 +271,7 @@ function convertLayer(
     // From `loraStateDict`: all groups share one A.
     const { geometry, inChannels } = module as ConvNd;
     if (geometry.groups === 1 || a.shape[1] === inChannels) return { a, b, factor: 1 };
-    return { a: acrossGroups(a, geometry.groups), b, factor: geometry.groups };
+    return { a: expandAcrossGroups(a, geometry.groups), b, factor: geometry.groups };
   }
   if (!(module instanceof Linear)) return { a, b, factor: 1 };
   // Factors over all inputs and outputs are plain, whatever the layer.
@@ -302,7 +302,7 @@ function expandSlices(
   const blocks = enableLora.map((on) => {
     if (!on) return zeros([width, rank], { device });
     const block = b.slice(0, before * width, (before + 1) * width);
-    const placed = within(block, 1, before * r, rank - (before + 1) * r);
+    const placed = padInto(block, 1, before * r, rank - (before + 1) * r);
     before++;
     return placed;
   });
@@ -335,7 +335,7 @@ function rebuildConvolution(
       `${file}: ${path}: lora_A [${a.shape.join(", ")}] and lora_B [${b.shape.join(", ")}] are none of loralib's for a weight [${weight.join(", ")}]; of convolutions it has ungrouped ones of two dimensions and square kernels`,
     );
   const [rank, columns] = a.shape as [number, number];
-  const parts = Array.from({ length: side }, (_, i) => within(a, 1, i * columns, (side - 1 - i) * columns));
+  const parts = Array.from({ length: side }, (_, i) => padInto(a, 1, i * columns, (side - 1 - i) * columns));
   const ones = weight.slice(2).map(() => 1);
   return {
     a: concatenateTensors(parts, 0).reshape(rank * side, inputs, ...weight.slice(2)),

@@ -7,11 +7,11 @@ import { noGrad, scope } from "../../tensor/scope.js";
 import { measureStoredDifference } from "../../tensor/stored-difference.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { listParts, type Adapter } from "../layers/adapter.js";
-import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
+import { PREFIX, listSome, type AdapterFile } from "./adapter-file.js";
 import { LoRALayer } from "../layers/layer.js";
 import type { BiasMode } from "../options/bias.js";
-import { findAdapter, baseModules, type ModelAdapter } from "../adapter/registry.js";
-import { isWithin, savedTensors } from "../adapter/replacement.js";
+import { findAdapter, listBaseModules, type ModelAdapter } from "../adapter/registry.js";
+import { isWithin, listSavedTensors } from "../adapter/replacement.js";
 import { findAttention, isAdaptable, type Targets } from "../options/targets.js";
 
 /** Modules whose base weight PEFT writes together with their adapter, if a target is their name or a pattern. */
@@ -19,7 +19,11 @@ const SAVED_WITH_BASE = ["embed_tokens", "lm_head"];
 const BASE = ".base_layer.weight";
 
 /** Returns an adapter's tensors under PEFT's keys. `inPlace` adds biases of the model that were trained without a copy. */
-export function adapterState(model: Module, name: string, inPlace: BiasMode = "none"): Map<string, Tensor> {
+export function collectAdapterState(
+  model: Module,
+  name: string,
+  inPlace: BiasMode = "none",
+): Map<string, Tensor> {
   const adapter = findAdapter(model, name);
   const { note, layers } = adapter;
   const bias = note?.options.bias ?? inPlace;
@@ -41,18 +45,18 @@ export function collectState(
     const adapter = held(path);
     if (adapter === undefined) continue;
     for (const [part, tensor] of listParts(adapter))
-      state.set(`${PREFIX}${onDisk(path, layers)}.${layer.nameOnDisk(part)}`, tensor);
+      state.set(`${PREFIX}${resolveDiskPath(path, layers)}.${layer.nameOnDisk(part)}`, tensor);
     if (withBase && SAVED_WITH_BASE.includes(path.split(".").pop() as string))
       state.set(`${PREFIX}${path}${BASE}`, layer.baseWeight);
   }
   for (const [path, { copy }] of modules) {
-    for (const [key, tensor] of Object.entries(savedTensors(copy as Module)))
+    for (const [key, tensor] of Object.entries(listSavedTensors(copy as Module)))
       state.set(`${PREFIX}${path}.${key}`, tensor);
   }
   const trained = new Map([...biases].map(([path, { copy }]) => [path, copy as Tensor]));
   // Biases trained in place belong to the model.
   if (mode !== "none" && biases.size === 0) {
-    for (const [path, module] of baseModules(model)) {
+    for (const [path, module] of listBaseModules(model)) {
       const bias = module instanceof LoRALayer ? module.baseBias : (module as { bias?: unknown }).bias;
       if (isTensor(bias) && (mode === "all" || layers.has(path)) && !isWithin(path, [...modules.keys()]))
         trained.set(path, bias);
@@ -64,7 +68,7 @@ export function collectState(
 }
 
 /** Returns a layer's path in PEFT's keys. PEFT wraps an attention layer, so its output projection is below `base_layer`. */
-function onDisk(path: string, layers: ModelAdapter["layers"]): string {
+function resolveDiskPath(path: string, layers: ModelAdapter["layers"]): string {
   const attention = findAttention(path, layers);
   return attention === undefined ? path : `${attention}.base_layer${path.slice(attention.length)}`;
 }
@@ -96,8 +100,8 @@ export function compareKeys(
   { tensors, options }: Pick<AdapterFile, "tensors" | "options">,
   inPlace: BiasMode = "none",
 ): Comparison {
-  const state = adapterState(model, name, inPlace);
-  const modules = new Map(baseModules(model));
+  const state = collectAdapterState(model, name, inPlace);
+  const modules = new Map(listBaseModules(model));
   return {
     pairs: [...state].flatMap(([key, own]) =>
       key in tensors ? [{ key, own, given: tensors[key] as Tensor }] : [],
@@ -105,7 +109,7 @@ export function compareKeys(
     unexpected: Object.entries(tensors).flatMap(([key, { shape }]) =>
       state.has(key) ||
       DOUBLED.test(key) ||
-      weightBeside(modules, key, options)?.shape.join() === shape.join()
+      findWeightBeside(modules, key, options)?.shape.join() === shape.join()
         ? []
         : [key],
     ),
@@ -127,8 +131,8 @@ export function fitTensors(
   const { pairs, unexpected, missing } = compareKeys(model, name, { tensors, options }, inPlace);
   if (unexpected.length + missing.length > 0) {
     const parts = [
-      unexpected.length > 0 ? `not of this model: ${some(unexpected)}` : "",
-      missing.length > 0 ? `missing: ${some(missing)}` : "",
+      unexpected.length > 0 ? `not of this model: ${listSome(unexpected)}` : "",
+      missing.length > 0 ? `missing: ${listSome(missing)}` : "",
     ];
     throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: ${parts.filter(Boolean).join("; ")}${made}`);
   }
@@ -139,12 +143,12 @@ export function fitTensors(
         "ERR_DTYPE",
         `${file}: ${key} holds ${given.dtype}, where ${own.dtype} was expected`,
       );
-    if (given.shape.join() === own.shape.join() || (padded && rankBelow(key, own, given))) continue;
+    if (given.shape.join() === own.shape.join() || (padded && hasLowerRank(key, own, given))) continue;
     const [rank, asked] = [readRank(key, given), readRank(key, own)];
     const where = `${file}: ${key} is [${given.shape.join(", ")}], this model takes [${own.shape.join(", ")}]`;
     throw new LowrankError(
       "ERR_SHAPE_MISMATCH",
-      rank !== asked && sameButRank(key, own, given)
+      rank !== asked && matchesButRank(key, own, given)
         ? `${where}: its rank is ${rank}, and ${padded ? `that of the adapter it replaces is ${asked}; load it as another one` : `its configuration says ${asked} (r ${options.r ?? 8}, rank_pattern)`}`
         : `${where}${made}`,
     );
@@ -158,7 +162,7 @@ export function fill(pairs: readonly TensorCopy[]): void {
     scope(() => {
       // Conversions may fail, so they come before the first copy.
       const ready = pairs.map(({ own, given }) =>
-        filledUp(own.dtype === "i32" ? given : given.to("f32"), own.shape).to(own.device),
+        fillUp(own.dtype === "i32" ? given : given.to("f32"), own.shape).to(own.device),
       );
       for (const [i, { own }] of pairs.entries()) own.copy(ready[i] as Tensor);
     }),
@@ -170,9 +174,9 @@ export function fill(pairs: readonly TensorCopy[]): void {
  * adapter belongs to another model. Throws `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`.
  */
 export async function checkBases(model: Module, { file, tensors, options }: AdapterFile): Promise<void> {
-  const modules = new Map(baseModules(model));
+  const modules = new Map(listBaseModules(model));
   for (const [key, given] of Object.entries(tensors)) {
-    const own = weightBeside(modules, key, options);
+    const own = findWeightBeside(modules, key, options);
     if (own === undefined || given.dtype === "i32") continue;
     if (own.shape.join() === given.shape.join()) await checkBase(key, own, given, file);
     else if (!key.endsWith(BASE))
@@ -188,7 +192,7 @@ export async function checkBases(model: Module, { file, tensors, options }: Adap
  * or of an embedding or head, which PEFT writes if the vocabulary may have grown. With fully trained modules the latter
  * kind of key may belong to one of them, so it is not matched.
  */
-function weightBeside(
+function findWeightBeside(
   modules: ReadonlyMap<string, Module>,
   key: string,
   { modulesToSave = [], trainableTokenIndices }: AdapterFile["options"],
@@ -205,27 +209,27 @@ function weightBeside(
 }
 
 /** Returns the rank dimension of A or B. */
-function rankDim(key: string): number | undefined {
+function findRankDim(key: string): number | undefined {
   if (/\.(lora_A\.weight|lora_embedding_A)$/.test(key)) return 0;
   return /\.(lora_B\.weight|lora_embedding_B)$/.test(key) ? 1 : undefined;
 }
 
 function readRank(key: string, { shape }: Tensor): number | undefined {
-  const dim = rankDim(key);
+  const dim = findRankDim(key);
   return dim === undefined ? undefined : shape[dim];
 }
 
-function sameButRank(key: string, a: Tensor, b: Tensor): boolean {
-  const dim = rankDim(key);
+function matchesButRank(key: string, a: Tensor, b: Tensor): boolean {
+  const dim = findRankDim(key);
   return a.shape.length === b.shape.length && a.shape.every((size, d) => d === dim || size === b.shape[d]);
 }
 
-function rankBelow(key: string, own: Tensor, given: Tensor): boolean {
-  return sameButRank(key, own, given) && (readRank(key, given) ?? Infinity) < (readRank(key, own) ?? 0);
+function hasLowerRank(key: string, own: Tensor, given: Tensor): boolean {
+  return matchesButRank(key, own, given) && (readRank(key, given) ?? Infinity) < (readRank(key, own) ?? 0);
 }
 
 /** Pads `given` with zeros to `shape`. */
-function filledUp(given: Tensor, shape: readonly number[]): Tensor {
+function fillUp(given: Tensor, shape: readonly number[]): Tensor {
   const dim = given.shape.findIndex((size, d) => size < (shape[d] as number));
   if (dim < 0) return given;
   const rest = given.shape.map((size, d) => (d === dim ? (shape[d] as number) - size : size));

@@ -15,7 +15,7 @@ export function begin(
 ): void {
   if (start?.loraA !== undefined) write(adapter.loraA, start.loraA);
   if (start?.loraB !== undefined) write(adapter.loraB, start.loraB);
-  if (start?.movesBase) adapter.start = copiedStart(adapter);
+  if (start?.movesBase) adapter.start = copyAsStart(adapter);
   if (init === "gaussian") drawGaussian(layer, adapter);
   if (init === false) drawAll(layer, adapter);
   const { magnitude } = adapter;
@@ -23,7 +23,7 @@ export function begin(
 }
 
 /** Copies the current A and B of an adapter as its start. */
-export function copiedStart({ loraA, loraB }: Adapter): NonNullable<Adapter["start"]> {
+export function copyAsStart({ loraA, loraB }: Adapter): NonNullable<Adapter["start"]> {
   return { loraA: copyTensor(loraA), loraB: copyTensor(loraB) };
 }
 

@@ -30,7 +30,7 @@ export function distributeRanks(
 }
 
 /** Rounds like Python: halves to even. */
-export function halfToEven(value: number): number {
+export function roundHalfToEven(value: number): number {
   const floor = Math.floor(value);
   if (value - floor !== 0.5) return Math.round(value);
   return floor % 2 === 0 ? floor : floor + 1;

@@ -7,7 +7,7 @@ import { noGrad, scope } from "../../tensor/scope.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { withoutAdapters } from "../adapter/active.js";
 import { EVA_DEFAULTS, MOST_BATCHES, type EvaBatch, type EvaConfig, type EvaData } from "../options/eva.js";
-import { halfToEven, distributeRanks, type EvaLayer } from "./eva-ranks.js";
+import { roundHalfToEven, distributeRanks, type EvaLayer } from "./eva-ranks.js";
 
 const IGNORED = -100;
 
@@ -35,8 +35,8 @@ export async function eva(
   const inputs = new Inputs(layers, useLabelMask);
   try {
     for (const [module] of modes) module.training = false;
-    const batches = again(data);
-    const first = await next(batches);
+    const batches = repeatData(data);
+    const first = await readNext(batches);
     const asked = await inputs.equals(model, first);
     const streams = createStreams(layers, asked, rho);
     let ranks = new Map([...streams].map(([path, { components }]) => [path, components]));
@@ -49,7 +49,7 @@ export async function eva(
         refuse(`the components of ${open[0]?.[0]} have not converged in ${seen} batches`);
       const rows = await inputs.of(
         model,
-        seen === 0 ? first : await next(batches),
+        seen === 0 ? first : await readNext(batches),
         open.map(([path]) => path),
       );
       await overCores(open, async ([path, stream]) => {
@@ -94,7 +94,7 @@ interface Again extends AsyncGenerator<EvaBatch, never, void> {
   rounds: number;
 }
 
-function again(data: EvaData): Again {
+function repeatData(data: EvaData): Again {
   const kept: EvaBatch[] = [];
   async function* run(): AsyncGenerator<EvaBatch, never, void> {
     for await (const batch of data as AsyncIterable<EvaBatch>) {
@@ -111,7 +111,7 @@ function again(data: EvaData): Again {
   return generator;
 }
 
-async function next(batches: Again): Promise<EvaBatch> {
+async function readNext(batches: Again): Promise<EvaBatch> {
   return (await batches.next()).value as EvaBatch;
 }
 
@@ -129,7 +129,7 @@ function createStreams(
   const streams = new Map<string, Stream>();
   for (const { path, inputsOf, r } of asked) {
     const { inFeatures } = (layers.get(path) as { layer: Linear }).layer;
-    const own = halfToEven(r * rho);
+    const own = roundHalfToEven(r * rho);
     if (own > inFeatures)
       throw new LowrankError(
         "ERR_OPTION",
@@ -184,7 +184,7 @@ class Inputs {
     const ids = isTensor(batch) ? batch : batch.ids;
     const options = isTensor(batch) || !batch.attentionMask ? {} : { attentionMask: batch.attentionMask };
     const forward = (model as unknown as { forward(ids: Tensor, options: object): unknown }).forward;
-    const restoring = [...this.layers].map(([path, { layer }]) => spyOn(layer, (x) => see(path, x)));
+    const restoring = [...this.layers].map(([path, { layer }]) => observeInputs(layer, (x) => see(path, x)));
     try {
       await withoutAdapters(model, () => noGrad(() => scope(() => void forward.call(model, ids, options))));
     } finally {
@@ -206,7 +206,7 @@ class Inputs {
 }
 
 /** Calls `see` with each input of `layer`; returns a function that stops this. */
-function spyOn(layer: Linear, see: (x: Tensor) => void): () => void {
+function observeInputs(layer: Linear, see: (x: Tensor) => void): () => void {
   const own = Object.getOwnPropertyDescriptor(layer, "forward");
   const forward = layer.forward as (...inputs: Tensor[]) => Tensor;
   const spy = (...inputs: Tensor[]): Tensor => {

@@ -32,12 +32,12 @@ export interface StartOf {
  * Computes factors with s·B·A equal to the part of W with the `r` largest singular values: A = √(S/s)·Vᵀ,
  * B = U·√(S/s). Source: Meng et al. 2024; PEFT's pissa_init.
  */
-export async function pissa(of: StartOf, rounds?: number): Promise<Factors> {
+export async function computePissa(of: StartOf, rounds?: number): Promise<Factors> {
   const { path, layer, r, scaling } = of;
   checkRank("pissa", of);
   if (!(scaling > 0)) throw createRefusal(ADAPTER_REFUSALS.pissaScaling, "inject", `${path}, ${scaling}`);
   const subspace = rounds === undefined ? undefined : { iterations: rounds, draw: drawStream() };
-  const stored = await onHost(of.weight);
+  const stored = await readMatrix(of.weight);
   const { u, s, vt } = await namePathInErrors(
     path,
     subspace === undefined ? svd(stored, r) : lowRankSvd(stored, r, subspace),
@@ -52,10 +52,10 @@ export async function pissa(of: StartOf, rounds?: number): Promise<Factors> {
 }
 
 /** Computes B·A = Q·R of W, truncated to rank `r`. Source: Büyükakyüz 2024; PEFT's olora_init. */
-export async function olora(of: StartOf): Promise<Factors> {
+export async function computeOlora(of: StartOf): Promise<Factors> {
   const { path, layer, r } = of;
   checkRank("olora", of);
-  const weight = await onHost(of.weight, layer.fanInFanOut);
+  const weight = await readMatrix(of.weight, layer.fanInFanOut);
   const factors = await namePathInErrors(path, qr(weight, r));
   return { loraA: Float32Array.from(factors.r), loraB: Float32Array.from(factors.q) };
 }
@@ -64,7 +64,7 @@ export async function olora(of: StartOf): Promise<Factors> {
  * Draws A and B from the even and the odd rows of one orthogonal matrix, so that B·A is zero up to rounding. Source:
  * PEFT's orthogonal_init.
  */
-export async function orthogonal({ path, layer, r }: StartOf): Promise<Factors> {
+export async function drawOrthogonal({ path, layer, r }: StartOf): Promise<Factors> {
   if (r % 2 !== 0) throw createRefusal(ADAPTER_REFUSALS.orthogonalOdd, "inject", `${path}, ${r}`);
   const { inFeatures, outFeatures } = layer;
   const half = r / 2;
@@ -94,7 +94,7 @@ function checkRank(init: string, { path, layer, r }: StartOf): void {
 }
 
 /** Returns a two-dimensional weight in f32 on the host, optionally transposed. */
-async function onHost(weight: Tensor, turned = false): Promise<Matrix> {
+async function readMatrix(weight: Tensor, turned = false): Promise<Matrix> {
   const wide = noGrad(() =>
     scope(() => {
       const whole = weight.to("f32");

@@ -4,7 +4,7 @@ import { Embedding } from "../../nn/embedding.js";
 import type { Module } from "../../nn/module.js";
 import { keep, noGrad, scope } from "../../tensor/scope.js";
 import { recordOp, type Tensor } from "../../tensor/tensor.js";
-import { ranksAndAlphas } from "../options/exact.js";
+import { describeRanks } from "../options/exact.js";
 import { computeScaling, type Adapter } from "../layers/layer.js";
 import { findAdapter } from "../adapter/registry.js";
 import type { InitLoraWeights } from "../options/init-weights.js";
@@ -20,8 +20,8 @@ export function restoreStart(model: Module, name: string, init: InitLoraWeights)
     if (layer instanceof Embedding) continue;
     const adapter = layer.findAdapter(name);
     const r = adapter.r / 2;
-    const loraAlpha = adapter.useRslora ? withoutRoot(adapter.loraAlpha) : adapter.loraAlpha / 2;
-    const { a, a0, b, b0 } = halves(adapter, r);
+    const loraAlpha = adapter.useRslora ? divideByRoot(adapter.loraAlpha) : adapter.loraAlpha / 2;
+    const { a, a0, b, b0 } = splitHalves(adapter, r);
     layer.replacePart(name, "A", a);
     layer.replacePart(name, "B", b);
     adapter.start = { loraA: a0, loraB: b0 };
@@ -29,10 +29,10 @@ export function restoreStart(model: Module, name: string, init: InitLoraWeights)
   }
   if (note === undefined) return;
   const held = new Map([...layers].map(([path, layer]) => [path, layer.findAdapter(name)]));
-  Object.assign(note.options, { initLoraWeights: init, ...ranksAndAlphas(held) });
+  Object.assign(note.options, { initLoraWeights: init, ...describeRanks(held) });
 }
 
-function halves({ loraA, loraB }: Adapter, r: number): Record<"a" | "a0" | "b" | "b0", Tensor> {
+function splitHalves({ loraA, loraB }: Adapter, r: number): Record<"a" | "a0" | "b" | "b0", Tensor> {
   const parts = noGrad(() =>
     scope(() => ({
       a: own(loraA.slice(0, 0, r)),
@@ -51,7 +51,7 @@ function own(tensor: Tensor): Tensor {
 }
 
 /** @internal Returns the number whose product with √2 is `alpha`, exact if it has at most 12 digits. */
-export function withoutRoot(alpha: number): number {
+export function divideByRoot(alpha: number): number {
   const divided = alpha / Math.SQRT2;
   const short = Number(divided.toPrecision(12));
   return short * Math.SQRT2 === alpha ? short : divided;

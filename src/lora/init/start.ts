@@ -4,17 +4,17 @@ import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { exceptions } from "../options/exact.js";
+import { listExceptions } from "../options/exact.js";
 import { LoRALayer, computeScaling } from "../layers/layer.js";
 import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";
 import { refuseQuantised } from "../layers/quantised.js";
 import type { AdapterOptions } from "../options/options.js";
 import { EVA_DEFAULTS } from "../options/eva.js";
-import { patternReader } from "../options/patterns.js";
+import { compilePatterns } from "../options/patterns.js";
 import { findTargets, type Targetable } from "../options/targets.js";
 import { eva } from "./eva.js";
-import { halfToEven } from "./eva-ranks.js";
-import { olora, orthogonal, pissa, type Factors, type StartOf } from "./factored.js";
+import { roundHalfToEven } from "./eva-ranks.js";
+import { computeOlora, drawOrthogonal, computePissa, type Factors, type StartOf } from "./factored.js";
 import { movesBase, parseRounds } from "../options/init-weights.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { createRefusal } from "../../refusals/refusal.js";
@@ -39,13 +39,13 @@ export async function computeStarts(
 ): Promise<Starts> {
   const { initLoraWeights: init } = options;
   if (typeof init !== "string" || init === "gaussian") return { options, byPath: new Map() };
-  if (isOnMeta(layers)) return metaStarts(model, layers, options);
-  if (init === "eva") return evaStarts(model, layers, options);
+  if (isOnMeta(layers)) return createMetaStarts(model, layers, options);
+  if (init === "eva") return computeEvaStarts(model, layers, options);
   const make = (of: StartOf): Promise<Factors> => {
-    if (init === "orthogonal") return orthogonal(of);
-    return init === "olora" ? olora(of) : pissa(of, parseRounds(init));
+    if (init === "orthogonal") return drawOrthogonal(of);
+    return init === "olora" ? computeOlora(of) : computePissa(of, parseRounds(init));
   };
-  const found = await overCores(linears(layers, options), async (of) => {
+  const found = await overCores(listLinears(layers, options), async (of) => {
     return [of.path, { ...(await make(of)), movesBase: movesBase(init) }] as const;
   });
   return { options, byPath: new Map(found) };
@@ -58,17 +58,21 @@ function isOnMeta(layers: ReadonlyMap<string, Module>): boolean {
 }
 
 /** Initial values on a meta device, which holds none: only shapes and memory matter. */
-function metaStarts(model: Targetable, layers: ReadonlyMap<string, Module>, options: AdapterOptions): Starts {
+function createMetaStarts(
+  model: Targetable,
+  layers: ReadonlyMap<string, Module>,
+  options: AdapterOptions,
+): Starts {
   const { initLoraWeights: init } = options;
-  if (init === "eva") return withRanks(model, layers, options, largestRanks(layers, options));
+  if (init === "eva") return applyRanks(model, layers, options, predictRanks(layers, options));
   const start = { movesBase: movesBase(init) };
-  return { options, byPath: new Map(linears(layers, options).map(({ path }) => [path, start])) };
+  return { options, byPath: new Map(listLinears(layers, options).map(({ path }) => [path, start])) };
 }
 
 /** Returns the dense layers with rank and scaling. Embeddings are skipped: as in PEFT, they keep their usual start. */
-function linears(layers: ReadonlyMap<string, Module>, options: AdapterOptions): StartOf[] {
-  const rankOf = patternReader(options.rankPattern, "rankPattern");
-  const alphaOf = patternReader(options.alphaPattern, "alphaPattern");
+function listLinears(layers: ReadonlyMap<string, Module>, options: AdapterOptions): StartOf[] {
+  const rankOf = compilePatterns(options.rankPattern, "rankPattern");
+  const alphaOf = compilePatterns(options.alphaPattern, "alphaPattern");
   return [...layers].flatMap(([path, layer]) => {
     if (layer instanceof Embedding) return [];
     if (!isDense(layer))
@@ -93,21 +97,21 @@ function isDense(layer: Module): layer is Linear {
 }
 
 /** Returns the layers that EVA initialises, by path. Throws `ERR_OPTION` if there are none. */
-function evaLayers(layers: ReadonlyMap<string, Module>, options: AdapterOptions): Map<string, StartOf> {
+function listEvaLayers(layers: ReadonlyMap<string, Module>, options: AdapterOptions): Map<string, StartOf> {
   const dense = new Map([...layers].filter((entry): entry is [string, Linear] => isDense(entry[1])));
   if (dense.size === 0) throw createRefusal(ADAPTER_REFUSALS.evaWithoutLinears, "inject");
-  return new Map(linears(dense, options).map((of) => [of.path, of]));
+  return new Map(listLinears(dense, options).map((of) => [of.path, of]));
 }
 
-async function evaStarts(
+async function computeEvaStarts(
   model: Targetable,
   layers: ReadonlyMap<string, Module>,
   options: AdapterOptions,
 ): Promise<Starts> {
   const { evaData, evaConfig } = options;
   if (evaData === undefined) throw createRefusal(ADAPTER_REFUSALS.evaWithoutData, "inject");
-  const found = await eva(model, evaLayers(layers, options), evaData, evaConfig);
-  return withRanks(model, layers, options, found);
+  const found = await eva(model, listEvaLayers(layers, options), evaData, evaConfig);
+  return applyRanks(model, layers, options, found);
 }
 
 /**
@@ -115,14 +119,14 @@ async function evaStarts(
  * widest layers get the largest possible rank until the total is used up. Every other layer gets rank 1 rather than 0,
  * since the memory that backward needs for a layer grows with its adapter.
  */
-function largestRanks(
+function predictRanks(
   layers: ReadonlyMap<string, Module>,
   options: AdapterOptions,
 ): Map<string, { rank: number }> {
   const { rho } = { ...EVA_DEFAULTS, ...options.evaConfig };
-  const asked = [...evaLayers(layers, options).values()];
+  const asked = [...listEvaLayers(layers, options).values()];
   // A layer that shares another layer's inputs has that layer's number of components.
-  const most = Math.max(...asked.map(({ r }) => halfToEven(r * rho)));
+  const most = Math.max(...asked.map(({ r }) => roundHalfToEven(r * rho)));
   let left = asked.reduce((sum, { r }) => sum + r, 0);
   const width = ({ layer }: StartOf): number => layer.inFeatures + layer.outFeatures;
   const ranks = new Map<string, { rank: number }>();
@@ -135,7 +139,7 @@ function largestRanks(
 }
 
 /** Returns options with the chosen ranks, in which layers of rank 0 are not targets. */
-function withRanks(
+function applyRanks(
   model: Targetable,
   layers: ReadonlyMap<string, Module>,
   options: AdapterOptions,
@@ -145,8 +149,8 @@ function withRanks(
   const adjust = evaConfig?.adjustScalingFactors ?? EVA_DEFAULTS.adjustScalingFactors;
   const byPath = new Map<string, Start>();
   const [ranks, alphas]: [[string, number][], [string, number][]] = [[], []];
-  const rankOf = patternReader(options.rankPattern, "rankPattern");
-  const alphaOf = patternReader(options.alphaPattern, "alphaPattern");
+  const rankOf = compilePatterns(options.rankPattern, "rankPattern");
+  const alphaOf = compilePatterns(options.alphaPattern, "alphaPattern");
   const kept: string[] = [];
   for (const path of layers.keys()) {
     const start = found.get(path);
@@ -164,8 +168,8 @@ function withRanks(
   const chosen = {
     ...rest,
     targetModules: kept,
-    rankPattern: Object.fromEntries(exceptions(ranks, r)),
-    alphaPattern: Object.fromEntries(exceptions(alphas, loraAlpha)),
+    rankPattern: Object.fromEntries(listExceptions(ranks, r)),
+    alphaPattern: Object.fromEntries(listExceptions(alphas, loraAlpha)),
   };
   if (findTargets(model, chosen).size !== kept.length)
     throw createRefusal(ADAPTER_REFUSALS.evaEnding, "inject");

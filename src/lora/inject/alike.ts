@@ -5,15 +5,15 @@ import { activate, listActive } from "../adapter/active.js";
 import {
   findAdapter,
   listAdapters,
-  loraLayers,
-  placesIn,
+  listLoraLayers,
+  findParents,
   replaceEverywhere,
   type ModelAdapter,
 } from "../adapter/registry.js";
 import { ownTensors } from "../adapter/replacement.js";
-import { copiedStart } from "../init/begin.js";
+import { copyAsStart } from "../init/begin.js";
 import { listParts, type Adapter, type FreshOptions } from "../layers/adapter.js";
-import { adaptable } from "../layers/kinds.js";
+import { makeAdaptable } from "../layers/kinds.js";
 import type { Targetable } from "../options/targets.js";
 import { injectNow } from "./inject.js";
 
@@ -31,7 +31,7 @@ export function adaptLike(model: Targetable, like: Targetable): void {
       const from = layer.findAdapter(name);
       const to = own.layers.get(path)?.adapters.get(name);
       if (to === undefined) continue;
-      if (from.start !== undefined) to.start = copiedStart(to);
+      if (from.start !== undefined) to.start = copyAsStart(to);
       const parts = new Map(listParts(to));
       for (const [part, tensor] of listParts(from)) copyRequiresGrad(parts.get(part), tensor);
     }
@@ -44,8 +44,8 @@ export function adaptLike(model: Targetable, like: Targetable): void {
     }
   }
   activate(like, listActive(model));
-  const merged = new Set([...loraLayers(model)].flatMap(([path, layer]) => (layer.merged ? [path] : [])));
-  for (const [path, layer] of loraLayers(like)) if (merged.has(path)) layer.merge();
+  const merged = new Set([...listLoraLayers(model)].flatMap(([path, layer]) => (layer.merged ? [path] : [])));
+  for (const [path, layer] of listLoraLayers(like)) if (merged.has(path)) layer.merge();
 }
 
 /** Copies `requiresGrad` from one tensor to another. */
@@ -55,12 +55,12 @@ function copyRequiresGrad(to: Tensor | undefined, { requiresGrad }: Tensor): voi
 
 /** Adds an adapter without a note, layer by layer. */
 function adaptLayers(like: Module, { name, layers }: ModelAdapter): void {
-  const places = placesIn(like);
+  const places = findParents(like);
   const standing = new Map(like.namedModules());
   for (const [path, layer] of layers) {
     const base = standing.get(path);
     if (base === undefined) continue;
-    const target = adaptable(base);
+    const target = makeAdaptable(base);
     if (target !== base) {
       target.replaced = { module: base };
       replaceEverywhere(like, base, target, places);

@@ -5,24 +5,24 @@ import { Module } from "../../nn/module.js";
 import { MultiheadAttention } from "../../nn/multihead-attention.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { checkAdapterRoom, listParts } from "../layers/adapter.js";
-import { activateAlso, listActive, checkTogether, standCopies, withOriginals } from "../adapter/active.js";
+import { activateAlso, listActive, checkTogether, standCopies, restoreOriginals } from "../adapter/active.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { change } from "../adapter/change.js";
-import { copyBiases, copyModule, savedModules } from "./modules-to-save.js";
+import { copyBiases, copyModule, findSavedModules } from "./modules-to-save.js";
 import { checkNames } from "./named.js";
 import { begin } from "../init/begin.js";
 import { computeStarts, type Starts } from "../init/start.js";
-import { adaptable } from "../layers/kinds.js";
+import { makeAdaptable } from "../layers/kinds.js";
 import { checkOwnClasses } from "../layers/own-class-check.js";
 import { completeOptions, type AdapterOptions, type InjectOptions } from "../options/options.js";
-import { patternReader } from "../options/patterns.js";
+import { compilePatterns } from "../options/patterns.js";
 import {
   findAdapter,
   listAdapters,
   checkFree,
-  loraLayers,
+  listLoraLayers,
   readNotes,
-  placesIn,
+  findParents,
   type ModuleParents,
   replaceEverywhere,
   type AdapterNote,
@@ -30,7 +30,7 @@ import {
 import { isWithin, ownTensors } from "../adapter/replacement.js";
 import { findAttention, findTargets, convertTargets, type Targetable } from "../options/targets.js";
 import { shareTied, replaceTied } from "./tied.js";
-import { tokenLayers } from "./trainable-tokens.js";
+import { listTokenLayers } from "./trainable-tokens.js";
 
 /** The result of `inject`. */
 export interface InjectReport {
@@ -51,8 +51,8 @@ export interface InjectReport {
  */
 export async function inject(model: Targetable, given: InjectOptions = {}): Promise<InjectReport> {
   checkModule("inject", "model", model);
-  const options = optionsFor(model, given);
-  const layers = layersFor(model, options);
+  const options = resolveOptions(model, given);
+  const layers = selectLayers(model, options);
   checkNames(model, given, { options, adapted: [...layers.keys()] });
   checkOwnClasses("inject", layers, options);
   const starts = await computeStarts(model, layers, options);
@@ -67,18 +67,18 @@ export function injectNow(
   given: InjectOptions,
   { frozen = true }: { frozen?: boolean | undefined } = {},
 ): InjectReport {
-  return put(model, { options: optionsFor(model, given), byPath: new Map() }, { drawn: false, frozen });
+  return put(model, { options: resolveOptions(model, given), byPath: new Map() }, { drawn: false, frozen });
 }
 
-function optionsFor(model: Targetable, given: InjectOptions): AdapterOptions {
+function resolveOptions(model: Targetable, given: InjectOptions): AdapterOptions {
   const options = completeOptions(model, given);
   checkFree(model, options.name, "inject");
   return replaceTied(model, options);
 }
 
 /** Returns the layers to adapt, without layers in fully trained modules. */
-function layersFor(model: Targetable, options: AdapterOptions): Map<string, Module> {
-  const saved = savedModules(model, options);
+function selectLayers(model: Targetable, options: AdapterOptions): Map<string, Module> {
+  const saved = findSavedModules(model, options);
   return new Map([...findTargets(model, options)].filter(([path]) => !isWithin(path, saved)));
 }
 
@@ -96,7 +96,7 @@ function put(model: Targetable, { options, byPath }: Starts, putting: Putting): 
   const active = listActive(model);
   return change(model, () => {
     // Copies must come from the base's modules and biases, not from another adapter's copies.
-    withOriginals(model);
+    restoreOriginals(model);
     attach(model, { options: { ...options, active: first || options.active }, byPath }, putting);
     if (first || options.active) {
       checkTogether(model, [...active, one]);
@@ -113,14 +113,14 @@ function attach(
   { drawn, frozen }: Putting,
 ): void {
   const { evaData: _data, ...options } = asked;
-  const saved = savedModules(model, options);
-  const found = [...layersFor(model, options)];
+  const saved = findSavedModules(model, options);
+  const found = [...selectLayers(model, options)];
   // A loaded adapter may never be trained, so its dropout is accepted here and rejected by forward.
   checkOwnClasses("inject", found, drawn ? options : { ...options, loraDropout: 0 });
   const byPath = new Map(found);
   // As in PEFT, the output projection of an attention layer has the rank and alpha of the attention layer.
-  const patternOf = (...pattern: Parameters<typeof patternReader>) => {
-    const valueOf = patternReader(...pattern);
+  const patternOf = (...pattern: Parameters<typeof compilePatterns>) => {
+    const valueOf = compilePatterns(...pattern);
     return (path: string): number | undefined => valueOf(findAttention(path, byPath) ?? path);
   };
   const rankOf = patternOf(options.rankPattern, "rankPattern");
@@ -134,7 +134,7 @@ function attach(
   const adapter: AdapterNote = {
     options: { ...options, fanInFanOut },
     targets,
-    modules: tokenLayers(model, options, { adapted: paths, copied: saved }),
+    modules: listTokenLayers(model, options, { adapted: paths, copied: saved }),
     biases: new Map(),
   };
   // A pattern already selects the layers.
@@ -144,7 +144,7 @@ function attach(
   }
   readNotes(model).set(options.name, adapter);
   if (frozen) freeze(model);
-  const places = placesIn(model);
+  const places = findParents(model);
   for (const [path, layer] of found) {
     const [r = options.r, loraAlpha = options.loraAlpha] = [rankOf(path), alphaOf(path)];
     const { useRslora, useDora, loraBias, loraDropout } = options;
@@ -182,7 +182,7 @@ function freeze(model: Module): void {
     for (const { copy } of [...modules.values(), ...biases.values()])
       for (const tensor of ownTensors(copy)) kept.add(tensor);
   }
-  for (const [, layer] of loraLayers(model)) {
+  for (const [, layer] of listLoraLayers(model)) {
     for (const adapter of layer.adapters.values())
       for (const [, tensor] of listParts(adapter)) kept.add(tensor);
   }
@@ -192,7 +192,7 @@ function freeze(model: Module): void {
 
 /** Replaces `layer` everywhere in the model by its low-rank layer and returns that. */
 function place(model: Module, layer: Module, places: ModuleParents): AnyLoRALayer {
-  const target = adaptable(layer);
+  const target = makeAdaptable(layer);
   if (target !== layer) {
     target.replaced = { module: layer };
     replaceEverywhere(model, layer, target, places);

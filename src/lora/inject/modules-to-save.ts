@@ -25,7 +25,10 @@ import { isWithin, type Replacement } from "../adapter/replacement.js";
  * Returns the outermost modules whose paths end with one of `modulesToSave`. This is PEFT's rule, so "norm" matches every
  * norm. The usual names of heads may match nothing if other names do. Throws `ERR_NO_TARGETS`.
  */
-export function savedModules(model: Module, { modulesToSave: names, taskType }: AdapterOptions): string[] {
+export function findSavedModules(
+  model: Module,
+  { modulesToSave: names, taskType }: AdapterOptions,
+): string[] {
   const paths = [...model.namedModules()].map(([path]) => path);
   const missing = names.filter((name) => !paths.some((path) => path.endsWith(name)));
   const all = missing.length === names.length && listHeads(taskType).length === 0;
@@ -54,7 +57,7 @@ export function copyBiases(
     const { bias } = module as { bias?: unknown };
     const wanted = mode === "all" || (mode === "lora_only" && adapted.includes(path));
     if (!isTensor(bias) || !wanted || isWithin(path, copied)) continue;
-    adapter.biases.set(path, { owner: module, property: "bias", original: bias, copy: trainableCopy(bias) });
+    adapter.biases.set(path, { owner: module, property: "bias", original: bias, copy: copyTrainable(bias) });
   }
 }
 
@@ -89,28 +92,28 @@ function cloneModule(given: Module): Module {
   const buffers = bufferNames(module);
   for (const [key, value] of Object.entries(copy)) {
     if (buffers.includes(key)) delete own[key];
-    else if (isTensor(value)) own[key] = trainableCopy(value);
+    else if (isTensor(value)) own[key] = copyTrainable(value);
     // The list is copied so that replacing children below does not change the original.
     else if (Array.isArray(value)) own[key] = [...(value as unknown[])];
   }
   for (const name of buffers) {
     const tensor = (module as unknown as Record<string, Tensor | null>)[name] ?? null;
     const persistent = isPersistent(module, name);
-    copy.registerBuffer(name, tensor === null ? null : plainCopy(tensor), { persistent });
+    copy.registerBuffer(name, tensor === null ? null : copyPlainly(tensor), { persistent });
   }
   for (const [name, child] of module.children()) copy.replaceChild(name, cloneModule(child));
   return copy;
 }
 
 /** Copies a tensor without making it trainable. */
-function plainCopy(tensor: Tensor): Tensor {
+function copyPlainly(tensor: Tensor): Tensor {
   const { shape, dtype, device } = tensor;
   // A buffer holds floats or indices, never blocks.
   return zeros(shape, { dtype: dtype as Exclude<DType, BlockDType>, device }).copy(tensor);
 }
 
 /** Makes a trainable f32 copy that outlives the current scope. */
-function trainableCopy(tensor: Tensor): Tensor {
+function copyTrainable(tensor: Tensor): Tensor {
   const copy = noGrad(() =>
     tensor.dtype === "f32" ? recordOp(() => session().unary("copy", tensor.id)) : tensor.to("f32"),
   );

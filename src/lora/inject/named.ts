@@ -4,34 +4,34 @@ import type { Module } from "../../nn/module.js";
 import { optionName } from "../../arguments/option-name.js";
 import { didYouMean } from "../../arguments/suggest.js";
 import { isHead, type AdapterOptions, type InjectOptions } from "../options/options.js";
-import { patternReader } from "../options/patterns.js";
+import { compilePatterns } from "../options/patterns.js";
 import {
-  endings,
+  listEndings,
   isAdaptable,
-  matcher,
+  compileTargets,
   numberReader,
   type Targets,
   type Targetable,
 } from "../options/targets.js";
 
 /** Returns endings of paths with as many parts as `name`, as suggestions. */
-export function alike(name: string, paths: readonly string[]): Set<string> {
+export function listAlike(name: string, paths: readonly string[]): Set<string> {
   const parts = name.split(".").length;
-  return new Set(paths.flatMap((path) => endings(path)[parts - 1] ?? []));
+  return new Set(paths.flatMap((path) => listEndings(path)[parts - 1] ?? []));
 }
 
 /** Lists up to 20 last parts of paths, for an error. */
-export function lastNames(paths: readonly string[]): string {
+export function listLastNames(paths: readonly string[]): string {
   const names = [...new Set(paths.map((path) => path.split(".").at(-1) as string))].sort();
   const more = names.length > 20 ? `, and ${names.length - 20} more` : "";
   return names.slice(0, 20).join(", ") + more || "none";
 }
 
 function refuse(option: string, name: string, what: string, paths: readonly string[]): never {
-  const suggestion = didYouMean(name, alike(name, paths));
+  const suggestion = didYouMean(name, listAlike(name, paths));
   throw new LowrankError(
     "ERR_NO_TARGETS",
-    `${optionName(option)}: "${name}" ${what}${suggestion}; there are: ${lastNames(paths)}`,
+    `${optionName(option)}: "${name}" ${what}${suggestion}; there are: ${listLastNames(paths)}`,
   );
 }
 
@@ -62,7 +62,7 @@ export function checkNames(
   checkLayerNumbers(options, layers);
   for (const option of ["rankPattern", "alphaPattern"] as const) {
     for (const [key, value] of Object.entries(options[option])) {
-      const read = patternReader({ [key]: value }, option);
+      const read = compilePatterns({ [key]: value }, option);
       if (!adapted.some((path) => read(path) !== undefined))
         refuse(option, key, "matches no adapted layer", adapted);
     }
@@ -72,7 +72,7 @@ export function checkNames(
 function checkTargets(option: string, targets: Targets, layers: readonly string[]): void {
   // A string is one pattern: a regular expression or all-linear.
   for (const one of typeof targets === "string" ? [targets] : targets) {
-    const matches = matcher(typeof targets === "string" ? targets : [one], option);
+    const matches = compileTargets(typeof targets === "string" ? targets : [one], option);
     if (!layers.some(matches)) refuse(option, one, "matches no layer that can be adapted", layers);
   }
 }

@@ -4,14 +4,14 @@ import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import { copyModule } from "./modules-to-save.js";
 import type { AdapterOptions } from "../options/options.js";
-import { pythonRegex } from "../options/python-regex.js";
+import { compilePythonRegex } from "../options/python-regex.js";
 import type { AdapterNote } from "../adapter/registry.js";
 import { findTargets, type Targetable } from "../options/targets.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { createRefusal } from "../../refusals/refusal.js";
 
 /** Returns the path of the input embedding, as the model reports it or by its usual name. */
-export function inputEmbeddingPath(model: Targetable): string | undefined {
+export function findInputEmbedding(model: Targetable): string | undefined {
   const embedding = model.inputEmbedding?.();
   for (const [path, module] of model.namedModules())
     if (embedding === undefined ? /(^|\.)embed_tokens$/.test(path) : module === embedding) return path;
@@ -19,7 +19,7 @@ export function inputEmbeddingPath(model: Targetable): string | undefined {
 }
 
 /** Returns the paths of the linear layers that share the embedding's weight. */
-export function tiedTo(model: Module, embedding: Embedding): string[] {
+export function listTied(model: Module, embedding: Embedding): string[] {
   return [...model.namedModules()]
     .filter(([, module]) => module instanceof Linear && module.weight === embedding.weight)
     .map(([path]) => path);
@@ -30,10 +30,10 @@ const EMBEDDINGS = ["embed_tokens", "lm_head"];
 
 /** Returns the input embedding and the layers tied to it; undefined if there are none. */
 function findTied(model: Targetable): { path: string; embedding: Embedding; tied: string[] } | undefined {
-  const path = inputEmbeddingPath(model);
+  const path = findInputEmbedding(model);
   const embedding = [...model.namedModules()].find(([at]) => at === path)?.[1];
   if (path === undefined || !(embedding instanceof Embedding)) return undefined;
-  const tied = tiedTo(model, embedding);
+  const tied = listTied(model, embedding);
   return tied.length === 0 ? undefined : { path, embedding, tied };
 }
 
@@ -55,7 +55,7 @@ export function replaceTied(model: Targetable, options: AdapterOptions): Adapter
   if (!names.includes(found.path)) names.push(found.path);
   for (const path of found.tied) {
     const at = names.findIndex((name) =>
-      pythonRegex(name, "modulesToSave", (body) => `^(?:|.*\\.)${body}(?:$|\\..*)`).test(path),
+      compilePythonRegex(name, "modulesToSave", (body) => `^(?:|.*\\.)${body}(?:$|\\..*)`).test(path),
     );
     if (at >= 0) names.splice(at, 1);
   }

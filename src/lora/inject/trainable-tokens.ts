@@ -10,7 +10,7 @@ import { findParent } from "../adapter/registry.js";
 import type { Replacement } from "../adapter/replacement.js";
 import type { Targetable } from "../options/targets.js";
 import { refuseUnmatched } from "./named.js";
-import { inputEmbeddingPath, tiedTo } from "./tied.js";
+import { findInputEmbedding, listTied } from "./tied.js";
 import { TokenEmbedding, TokenLinear, TokenRows } from "../layers/token-rows.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { createRefusal } from "../../refusals/refusal.js";
@@ -20,7 +20,7 @@ import { createRefusal } from "../../refusals/refusal.js";
  * rows. Changes nothing in the model. Throws `ERR_OPTION`, `ERR_INDEX`, `ERR_NO_TARGETS`.
  * Source: PEFT's set_additional_trainable_modules.
  */
-export function tokenLayers(
+export function listTokenLayers(
   model: Targetable,
   { trainableTokenIndices: asked, ensureWeightTying, name }: AdapterOptions,
   { adapted, copied }: { adapted: readonly string[]; copied: readonly string[] },
@@ -28,7 +28,7 @@ export function tokenLayers(
   const found = new Map<string, Replacement>();
   if (asked === undefined) return found;
   const rowsAt = new Map<string, readonly number[]>();
-  for (const [layer, indices] of Object.entries(byLayer(model, asked))) {
+  for (const [layer, indices] of Object.entries(groupByLayer(model, asked))) {
     const paths = [...model.namedModules()].filter(([path]) => path.endsWith(layer));
     if (paths.length === 0) refuseUnmatched("trainableTokenIndices", layer, model);
     for (const [path, module] of paths) {
@@ -47,7 +47,7 @@ export function tokenLayers(
       layer instanceof Embedding ? new TokenEmbedding(layer, rows) : new TokenLinear(layer, rows, false);
     found.set(path, { owner, property, original, copy });
     if (!(layer instanceof Embedding)) continue;
-    for (const tied of tiedTo(model, layer)) {
+    for (const tied of listTied(model, layer)) {
       const own = rowsAt.get(tied);
       const equal = own === undefined || own.join() === indices.join();
       if (!equal && ensureWeightTying)
@@ -70,12 +70,12 @@ function refuse(message: string): never {
   throw new LowrankError("ERR_OPTION", `trainableTokenIndices: ${message}`);
 }
 
-function byLayer(
+function groupByLayer(
   model: Targetable,
   asked: NonNullable<AdapterOptions["trainableTokenIndices"]>,
 ): Record<string, readonly number[]> {
   if (!Array.isArray(asked)) return asked as Record<string, readonly number[]>;
-  const path = inputEmbeddingPath(model);
+  const path = findInputEmbedding(model);
   if (path === undefined) throw createRefusal(ADAPTER_REFUSALS.tokenList, "inject");
   return { [path as string]: asked as readonly number[] };
 }

@@ -2,7 +2,7 @@
 import { zeros } from "../../tensor/create.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { AnyLoRALayer } from "./any-layer.js";
-import { rescaling } from "./dora.js";
+import { computeRescaling } from "./dora.js";
 import type { Share } from "./shares.js";
 
 /** Σ scaling · B·A, in the weight's shape. */
@@ -13,13 +13,13 @@ export function computeDelta(layer: AnyLoRALayer, shares: readonly Share[]): Ten
 }
 
 /** Returns W + Σ scaling · B·A in f32. An adapter with a magnitude (DoRA) also rescales the sum accumulated before it. */
-export function adaptedWeight(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
+export function computeAdaptedWeight(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
   const base = layer.baseWeight.to("f32");
   if (!shares.some(({ adapter }) => adapter.magnitude)) return base.add(computeDelta(layer, shares));
   return shares.reduce((weight, { adapter, scaling }) => {
     const sum = weight.add(layer.product(adapter).mul(scaling));
     if (adapter.magnitude === undefined) return sum;
     const along = sum.shape.map((size, d) => (d === layer.outputDim ? size : 1));
-    return sum.mul(rescaling(layer, adapter, scaling).reshape(along));
+    return sum.mul(computeRescaling(layer, adapter, scaling).reshape(along));
   }, base);
 }

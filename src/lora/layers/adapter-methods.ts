@@ -5,7 +5,7 @@ import { LowrankError } from "../../errors.js";
 import type { Module } from "../../nn/module.js";
 import { keep } from "../../tensor/scope.js";
 import { makeParameter, type Tensor } from "../../tensor/tensor.js";
-import { listParts, listTensors, setPart, withoutStart, type Adapter, type AdapterPart } from "./adapter.js";
+import { listParts, listTensors, setPart, mergeStart, type Adapter, type AdapterPart } from "./adapter.js";
 import type { Active, AnyLoRALayer, LowRank } from "./any-layer.js";
 import { isOff } from "./disabled.js";
 import { forgetNorms } from "./dora.js";
@@ -64,7 +64,7 @@ export const adapterMethods = {
 
   /** @internal */
   plainAdapter(name: string): Adapter {
-    return withoutStart(this.findAdapter(name));
+    return mergeStart(this.findAdapter(name));
   },
 
   /** @internal */

@@ -43,7 +43,7 @@ export interface Adapter {
  * Returns the equivalent plain adapter of an adapter with `start`: [A; A₀] and [B, −B₀], with twice the rank and twice
  * alpha (√2 times with rank-stabilised scaling). Returns an adapter without `start` unchanged.
  */
-export function withoutStart(adapter: Adapter): Adapter {
+export function mergeStart(adapter: Adapter): Adapter {
   const { start, ...plain } = adapter;
   if (start === undefined) return adapter;
   const { loraA, loraB, loraAlpha, r } = adapter;

@@ -2,7 +2,7 @@
 import { trains } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "./adapter.js";
-import { rescaling } from "./dora.js";
+import { computeRescaling } from "./dora.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 import { computeBias, type Share } from "./shares.js";
 
@@ -48,7 +48,7 @@ export function composeForward(
   const step = (before: Tensor | null, { adapter, scaling }: Share): Tensor => {
     const y = (): Tensor => before ?? base(x, null);
     if (adapter.magnitude === undefined) return y().add(lowRank(dropped(adapter), adapter, scaling));
-    const c = rescaling(layer, adapter, scaling).reshape(along);
+    const c = computeRescaling(layer, adapter, scaling).reshape(along);
     if (!drops(adapter)) {
       const sum = before === null ? products.sum?.(x, adapter, scaling) : undefined;
       return (sum ?? y().add(lowRank(x, adapter, scaling))).mul(c);

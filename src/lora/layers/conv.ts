@@ -22,11 +22,11 @@ import {
 } from "./adapter.js";
 import type { LowRank } from "./any-layer.js";
 import { composeForward } from "./composed.js";
-import { acrossGroups } from "./grouped.js";
+import { expandAcrossGroups } from "./grouped.js";
 import { LoRALayer, type LayerClass, type LoRAOptions } from "./layer.js";
 import { checkBase, checkBaseClass, checkLayer } from "./options.js";
 import { forwardOverWeight } from "./over-weight.js";
-import { byRows } from "./shares.js";
+import { runByRows } from "./shares.js";
 import { LORA_FIELDS, registerStandard } from "./standard.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { createRefusal } from "../../refusals/refusal.js";
@@ -120,7 +120,7 @@ const convMethods = {
       ...adapter,
       r: r * groups,
       loraAlpha: loraAlpha * (useRslora ? Math.sqrt(groups) : groups),
-      loraA: scope(() => acrossGroups(loraA, groups)),
+      loraA: scope(() => expandAcrossGroups(loraA, groups)),
     };
   },
 
@@ -169,10 +169,10 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       if (!this.adapts) return this.withBase(() => super.forward(x));
       checkConvInput(nameKind(this), this, x);
       const { baseWeight: weight, geometry } = this;
-      return byRows(this, x, (own, shares) =>
+      return runByRows(this, x, (own, shares) =>
         composeForward(this, own, shares, {
           base: (given, bias) => convolve(given, weight, bias, geometry),
-          lowRank: (given, adapter, scaling) => lowRank(this, given, adapter, scaling),
+          lowRank: (given, adapter, scaling) => convolveLowRank(this, given, adapter, scaling),
         }),
       );
     }
@@ -209,7 +209,7 @@ function seesAll({ geometry, inChannels }: ConvNd, { loraA }: Adapter): boolean 
   return geometry.groups > 1 && loraA.shape[1] === inChannels;
 }
 
-function lowRank(layer: ConvNd, x: Tensor, adapter: Adapter, scaling: number): Tensor {
+function convolveLowRank(layer: ConvNd, x: Tensor, adapter: Adapter, scaling: number): Tensor {
   const { geometry, kernelSize } = layer;
   const { loraA, loraB } = adapter;
   const { groups } = geometry;

@@ -35,7 +35,7 @@ export function computeNorms(layer: AnyLoRALayer, adapter: Adapter, scaling: num
         .matmul(loraA.matmul(loraA, { transB: true }))
         .mul(loraB)
         .sum(1);
-      const squares = squaredNorms(layer, flat)
+      const squares = readSquaredNorms(layer, flat)
         .add(cross.mul(2 * scaling))
         .add(own.mul(scaling * scaling));
       return squares.clamp(0, Infinity).sqrt().reshape(layer.shapeOnDisk("magnitude", adapter.r));
@@ -43,7 +43,7 @@ export function computeNorms(layer: AnyLoRALayer, adapter: Adapter, scaling: num
   );
 }
 
-function squaredNorms(layer: AnyLoRALayer, flat: Tensor): Tensor {
+function readSquaredNorms(layer: AnyLoRALayer, flat: Tensor): Tensor {
   const { baseWeight: weight, squaredNorms: known } = layer;
   const version = session().version(weight.id);
   if (known?.weight === weight && known.version === version) return known.squares;
@@ -56,7 +56,7 @@ function squaredNorms(layer: AnyLoRALayer, flat: Tensor): Tensor {
 }
 
 /** Returns m / ‖W + scaling · B·A‖ in the magnitude's shape. Only m receives a gradient. */
-export function rescaling(layer: AnyLoRALayer, adapter: Adapter, scaling: number): Tensor {
+export function computeRescaling(layer: AnyLoRALayer, adapter: Adapter, scaling: number): Tensor {
   return (adapter.magnitude as Tensor).div(computeNorms(layer, adapter, scaling));
 }
 

@@ -13,7 +13,7 @@ import {
 import { composeForward } from "./composed.js";
 import { LoRALayer, type LoRAOptions } from "./layer.js";
 import { checkBase, checkLayer } from "./options.js";
-import { byRows } from "./shares.js";
+import { runByRows } from "./shares.js";
 import { LORA_FIELDS, registerStandard } from "./standard.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { createRefusal } from "../../refusals/refusal.js";
@@ -114,7 +114,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     if (!this.adapts) return this.withBase(() => super.forward(ids));
     checkInput("lora.Embedding", ids, "ids");
     const { baseWeight: weight, paddingIdx } = this;
-    return byRows(this, ids, (own, shares) =>
+    return runByRows(this, ids, (own, shares) =>
       composeForward(this, own, shares, {
         base: (given) => recordOp(() => session().embedding(weight.id, given.id, false, paddingIdx)),
         lowRank: (given, { loraA, loraB }, scaling) =>

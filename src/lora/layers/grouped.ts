@@ -3,7 +3,7 @@ import { zeros } from "../../tensor/create.js";
 import type { Tensor } from "../../tensor/tensor.js";
 
 /** Expands A [r, in / groups, *k] to [r·groups, in, *k]: block j covers the channels of group j, zero elsewhere. The caller owns the result. */
-export function acrossGroups(loraA: Tensor, groups: number): Tensor {
+export function expandAcrossGroups(loraA: Tensor, groups: number): Tensor {
   const [r = 1, own = 1, ...kernel] = loraA.shape;
   const { device } = loraA;
   const [first, ...rest] = Array.from({ length: groups }, (_, g) => {

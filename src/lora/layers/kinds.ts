@@ -14,7 +14,7 @@ import { isStandard } from "./standard.js";
  * Returns a low-rank layer that shares the weights of `layer`. Returns `layer` itself if it is already low-rank or has a
  * user-defined class. The result does not merge in `eval()`.
  */
-export function adaptable(layer: Module): AnyLoRALayer {
+export function makeAdaptable(layer: Module): AnyLoRALayer {
   if (layer instanceof LoRALayer) return layer;
   if (!isStandard(layer)) return adaptInPlace(layer);
   const options = { mergeWeights: false };

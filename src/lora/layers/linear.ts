@@ -14,8 +14,8 @@ import {
 import { composeForward } from "./composed.js";
 import { LoRALayer, type LoRAOptions } from "./layer.js";
 import { checkBase, checkLayer } from "./options.js";
-import { loraLinear } from "./lora-linear.js";
-import { byRows, listShares, type Share } from "./shares.js";
+import { multiplyWithAdapters } from "./lora-linear.js";
+import { runByRows, listShares, type Share } from "./shares.js";
 import { LORA_FIELDS, registerStandard } from "./standard.js";
 
 /** Options of `lora.Linear`. */
@@ -55,7 +55,7 @@ export class Linear extends LoRALayer(BaseLinear) {
   /** Makes a low-rank layer from `layer` and shares its weights. */
   static fromBase(layer: BaseLinear, options: LoRALinearOptions = {}): Linear {
     checkBase("lora.Linear", layer, BaseLinear, "a linear layer", options);
-    const lora = new Linear(layer.inFeatures, layer.outFeatures, { ...ofBase(layer), ...options });
+    const lora = new Linear(layer.inFeatures, layer.outFeatures, { ...shareTensors(layer), ...options });
     lora.training = layer.training;
     return lora;
   }
@@ -107,8 +107,8 @@ export class Linear extends LoRALayer(BaseLinear) {
     checkInput("lora.Linear", x);
     const shares = listShares(this, x.size / this.inFeatures);
     if (shares.some(({ adapter, runs }) => adapter.magnitude || (adapter.loraBias && runs)))
-      return byRows(this, x, (own, active) => apart(this, own, active));
-    return loraLinear(this, x, this.baseWeight, this.baseBias, shares);
+      return runByRows(this, x, (own, active) => composeProducts(this, own, active));
+    return multiplyWithAdapters(this, x, this.baseWeight, this.baseBias, shares);
   }
 
   /** @internal Returns the low-rank path that forward adds for `rows` rows, if there is exactly one, over all rows and outputs and without dropout. */
@@ -133,7 +133,7 @@ export class Linear extends LoRALayer(BaseLinear) {
 }
 
 /** Computes the base product and the low-rank products separately, for adapters with magnitudes or biases. */
-function apart(layer: Linear, x: Tensor, shares: readonly Share[]): Tensor {
+function composeProducts(layer: Linear, x: Tensor, shares: readonly Share[]): Tensor {
   const { baseWeight: weight, fanInFanOut } = layer;
   return composeForward(layer, x, shares, {
     base: (given, bias) => recordOp(() => session().linear(given.id, weight.id, bias?.id, fanInFanOut)),
@@ -141,12 +141,13 @@ function apart(layer: Linear, x: Tensor, shares: readonly Share[]): Tensor {
       const { loraA, loraB } = layer.factors(adapter);
       return given.matmul(loraA, { transB: true }).mul(scaling).matmul(loraB, { transB: true });
     },
-    sum: (given, adapter, scaling) => loraLinear(layer, given, weight, null, [{ adapter, scaling }]),
+    sum: (given, adapter, scaling) =>
+      multiplyWithAdapters(layer, given, weight, null, [{ adapter, scaling }]),
   });
 }
 
 /** Returns the options that make a new layer share the tensors of `layer`. */
-export function ofBase(layer: BaseLinear): LoRALinearOptions {
+export function shareTensors(layer: BaseLinear): LoRALinearOptions {
   const { weight, bias, fanInFanOut } = layer;
   return { fanInFanOut, weight, ...(bias ? { biasValues: bias } : {}) };
 }

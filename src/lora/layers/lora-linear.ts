@@ -20,7 +20,7 @@ interface Dense {
  * Returns x·Wᵀ + b + Σ s·drop(x)·Aᵀ·Bᵀ, each share over its rows and output windows. Adapters over all rows and outputs
  * without dropout are concatenated along the rank into one path, with the scaling multiplied into B.
  */
-export function loraLinear(
+export function multiplyWithAdapters(
   layer: Dense,
   x: Tensor,
   weight: Tensor,
@@ -28,7 +28,7 @@ export function loraLinear(
   shares: readonly Share[],
 ): Tensor {
   if (shares.length > MOST_PATHS && shares.some(({ runs }) => runs))
-    return inParts(layer, x, weight, bias, shares);
+    return multiplyInParts(layer, x, weight, bias, shares);
   const drops = ({ loraDropout }: Adapter): boolean => loraDropout > 0 && trains(layer);
   const plain = shares.filter(
     ({ adapter, runs }) => !runs && !drops(adapter) && layer.windowsOf(adapter).length === 0,
@@ -66,7 +66,7 @@ function combineShares(shares: readonly Share[]): Share {
 }
 
 /** Splits the rows in half, recursively, until each half needs few enough paths. */
-function inParts(
+function multiplyInParts(
   layer: Dense,
   x: Tensor,
   weight: Tensor,
@@ -88,7 +88,7 @@ function inParts(
         .map(({ start, count }) => ({ start: start - (from as number), count }));
       return runs.length === 0 ? [] : [{ ...share, runs }];
     });
-    return loraLinear(layer, flat.slice(0, from as number, to as number), weight, bias, own);
+    return multiplyWithAdapters(layer, flat.slice(0, from as number, to as number), weight, bias, own);
   });
   const y = (parts[0] as Tensor).concat(parts[1] as Tensor, 0);
   return y.reshape(...x.shape.slice(0, -1), y.shape[1] as number);

@@ -4,13 +4,13 @@ import { keep, noGrad, scope } from "../../tensor/scope.js";
 import { makeParameter, type Tensor } from "../../tensor/tensor.js";
 import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";
 import type { Adapter, FreshOptions } from "./adapter.js";
-import { adaptedWeight, computeDelta } from "./adapted-weight.js";
+import { computeAdaptedWeight, computeDelta } from "./adapted-weight.js";
 import type { AnyLoRALayer, LowRank } from "./any-layer.js";
 import { computeNorms } from "./dora.js";
 import { checkMergeable, refuseQuantised } from "./quantised.js";
 import { release } from "./release.js";
 import { adapterPerRow } from "./rows.js";
-import { activeShares, computeBias, withStart } from "./shares.js";
+import { listActiveShares, computeBias, addStart } from "./shares.js";
 
 export const mergeMethods = {
   get merged(): boolean {
@@ -71,11 +71,11 @@ export const mergeMethods = {
   deltaWeight(name?: string): Tensor {
     if (name !== undefined) {
       const adapter = this.findAdapter(name);
-      return computeDelta(this, withStart({ adapter, scaling: adapter.scaling }));
+      return computeDelta(this, addStart({ adapter, scaling: adapter.scaling }));
     }
-    const shares = activeShares(this);
+    const shares = listActiveShares(this);
     if (shares.some(({ adapter }) => adapter.magnitude))
-      return adaptedWeight(this, shares).sub(this.baseWeight.to("f32"));
+      return computeAdaptedWeight(this, shares).sub(this.baseWeight.to("f32"));
     return computeDelta(this, shares);
   },
 
@@ -87,10 +87,10 @@ export const mergeMethods = {
     if (this.merged || this.active.length === 0) return this;
     const { weight: base, bias } = this;
     checkMergeable(base);
-    const shares = activeShares(this);
+    const shares = listActiveShares(this);
     const merged = noGrad(() =>
       scope(() => ({
-        weight: adaptedWeight(this, shares).to(base.dtype),
+        weight: computeAdaptedWeight(this, shares).to(base.dtype),
         bias: computeBias(bias ?? null, shares),
       })),
     );

@@ -5,7 +5,7 @@ import { uniform } from "../../tensor/random.js";
 import { makeParameter, type Tensor } from "../../tensor/tensor.js";
 import { checkAdapterRoom, describeAdapter, type Adapter, type FreshOptions } from "./adapter.js";
 import { checkBase, checkLayer } from "./options.js";
-import { Linear, LINEAR_FIELDS, ofBase, type LoRALinearOptions } from "./linear.js";
+import { Linear, LINEAR_FIELDS, shareTensors, type LoRALinearOptions } from "./linear.js";
 import { LORA_FIELDS, registerStandard } from "./standard.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { createRefusal } from "../../refusals/refusal.js";
@@ -48,7 +48,10 @@ export class MergedLinear extends Linear {
   /** Makes a low-rank layer from `layer` and shares its weights. */
   static override fromBase(layer: BaseLinear, options: MergedLinearOptions = {}): MergedLinear {
     checkBase("lora.MergedLinear", layer, BaseLinear, "a linear layer", options);
-    const lora = new MergedLinear(layer.inFeatures, layer.outFeatures, { ...ofBase(layer), ...options });
+    const lora = new MergedLinear(layer.inFeatures, layer.outFeatures, {
+      ...shareTensors(layer),
+      ...options,
+    });
     lora.training = layer.training;
     return lora;
   }

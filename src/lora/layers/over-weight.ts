@@ -5,10 +5,10 @@
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { createRefusal } from "../../refusals/refusal.js";
 import { trains } from "../../tensor/scope.js";
-import { adaptedWeight } from "./adapted-weight.js";
+import { computeAdaptedWeight } from "./adapted-weight.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 import { adapterPerRow } from "./rows.js";
-import { activeShares, computeBias, withStart, type Share } from "./shares.js";
+import { listActiveShares, computeBias, addStart, type Share } from "./shares.js";
 
 const running = new WeakSet<AnyLoRALayer>();
 
@@ -17,13 +17,13 @@ export function forwardOverWeight<R>(layer: AnyLoRALayer, forward: () => R): R {
   // A recursive call uses the weight that is already set.
   if (running.has(layer)) return forward();
   if (!layer.adapts) return layer.withBase(forward);
-  const shares = sharesFor(layer);
+  const shares = resolveShares(layer);
   const { name } = layer.constructor;
   if (trains(layer) && shares.some(({ adapter }) => adapter.loraDropout > 0))
     throw createRefusal(ADAPTER_REFUSALS.ownForwardDropout, "forward", name);
   const held = { weight: layer.weight, bias: layer.bias };
   const [base, bias] = [layer.baseWeight, layer.baseBias];
-  const weight = shares.length === 0 ? base : adaptedWeight(layer, shares).to(base.dtype);
+  const weight = shares.length === 0 ? base : computeAdaptedWeight(layer, shares).to(base.dtype);
   const shift = computeBias(bias, shares);
   layer.weight = weight;
   if (held.bias !== undefined || shift !== null) layer.bias = shift;
@@ -44,15 +44,15 @@ export function forwardOverWeight<R>(layer: AnyLoRALayer, forward: () => R): R {
 }
 
 /** Returns the adapters that apply to all rows. Throws for one adapter per row unless all rows have the same one. */
-function sharesFor(layer: AnyLoRALayer): Share[] {
+function resolveShares(layer: AnyLoRALayer): Share[] {
   const names = adapterPerRow();
-  if (names === undefined) return activeShares(layer);
+  if (names === undefined) return listActiveShares(layer);
   const found = new Set(names.map((name) => (name !== null && layer.adapters.has(name) ? name : null)));
   if (found.size > 1)
     throw createRefusal(ADAPTER_REFUSALS.ownForwardRows, "adapterPerRow", layer.constructor.name);
   const [name] = found;
   const adapter = name === null || name === undefined ? undefined : layer.adapters.get(name);
-  return adapter === undefined ? [] : withStart({ adapter, scaling: adapter.scaling });
+  return adapter === undefined ? [] : addStart({ adapter, scaling: adapter.scaling });
 }
 
 function isPromise(value: unknown): value is PromiseLike<unknown> {

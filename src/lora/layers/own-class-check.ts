@@ -6,7 +6,7 @@ import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { createRefusal, type Refusal } from "../../refusals/refusal.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { LoRALayer } from "./layer.js";
-import { adaptingClass, hasOwnForward, isInPlace, findKind, wasReassigned } from "./own-class.js";
+import { resolveClass, hasOwnForward, isInPlace, findKind, wasReassigned } from "./own-class.js";
 import { isStandard, LORA_FIELDS } from "./standard.js";
 
 /** Methods of modules that a class may override; the adapted layer calls the override. */
@@ -41,10 +41,13 @@ export function checkOwnClasses(
         `${path}, ${useDora ? "useDora" : loraBias ? "loraBias" : `bias ${bias}`}`,
       );
     const fault = isInPlace(layer)
-      ? dropoutFault(layer, dropout)
+      ? findDropoutFault(layer, dropout)
       : layer instanceof LoRALayer || isStandard(layer)
         ? undefined
-        : (fieldsFault(layer) ?? namesFault(layer) ?? forwardFault(layer) ?? dropoutFault(layer, dropout));
+        : (findFieldsFault(layer) ??
+          findNamesFault(layer) ??
+          findForwardFault(layer) ??
+          findDropoutFault(layer, dropout));
     if (fault === undefined) continue;
     const { refusal, found, code } = fault;
     const what = `${path}, a ${layer.constructor.name}`;
@@ -58,12 +61,12 @@ interface Fault {
   code?: "ERR_DTYPE";
 }
 
-function dropoutFault(layer: Module, dropout: number): Fault | undefined {
+function findDropoutFault(layer: Module, dropout: number): Fault | undefined {
   return dropout > 0 && hasOwnForward(layer) ? { refusal: ADAPTER_REFUSALS.ownForwardDropout } : undefined;
 }
 
 /** Finds an object that is not extensible, or a weight or bias that is not a plain writable field of the usual shape. */
-function fieldsFault(layer: Module): Fault | undefined {
+function findFieldsFault(layer: Module): Fault | undefined {
   if (!Object.isExtensible(layer)) return { refusal: ADAPTER_REFUSALS.ownFrozen };
   const refusal = ADAPTER_REFUSALS.ownWeight;
   const { names = { weight: "weight", bias: "bias" }, shape: shapeOf } = findKind(layer);
@@ -83,13 +86,13 @@ function fieldsFault(layer: Module): Fault | undefined {
 }
 
 /** Finds properties whose names clash with fields or methods of low-rank layers. */
-function namesFault(layer: Module): Fault | undefined {
+function findNamesFault(layer: Module): Fault | undefined {
   const kind = findKind(layer).Base.prototype as object;
   const names = new Set(Reflect.ownKeys(layer));
   const onObject = MODULE_METHODS.find((name) => name !== "forward" && names.has(name));
   for (let of = readPrototype(layer); of !== kind; of = readPrototype(of))
     for (const name of Reflect.ownKeys(of)) names.add(name);
-  const adapting = adaptingClass(layer).prototype as object;
+  const adapting = resolveClass(layer).prototype as object;
   const reserved = [
     ...LORA_FIELDS,
     ...Reflect.ownKeys(adapting),
@@ -99,7 +102,7 @@ function namesFault(layer: Module): Fault | undefined {
   return taken === undefined ? undefined : { refusal: ADAPTER_REFUSALS.ownName, found: String(taken) };
 }
 
-function forwardFault(layer: Module): Fault | undefined {
+function findForwardFault(layer: Module): Fault | undefined {
   const forward = Object.getOwnPropertyDescriptor(layer, "forward");
   if (forward === undefined) return undefined;
   const plain = typeof forward.value === "function" && forward.configurable === true;

@@ -81,12 +81,15 @@ const ATTENTION: Kind = {
   Base: MultiheadAttention,
   from: Linear.prototype,
   methods: ["outputDim", "freshAdapter", "shapeOnDisk"],
-  shape: (layer) => projection(layer).toReversed(),
+  shape: (layer) => measureProjection(layer).toReversed(),
   names: { weight: "in_proj_weight", bias: "in_proj_bias" },
-  getters: { inFeatures: (layer) => projection(layer)[0], outFeatures: (layer) => projection(layer)[1] },
+  getters: {
+    inFeatures: (layer) => measureProjection(layer)[0],
+    outFeatures: (layer) => measureProjection(layer)[1],
+  },
 };
 
-function projection(layer: Module): [inFeatures: number, outFeatures: number] {
+function measureProjection(layer: Module): [inFeatures: number, outFeatures: number] {
   const { embedDim } = layer as MultiheadAttention;
   return [embedDim, 3 * embedDim];
 }
@@ -127,7 +130,7 @@ export function wasReassigned(layer: Module): boolean {
 
 /** Adapts a layer in place. Requires a previous `checkOwnClasses`. */
 export function adaptInPlace(layer: Module): AnyLoRALayer {
-  const Adapting = adaptingClass(layer);
+  const Adapting = resolveClass(layer);
   const forward = Object.getOwnPropertyDescriptor(layer, "forward");
   if (forward === undefined) ownForwards.delete(layer);
   else {
@@ -169,7 +172,7 @@ export function noteClass(module: Module): () => void {
 }
 
 /** Returns the class to insert between `layer` and its class; makes it on first use. */
-export function adaptingClass(layer: Module): AdaptingClass {
+export function resolveClass(layer: Module): AdaptingClass {
   const own = Object.getPrototypeOf(layer) as Layer;
   const overWeight = hasOwnForward(layer);
   const known = overWeight ? classes.overWeight : classes.low;

@@ -27,17 +27,17 @@ export interface Factors {
  * undefined if that is impossible: the factors mix slices or groups that the form separates, or have a larger rank. The
  * result is on the CPU; the caller owns it.
  */
-export async function asOwnForm(
+export async function convertToOwnForm(
   layer: AnyLoRALayer,
   adapter: Adapter,
   plain: Factors,
 ): Promise<Factors | undefined> {
-  const [a, b] = [await values(plain.loraA), await values(plain.loraB)];
-  if (layer instanceof MergedLinear) return asSlices(layer, adapter, plain, a, b);
-  return asGroups(adapter, plain, a, b);
+  const [a, b] = [await readValues(plain.loraA), await readValues(plain.loraB)];
+  if (layer instanceof MergedLinear) return convertToSlices(layer, adapter, plain, a, b);
+  return convertToGroups(adapter, plain, a, b);
 }
 
-async function values(given: Tensor): Promise<Float32Array> {
+async function readValues(given: Tensor): Promise<Float32Array> {
   const wide = noGrad(() => given.to("f32"));
   const data = (await wide.data()) as Float32Array;
   if (wide !== given) wide.dispose();
@@ -45,7 +45,7 @@ async function values(given: Tensor): Promise<Float32Array> {
 }
 
 /** Converts A [r·E, in] and block-diagonal B [out, r·E] to B [width·E, r]. */
-function asSlices(
+function convertToSlices(
   layer: MergedLinear,
   adapter: Adapter,
   { loraA, loraB }: Factors,
@@ -57,7 +57,7 @@ function asSlices(
   const rank = loraA.shape[0] as number;
   const own = rank / enabled;
   if (!Number.isInteger(own) || own > adapter.r || loraB.shape[0] !== layer.outFeatures) return undefined;
-  const blocks = blocksOfB(layer, b, rank);
+  const blocks = extractBlocks(layer, b, rank);
   if (blocks === undefined) return undefined;
   const [outA, outB] = [
     new Float32Array(adapter.r * enabled * inFeatures),
@@ -77,7 +77,7 @@ function asSlices(
 }
 
 /** Returns the diagonal blocks [width·E, r] of B [out, r·E]; undefined if anything else in B is not zero. */
-export function blocksOfB(
+export function extractBlocks(
   { slices, width }: MergedLinear,
   b: Float32Array,
   rank: number,
@@ -95,7 +95,7 @@ export function blocksOfB(
 }
 
 /** Converts A [r·g, in, …] to the shared A [r, in / g, …]; undefined unless its g blocks are equal and block j covers only group j. */
-function asGroups(
+function convertToGroups(
   adapter: Adapter,
   { loraA, loraB }: Factors,
   a: Float32Array,

@@ -19,7 +19,7 @@ interface Adapted {
 }
 
 /** Returns the share, followed by the negated start if the adapter's start was subtracted from the weight. */
-export function withStart(share: Share): Share[] {
+export function addStart(share: Share): Share[] {
   const { r, loraAlpha, scaling, start } = share.adapter;
   if (start === undefined) return [share];
   // The start stands for a part of the weight, so dropout does not apply to it.
@@ -28,24 +28,24 @@ export function withStart(share: Share): Share[] {
 }
 
 /** Returns the active adapters, over all rows. */
-export function activeShares({ active, adapters }: Adapted): Share[] {
+export function listActiveShares({ active, adapters }: Adapted): Share[] {
   return active.flatMap(({ name, weight }) => {
     const adapter = adapters.get(name) as Adapter;
-    return withStart({ adapter, scaling: adapter.scaling * weight });
+    return addStart({ adapter, scaling: adapter.scaling * weight });
   });
 }
 
 /** Returns the shares over an input of `rows` rows: the active adapters, or the adapters set per row. */
 export function listShares(layer: Adapted, rows: number): Share[] {
   const names = adapterPerRow();
-  if (names === undefined) return activeShares(layer);
+  if (names === undefined) return listActiveShares(layer);
   const runs = findRuns(names, rows);
   return [...new Set(runs.map(({ name }) => name))].flatMap((name) => {
     const adapter = name === null ? undefined : layer.adapters.get(name);
     if (adapter === undefined) return [];
     const own = runs.filter((run) => run.name === name);
     const whole = own[0]?.count === rows;
-    return withStart({ adapter, scaling: adapter.scaling, ...(whole ? {} : { runs: own }) });
+    return addStart({ adapter, scaling: adapter.scaling, ...(whole ? {} : { runs: own }) });
   });
 }
 
@@ -53,18 +53,18 @@ export function listShares(layer: Adapted, rows: number): Share[] {
  * Runs `forward` once with the active adapters; or with one adapter per row, once for each run of rows, and concatenates
  * the outputs.
  */
-export function byRows(
+export function runByRows(
   layer: Adapted,
   x: Tensor,
   forward: (x: Tensor, shares: readonly Share[]) => Tensor,
 ): Tensor {
   const names = adapterPerRow();
-  if (names === undefined) return forward(x, activeShares(layer));
+  if (names === undefined) return forward(x, listActiveShares(layer));
   const runs = findRuns(names, x.shape[0] as number);
   const outputs = runs.map(({ name, start, count }) => {
     const adapter = name === null ? undefined : layer.adapters.get(name);
     const own = runs.length === 1 ? x : x.slice(0, start, start + count);
-    return forward(own, adapter === undefined ? [] : withStart({ adapter, scaling: adapter.scaling }));
+    return forward(own, adapter === undefined ? [] : addStart({ adapter, scaling: adapter.scaling }));
   });
   const [first, ...rest] = outputs as [Tensor, ...Tensor[]];
   return rest.length === 0 ? first : first.concat(rest, 0);

@@ -19,7 +19,7 @@ export function registerStandard(Class: Function, fields: readonly string[]): vo
 }
 
 /** Returns the names of the fields that `layer` has in addition to its registered class's. */
-function extraFields(layer: object): string[] {
+function listExtraFields(layer: object): string[] {
   const known = fieldsOf.get(Object.getPrototypeOf(layer) as object) ?? new Set();
   return Reflect.ownKeys(layer)
     .filter((key) => {
@@ -31,12 +31,12 @@ function extraFields(layer: object): string[] {
 
 /** Whether `layer` has a class of this package and no added fields, so that another object can replace it. */
 export function isStandard(layer: object): boolean {
-  return fieldsOf.has(Object.getPrototypeOf(layer) as object) && extraFields(layer).length === 0;
+  return fieldsOf.has(Object.getPrototypeOf(layer) as object) && listExtraFields(layer).length === 0;
 }
 
 /** Describes a user-defined layer in messages: its class, or the fields added to a class of this package. */
 export function describeOwn(layer: object): string {
   const { name } = layer.constructor;
   const known = fieldsOf.has(Object.getPrototypeOf(layer) as object);
-  return known ? `a ${name} with ${extraFields(layer).join(", ")}` : `a ${name}`;
+  return known ? `a ${name} with ${listExtraFields(layer).join(", ")}` : `a ${name}`;
 }

@@ -179,7 +179,7 @@ export function isTokenLayer(module: object): module is TokenLayer {
 }
 
 /** Returns the tensors of a token layer in an adapter's file. */
-export function tokenState({ rows, tied }: TokenLayer): Record<string, Tensor> {
+export function listTokenState({ rows, tied }: TokenLayer): Record<string, Tensor> {
   return tied ? {} : { [NAME]: rows.values };
 }
 

@@ -66,7 +66,7 @@ function block({ a, b, blocks, blockRank, rows }: Factors, j: number) {
 }
 
 /** Returns scaling·B·A [rows, columns], block by block. */
-export async function product(source: WeightedFactors): Promise<Float32Array> {
+export async function multiplyFactors(source: WeightedFactors): Promise<Float32Array> {
   const { blocks, blockRank, scaling } = source;
   const whole = noGrad(() =>
     scope(() => {
@@ -87,14 +87,14 @@ export async function product(source: WeightedFactors): Promise<Float32Array> {
 }
 
 /** Returns the best factors of rank `rank` for `values` [rows, columns], block by block. */
-export async function nearest(
+export async function approximate(
   values: Float32Array,
   { blocks, rows }: BlockStructure,
   rank: number,
 ): Promise<Factors> {
   const columns = values.length / rows;
   const height = rows / blocks;
-  const out = blank(blocks, rows, columns, rank);
+  const out = createFactors(blocks, rows, columns, rank);
   for (let j = 0; j < blocks; j++) {
     const part = values.subarray(j * height * columns, (j + 1) * height * columns);
     place(out, j, await svd({ values: part, rows: height, columns }, rank));
@@ -108,7 +108,7 @@ export async function nearest(
  */
 export async function reduceRank(factors: Factors, rank: number): Promise<Factors> {
   const { a, blocks, blockRank: R, rows } = factors;
-  const out = blank(blocks, rows, a.length / (blocks * R), rank);
+  const out = createFactors(blocks, rows, a.length / (blocks * R), rank);
   for (let j = 0; j < blocks; j++) {
     const { a: right, b: left, columns, height } = block(factors, j);
     const [one, two] = await Promise.all([
@@ -130,7 +130,7 @@ export async function reduceRank(factors: Factors, rank: number): Promise<Factor
   return out;
 }
 
-function blank(blocks: number, rows: number, columns: number, rank: number): Factors {
+function createFactors(blocks: number, rows: number, columns: number, rank: number): Factors {
   return {
     a: new Float32Array(blocks * rank * columns),
     b: new Float32Array(rows * rank),

@@ -3,18 +3,18 @@ import { options } from "../../arguments/check.js";
 import { checkModule } from "../../nn/children.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { adapterName } from "../options/adapter-name.js";
-import { checkReading, fileName, readAdapter, type ReadOptions } from "../formats/convert.js";
+import { checkAdapterName } from "../options/adapter-name.js";
+import { checkReading, checkPath, readAdapter, type ReadOptions } from "../formats/convert.js";
 import { disposeFile, PREFIX, type AdapterFile } from "../formats/adapter-file.js";
 import { readTemplates, setTemplates } from "../adapter/chat-templates.js";
-import { trainedBiases } from "../adapter/mark.js";
-import { asOwnForm, isOwnForm } from "../layers/own-form.js";
-import { patternReader } from "../options/patterns.js";
+import { findTrainedBiases } from "../adapter/mark.js";
+import { convertToOwnForm, isOwnForm } from "../layers/own-form.js";
+import { compilePatterns } from "../options/patterns.js";
 import { computeScaling } from "../layers/layer.js";
 import { findAdapter } from "../adapter/registry.js";
 import { checkBases, fill, fitTensors } from "../formats/state.js";
 import type { Targetable } from "../options/targets.js";
-import { ranksAndAlphas } from "../options/exact.js";
+import { describeRanks } from "../options/exact.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { createRefusal } from "../../refusals/refusal.js";
 
@@ -32,14 +32,14 @@ export async function hotSwap(
   given: ReadOptions & { name?: string | undefined } = {},
 ): Promise<void> {
   checkModule("hotSwap", "model", model);
-  fileName("hotSwap", "path", path);
+  checkPath("hotSwap", "path", path);
   const { name = "default", ...reading } = options("hotSwap", given, [
     "name",
     "loraAlpha",
     "enableLora",
     "prefix",
   ]);
-  adapterName("hotSwap", "name", name);
+  checkAdapterName("hotSwap", "name", name);
   checkReading("hotSwap", reading);
   findAdapter(model, name);
   const read = await readAdapter(path, name, model, reading);
@@ -47,7 +47,7 @@ export async function hotSwap(
   try {
     const templates = readTemplates(model, read.folder);
     await checkBases(model, read);
-    const fitting = await inOwnForm(model, name, read, made);
+    const fitting = await convertToForm(model, name, read, made);
     const { layers, note } = findAdapter(model, name);
     for (const [at, layer] of layers) {
       if (layer.merged && layer.active.some((one) => one.name === name))
@@ -64,11 +64,11 @@ export async function hotSwap(
       alphaPattern = {},
     } = read.options;
     const [rankOf, alphaOf] = [
-      patternReader(rankPattern, "rankPattern"),
-      patternReader(alphaPattern, "alphaPattern"),
+      compilePatterns(rankPattern, "rankPattern"),
+      compilePatterns(alphaPattern, "alphaPattern"),
     ];
     // Biases trained in place belong to directly constructed layers.
-    const inPlace = (read.options.bias ?? "none") === "none" ? "none" : trainedBiases(model);
+    const inPlace = (read.options.bias ?? "none") === "none" ? "none" : findTrainedBiases(model);
     fill(fitTensors(model, name, fitting, { padded: true, inPlace }));
     for (const [at, layer] of layers) {
       const adapter = layer.findAdapter(name);
@@ -80,7 +80,7 @@ export async function hotSwap(
     if (note === undefined) return;
     setTemplates(model, name, templates);
     const held = new Map([...layers].map(([at, layer]) => [at, layer.findAdapter(name)]));
-    Object.assign(note.options, { loraDropout, useRslora: false, ...ranksAndAlphas(held) });
+    Object.assign(note.options, { loraDropout, useRslora: false, ...describeRanks(held) });
   } finally {
     for (const one of made) one.dispose();
     disposeFile(read);
@@ -88,7 +88,7 @@ export async function hotSwap(
 }
 
 /** Converts a file's factors to the compact form of layers that use one. Appends new tensors to `made`. */
-async function inOwnForm(
+async function convertToForm(
   model: Targetable,
   name: string,
   read: AdapterFile,
@@ -103,7 +103,7 @@ async function inOwnForm(
     ) as [string, string];
     const [loraA, loraB] = [tensors[keyA], tensors[keyB]];
     if (loraA === undefined || loraB === undefined) continue;
-    const own = await asOwnForm(layer, adapter, { loraA, loraB });
+    const own = await convertToOwnForm(layer, adapter, { loraA, loraB });
     if (own === undefined)
       throw createRefusal(ADAPTER_REFUSALS.swapForm, `hotSwap: ${read.file}`, `${path} of "${name}"`);
     made.push(own.loraA, own.loraB);

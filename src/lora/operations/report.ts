@@ -4,7 +4,7 @@ import type { Module } from "../../nn/module.js";
 import { noGrad, scope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "../layers/layer.js";
-import { loraLayers } from "../adapter/registry.js";
+import { listLoraLayers } from "../adapter/registry.js";
 import { deriveBlocks } from "./factors.js";
 
 /** One adapter of one layer. */
@@ -41,10 +41,10 @@ export interface LayerReport {
  */
 export async function report(model: Module): Promise<LayerReport[]> {
   checkModule("report", "model", model);
-  const rows = [...loraLayers(model)].flatMap(([path, layer]) =>
+  const rows = [...listLoraLayers(model)].flatMap(([path, layer]) =>
     [...layer.adapters].map(([name, adapter]) => ({ path, layer, name, adapter })),
   );
-  const [first, ...rest] = noGrad(() => scope(() => rows.map(({ adapter }) => squares(adapter))));
+  const [first, ...rest] = noGrad(() => scope(() => rows.map(({ adapter }) => computeSquares(adapter))));
   if (first === undefined) return [];
   const all = noGrad(() => (rest.length === 0 ? first : first.concat(rest, 0)));
   const values = await all.data();
@@ -69,7 +69,7 @@ export async function report(model: Module): Promise<LayerReport[]> {
 }
 
 /** Returns ‖A‖², ‖B‖² and ‖BA‖², on the device. */
-function squares({ loraA, loraB }: Adapter): Tensor {
+function computeSquares({ loraA, loraB }: Adapter): Tensor {
   const { blocks, blockRank, rows } = deriveBlocks(loraA, loraB);
   const a = loraA.reshape(blocks * blockRank, -1);
   const b = loraB.reshape(rows, blockRank);

@@ -3,7 +3,7 @@ import { checkModule } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { listActive } from "../adapter/active.js";
-import { adapters, loraLayers } from "../adapter/registry.js";
+import { adapters, listLoraLayers } from "../adapter/registry.js";
 
 /** The adapters of a model and their state. */
 export interface Status {
@@ -31,7 +31,9 @@ export interface Status {
 /** Returns the adapters of a model, and which are active, trained and merged. */
 export function status(model: Module): Status {
   checkModule("status", "model", model);
-  const layers = [...loraLayers(model)].map(([, layer]) => layer).filter((layer) => layer.adapters.size > 0);
+  const layers = [...listLoraLayers(model)]
+    .map(([, layer]) => layer)
+    .filter((layer) => layer.adapters.size > 0);
   const merged = layers.filter((layer) => layer.merged).length;
   const [names, tensors] = [adapters(model), new Set(Object.values(model.stateDict()))];
   const size = (all: Iterable<Tensor>): number => [...all].reduce((n, one) => n + one.size, 0);

@@ -20,7 +20,7 @@ export interface ArithmeticOptions {
 }
 
 /** Returns the weighted combination of `tensors` without changing them. */
-export function combinedValues(
+export function combineValues(
   kind: Arithmetic,
   tensors: readonly Float32Array[],
   weights: readonly number[],
@@ -34,10 +34,10 @@ export function combinedValues(
   });
   return kind === "ties" || kind === "dare_ties"
     ? electSigns(kept, weights, majoritySign)
-    : weightedSum(kept, weights);
+    : sumWeighted(kept, weights);
 }
 
-function weightedSum(tensors: readonly Float32Array[], weights: readonly number[]): Float32Array {
+function sumWeighted(tensors: readonly Float32Array[], weights: readonly number[]): Float32Array {
   const out = new Float32Array(tensors[0]?.length ?? 0);
   for (let j = 0; j < out.length; j++) {
     let sum = 0;
@@ -83,7 +83,7 @@ function dropRandomly(values: Float32Array, density: number, uniform: Float32Arr
 function largest(values: Float32Array, density: number): Float32Array {
   const count = Math.floor(density * values.length);
   if (count === 0) return new Float32Array(values.length);
-  const threshold = nthMagnitude(values, count);
+  const threshold = findNthMagnitude(values, count);
   let above = 0;
   for (const value of values) if (Math.abs(value) > threshold) above++;
   let atThreshold = count - above;
@@ -94,7 +94,7 @@ function largest(values: Float32Array, density: number): Float32Array {
 }
 
 /** Returns the n-th largest magnitude by counting digits: the bits of positive floats sort like their values. */
-function nthMagnitude(values: Float32Array, n: number): number {
+function findNthMagnitude(values: Float32Array, n: number): number {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   let [prefix, rest] = [0, n];
   for (const [shift, digits, fixed] of [

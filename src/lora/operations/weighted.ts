@@ -15,26 +15,26 @@ import { tensor } from "../../tensor/create.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { setTrainable } from "../adapter/active.js";
 import { change } from "../adapter/change.js";
-import { adapterName } from "../options/adapter-name.js";
-import { setTemplates, templatesOfAll } from "../adapter/chat-templates.js";
+import { checkAdapterName } from "../options/adapter-name.js";
+import { setTemplates, findTemplatesOfAll } from "../adapter/chat-templates.js";
 import { injectNow } from "../inject/inject.js";
 import type { Adapter, AnyLoRALayer } from "../layers/layer.js";
-import { findAdapter, checkFree, loraLayers, type ModelAdapter } from "../adapter/registry.js";
-import { savedTensors } from "../adapter/replacement.js";
-import { withStart } from "../layers/shares.js";
+import { findAdapter, checkFree, listLoraLayers, type ModelAdapter } from "../adapter/registry.js";
+import { listSavedTensors } from "../adapter/replacement.js";
+import { addStart } from "../layers/shares.js";
 import type { Targetable } from "../options/targets.js";
 import {
   deriveBlocks,
   concatenateFactors,
-  nearest,
-  product,
+  approximate,
+  multiplyFactors,
   reduceRank,
   type Factors,
   type WeightedFactors,
 } from "./factors.js";
-import { exactTargets, ranksAndAlphas } from "../options/exact.js";
+import { matchExactly, describeRanks } from "../options/exact.js";
 import {
-  combinedValues,
+  combineValues,
   type Arithmetic,
   type ArithmeticOptions,
   type MajoritySign,
@@ -125,7 +125,7 @@ export async function addWeightedAdapter(
     const options = { ...describe(model, inputs, sums), name, active: false };
     withRandom(0, () => injectNow(model, options, { frozen: false }));
     noGrad(() => scope(() => fill(model, name, inputs, sums)));
-    setTemplates(model, name, templatesOfAll(model, Object.keys(weights)));
+    setTemplates(model, name, findTemplatesOfAll(model, Object.keys(weights)));
     setTrainable(model, name, false);
   });
 }
@@ -140,7 +140,7 @@ function checkInputs(
   weights: Readonly<Record<string, number>>,
   { combination = "linear", rank, density, majoritySign }: WeightedAdapterOptions,
 ): Input[] {
-  adapterName("addWeightedAdapter", "name", name);
+  checkAdapterName("addWeightedAdapter", "name", name);
   if (!isPlain(weights)) wrong("addWeightedAdapter", "weights", "weights by name", weights);
   checkFree(model, name, "addWeightedAdapter");
   const inputs = Object.entries(weights).map(([one, weight]) => ({
@@ -196,7 +196,7 @@ async function computeSums(
   options: WeightedAdapterOptions & { combination: Combination },
 ): Promise<Map<string, Sum>> {
   const sums = new Map<string, Sum>();
-  const layers = [...loraLayers(model)].map(
+  const layers = [...listLoraLayers(model)].map(
     ([path, layer]) => [path, layer, listParts(layer, inputs)] as const,
   );
   for (const [path, , parts] of layers) checkParts(path, parts, options);
@@ -281,9 +281,11 @@ async function computeSum(
   };
   if (combination.endsWith("_svd")) {
     const kind = combination.slice(0, -"_svd".length) as Arithmetic;
-    const products = await Promise.all(sources.map(product));
+    const products = await Promise.all(sources.map(multiplyFactors));
     const weights = sources.map(({ weight }) => weight);
-    return done(await nearest(combinedValues(kind, products, weights, arithmetic), first, wanted / perBlock));
+    return done(
+      await approximate(combineValues(kind, products, weights, arithmetic), first, wanted / perBlock),
+    );
   }
   const kind = combination as Arithmetic;
   const scales = sources.map(({ scaling, weight }) => scaling * weight);
@@ -291,13 +293,13 @@ async function computeSum(
   const signed = roots.map((root, i) => ((scales[i] as number) < 0 ? -root : root));
   return done({
     ...first,
-    a: combinedValues(
+    a: combineValues(
       kind,
       sources.map(({ a }) => a),
       signed,
       arithmetic,
     ),
-    b: combinedValues(
+    b: combineValues(
       kind,
       sources.map(({ b }) => b),
       roots,
@@ -308,7 +310,7 @@ async function computeSum(
 
 /** Reads an adapter's factors in a layer to the host; a start subtracted from the weight is a separate source. */
 async function readSources({ weight, ...adapter }: Part): Promise<WeightedFactors[]> {
-  const shares = withStart({ adapter, scaling: adapter.scaling });
+  const shares = addStart({ adapter, scaling: adapter.scaling });
   return Promise.all(
     shares.map(async ({ adapter: { loraA, loraB }, scaling }) => {
       const [a, b] = (await Promise.all([loraA.data(), loraB.data()])) as [Float32Array, Float32Array];
@@ -324,8 +326,8 @@ function describe(model: Targetable, inputs: readonly Input[], sums: ReadonlyMap
   const taskType = stated[0]?.taskType;
   const tokens = stated.find((options) => options.trainableTokenIndices)?.trainableTokenIndices;
   return {
-    ...ranksAndAlphas(new Map([...sums].map(([path, { r }]) => [path, { r, loraAlpha: r }]))),
-    targetModules: exactTargets(
+    ...describeRanks(new Map([...sums].map(([path, { r }]) => [path, { r, loraAlpha: r }]))),
+    targetModules: matchExactly(
       model,
       [...sums.keys()],
       inputs.map(({ note, layers }) => note?.targets ?? [...layers.keys()]),
@@ -351,7 +353,7 @@ function fill(model: Module, name: string, inputs: readonly Input[], sums: Reado
     if (shape.join() === like.shape.join()) like.copy(filled);
     else layer.replacePart(name, part, filled);
   };
-  for (const [path, layer] of loraLayers(model)) {
+  for (const [path, layer] of listLoraLayers(model)) {
     const [sum, adapter] = [sums.get(path), layer.adapters.get(name)];
     if (sum === undefined || adapter === undefined) continue;
     write(layer, "A", adapter.loraA, sum.a, [sum.blocks * sum.blockRank]);
@@ -371,7 +373,7 @@ function fill(model: Module, name: string, inputs: readonly Input[], sums: Reado
 function copyOver(to: Module | Tensor, from: Module | Tensor): void {
   if (isTensor(to)) to.copy(from as Tensor);
   else {
-    const state = savedTensors(from as Module);
-    for (const [key, tensor] of Object.entries(savedTensors(to))) tensor.copy(state[key] as Tensor);
+    const state = listSavedTensors(from as Module);
+    for (const [key, tensor] of Object.entries(listSavedTensors(to))) tensor.copy(state[key] as Tensor);
   }
 }

@@ -11,6 +11,6 @@ export function isAdapterName(value: unknown): value is string {
 }
 
 /** Validates an adapter name. Throws `ERR_OPTION`. */
-export function adapterName(where: string, name: string, value: unknown): string {
+export function checkAdapterName(where: string, name: string, value: unknown): string {
   return isAdapterName(value) ? value : refuse(where, name, ADAPTER_NAME, value);
 }

@@ -7,7 +7,7 @@ import { findTargets, type Targetable, type Targets } from "./targets.js";
  * Returns the paths whose value is not the common one, and common ones that another's key would also match, since a key
  * matches the end of a path. The longest paths come first, since the first matching key applies.
  */
-export function exceptions(
+export function listExceptions(
   values: readonly (readonly [path: string, value: number])[],
   common: number,
 ): (readonly [path: string, value: number])[] {
@@ -18,7 +18,7 @@ export function exceptions(
 }
 
 /** Returns ranks and alphas as options: the most frequent value, and patterns for the other paths. */
-export function ranksAndAlphas(layers: ReadonlyMap<string, { r: number; loraAlpha: number }>): {
+export function describeRanks(layers: ReadonlyMap<string, { r: number; loraAlpha: number }>): {
   r: number;
   loraAlpha: number;
   rankPattern: Pattern;
@@ -29,7 +29,7 @@ export function ranksAndAlphas(layers: ReadonlyMap<string, { r: number; loraAlph
     const counts = new Map<number, number>();
     for (const [, value] of values) counts.set(value, (counts.get(value) ?? 0) + 1);
     const [common] = [...counts].reduce((best, one) => (one[1] > best[1] ? one : best), [1, 0]);
-    const others = exceptions(values, common).map(([path, value]) => [escapePath(path), value]);
+    const others = listExceptions(values, common).map(([path, value]) => [escapePath(path), value]);
     return [common, Object.fromEntries(others) as Pattern];
   };
   const [[r, rankPattern], [loraAlpha, alphaPattern]] = [spread("r"), spread("loraAlpha")];
@@ -37,7 +37,7 @@ export function ranksAndAlphas(layers: ReadonlyMap<string, { r: number; loraAlph
 }
 
 /** Returns targets that match exactly `paths`: the names in `known` if they do, else the paths, else a pattern. */
-export function exactTargets(
+export function matchExactly(
   model: Targetable,
   paths: readonly string[],
   known: readonly Targets[],

@@ -5,8 +5,8 @@ import { ADAPTER_NAME, isAdapterName } from "./adapter-name.js";
 import { EVA_DEFAULTS, type EvaConfig, type EvaData } from "./eva.js";
 import { checkInit, movesBase, type InitLoraWeights } from "./init-weights.js";
 import type { BiasMode } from "./bias.js";
-import { patternReader, type Pattern } from "./patterns.js";
-import { defaultTargets, namedTargets, type Targetable, type Targets } from "./targets.js";
+import { compilePatterns, type Pattern } from "./patterns.js";
+import { chooseTargets, resolveTargets, type Targetable, type Targets } from "./targets.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { createRefusal } from "../../refusals/refusal.js";
 import { optionName } from "../../arguments/option-name.js";
@@ -191,7 +191,7 @@ export function completeOptions(model: Targetable, given: InjectOptions): Adapte
     name: "default",
     active: false,
     ...options,
-    targetModules: namedTargets(model, options.targetModules ?? defaultTargets(model)),
+    targetModules: resolveTargets(model, options.targetModules ?? chooseTargets(model)),
     ...(taskType === undefined ? {} : { taskType }),
     fanInFanOut: options.fanInFanOut === true,
     modulesToSave: [...saved, ...listHeads(taskType).filter((head) => !saved.includes(head))],
@@ -199,8 +199,8 @@ export function completeOptions(model: Targetable, given: InjectOptions): Adapte
   checkLayers(complete);
   checkStart(complete);
   // Compiled here to find an invalid pattern before anything is changed.
-  patternReader(complete.rankPattern, "rankPattern");
-  patternReader(complete.alphaPattern, "alphaPattern");
+  compilePatterns(complete.rankPattern, "rankPattern");
+  compilePatterns(complete.alphaPattern, "alphaPattern");
   return complete;
 }
 

@@ -18,7 +18,7 @@ export function escapePath(path: string): string {
  * Compiles a pattern, translating syntax that differs between the languages. Throws `ERR_OPTION`, naming `option`, for
  * syntax that JavaScript lacks and for patterns that do not compile.
  */
-export function pythonRegex(source: string, option: string, fit: Fit = inFull): RegExp {
+export function compilePythonRegex(source: string, option: string, fit: Fit = inFull): RegExp {
   const refuse = (what: string, cause?: unknown): never => {
     throw new LowrankError("ERR_OPTION", `${option}: "${source}" ${what}`, { cause });
   };
@@ -26,7 +26,7 @@ export function pythonRegex(source: string, option: string, fit: Fit = inFull): 
     refuse(`has ${what}, which JavaScript lacks`),
   ).run();
   try {
-    return boundedOr(new RegExp(fit(body), flags), () =>
+    return limitTime(new RegExp(fit(body), flags), () =>
       refuse(
         "takes too long to match: a part that repeats holds a repetition; write it without the one or the other",
       ),
@@ -46,7 +46,7 @@ const context: { match?: () => void } = createContext({});
 const script = new Script("match()");
 
 /** Limits a pattern's matching time to `TIME` if it could backtrack excessively, since adapter files may be untrusted. */
-function boundedOr(pattern: RegExp, tooLong: () => never): RegExp {
+function limitTime(pattern: RegExp, tooLong: () => never): RegExp {
   const { source, flags } = pattern;
   const repetitions = source.match(/[*+{]/g)?.length ?? 0;
   if (repetitions <= REPETITIONS && !/\)[*+{]/.test(source)) return pattern;

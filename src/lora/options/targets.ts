@@ -7,7 +7,7 @@ import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import { MultiheadAttention } from "../../nn/multihead-attention.js";
-import { escapePath, pythonRegex } from "./python-regex.js";
+import { escapePath, compilePythonRegex } from "./python-regex.js";
 
 /** A regular expression for full paths, `all-linear`, or `peft` for PEFT's targets by model family; or a list of names, each matching a path or the end of one. */
 export type Targets = string | readonly string[];
@@ -37,21 +37,21 @@ export interface Targetable extends Module {
 }
 
 /** Returns PEFT's targets for a model's family; undefined for an unknown family. */
-function familyTargets(model: Targetable): Targets | undefined {
+function findFamilyTargets(model: Targetable): Targets | undefined {
   const config = (model.config ?? {}) as { model_type?: unknown; modelType?: unknown };
   const family = config.model_type ?? config.modelType;
   return typeof family === "string" ? targetsOf.get(family) : undefined;
 }
 
 /** Returns the default targets of a model: PEFT's for its family, or all linear layers. */
-export function defaultTargets(model: Targetable): Targets {
-  return familyTargets(model) ?? "all-linear";
+export function chooseTargets(model: Targetable): Targets {
+  return findFamilyTargets(model) ?? "all-linear";
 }
 
 /** Resolves "peft" to PEFT's targets for the model and returns other targets unchanged. Throws `ERR_NO_TARGETS`. */
-export function namedTargets(model: Targetable, targets: Targets): Targets {
+export function resolveTargets(model: Targetable, targets: Targets): Targets {
   if (targets !== "peft") return targets;
-  const found = familyTargets(model);
+  const found = findFamilyTargets(model);
   if (found !== undefined) return found;
   throw new LowrankError(
     "ERR_NO_TARGETS",
@@ -95,8 +95,9 @@ export function isAdaptable(module: Module | undefined): module is Adaptable {
  */
 export function findTargets(model: Targetable, targeting: Targeting): Map<string, Adaptable> {
   const { targetModules, excludeModules } = targeting;
-  const wanted = chooser(model, targeting);
-  const unwanted = excludeModules === undefined ? () => false : matcher(excludeModules, "excludeModules");
+  const wanted = createChooser(model, targeting);
+  const unwanted =
+    excludeModules === undefined ? () => false : compileTargets(excludeModules, "excludeModules");
   const found = new Map<string, Adaptable>();
   for (const [path, module] of model.namedModules()) {
     // The model itself has no parent in which it could be replaced.
@@ -130,7 +131,7 @@ export function findAttention(path: string, layers: ReadonlyMap<string, Module>)
 const OUT_PROJ = ".out_proj";
 
 /** Returns a predicate for the layers that `targetModules` and `layersToTransform` select, before exclusions. */
-function chooser(
+function createChooser(
   model: Targetable,
   { targetModules, layersToTransform, layersPattern, taskType }: Targeting,
 ): (path: string, module: Module) => boolean {
@@ -138,13 +139,13 @@ function chooser(
     const head = findHead(model, taskType);
     return (path, module) => module instanceof Linear && path !== head;
   }
-  const wanted = matcher(targetModules, "targetModules");
+  const wanted = compileTargets(targetModules, "targetModules");
   if (
     layersToTransform === undefined ||
     (typeof layersToTransform === "object" && layersToTransform.length === 0)
   )
     return wanted;
-  const inLayer = layerFilter(layersToTransform, layersPattern);
+  const inLayer = createLayerFilter(layersToTransform, layersPattern);
   // A full path already determines the layer.
   return (path) => wanted(path) && (targetModules.includes(path) || inLayer(path));
 }
@@ -186,16 +187,16 @@ export function convertTargets(model: Targetable, targeting: Targeting): Targets
  */
 function condenseTargets(model: Targetable, targeting: Targeting): Targets {
   const { targetModules } = targeting;
-  const names = isAllLinear(targetModules) ? [...everyLinear(model, targeting)] : targetModules;
+  const names = isAllLinear(targetModules) ? [...listLinears(model, targeting)] : targetModules;
   if (typeof names === "string" || names.length < SHORTEN_FROM) return names;
   const paths = [...model.namedModules()].map(([path]) => path);
-  const hit = matcher(names, "targetModules");
-  const taken = new Set(paths.filter((path) => !hit(path)).flatMap(endings));
+  const hit = compileTargets(names, "targetModules");
+  const taken = new Set(paths.filter((path) => !hit(path)).flatMap(listEndings));
   const shortest = new Set<string>();
-  for (const name of inOrder(names)) {
-    for (const ending of endings(name)) {
+  for (const name of sortByEndings(names)) {
+    for (const ending of listEndings(name)) {
       if (shortest.has(ending) || taken.has(ending)) continue;
-      if (!endings(name).some((one) => one !== name && shortest.has(one))) {
+      if (!listEndings(name).some((one) => one !== name && shortest.has(one))) {
         shortest.add(ending);
         break;
       }
@@ -204,20 +205,20 @@ function condenseTargets(model: Targetable, targeting: Targeting): Targets {
   return shortest.size < names.length ? [...shortest] : names;
 }
 
-function* everyLinear(model: Targetable, targeting: Targeting): IterableIterator<string> {
-  const chosen = chooser(model, targeting);
+function* listLinears(model: Targetable, targeting: Targeting): IterableIterator<string> {
+  const chosen = createChooser(model, targeting);
   for (const [path, module] of model.namedModules()) if (chosen(path, module)) yield path;
 }
 
 /** Returns a path's endings, shortest first. */
-export function endings(path: string): string[] {
+export function listEndings(path: string): string[] {
   const parts = path.split(".");
   return parts.map((_, i) => parts.slice(-1 - i).join("."));
 }
 
 /** Sorts names by their endings, as PEFT does. */
-function inOrder(names: readonly string[]): string[] {
-  const parts = new Map(names.map((name) => [name, endings(name)]));
+function sortByEndings(names: readonly string[]): string[] {
+  const parts = new Map(names.map((name) => [name, listEndings(name)]));
   const compare = (a: readonly string[], b: readonly string[]): number => {
     for (const [i, one] of a.entries()) {
       const other = b[i];
@@ -230,17 +231,17 @@ function inOrder(names: readonly string[]): string[] {
 }
 
 /** Returns a predicate for paths that match `targets`: a pattern must match the full path, a name the end of it. */
-export function matcher(targets: Targets, option: string): (path: string) => boolean {
+export function compileTargets(targets: Targets, option: string): (path: string) => boolean {
   if (typeof targets !== "string") {
     const names = new Set(targets);
-    return (path) => endings(path).some((ending) => names.has(ending));
+    return (path) => listEndings(path).some((ending) => names.has(ending));
   }
-  const pattern = pythonRegex(targets, option);
+  const pattern = compilePythonRegex(targets, option);
   return (path) => pattern.test(path);
 }
 
 /** Returns a predicate for paths whose layer number is in `layers`. */
-function layerFilter(
+function createLayerFilter(
   layers: NonNullable<Targeting["layersToTransform"]>,
   lists: string | readonly string[] = [],
 ): (path: string) => boolean {
@@ -262,7 +263,7 @@ export function numberReader(lists: string | readonly string[] = []): (path: str
     names.length === 0
       ? [/^.*?\.[^.]*\.(?<idx>\d+)\./u]
       : names.map((name) =>
-          pythonRegex(name, "layersPattern", (body) => `^(?:|.*?\\.)${body}\\.(?<idx>\\d+)\\.`),
+          compilePythonRegex(name, "layersPattern", (body) => `^(?:|.*?\\.)${body}\\.(?<idx>\\d+)\\.`),
         );
   return (path) => {
     for (const pattern of patterns) {

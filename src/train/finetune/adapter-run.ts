@@ -3,7 +3,7 @@ import { dirname, join, resolve } from "node:path";
 
 import type { Batch, BatchPlan } from "../../data/batches.js";
 import { noteActive } from "../../lora/adapter/active.js";
-import { type ChatTemplates, setTemplates, templatesInUse } from "../../lora/adapter/chat-templates.js";
+import { type ChatTemplates, setTemplates, findTemplatesInUse } from "../../lora/adapter/chat-templates.js";
 import { deleteAdapter, loadAdapter, saveAdapter, type InjectReport } from "../../lora/index.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
 import { type Optimizer, schedule as schedules } from "../../optim/index.js";
@@ -79,7 +79,7 @@ export class AdapterRun {
     this.#name = settings.lora.name ?? "default";
     this.#stopping = new EarlyStopping(settings.patience);
     this.#plan = planBatches(settings, prepared.objective, prepared.train);
-    this.#templates = templatesInUse(subject.model);
+    this.#templates = findTemplatesInUse(subject.model);
     // Resolved once, so that a later extension of the run does not change the warm-up.
     this.#settings = { ...settings, warmup: countWarmupSteps(settings.warmup, this.#plan.steps) };
     this.#divergence = this.#watch({});

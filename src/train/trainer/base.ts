@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 
 import { tensor as createTensor } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
-import { loraLayers } from "../../lora/adapter/registry.js";
+import { listLoraLayers } from "../../lora/adapter/registry.js";
 import { listTensors } from "../../lora/layers/adapter.js";
 import { session } from "../../native/binding.js";
 import type { Module } from "../../nn/module.js";
@@ -54,7 +54,7 @@ export class TrainedParts {
   /** Splits the state into the tensors that the run changed or trains, and the others. Each tensor is listed once. */
   split(): { trained: Record<string, Tensor>; base: [name: string, tensor: Tensor][] } {
     const own = new Set(this.#optimizer.groups.flatMap(({ params }) => params));
-    for (const [, layer] of loraLayers(this.#model))
+    for (const [, layer] of listLoraLayers(this.#model))
       for (const adapter of layer.adapters.values()) for (const one of listTensors(adapter)) own.add(one);
     const trained: [string, Tensor][] = [];
     const base: [string, Tensor][] = [];
