@@ -79,7 +79,11 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
     signal,
   });
   try {
-    const [{ evaluate }, { createObjective }, { unusedLanguage, unusedTemplate }] = await Promise.all([
+    const [
+      { evaluate },
+      { createObjective },
+      { reportUnusedLanguage: unusedLanguage, reportUnusedTemplate: unusedTemplate },
+    ] = await Promise.all([
       import("../train/evaluate.js"),
       import("../train/prepare.js"),
       import("../train/without-effect.js"),

@@ -1,5 +1,5 @@
 /** Describes the training data of a run: a data file's rows as tokens of a model. */
-import { unusedLanguage, unusedTemplate } from "../train/without-effect.js";
+import { reportUnusedLanguage, reportUnusedTemplate } from "../train/without-effect.js";
 import { Packing } from "../data/packing.js";
 import { labelNotices } from "../data/labels.js";
 import { splitByTraining, type TextPart } from "../data/parts.js";
@@ -133,8 +133,8 @@ export async function inspectData(
     notices: [
       ...(data.kind === "labels" ? labelNotices(data) : []),
       ...reports.flatMap((report) => listWarnings(report, maxLength)),
-      ...unusedLanguage(model, language),
-      ...unusedTemplate(model, chatTemplate),
+      ...reportUnusedLanguage(model, language),
+      ...reportUnusedTemplate(model, chatTemplate),
     ],
     first,
   };

@@ -18,7 +18,7 @@ import { PretrainedModel } from "../models/pretrained.js";
 import { type InspectedAdapter, inspectAdapter, isAdapter } from "./adapter.js";
 import { inspectData, type InspectedData } from "./data.js";
 import { inspectModel, type InspectedModel } from "./model.js";
-import { classesIn } from "../train/prepare.js";
+import { findClasses } from "../train/prepare.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { createRefusal } from "../refusals/refusal.js";
 
@@ -153,7 +153,7 @@ async function dataAt(path: string | readonly string[], options: InspectOptions)
       throw createRefusal(TRAINING_REFUSALS.templateOfLoaded, "inspect");
     const template = chatTemplate === undefined ? undefined : readTemplateFile(chatTemplate);
     const located = loaded ? undefined : await locate(named, options);
-    const labels = classesIn({ train: data, held: undefined }, located?.path ?? (named as PretrainedModel));
+    const labels = findClasses({ train: data, held: undefined }, located?.path ?? (named as PretrainedModel));
     const model: PretrainedModel =
       located === undefined
         ? (named as PretrainedModel)

@@ -2,7 +2,7 @@
 import { checkList, options as known, refuse, text, whole } from "../arguments/check.js";
 import { findEndTokens, truncate } from "../data/encode.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { evaluating, noGrad, scope } from "../tensor/scope.js";
+import { runEvaluating, noGrad, scope } from "../tensor/scope.js";
 import type { SequenceClassifier } from "./classifier.js";
 import { chooseProblemType, type ProblemType } from "./labels.js";
 import { noTokenizer } from "./pretrained.js";
@@ -103,7 +103,7 @@ async function computeLogits(
     model.tokenizer as NonNullable<typeof model.tokenizer>,
     model.config as typeof model.config & TextLimits,
   );
-  const logits = evaluating(() =>
+  const logits = runEvaluating(() =>
     noGrad(() =>
       scope(() => {
         const { ids, attentionMask } = paddedRows(rows, padTokenId, model.device);

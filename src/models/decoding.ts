@@ -2,7 +2,7 @@
 import { tensor } from "../tensor/create.js";
 import { throwIfAborted } from "../errors.js";
 import { runPerRow } from "../lora/adapter/per-row.js";
-import { evaluating, noGrad, scope } from "../tensor/scope.js";
+import { runEvaluating, noGrad, scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { CausalLM } from "./causal-lm.js";
 import type { ChosenLogprobs } from "./logprobs.js";
@@ -236,7 +236,7 @@ export class Decoding {
     const draws = rows.map(({ group }) => group.made);
     let choice: Choice;
     try {
-      choice = evaluating(() => noGrad(() => scope(() => this.#choose(batch, rows, given(), draws))));
+      choice = runEvaluating(() => noGrad(() => scope(() => this.#choose(batch, rows, given(), draws))));
     } catch (error) {
       batch.dispose();
       throw error;

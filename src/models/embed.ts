@@ -2,7 +2,7 @@
 import { flag, checkList, checkChoice, options as known, refuse, text, whole } from "../arguments/check.js";
 import { tensor } from "../tensor/create.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { evaluating, noGrad, scope } from "../tensor/scope.js";
+import { runEvaluating, noGrad, scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { TextEncoder } from "./encoder.js";
 import { noTokenizer } from "./pretrained.js";
@@ -68,7 +68,7 @@ export async function embed(
   for (const places of batchesByLength(rows, batchSize)) {
     throwIfAborted(signal);
     const batch = places.map((place) => rows[place] as Int32Array);
-    const pooled = evaluating(() => noGrad(() => scope(() => pool(model, batch, poolings, skipped))));
+    const pooled = runEvaluating(() => noGrad(() => scope(() => pool(model, batch, poolings, skipped))));
     const values = (await pooled.data()) as Float32Array;
     pooled.dispose();
     const C = values.length / batch.length;

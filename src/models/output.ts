@@ -2,7 +2,7 @@
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import type { Module } from "../nn/module.js";
-import { evaluating, captureFrame, scope, trains } from "../tensor/scope.js";
+import { runEvaluating, captureFrame, scope, trains } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { ForwardOutput } from "./pretrained.js";
 
@@ -63,7 +63,7 @@ export function causalOutput<Output extends ForwardOutput>(
           "before that, or call forward again",
       );
     }
-    return resume(() => scope(() => (evaluated ? evaluating(make) : make())));
+    return resume(() => scope(() => (evaluated ? runEvaluating(make) : make())));
   };
   return new CausalOutput(made, logits) as ForwardOutput as Output;
 }

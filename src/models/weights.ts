@@ -1,5 +1,5 @@
 /** The sources of a model's weights: files, checked against the configuration, or random initialisation. */
-import { normal, ones, tensor, zeros } from "../tensor/create.js";
+import { drawNormal, ones, tensor, zeros } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import type { WeightsFile } from "../native/binding.js";
@@ -288,7 +288,7 @@ export class FreshWeights extends Weights {
       scope(() => {
         if (typeof start === "function") return tensor(start(shape), { shape, device }).to(dtype);
         if (start !== "normal") return (start === "ones" ? ones : zeros)(shape, { device, dtype });
-        const wide = normal(shape, this.deviation * scale, { device });
+        const wide = drawNormal(shape, this.deviation * scale, { device });
         return (zeroRow === undefined ? wide : withZeroRow(wide, zeroRow)).to(dtype);
       }),
     );

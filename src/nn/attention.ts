@@ -71,14 +71,14 @@ export function scaledDotProductAttention(
   const factor = scale ?? 1 / Math.sqrt(q.shape[3] as number);
   return scope(() => {
     const parts = [q, k, v].map((x) => x.to("f32")) as [Tensor, Tensor, Tensor];
-    const keys = mask === undefined ? undefined : keyMask(mask, shape);
+    const keys = mask === undefined ? undefined : reduceToKeyMask(mask, shape);
     const features = q.shape[3] as number;
     const fits = features > 0 && features <= FUSED_FEATURES && v.shape[3] === features && shape[3] > 0;
     const turns = causal && q.shape[1] !== k.shape[1];
     const drops = dropout > 0 && (dropout === 1 || turns);
     if (!drops && fits && (mask === undefined || keys !== undefined))
       return attendFused(...parts, { keys, causal, scale: factor, dropout });
-    const seen = visibility(shape, parts[0], { mask, causal });
+    const seen = createVisibility(shape, parts[0], { mask, causal });
     return attendComposed(...parts, { ...seen, scale: factor, dropout });
   });
 }
@@ -116,7 +116,10 @@ function checkMask(where: string, mask: Tensor, shape: readonly number[]): void 
 }
 
 /** Returns a mask that is the same for every head and query as [B, S]; undefined for another mask. */
-function keyMask(mask: Tensor, [B, , , S]: readonly [number, number, number, number]): Tensor | undefined {
+function reduceToKeyMask(
+  mask: Tensor,
+  [B, , , S]: readonly [number, number, number, number],
+): Tensor | undefined {
   const [own, heads, queries] = [...Array<number>(4 - mask.shape.length).fill(1), ...mask.shape] as number[];
   if (mask.dtype !== "i32" || heads !== 1 || queries !== 1) return undefined;
   return mask.reshape(own as number, mask.shape.at(-1) ?? 1).expand(B, S);
@@ -177,7 +180,7 @@ export interface Visibility {
   bias?: Tensor | undefined;
 }
 
-function visibility(
+function createVisibility(
   [, , T, S]: readonly [number, number, number, number],
   { device }: Tensor,
   { mask, causal }: { mask: Tensor | undefined; causal: boolean },
@@ -194,15 +197,15 @@ function visibility(
   }
   if (causal)
     parts.push(
-      places(device, 0, S)
+      createPositions(device, 0, S)
         .reshape(1, S)
-        .le(places(device, 0, T).reshape(T, 1)),
+        .le(createPositions(device, 0, T).reshape(T, 1)),
     );
   return { visible: every(parts), bias };
 }
 
 /** Returns consecutive whole numbers starting at `from`, i32 [count]. */
-export function places(device: Tensor["device"], from: number, count: number): Tensor {
+export function createPositions(device: Tensor["device"], from: number, count: number): Tensor {
   const values = Int32Array.from({ length: count }, (_, i) => from + i);
   return recordOp(() => session().tensor(device, [count], "i32", new Uint8Array(values.buffer), false));
 }

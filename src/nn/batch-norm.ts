@@ -85,7 +85,7 @@ abstract class BatchNormNd extends Module {
     const S = rest.reduce((n, d) => n * d, 1);
     const { running_mean: mean, running_var: variance } = this;
     const training = trains(this);
-    if (!training && mean !== null && variance !== null) return byRunning(this, x, mean, variance);
+    if (!training && mean !== null && variance !== null) return normaliseByRunning(this, x, mean, variance);
     if (B * S < 2 && training) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
@@ -106,7 +106,7 @@ abstract class BatchNormNd extends Module {
   }
 }
 
-function byRunning(norm: BatchNormNd, x: Tensor, mean: Tensor, variance: Tensor): Tensor {
+function normaliseByRunning(norm: BatchNormNd, x: Tensor, mean: Tensor, variance: Tensor): Tensor {
   const deviation = variance.add(norm.eps).sqrt();
   const scale = norm.weight === null ? deviation.pow(-1) : norm.weight.div(deviation);
   const column = [norm.numFeatures, ...x.shape.slice(2).map(() => 1)];

@@ -13,7 +13,7 @@ interface Slot {
 const registered = new WeakMap<object, Map<string, Slot>>();
 
 /** The names of `module`'s buffers in the order of registration; with `persistent`, those in a state dict only. */
-export function bufferNames(module: object, { persistent = false } = {}): string[] {
+export function listBufferNames(module: object, { persistent = false } = {}): string[] {
   const slots = [...(registered.get(module) ?? [])];
   return slots.filter(([, slot]) => slot.persistent || !persistent).map(([name]) => name);
 }

@@ -1,5 +1,5 @@
 import { flag, options, refuse, whole } from "../arguments/check.js";
-import { uniform } from "../tensor/create.js";
+import { drawUniform } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
@@ -93,7 +93,7 @@ abstract class ConvTransposeNd extends Module {
         refuse(layer, "outputPadding", `below the stride ${s} or the dilation ${dilated}`, outputPadding);
     }
     const bound = 1 / Math.sqrt(this.kernelSize.reduce((n, k) => n * k, outChannels / groups));
-    const draw = (...shape: number[]): Tensor => makeParameter(uniform(shape, -bound, bound, { device }));
+    const draw = (...shape: number[]): Tensor => makeParameter(drawUniform(shape, -bound, bound, { device }));
     this.weight = draw(inChannels, outChannels / groups, ...this.kernelSize);
     this.bias = flag(layer, "bias", bias) ? draw(outChannels) : null;
   }
@@ -111,7 +111,8 @@ abstract class ConvTransposeNd extends Module {
     const size = x.shape.slice(2);
     if (x.shape.length !== dims + 2 || x.shape[1] !== this.inChannels)
       refuseMismatch(layer, `[B, ${this.inChannels}, ${["L", "H, W"][dims - 1]}]`, x);
-    const more = outputSize === undefined ? this.outputPadding : paddingFor(layer, this, size, outputSize);
+    const more =
+      outputSize === undefined ? this.outputPadding : computeOutputPadding(layer, this, size, outputSize);
     const { weight, bias, stride, padding, dilation, groups } = this;
     const both = padding.flatMap((p) => [p, p]);
     const y = recordOp(() =>
@@ -122,7 +123,7 @@ abstract class ConvTransposeNd extends Module {
 }
 
 /** The output padding for `outputSize`. */
-function paddingFor(
+function computeOutputPadding(
   layer: string,
   { stride, padding, dilation, kernelSize }: ConvTransposeNd,
   size: readonly number[],

@@ -2,7 +2,7 @@ import { flag, numberThat, options, whole } from "../arguments/check.js";
 import { tensor } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
-import { uniform } from "../tensor/random.js";
+import { drawUniformValues } from "../tensor/random.js";
 import { makeParameter, type Tensor } from "../tensor/tensor.js";
 import {
   readGeometry,
@@ -90,7 +90,7 @@ export abstract class ConvNd extends Module {
     const draw = (shape: number[]): Tensor => {
       const size = shape.reduce((n, d) => n * d, 1);
       checkRoom(layer, device, size);
-      return makeParameter(tensor(uniform(size, -bound, bound), { shape, device }));
+      return makeParameter(tensor(drawUniformValues(size, -bound, bound), { shape, device }));
     };
     const shape = [outChannels, inChannels / groups, ...kernel];
     this.weight = weight === undefined ? draw(shape) : checkValues(layer, "weight", weight, shape);

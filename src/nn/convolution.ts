@@ -109,7 +109,7 @@ export function readGeometry(
 }
 
 /** The geometry of a kernel of size 1 that mixes channels in `groups`: a product at each position. */
-export function pointwise(dims: number, groups = 1): ConvGeometry {
+export function createPointwise(dims: number, groups = 1): ConvGeometry {
   return readGeometry("pointwise", Array<number>(dims).fill(1), { groups });
 }
 

@@ -3,7 +3,7 @@ import { tensor } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
-import { normal } from "../tensor/random.js";
+import { drawNormalValues } from "../tensor/random.js";
 import { recordOp, makeParameter, type Tensor } from "../tensor/tensor.js";
 import { checkInput, checkValues } from "./inputs.js";
 import { Module } from "./module.js";
@@ -55,7 +55,7 @@ export class Embedding extends Module {
       return;
     }
     checkRoom("Embedding", device, numEmbeddings * embeddingDim);
-    const values = normal(numEmbeddings * embeddingDim);
+    const values = drawNormalValues(numEmbeddings * embeddingDim);
     if (this.paddingIdx !== undefined)
       values.fill(0, this.paddingIdx * embeddingDim, (this.paddingIdx + 1) * embeddingDim);
     this.weight = makeParameter(tensor(values, { shape, device }));

@@ -1,22 +1,22 @@
 import { options } from "../arguments/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import {
-  affine,
+  computeAffine,
   Recurrent,
   RECURRENT_OPTIONS,
-  through,
+  runLayers,
   type Cell,
   type RecurrentOptions,
 } from "./recurrent.js";
 
 /** r, z, n: n = tanh(x_n + σ(r)·h_n), h ← n + σ(z)·(h − n). */
 const CELL: Cell = {
-  project: (x, { weightIh, biasIh }) => affine(x, weightIh, biasIh),
+  project: (x, { weightIh, biasIh }) => computeAffine(x, weightIh, biasIh),
   step: (projected, state, { weightHh, biasHh }) => {
     const [h] = state as [Tensor];
     const H = h.shape[1] as number;
     // n's hidden part needs a separate bias, since its product with r includes it.
-    const hidden = affine(h, weightHh, biasHh);
+    const hidden = computeAffine(h, weightHh, biasHh);
     const [inGates, inFresh] = projected.split([2 * H, H], 1) as [Tensor, Tensor];
     const [hiddenGates, hiddenFresh] = hidden.split([2 * H, H], 1) as [Tensor, Tensor];
     const [r, z] = inGates.add(hiddenGates).sigmoid().split(H, 1) as [Tensor, Tensor];
@@ -46,7 +46,7 @@ export class GRU extends Recurrent {
    */
   forward(x: Tensor, state?: Tensor): [output: Tensor, h: Tensor] {
     const given = state === undefined ? undefined : [state];
-    const { output, states } = through("GRU", this, CELL, x, given, [this.hiddenSize]);
+    const { output, states } = runLayers("GRU", this, CELL, x, given, [this.hiddenSize]);
     return [output, states[0] as Tensor];
   }
 }

@@ -81,7 +81,7 @@ abstract class InstanceNormNd extends Module {
     const S = rest.reduce((n, d) => n * d, 1);
     const { running_mean: mean, running_var: variance } = this;
     const tracks = mean !== null && variance !== null;
-    if (tracks && !trains(this)) return byRunning(this, x, mean, variance);
+    if (tracks && !trains(this)) return normaliseByRunning(this, x, mean, variance);
     if (S < 2) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
@@ -97,7 +97,7 @@ abstract class InstanceNormNd extends Module {
   }
 }
 
-function byRunning(norm: InstanceNormNd, x: Tensor, mean: Tensor, variance: Tensor): Tensor {
+function normaliseByRunning(norm: InstanceNormNd, x: Tensor, mean: Tensor, variance: Tensor): Tensor {
   const column = [norm.numFeatures, ...x.shape.slice(2).map(() => 1)];
   const scale = variance.add(norm.eps).rsqrt();
   const factor = norm.weight === null ? scale : norm.weight.mul(scale);

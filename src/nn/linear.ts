@@ -1,5 +1,5 @@
 import { flag, options, whole } from "../arguments/check.js";
-import { uniform } from "../tensor/create.js";
+import { drawUniform } from "../tensor/create.js";
 import { session } from "../native/binding.js";
 import { recordOp, makeParameter, type Tensor } from "../tensor/tensor.js";
 import { checkInput, checkValues } from "./inputs.js";
@@ -56,7 +56,7 @@ export class Linear extends Module {
     flag("Linear", "bias", bias);
     if (weight === undefined) checkRoom("Linear", device, inFeatures * outFeatures);
     const bound = 1 / Math.sqrt(inFeatures);
-    const draw = (shape: number[]): Tensor => uniform(shape, -bound, bound, { device });
+    const draw = (shape: number[]): Tensor => drawUniform(shape, -bound, bound, { device });
     const shape = this.fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures];
     this.weight =
       weight === undefined ? makeParameter(draw(shape)) : checkValues("Linear", "weight", weight, shape);

@@ -97,7 +97,7 @@ export function klDiv(input: Tensor, target: Tensor, given?: KlDivOptions): Tens
   const { reduction = "mean", logTarget = false } = options(where, given, ["reduction", "logTarget"]);
   checkChoice(where, "reduction", reduction, [...REDUCTIONS, "batchmean"]);
   if (typeof logTarget !== "boolean") refuse(where, "logTarget", "true or false", logTarget);
-  alike(where, input, target);
+  checkAlike(where, input, target);
   // log 1 where t is 0: the product of 0 and −∞ would be NaN.
   const logarithm = (): Tensor => target.where(target.eq(0).eq(0), 1).log();
   const losses = logTarget
@@ -151,12 +151,12 @@ function checkLossOptions<O extends LossOptions>(
 ): O & { reduction: Reduction } {
   const known = options<O>(where, given, ["reduction", ...more]);
   const reduction = checkChoice(where, "reduction", known.reduction ?? "mean", REDUCTIONS);
-  alike(where, input, target);
+  checkAlike(where, input, target);
   return { ...known, reduction };
 }
 
 /** Throws unless both are tensors of one shape. */
-function alike(where: string, input: unknown, target: unknown): void {
+function checkAlike(where: string, input: unknown, target: unknown): void {
   if (!isTensor(input)) refuse(where, "input", "a tensor", input);
   if (!isTensor(target)) refuse(where, "target", "a tensor", target);
   if (input.shape.join() === target.shape.join()) return;

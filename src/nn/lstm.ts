@@ -1,11 +1,11 @@
 import { numberThat, options } from "../arguments/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import {
-  affine,
+  computeAffine,
   splitState,
   Recurrent,
   RECURRENT_OPTIONS,
-  through,
+  runLayers,
   type Cell,
   type RecurrentOptions,
 } from "./recurrent.js";
@@ -22,15 +22,15 @@ export type LSTMState = readonly [h: Tensor, c: Tensor];
 /** i, f, g, o: c ← σ(f)·c + σ(i)·tanh(g), h ← σ(o)·tanh(c). */
 const CELL: Cell = {
   project: (x, { weightIh, biasIh, biasHh }) =>
-    affine(x, weightIh, biasIh === undefined || biasHh === undefined ? undefined : biasIh.add(biasHh)),
+    computeAffine(x, weightIh, biasIh === undefined || biasHh === undefined ? undefined : biasIh.add(biasHh)),
   step: (projected, state, { weightHh, weightHr }) => {
     const [h, c] = state as [Tensor, Tensor];
     const H = c.shape[1] as number;
-    const gates = projected.add(affine(h, weightHh, undefined));
+    const gates = projected.add(computeAffine(h, weightHh, undefined));
     const [i, f, g, o] = gates.split(H, 1) as [Tensor, Tensor, Tensor, Tensor];
     const next = f.sigmoid().mul(c).add(i.sigmoid().mul(g.tanh()));
     const hidden = o.sigmoid().mul(next.tanh());
-    return [weightHr === undefined ? hidden : affine(hidden, weightHr, undefined), next];
+    return [weightHr === undefined ? hidden : computeAffine(hidden, weightHr, undefined), next];
   },
 };
 
@@ -65,7 +65,7 @@ export class LSTM extends Recurrent {
    */
   forward(x: Tensor, state?: LSTMState): [output: Tensor, state: [h: Tensor, c: Tensor]] {
     const sizes = [this.projSize || this.hiddenSize, this.hiddenSize];
-    const { output, states } = through("LSTM", this, CELL, x, splitState("LSTM", state, "h, c"), sizes);
+    const { output, states } = runLayers("LSTM", this, CELL, x, splitState("LSTM", state, "h, c"), sizes);
     return [output, states as [Tensor, Tensor]];
   }
 }

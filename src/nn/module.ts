@@ -4,7 +4,7 @@ import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { keep } from "../tensor/scope.js";
 import { isParameter, isTensor, makeParameter, type Tensor } from "../tensor/tensor.js";
-import { bufferNames, defineBuffer } from "./buffers.js";
+import { listBufferNames, defineBuffer } from "./buffers.js";
 
 /** The replacements of moved tensors, so that modules that share a tensor still share it. */
 const moves = new WeakMap<Tensor, Tensor>();
@@ -75,7 +75,7 @@ export abstract class Module {
   /** The parameters that are held directly, by PyTorch's names. */
   *ownParameters(): IterableIterator<[name: string, tensor: Tensor]> {
     for (const [name, value] of Object.entries(this)) {
-      if (!isTensor(value) || !isParameter(value) || bufferNames(this).includes(name)) continue;
+      if (!isTensor(value) || !isParameter(value) || listBufferNames(this).includes(name)) continue;
       keep(value);
       yield [name, value];
     }
@@ -83,13 +83,13 @@ export abstract class Module {
 
   /** The buffers that are held directly, without null ones. */
   *ownBuffers(): IterableIterator<[name: string, tensor: Tensor]> {
-    yield* listBuffers(this, bufferNames(this));
+    yield* listBuffers(this, listBufferNames(this));
   }
 
   /** This module's own part of a state dict: parameters, then persistent buffers. */
   *ownState(): IterableIterator<[name: string, tensor: Tensor]> {
     yield* this.ownParameters();
-    yield* listBuffers(this, bufferNames(this, { persistent: true }));
+    yield* listBuffers(this, listBufferNames(this, { persistent: true }));
   }
 
   /**
@@ -110,7 +110,8 @@ export abstract class Module {
     flag(where, "persistent", persistent);
     if (name === "" || name.includes(".")) refuse(where, "name", "a name without dots", name);
     const held = (this as unknown as Record<string, unknown>)[name];
-    const taken = name in this && held !== undefined && held !== null && !bufferNames(this).includes(name);
+    const taken =
+      name in this && held !== undefined && held !== null && !listBufferNames(this).includes(name);
     if (taken) refuse(where, "name", "the name of a new property", name);
     if (isTensor(tensor) && isParameter(tensor))
       refuse(where, name, "a tensor that is not a parameter; detach() makes one", tensor);

@@ -3,7 +3,7 @@ import { tensor, zeros } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
-import { uniform } from "../tensor/random.js";
+import { drawUniformValues } from "../tensor/random.js";
 import { recordOp, makeParameter, type Tensor } from "../tensor/tensor.js";
 import { scope, trains } from "../tensor/scope.js";
 import { scaledDotProductAttention } from "./attention.js";
@@ -77,7 +77,7 @@ export class MultiheadAttention extends Module {
     this.dropout = probability(layer, "dropout", dropout);
     this.batchFirst = batchFirst;
     const bound = Math.sqrt(6 / (4 * embedDim));
-    const values = uniform(3 * embedDim * embedDim, -bound, bound);
+    const values = drawUniformValues(3 * embedDim * embedDim, -bound, bound);
     this.in_proj_weight = makeParameter(tensor(values, { shape: [3 * embedDim, embedDim], device }));
     this.in_proj_bias = bias ? makeParameter(zeros([3 * embedDim], { device })) : null;
     this.out_proj = new Linear(embedDim, embedDim, { bias, device });
@@ -110,7 +110,7 @@ export class MultiheadAttention extends Module {
       const v = value === query ? q : value === key ? k : value.unsqueeze(batch);
       return this.forward(q, k, v, given).squeeze(batch);
     }
-    const heads = projectInputs(this, query, key, value).map((x) => inHeads(this, x)) as [
+    const heads = projectInputs(this, query, key, value).map((x) => splitHeads(this, x)) as [
       Tensor,
       Tensor,
       Tensor,
@@ -138,7 +138,7 @@ function projectInputs(layer: MultiheadAttention, query: Tensor, key: Tensor, va
 }
 
 /** A tensor in the layout of the inputs, as [B, T, H, D]. */
-function inHeads({ batchFirst, numHeads }: MultiheadAttention, x: Tensor): Tensor {
+function splitHeads({ batchFirst, numHeads }: MultiheadAttention, x: Tensor): Tensor {
   const batched = batchFirst ? x : x.transpose(0, 1);
   const [B, T, C] = batched.shape as [number, number, number];
   return batched.reshape(B, T, numHeads, C / numHeads);

@@ -51,7 +51,7 @@ export class RMSNorm extends Module {
   forwardAdded(x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
     checkInput("RMSNorm", x);
     checkInput("RMSNorm", r, "what is added");
-    if (this.forward !== RMSNorm.prototype.forward) return normApart(this, x, r);
+    if (this.forward !== RMSNorm.prototype.forward) return addThenNormalise(this, x, r);
     const { weight, eps } = this;
     return recordOps(() => session().addedRmsNorm(x.id, r.id, weight.id, eps)) as [Tensor, Tensor];
   }
@@ -92,7 +92,7 @@ export class LayerNorm extends Module {
   forwardAdded(x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
     checkInput("LayerNorm", x);
     checkInput("LayerNorm", r, "what is added");
-    if (this.forward !== LayerNorm.prototype.forward) return normApart(this, x, r);
+    if (this.forward !== LayerNorm.prototype.forward) return addThenNormalise(this, x, r);
     const { weight, bias, eps } = this;
     return recordOps(() => session().addedLayerNorm(x.id, r.id, weight.id, bias?.id, eps)) as [
       Tensor,
@@ -102,7 +102,7 @@ export class LayerNorm extends Module {
 }
 
 /** The sum and its norm, for a subclass with its own `forward`. */
-function normApart(norm: RMSNorm | LayerNorm, x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
+function addThenNormalise(norm: RMSNorm | LayerNorm, x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
   const sum = x.add(r);
   return [sum, norm.forward(sum)];
 }

@@ -1,6 +1,6 @@
 /** The common part of LSTM and GRU: layers, directions, and the loop over time. */
 import { flag, probability, whole } from "../arguments/check.js";
-import { uniform, zeros } from "../tensor/create.js";
+import { drawUniform, zeros } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
@@ -55,7 +55,7 @@ export interface Cell {
 }
 
 /** x·Wᵀ + b. */
-export function affine(x: Tensor, weight: Tensor, bias: Tensor | undefined): Tensor {
+export function computeAffine(x: Tensor, weight: Tensor, bias: Tensor | undefined): Tensor {
   return recordOp(() => session().linear(x.id, weight.id, bias?.id, false));
 }
 
@@ -109,7 +109,7 @@ export abstract class Recurrent extends Module {
     this.dropout = probability(layer, "dropout", dropout);
     this.bidirectional = flag(layer, "bidirectional", bidirectional);
     const bound = 1 / Math.sqrt(hiddenSize);
-    const draw = (...shape: number[]): Tensor => makeParameter(uniform(shape, -bound, bound, { device }));
+    const draw = (...shape: number[]): Tensor => makeParameter(drawUniform(shape, -bound, bound, { device }));
     const [rows, out] = [gates * hiddenSize, projected || hiddenSize];
     for (const [level, suffix] of listSuffixes(this)) {
       const inputs = level === 0 ? inputSize : out * (bidirectional ? 2 : 1);
@@ -146,7 +146,7 @@ function readWeights(layer: Recurrent, suffix: string): DirectionWeights {
  * Runs `layer` over x, from the `given` states (each with a size of `sizes`, [layers · directions, B, size]) or from
  * zeros. Returns the outputs of the last layer and the final states.
  */
-export function through(
+export function runLayers(
   name: string,
   layer: Recurrent,
   cell: Cell,
@@ -158,7 +158,7 @@ export function through(
   if (x.shape.length === 2) {
     const batch = layer.batchFirst ? 0 : 1;
     const wide = given?.map((state) => checkInput(name, state, "the state").unsqueeze(1));
-    const { output, states } = through(name, layer, cell, x.unsqueeze(batch), wide, sizes);
+    const { output, states } = runLayers(name, layer, cell, x.unsqueeze(batch), wide, sizes);
     return { output: output.squeeze(batch), states: states.map((state) => state.squeeze(1)) };
   }
   if (x.shape.length !== 3 || x.shape[2] !== layer.inputSize || x.shape.includes(0)) {
@@ -181,7 +181,7 @@ export function through(
     for (const [place, [, suffix]] of all.entries()) {
       if (all[place]?.[0] !== level) continue;
       const state = starts.map((start) => start.slice(0, place, place + 1).squeeze(0));
-      const run = along(cell, y, state, readWeights(layer, suffix), suffix.endsWith("_reverse"));
+      const run = runDirection(cell, y, state, readWeights(layer, suffix), suffix.endsWith("_reverse"));
       outputs.push(run.output);
       for (const [part, end] of run.state.entries()) ends[part]?.push(end);
     }
@@ -193,7 +193,7 @@ export function through(
 }
 
 /** Runs one direction of one layer over x [T, B, I]. */
-function along(
+function runDirection(
   cell: Cell,
   x: Tensor,
   start: Tensor[],

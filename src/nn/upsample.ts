@@ -98,9 +98,9 @@ export class Upsample extends Module {
       const apart = scale === undefined ? size / length : 1 / scale;
       const taps =
         this.mode === "nearest"
-          ? nearest(size, length, apart, dims)
-          : lines(size, length, apart, this.alignCorners);
-      return along(y, d + 2, taps);
+          ? computeNearestTaps(size, length, apart, dims)
+          : computeLinearTaps(size, length, apart, this.alignCorners);
+      return interpolateAlong(y, d + 2, taps);
     }, x);
   }
 }
@@ -130,7 +130,7 @@ function at(layer: string, name: string, value: PerDimension, d: number, dims: n
  * The element at or before each position. PyTorch computes positions in f32, which decides their rounding; in two
  * dimensions, equal and double sizes are copies, whatever the factor.
  */
-function nearest(size: number, out: number, apart: number, dims: number): Taps[] {
+function computeNearestTaps(size: number, out: number, apart: number, dims: number): Taps[] {
   const step = Math.fround(apart);
   const place = (o: number): number => {
     if (dims === 2 && out === size) return o;
@@ -141,7 +141,7 @@ function nearest(size: number, out: number, apart: number, dims: number): Taps[]
 }
 
 /** The two elements next to each position, with their weights. */
-function lines(size: number, out: number, apart: number, alignCorners: boolean): Taps[] {
+function computeLinearTaps(size: number, out: number, apart: number, alignCorners: boolean): Taps[] {
   const step = alignCorners ? (out > 1 ? (size - 1) / (out - 1) : 0) : apart;
   const places = Array.from({ length: out }, (_, o) =>
     alignCorners ? o * step : Math.max(0, (o + 0.5) * step - 0.5),
@@ -156,7 +156,7 @@ function lines(size: number, out: number, apart: number, alignCorners: boolean):
 }
 
 /** The weighted sums of `taps` along dimension `dim`; its slices are the rows of a table. */
-function along(x: Tensor, dim: number, taps: readonly Taps[]): Tensor {
+function interpolateAlong(x: Tensor, dim: number, taps: readonly Taps[]): Tensor {
   const { device } = x;
   const order = [dim, ...x.shape.map((_, d) => d).filter((d) => d !== dim)];
   const turned = x.permute(order);

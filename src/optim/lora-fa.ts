@@ -1,5 +1,5 @@
 import { tensor } from "../tensor/create.js";
-import { svd } from "../tensor/linalg.js";
+import { computeSvd } from "../tensor/linalg.js";
 import { checkModule } from "../nn/children.js";
 import { Embedding } from "../nn/embedding.js";
 import type { Module } from "../nn/module.js";
@@ -127,7 +127,7 @@ async function turn({ loraA, loraB, scaling }: Pair): Promise<Turned> {
   const values = (await gram.data()) as Float32Array;
   gram.dispose();
   for (let i = 0; i < r; i++) values[i * r + i] = (values[i * r + i] as number) + RIDGE;
-  const { u, s, vt } = await svd({ values, rows: r, columns: r }, r);
+  const { u, s, vt } = await computeSvd({ values, rows: r, columns: r }, r);
   const inverse = new Float32Array(r * r);
   for (let i = 0; i < r; i++) {
     for (let j = 0; j < r; j++) {

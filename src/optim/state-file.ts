@@ -76,8 +76,8 @@ export function readState(path: string, expected: Expected): OptimizerState<Reco
   const unexpected = names.filter((key) => !wanted.has(key));
   if (missing.length + unexpected.length > 0) {
     const parts = [
-      missing.length > 0 ? `missing: ${some(missing)}` : "",
-      unexpected.length > 0 ? `unexpected: ${some(unexpected)}` : "",
+      missing.length > 0 ? `missing: ${listSome(missing)}` : "",
+      unexpected.length > 0 ? `unexpected: ${listSome(unexpected)}` : "",
     ];
     throw new LowrankError("ERR_UNMATCHED_KEY", `${path}: ${parts.filter(Boolean).join("; ")}`);
   }
@@ -140,7 +140,7 @@ function parseDescription(path: string, file: WeightsFile, { kind, groups }: Exp
     wrong(`${KEY} in the metadata has no count of updates for each of ${count} parameters`);
   for (const [i, group] of groups.entries()) {
     const options = found.groups?.[i]?.options ?? {};
-    const same = Object.keys(group.options).every((name) => alike(options[name], group.options[name]));
+    const same = Object.keys(group.options).every((name) => matchesType(options[name], group.options[name]));
     if (!same || Object.keys(options).length !== Object.keys(group.options).length)
       wrong(`the options of group ${i} are ${JSON.stringify(options)}`);
   }
@@ -148,12 +148,12 @@ function parseDescription(path: string, file: WeightsFile, { kind, groups }: Exp
 }
 
 /** Whether an option's value has the type of the optimizer's option. */
-function alike(given: unknown, own: unknown): boolean {
-  if (Array.isArray(own)) return Array.isArray(given) && own.every((one, i) => alike(given[i], one));
+function matchesType(given: unknown, own: unknown): boolean {
+  if (Array.isArray(own)) return Array.isArray(given) && own.every((one, i) => matchesType(given[i], one));
   return typeof given === typeof own && (typeof given !== "number" || Number.isFinite(given));
 }
 
-function some(names: readonly string[]): string {
+function listSome(names: readonly string[]): string {
   return names.length <= 4
     ? names.join(", ")
     : `${names.slice(0, 4).join(", ")} and ${names.length - 4} more`;

@@ -55,20 +55,20 @@ export function linspace(
 
 /** Creates ones with the shape and, by default, the dtype and device of `other`. Throws `ERR_OPTION`. */
 export function onesLike(other: Tensor, options?: LikeOptions): Tensor {
-  return like("onesLike", other, 1, options);
+  return fillLike("onesLike", other, 1, options);
 }
 
 /** Creates zeros with the shape and, by default, the dtype and device of `other`. Throws `ERR_OPTION`. */
 export function zerosLike(other: Tensor, options?: LikeOptions): Tensor {
-  return like("zerosLike", other, 0, options);
+  return fillLike("zerosLike", other, 0, options);
 }
 
 /** Creates a tensor filled with `value`, with the shape and, by default, the dtype and device of `other`. Throws `ERR_OPTION`. */
 export function fullLike(other: Tensor, value: number, options?: LikeOptions): Tensor {
-  return like("fullLike", other, value, options);
+  return fillLike("fullLike", other, value, options);
 }
 
-function like(where: string, other: Tensor, value: number, options: LikeOptions | undefined): Tensor {
+function fillLike(where: string, other: Tensor, value: number, options: LikeOptions | undefined): Tensor {
   const of = checkTensor(where, "other", other);
   const { device = of.device, dtype, requiresGrad } = checkShapeAndOptions(where, of.shape, options);
   return full(of.shape, value, {

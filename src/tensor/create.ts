@@ -127,7 +127,7 @@ function refuseRagged(): never {
 
 function encodeValues(values: ArrayLike<number>, dtype: DType): Uint8Array {
   let typed: Float32Array | Int32Array | Uint16Array;
-  if (dtype === "i32") typed = values instanceof Int32Array ? values : wholes(values);
+  if (dtype === "i32") typed = values instanceof Int32Array ? values : truncateValues(values);
   else if (dtype === "f32") typed = values instanceof Float32Array ? values : Float32Array.from(values);
   else if (values instanceof Uint16Array) typed = values;
   else {
@@ -140,7 +140,7 @@ function encodeValues(values: ArrayLike<number>, dtype: DType): Uint8Array {
 }
 
 /** Converts values to i32, truncating fractions. */
-function wholes(values: ArrayLike<number>): Int32Array {
+function truncateValues(values: ArrayLike<number>): Int32Array {
   return Int32Array.from(values, (v, i) => {
     if (Math.abs(v) < 2 ** 31) return v;
     return argument.refuse("tensor", `value ${i} of data`, "within the range of i32", v);
@@ -161,20 +161,20 @@ export function full(
     (v) => given.dtype !== "i32" || Math.abs(v) < 2 ** 31,
     "a number of its dtype",
   );
-  return constant(shape, value, given);
+  return createConstant(shape, value, given);
 }
 
 /** Creates a tensor of `shape` filled with 0; f32 by default. Throws like `full`. */
 export function zeros(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
-  return constant(shape, 0, checkShapeAndOptions("zeros", shape, options));
+  return createConstant(shape, 0, checkShapeAndOptions("zeros", shape, options));
 }
 
 /** Creates a tensor of `shape` filled with 1; f32 by default. Throws like `full`. */
 export function ones(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
-  return constant(shape, 1, checkShapeAndOptions("ones", shape, options));
+  return createConstant(shape, 1, checkShapeAndOptions("ones", shape, options));
 }
 
-function constant(
+function createConstant(
   shape: readonly number[],
   value: number,
   { device, dtype, requiresGrad }: TensorOptions,
@@ -213,7 +213,7 @@ export function arange(
   );
   const values = Array.from({ length: size }, (_, i) => start + i * step);
   const dtype = given.dtype ?? (values.every(Number.isInteger) ? "i32" : "f32");
-  return createConverted(dtype === "i32" ? wholes(values) : Float32Array.from(values), [size], {
+  return createConverted(dtype === "i32" ? truncateValues(values) : Float32Array.from(values), [size], {
     ...given,
     dtype,
   });
@@ -242,7 +242,7 @@ export function finishTensor(wide: Tensor, { dtype, requiresGrad }: Omit<TensorO
  * Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
  */
 export function rand(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
-  return uniform(shape, 0, 1, checkShapeAndOptions("rand", shape, options));
+  return drawUniform(shape, 0, 1, checkShapeAndOptions("rand", shape, options));
 }
 
 /**
@@ -250,11 +250,11 @@ export function rand(shape: readonly number[], options?: Omit<TensorOptions, "sh
  * `manualSeed`; f32 by default. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
  */
 export function randn(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
-  return normal(shape, 1, checkShapeAndOptions("randn", shape, options));
+  return drawNormal(shape, 1, checkShapeAndOptions("randn", shape, options));
 }
 
 /** @internal Draws values uniform on [low, high) on the device, without a host copy. */
-export function uniform(
+export function drawUniform(
   shape: readonly number[],
   low: number,
   high: number,
@@ -266,7 +266,7 @@ export function uniform(
 }
 
 /** @internal Draws normally distributed values with mean 0 on the device, without a host copy. */
-export function normal(
+export function drawNormal(
   shape: readonly number[],
   deviation: number,
   options: Omit<TensorOptions, "shape"> = {},

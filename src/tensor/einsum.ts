@@ -28,7 +28,7 @@ export function einsum(spec: string, ...tensors: Tensor[]): Tensor {
   const { terms, result } = parseSpec(text("einsum", "spec", spec), operands);
   return scope(() => {
     const sizes = new Map<string, number>();
-    const named = operands.map((t, i) => diagonal({ tensor: t, names: terms[i] as string[] }, spec));
+    const named = operands.map((t, i) => takeDiagonal({ tensor: t, names: terms[i] as string[] }, spec));
     for (const { tensor, names } of named) {
       names.forEach((name, d) => agree(spec, sizes, name, tensor.shape[d] as number));
     }
@@ -39,7 +39,7 @@ export function einsum(spec: string, ...tensors: Tensor[]): Tensor {
       if (next === undefined) break;
       const after = new Set([...result, ...later.flatMap((r) => r.names)]);
       const alone = new Set([...after, ...sofar.names]);
-      sofar = product(sumOver(sofar, needed), sumOver(next, alone), after);
+      sofar = multiplyNamed(sumOver(sofar, needed), sumOver(next, alone), after);
       rest = later;
     }
     const { tensor, names } = sumOver(sofar, new Set(result));
@@ -80,7 +80,7 @@ function parseSpec(spec: string, operands: readonly Tensor[]): { terms: string[]
     const counts = new Map<string, number>();
     for (const name of terms.flat()) counts.set(name, (counts.get(name) ?? 0) + 1);
     const once = [...counts.keys()].filter((name) => counts.get(name) === 1 && /[A-Za-z]/.test(name)).sort();
-    return { terms, result: [...dots(most), ...once] };
+    return { terms, result: [...nameDots(most), ...once] };
   }
   const letters = right.replace("...", "");
   if (!/^[A-Za-z]*$/.test(letters)) refuseSpec(spec, `"${right}" is not a term of letters and ...`);
@@ -92,13 +92,13 @@ function parseSpec(spec: string, operands: readonly Tensor[]): { terms: string[]
   return { terms, result };
 }
 
-function dots(count: number): string[] {
+function nameDots(count: number): string[] {
   return Array.from({ length: count }, (_, i) => String(count - 1 - i));
 }
 
 function spellOut(part: string, fresh: number): string[] {
   const at = part.indexOf("...");
-  return at < 0 ? [...part] : [...part.slice(0, at), ...dots(fresh), ...part.slice(at + 3)];
+  return at < 0 ? [...part] : [...part.slice(0, at), ...nameDots(fresh), ...part.slice(at + 3)];
 }
 
 /** Records the size of a name: 1 broadcasts, also for letters, as in PyTorch. */
@@ -114,7 +114,7 @@ function agree(spec: string, sizes: Map<string, number>, name: string, size: num
 }
 
 /** Makes names unique by taking the diagonal of a repeated one. */
-function diagonal({ tensor, names }: NamedTensor, spec: string): NamedTensor {
+function takeDiagonal({ tensor, names }: NamedTensor, spec: string): NamedTensor {
   const twice = names.findIndex((name, d) => names.indexOf(name) !== d);
   if (twice < 0) return { tensor, names };
   const first = names.indexOf(names[twice] as string);
@@ -137,7 +137,7 @@ function diagonal({ tensor, names }: NamedTensor, spec: string): NamedTensor {
           .pad([0, 0, 0, n])
           .reshape(n, n + 1, columns)
           .slice(1, 0, 1);
-  return diagonal(
+  return takeDiagonal(
     {
       tensor: taken.reshape([n, ...shape]),
       names: [names[first] as string, ...others.map((d) => names[d] as string)],
@@ -154,7 +154,7 @@ function sumOver({ tensor, names }: NamedTensor, kept: ReadonlySet<string>): Nam
 }
 
 /** Multiplies two operands, and sums over their common names that are not in `after`. */
-function product(a: NamedTensor, b: NamedTensor, after: ReadonlySet<string>): NamedTensor {
+function multiplyNamed(a: NamedTensor, b: NamedTensor, after: ReadonlySet<string>): NamedTensor {
   const size = (of: NamedTensor, name: string): number => of.tensor.shape[of.names.indexOf(name)] as number;
   const both = a.names.filter((name) => b.names.includes(name));
   // A size of 1 against another size only scales, so it broadcasts as a batch dimension.

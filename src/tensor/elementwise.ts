@@ -5,8 +5,8 @@ import { drawStream } from "./random.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
 import { checkTensor } from "./arguments.js";
-import { binary, binaryNumber, unary } from "./function.js";
-import { inFloats, isHalf, isTensor, recordOp } from "./operand.js";
+import { recordBinary, recordBinaryNumber, recordUnary } from "./function.js";
+import { recordInFloats, isHalf, isTensor, recordOp } from "./operand.js";
 
 /** Options of `gelu`. */
 export interface GeluOptions {
@@ -87,109 +87,109 @@ export const elementwise = {
 
   /** −x. All functions of one operand keep its shape, return f32, and throw `ERR_DTYPE` for i32. */
   neg(): Tensor {
-    return unary("neg", this.id);
+    return recordUnary("neg", this.id);
   },
   /** eˣ. */
   exp(): Tensor {
-    return unary("exp", this.id);
+    return recordUnary("exp", this.id);
   },
   /** The natural logarithm; −∞ at 0, NaN below. */
   log(): Tensor {
-    return unary("log", this.id);
+    return recordUnary("log", this.id);
   },
   /** √x; NaN below 0. */
   sqrt(): Tensor {
-    return unary("sqrt", this.id);
+    return recordUnary("sqrt", this.id);
   },
   /** 1 / √x; ∞ at 0, NaN below. */
   rsqrt(): Tensor {
-    return unary("rsqrt", this.id);
+    return recordUnary("rsqrt", this.id);
   },
   /** sin x of radians, within 2 ulp on the CPU for any x. */
   sin(): Tensor {
-    return unary("sin", this.id);
+    return recordUnary("sin", this.id);
   },
   /** cos x of radians, within 2 ulp on the CPU for any x. */
   cos(): Tensor {
-    return unary("cos", this.id);
+    return recordUnary("cos", this.id);
   },
   /** |x|, whose gradient at 0 is 0. */
   abs(): Tensor {
-    return unary("abs", this.id);
+    return recordUnary("abs", this.id);
   },
   /** 1 where x is finite, else 0, as i32. */
   isFinite(): Tensor {
-    return unary("isFinite", this.id);
+    return recordUnary("isFinite", this.id);
   },
   /** The error function 2/√π · ∫₀ˣ e^(−t²) dt. */
   erf(): Tensor {
-    return unary("erf", this.id);
+    return recordUnary("erf", this.id);
   },
   /** log(1 + x), accurate near 0; −∞ at −1, NaN below. */
   log1p(): Tensor {
-    return unary("log1p", this.id);
+    return recordUnary("log1p", this.id);
   },
   /** eˣ − 1, accurate near 0. */
   expm1(): Tensor {
-    return unary("expm1", this.id);
+    return recordUnary("expm1", this.id);
   },
   /** log(1 + eˣ), a smooth ReLU, accurate at both ends. Throws `ERR_OPTION`. */
   softplus(options?: SoftplusOptions): Tensor {
     const { beta = 1, threshold = 20 } = argument.options("softplus", options, ["beta", "threshold"]);
     argument.numberThat("softplus", "beta", beta, (b) => b > 0 && Number.isFinite(b), "a number above 0");
     argument.numeric("softplus", "threshold", threshold);
-    if (beta === 1 && threshold >= SOFTPLUS_LINEAR) return unary("softplus", this.id);
+    if (beta === 1 && threshold >= SOFTPLUS_LINEAR) return recordUnary("softplus", this.id);
     return scope(() => {
       const x = this.mul(beta);
-      const y = unary("softplus", x.id).div(beta);
+      const y = recordUnary("softplus", x.id).div(beta);
       return threshold >= SOFTPLUS_LINEAR ? y : this.where(x.gt(threshold), y);
     });
   },
   /** log(1 / (1 + e⁻ˣ)), accurate at both ends. */
   logSigmoid(): Tensor {
-    return unary("logSigmoid", this.id);
+    return recordUnary("logSigmoid", this.id);
   },
   /** The nearest whole number; halves round to even. The gradient is 0, as for all step functions. */
   round(): Tensor {
-    return unary("round", this.id);
+    return recordUnary("round", this.id);
   },
   /** The largest whole number that is at most x. */
   floor(): Tensor {
-    return unary("floor", this.id);
+    return recordUnary("floor", this.id);
   },
   /** The smallest whole number that is at least x. */
   ceil(): Tensor {
-    return unary("ceil", this.id);
+    return recordUnary("ceil", this.id);
   },
   /** x without its fraction. */
   trunc(): Tensor {
-    return unary("trunc", this.id);
+    return recordUnary("trunc", this.id);
   },
   /** The sign of x: −1, 0 or 1; 0 for NaN, as in PyTorch. */
   sign(): Tensor {
-    return unary("sign", this.id);
+    return recordUnary("sign", this.id);
   },
   /** max(x, 0), whose gradient at 0 is 0. */
   relu(): Tensor {
-    return unary("relu", this.id);
+    return recordUnary("relu", this.id);
   },
   /** x · sigmoid(x), also called swish. */
   silu(): Tensor {
-    return unary("silu", this.id);
+    return recordUnary("silu", this.id);
   },
   /** The hyperbolic tangent of x. */
   tanh(): Tensor {
-    return unary("tanh", this.id);
+    return recordUnary("tanh", this.id);
   },
   /** 1 / (1 + e⁻ˣ). */
   sigmoid(): Tensor {
-    return unary("sigmoid", this.id);
+    return recordUnary("sigmoid", this.id);
   },
   /** x·Φ(x), exact by erf or in GPT-2's tanh approximation. Throws `ERR_OPTION`. */
   gelu(options?: GeluOptions): Tensor {
     const { approximate = "none" } = argument.options("gelu", options, ["approximate"]);
     argument.checkChoice("gelu", "approximate", approximate, ["none", "tanh"]);
-    return unary(approximate === "tanh" ? "gelu_tanh" : "gelu", this.id);
+    return recordUnary(approximate === "tanh" ? "gelu_tanh" : "gelu", this.id);
   },
   /**
    * Limits elements to `low` … `high`; an infinite bound has no effect, and `high` wins where they cross. The gradient
@@ -215,7 +215,7 @@ export const elementwise = {
   siluMul(up: Tensor): Tensor {
     const of = checkTensor("siluMul", "up", up);
     if (isHalf(of.dtype)) return scope(() => this.siluMul(of.to("f32")));
-    return inFloats(this, (gate) => session().siluMul(gate, of.id));
+    return recordInFloats(this, (gate) => session().siluMul(gate, of.id));
   },
   /**
    * Zeroes each element with probability `p` (0.5 by default) and scales the others by 1 / (1 − p), as f32. It always
@@ -224,14 +224,14 @@ export const elementwise = {
    */
   dropout(p = 0.5): Tensor {
     argument.probability("dropout", "p", p);
-    return inFloats(this, (x) => session().dropout(x, p, ...drawStream()));
+    return recordInFloats(this, (x) => session().dropout(x, p, ...drawStream()));
   },
 } satisfies ThisType<Tensor>;
 export type Elementwise = typeof elementwise;
 
 function applyBinary(name: string, x: Tensor, other: Tensor | number): Tensor {
-  if (isTensor(other)) return binary(name, x.id, other.id);
-  return typeof other === "number" ? binaryNumber(name, x.id, other) : refuseOperand(name, other);
+  if (isTensor(other)) return recordBinary(name, x.id, other.id);
+  return typeof other === "number" ? recordBinaryNumber(name, x.id, other) : refuseOperand(name, other);
 }
 
 /** Runs `op` with the handle of `other`; a handle created from a number is released afterwards. */

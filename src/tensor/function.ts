@@ -15,16 +15,16 @@ function findFunctionNumber(name: string): number {
 }
 
 /** Applies a function to one operand, a handle. */
-export function unary(name: string, x: number): Tensor {
+export function recordUnary(name: string, x: number): Tensor {
   return recordOp(() => direct().unary(findFunctionNumber(name), x));
 }
 
 /** Applies a function to two operands, handles. */
-export function binary(name: string, a: number, b: number): Tensor {
+export function recordBinary(name: string, a: number, b: number): Tensor {
   return recordOp(() => direct().binary(findFunctionNumber(name), a, b));
 }
 
 /** Applies a function to a handle and a number, without creating a tensor from the number. */
-export function binaryNumber(name: string, a: number, b: number): Tensor {
+export function recordBinaryNumber(name: string, a: number, b: number): Tensor {
   return recordOp(() => direct().binaryNumber(findFunctionNumber(name), a, b));
 }

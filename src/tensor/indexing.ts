@@ -5,7 +5,7 @@ import { session } from "../native/binding.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
 import { checkDimension, checkInteger, formatShape, checkTensor } from "./arguments.js";
-import { inFloats, isHalf, recordOp } from "./operand.js";
+import { recordInFloats, isHalf, recordOp } from "./operand.js";
 
 export const indexing = {
   /**
@@ -64,7 +64,7 @@ export const indexing = {
     const at = checkDimension("scatterAdd", dim, this.shape.length);
     const [of, from] = [checkTensor("scatterAdd", "index", index), checkTensor("scatterAdd", "src", src)];
     if (isHalf(from.dtype)) return scope(() => this.scatterAdd(at, of, from.to("f32")));
-    return inFloats(this, (x) => session().scatterAdd(x, at, of.id, from.id));
+    return recordInFloats(this, (x) => session().scatterAdd(x, at, of.id, from.id));
   },
 
   /**

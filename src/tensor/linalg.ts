@@ -18,7 +18,7 @@ export interface Svd {
 }
 
 /** Computes the `rank` largest singular values with their vectors. Throws `ERR_NOT_FINITE`. */
-export async function svd({ values, rows, columns }: Matrix, rank: number): Promise<Svd> {
+export async function computeSvd({ values, rows, columns }: Matrix, rank: number): Promise<Svd> {
   return unwrapResult(await call(() => native().linalgSvd(values, rows, columns, rank)));
 }
 
@@ -28,8 +28,8 @@ export interface Subspace {
   draw: [seed: number, stream: number];
 }
 
-/** Approximates `svd` on a random subspace refined by power iterations, which is faster. */
-export async function lowRankSvd(
+/** Approximates `computeSvd` on a random subspace refined by power iterations, which is faster. */
+export async function approximateSvd(
   { values, rows, columns }: Matrix,
   rank: number,
   { iterations, draw: [seed, draw] }: Subspace,
@@ -40,7 +40,7 @@ export async function lowRankSvd(
 }
 
 /** Computes the first `rank` columns of Q [rows, k] and rows of R [k, columns] of A = Q·R. Throws `ERR_NOT_FINITE`. */
-export async function qr(
+export async function computeQr(
   { values, rows, columns }: Matrix,
   rank: number,
 ): Promise<{ q: Float64Array; r: Float64Array }> {
@@ -74,7 +74,7 @@ export class PrincipalComponents {
 }
 
 /** Runs `work` over all items, at most `cpuUse().threads` at once; returns results in the items' order. */
-export async function overCores<T, R>(items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
+export async function mapOverCores<T, R>(items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
   const results: R[] = [];
   let next = 0;
   const worker = async (): Promise<void> => {

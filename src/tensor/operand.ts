@@ -46,7 +46,7 @@ export function widen(x: Tensor): Tensor {
 }
 
 /** Records `op` on `x`, converted to f32 if it is f16 or bf16. */
-export function inFloats(x: Tensor, op: (x: number) => number): Tensor {
+export function recordInFloats(x: Tensor, op: (x: number) => number): Tensor {
   if (!isHalf(x.dtype)) return recordOp(() => op(x.id));
   return scope(() => {
     const wide = widen(x);

@@ -5,8 +5,8 @@ import { session } from "../native/binding.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
 import { checkInteger, formatShape, checkTensor } from "./arguments.js";
-import { inFloats, isHalf, recordOp, widen } from "./operand.js";
-import { weightedCrossEntropy } from "./weighted-cross-entropy.js";
+import { recordInFloats, isHalf, recordOp, widen } from "./operand.js";
+import { computeWeightedCrossEntropy } from "./weighted-cross-entropy.js";
 
 /** Options of `matmul`. */
 export interface MatmulOptions {
@@ -81,10 +81,12 @@ export const products = {
     if (weight !== undefined) {
       const factors = checkTensor("crossEntropy", "weight", weight);
       return scope(() =>
-        weightedCrossEntropy(widen(this), of, factors, { ignoreIndex, labelSmoothing, reduction }),
+        computeWeightedCrossEntropy(widen(this), of, factors, { ignoreIndex, labelSmoothing, reduction }),
       );
     }
-    return inFloats(this, (x) => session().crossEntropy(x, of.id, ignoreIndex, labelSmoothing, reduction));
+    return recordInFloats(this, (x) =>
+      session().crossEntropy(x, of.id, ignoreIndex, labelSmoothing, reduction),
+    );
   },
 } satisfies ThisType<Tensor>;
 export type Products = typeof products;

@@ -14,7 +14,7 @@ export interface RandomState {
 const whole: RandomState = { seed: 0, draws: 0 };
 const own = new AsyncLocalStorage<RandomState>();
 
-function currentState(): RandomState {
+function findState(): RandomState {
   return own.getStore() ?? whole;
 }
 
@@ -24,34 +24,34 @@ export function manualSeed(seed: number): void {
 }
 
 /** @internal Runs `fn` with a separate generator, so that concurrent runs do not affect each other. */
-export function withRandom<T>(seed: number, fn: () => T): T {
+export function runWithRandom<T>(seed: number, fn: () => T): T {
   return own.run({ seed, draws: 0 }, fn);
 }
 
 /** @internal Returns the state for a checkpoint. */
-export function randomState(): RandomState {
-  return { ...currentState() };
+export function readRandomState(): RandomState {
+  return { ...findState() };
 }
 
 /** @internal */
 export function setRandomState(saved: RandomState): void {
-  Object.assign(currentState(), saved);
+  Object.assign(findState(), saved);
 }
 
 /** @internal Returns seed and stream of the next draw, for a dropout mask or for values. */
 export function drawStream(): [seed: number, stream: number] {
-  const state = currentState();
+  const state = findState();
   return [state.seed, state.draws++];
 }
 
 /** @internal Draws values of U(low, high). */
-export function uniform(size: number, low: number, high: number): Float32Array {
+export function drawUniformValues(size: number, low: number, high: number): Float32Array {
   const [seed, stream] = drawStream();
   return call(() => native().uniform(seed, stream, size, low, high));
 }
 
 /** @internal Draws values of N(0, 1). */
-export function normal(size: number): Float32Array {
+export function drawNormalValues(size: number): Float32Array {
   const [seed, stream] = drawStream();
   return call(() => native().normal(seed, stream, size));
 }

@@ -4,7 +4,7 @@ import { session } from "../native/binding.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
 import { checkDimension, checkDimensions } from "./arguments.js";
-import { inFloats, isHalf, recordOp, widen } from "./operand.js";
+import { recordInFloats, isHalf, recordOp, widen } from "./operand.js";
 
 /** Options of reductions. */
 export interface ReduceOptions {
@@ -148,7 +148,7 @@ export const reductions = {
    */
   softmax(dim = -1): Tensor {
     const at = checkDimension("softmax", dim, this.shape.length);
-    return inFloats(this, (x) => session().softmax(x, at));
+    return recordInFloats(this, (x) => session().softmax(x, at));
   },
 
   /**
@@ -156,7 +156,7 @@ export const reductions = {
    */
   logSoftmax(dim = -1): Tensor {
     const at = checkDimension("logSoftmax", dim, this.shape.length);
-    return inFloats(this, (x) => session().logSoftmax(x, at));
+    return recordInFloats(this, (x) => session().logSoftmax(x, at));
   },
 } satisfies ThisType<Tensor>;
 export type Reductions = typeof reductions;

@@ -197,7 +197,7 @@ export function noGrad<T>(fn: () => T): T {
  * Runs `fn` with every layer in eval mode without changing `training`, so that concurrent work on the same model, such as a
  * training run between two steps, keeps its dropout. Does not merge adapters.
  */
-export function evaluating<T>(fn: () => T): T {
+export function runEvaluating<T>(fn: () => T): T {
   const outer = frames.getStore() ?? OUTSIDE;
   return frames.run({ ...outer, evaluating: true }, fn);
 }

@@ -17,7 +17,7 @@ interface Options {
  * that are not ignored. Shapes: logits f32 [.., V], targets i32 [..], weight [V]. Throws `ERR_SHAPE_MISMATCH`,
  * `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`, `ERR_INDEX`.
  */
-export function weightedCrossEntropy(
+export function computeWeightedCrossEntropy(
   logits: Tensor,
   targets: Tensor,
   weight: Tensor,

@@ -18,7 +18,7 @@ export type Keepable = {
 export const OPEN = Symbol("left open");
 
 /** Returns the options that `memory` must not change, because they were given. */
-export function givenIn(options: FinetuneOptions & { readonly [OPEN]?: readonly string[] }): Keepable[] {
+export function listGiven(options: FinetuneOptions & { readonly [OPEN]?: readonly string[] }): Keepable[] {
   const open = options[OPEN] ?? [];
   return KEPT.filter((name) => options[name] !== undefined && !open.includes(name));
 }

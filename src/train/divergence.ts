@@ -108,7 +108,7 @@ export class Divergence {
   get bound(): number {
     if (this.#guessing === undefined || this.#reference === undefined) return Infinity;
     const reference = this.#reference;
-    const size = this.#window.length === 0 ? 1 : median(this.#window.map(({ trained }) => trained));
+    const size = this.#window.length === 0 ? 1 : computeMedian(this.#window.map(({ trained }) => trained));
     const noise = 3 / Math.sqrt(Math.max(size, 1));
     return reference + Math.max((this.#guessing - reference) / 2, noise, reference / 10);
   }
@@ -175,7 +175,7 @@ export class Divergence {
 
   #lossWarning(step: number, learningRate: number): string | undefined {
     if (this.#window.length < WINDOW) return undefined;
-    const middle = median(this.#window.map(({ loss }) => loss));
+    const middle = computeMedian(this.#window.map(({ loss }) => loss));
     const before = this.#exceeded;
     this.#exceeded = middle > this.bound;
     if (!this.#exceeded || before) return undefined;
@@ -229,7 +229,7 @@ export class Divergence {
   }
 }
 
-function median(values: readonly number[]): number {
+function computeMedian(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   const half = sorted.length >> 1;
   const [low, high] = [sorted[half - 1], sorted[half]] as [number, number];

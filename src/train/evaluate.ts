@@ -2,7 +2,7 @@ import { type Batch, batchesInOrder } from "../data/batches.js";
 import type { Examples } from "../data/store.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import type { Module } from "../nn/module.js";
-import { withRandom } from "../tensor/random.js";
+import { runWithRandom } from "../tensor/random.js";
 import { noGrad, scope } from "../tensor/scope.js";
 import { Confusion } from "./confusion.js";
 import type { Measured, Objective } from "./objective.js";
@@ -94,7 +94,7 @@ export async function evaluate(
  */
 export async function computeLoss(objective: Objective, batch: Batch): Promise<number> {
   // Dropout draws from a separate stream of random numbers.
-  return withRandom(0, async () => {
+  return runWithRandom(0, async () => {
     const loss = noGrad(() => scope(() => objective.lossSum(batch, 1 / Math.max(batch.trained, 1))));
     try {
       return await loss.item();

@@ -33,7 +33,7 @@ export async function identifyInputs(
   if (onDisk && statSync(path).isFile() && isGguf(path)) {
     const { tokenizer, model: said } = await digestMetadata(path);
     const hash = createHash("sha256").update(said);
-    await reading(path, () => addSampled(hash, path));
+    await explainReadErrors(path, () => addSampled(hash, path));
     return {
       base: hash.digest("hex"),
       ...(tokenizer !== undefined && { tokenizer }),
@@ -66,11 +66,11 @@ function identifyData(
 /** Returns the hash of the whole file; undefined if it does not exist. */
 async function identifyFile(file: string): Promise<string | undefined> {
   if (!existsSync(file)) return undefined;
-  return (await reading(file, () => digestFile(file))).sha256;
+  return (await explainReadErrors(file, () => digestFile(file))).sha256;
 }
 
 /** Runs `read`. Throws `ERR_FILE_NOT_FOUND` or `ERR_FILE_FORMAT` with the file's name. */
-async function reading<T>(file: string, read: () => Promise<T>): Promise<T> {
+async function explainReadErrors<T>(file: string, read: () => Promise<T>): Promise<T> {
   try {
     return await read();
   } catch (cause) {
@@ -90,7 +90,7 @@ async function identifyBase(path: string, folder: string): Promise<string> {
       ? (await readdir(folder)).filter((name) => /^(?!adapter_).*\.(safetensors|gguf)$/.test(name)).sort()
       : [basename(path)];
   for (const file of files.map((name) => join(folder, name)))
-    await reading(file, () => addSampled(hash, file));
+    await explainReadErrors(file, () => addSampled(hash, file));
   return hash.digest("hex");
 }
 

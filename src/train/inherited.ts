@@ -4,11 +4,11 @@ import { resolveFolder } from "../lora/formats/folder.js";
 import { openCompanions } from "../models/companion-files.js";
 import { readTemplateFile, readStoredTemplates } from "../models/chat-template-files.js";
 import type { PretrainedModel } from "../models/pretrained.js";
-import { classesIn, type Files } from "./prepare.js";
+import { findClasses, type Files } from "./prepare.js";
 import type { Resumed } from "./resume.js";
 import type { RunContext } from "./run.js";
 import type { Settings } from "./settings.js";
-import { classesOfAdapter } from "./start-adapter.js";
+import { readClasses } from "./start-adapter.js";
 
 /**
  * Returns the chat template that overrides the model's. A resumed run uses the template in its checkpoint, because all
@@ -22,7 +22,7 @@ export function resolveTemplate(
   const given = chatTemplate === undefined ? undefined : readTemplateFile(chatTemplate);
   if (resumed === undefined && given === undefined && adapter !== undefined)
     return readStoredTemplates(openCompanions(adapter));
-  const stored = resumed && templatesOfRun(resumed.checkpoint.folder, lora.name);
+  const stored = resumed && readTemplates(resumed.checkpoint.folder, lora.name);
   if (given !== undefined && stored !== undefined && given.text !== stored.text) {
     const message = `${given.where} is not the chat template that the run began with; the run keeps using that template, from ${stored.where}`;
     emit({ type: "warning", message });
@@ -31,18 +31,18 @@ export function resolveTemplate(
 }
 
 /** Returns the classes of the rows, in the order of the start adapter if there is one. */
-export function classesOfRun(
+export function resolveClasses(
   files: Files,
   model: string | PretrainedModel,
   { adapter, lora }: Settings,
   resumed: Resumed | undefined,
 ): string[] | undefined {
-  if (adapter === undefined) return classesIn(files, model);
+  if (adapter === undefined) return findClasses(files, model);
   const folder =
     resumed === undefined ? adapter : resolveFolder(resumed.checkpoint.folder, lora.name ?? "default");
-  return classesIn(files, model, classesOfAdapter(folder));
+  return findClasses(files, model, readClasses(folder));
 }
 
-function templatesOfRun(folder: string, name: string | undefined): ChatTemplates | undefined {
+function readTemplates(folder: string, name: string | undefined): ChatTemplates | undefined {
   return readStoredTemplates(openCompanions(resolveFolder(folder, name ?? "default")));
 }

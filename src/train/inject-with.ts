@@ -30,7 +30,7 @@ export interface RowsOfEva {
 }
 
 /** Converts a batch to the format of EVA. Appends its tensors to `made`, for the caller to dispose. */
-export function evaBatch(batch: Batch, device: Device, made: Tensor[]): RowsOfEva {
+export function convertEvaBatch(batch: Batch, device: Device, made: Tensor[]): RowsOfEva {
   const { ids, labels, shape } = batch;
   const of = (values: Int32Array): Tensor => {
     const one = tensor(values, { shape, device });
@@ -52,7 +52,7 @@ export async function injectWith(
   const made: Tensor[] = [];
   function* evaData(): Generator<EvaBatch> {
     for (let step = 0; step < plan.steps; step++)
-      for (const batch of plan.rowsAt(step)) yield evaBatch(batch, model.device, made);
+      for (const batch of plan.rowsAt(step)) yield convertEvaBatch(batch, model.device, made);
   }
   try {
     return await inject(model, { ...adapter, evaData: evaData() });

@@ -55,7 +55,7 @@ interface TextConfig {
  *
  * Errors: `ERR_FILE_NOT_FOUND` for a model without a tokenizer.
  */
-export function tokenisation(model: PretrainedModel, longest: number): Tokenisation {
+export function readTokenisation(model: PretrainedModel, longest: number): Tokenisation {
   const { tokenizer } = model;
   if (tokenizer === undefined) throw noTokenizer(model);
   const config = model.config as TextConfig;
@@ -75,7 +75,7 @@ export function createObjective(
   model: PretrainedModel,
   options: TrainingOptions & { labels?: readonly string[] | undefined; maxLength: number },
 ): Objective {
-  const tokens = (): Tokenisation => tokenisation(model, options.maxLength);
+  const tokens = (): Tokenisation => readTokenisation(model, options.maxLength);
   if (model instanceof CausalLM) return new LanguageModelling(model, tokens(), options);
   if (model instanceof SpeechToText) return new Transcribing(model, tokens(), options);
   const folder = model.folder ?? "the model";
@@ -97,7 +97,7 @@ export function createObjective(
 const PROGRESS_MS = 200;
 
 /** Returns a function that emits progress events, at most one per interval. */
-function progress(
+function createProgress(
   stage: ProgressEvent["stage"],
   emit: RunContext["emit"],
 ): (done: { file: string; read: number; size: number | undefined; tokens?: number | undefined }) => void {
@@ -137,7 +137,7 @@ export async function prepare(
     if (data?.kind === "labels") for (const message of labelNotices(data)) warn(message);
   const reports: DataReport[] = [];
   const tokenised = async (data: Data): Promise<StoredExamples> => {
-    const onProgress: OnProgress = progress("tokenise", emit);
+    const onProgress: OnProgress = createProgress("tokenise", emit);
     const rows = await objective.examples(data, signal, onProgress);
     reports.push(...rows.reports);
     for (const report of rows.reports) for (const message of listWarnings(report, maxLength)) warn(message);
@@ -171,7 +171,7 @@ export async function readFiles(
   { emit }: Pick<RunContext, "emit">,
 ): Promise<Files> {
   const read = (given: TrainingData, name: string): Promise<Data> =>
-    readData(given, { format, name, signal, onProgress: progress("read", emit) });
+    readData(given, { format, name, signal, onProgress: createProgress("read", emit) });
   const train = await read(data, "data");
   try {
     return { train, held: evalData === undefined ? undefined : await read(evalData, "evalData") };
@@ -185,7 +185,7 @@ export async function readFiles(
  * Returns the classes of the training rows, the model's in its order; undefined for rows without labels. `model` is a
  * loaded model or a folder, and `adapter` the classes of the start adapter.
  */
-export function classesIn(
+export function findClasses(
   { train }: Files,
   model: string | PretrainedModel,
   adapter?: readonly string[],

@@ -19,7 +19,7 @@ import { checkOwnLog, MetricsLog, removeLogs } from "../runs/metrics-log.js";
 import type { LogFormat } from "../runs/metrics.js";
 import { TensorboardFormat } from "../runs/tfevents.js";
 import type { TrainEvent } from "./events.js";
-import { readLineage, within, type Line } from "./output/lineage.js";
+import { readLineage, isWithinLine, type Line } from "./output/lineage.js";
 
 /** The number of events that are kept before the folder belongs to the run. */
 const EARLY = 256;
@@ -103,7 +103,7 @@ export class RunRecorder {
     });
     if (log !== undefined) {
       this.#log = new MetricsLog(folder, log, this.#makeFailureHandler(log));
-      await this.#log.begin(eventsIn(file.path));
+      await this.#log.begin(readEvents(file.path));
     }
     await this.#keepLeft(line);
     if (!staged) {
@@ -170,12 +170,12 @@ async function findPastEvents({ home, lineage, step }: PastRun): Promise<{ file:
     const file = join(home, name);
     if (!existsSync(file)) continue;
     const header: EventsHeader | undefined = await readHeader(file).catch(() => undefined);
-    if (header !== undefined && within(header.line, { lineage, step })) return { file };
+    if (header !== undefined && isWithinLine(header.line, { lineage, step })) return { file };
   }
   return undefined;
 }
 
-async function* eventsIn(file: string): AsyncGenerator<RecordedEvent, void, void> {
+async function* readEvents(file: string): AsyncGenerator<RecordedEvent, void, void> {
   for await (const { event } of readLines(file)) if (event !== undefined) yield event;
 }
 

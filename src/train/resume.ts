@@ -21,12 +21,12 @@ import {
   type Checkpoint,
 } from "./output/checkpoints.js";
 import { branchLine, type Line } from "./output/lineage.js";
-import { describeDivergence, explainMissing, noGoodCheckpoint } from "./output/resumable.js";
+import { describeDivergence, explainMissing, createNoGoodError } from "./output/resumable.js";
 import { RUN } from "./output/run-file.js";
 import { readRunRecord, type RunRecord } from "./output/run-record.js";
 import { DEFAULT_OUTPUT, type Settings } from "./settings.js";
 import { RESUME_REFUSALS } from "./options/refusals.js";
-import { excludedBy, FIXED_OPTIONS, FREE_OPTIONS, RELOCATED_OPTIONS } from "./options/resuming.js";
+import { findExcluded, FIXED_OPTIONS, FREE_OPTIONS, RELOCATED_OPTIONS } from "./options/resuming.js";
 import { explain } from "../refusals/refusal.js";
 
 /** The source of a resumed run, before anything is read. */
@@ -81,21 +81,21 @@ export interface Resumed {
  *
  * Errors: the errors of `findNewestCheckpoint`; `ERR_OPTION` for a given option that cannot change.
  */
-export async function resumedFrom({ home, name }: Origin, given: FinetuneOptions): Promise<Resumed> {
+export async function prepareResume({ home, name }: Origin, given: FinetuneOptions): Promise<Resumed> {
   const record = await readRunRecord(home).catch(() => undefined);
   const { checkpoint, notice } =
     name === undefined
-      ? await newestGood(home, record)
+      ? await findNewestGood(home, record)
       : acceptNamed(await readSoundCheckpoint(home, name, record?.line));
   const { progress } = checkpoint;
   checkSteps(checkpoint, given);
   // A named checkpoint is resumed with the options that it was saved with, the newest with the run's latest options.
   const { options: then, cwd } = name === undefined && record !== undefined ? record : progress;
-  const own = withoutLostTemplate(resolvePaths(then, cwd), checkpoint.folder);
+  const own = dropLostTemplate(resolvePaths(then, cwd), checkpoint.folder);
   checkThere(own, given);
   const { options, notices } = mergeOptions(own, given);
   const elsewhere = given.output !== undefined && resolve(given.output) !== resolve(home);
-  const onward = await lineFrom(home, checkpoint, record, elsewhere);
+  const onward = await continueLine(home, checkpoint, record, elsewhere);
   return {
     checkpoint,
     line: onward.line,
@@ -112,7 +112,7 @@ export async function resumedFrom({ home, name }: Origin, given: FinetuneOptions
  *
  * Errors: the errors of `findNewestCheckpoint`; `ERR_NOT_FINITE` if no checkpoint is good.
  */
-async function newestGood(
+async function findNewestGood(
   home: string,
   record: RunRecord | undefined,
 ): Promise<{ checkpoint: Checkpoint; notice?: string | undefined }> {
@@ -120,7 +120,7 @@ async function newestGood(
   if (newest.progress.good !== false) return { checkpoint: newest };
   const good = await findLastGoodCheckpoint(home, record?.line ?? newest.progress.line, newest.step);
   if (good === undefined)
-    throw noGoodCheckpoint(
+    throw createNoGoodError(
       home,
       ` (${optionName("optimizer.lr")}) or a longer warm-up (${optionName("warmup")}); ${optionName("overwrite")} replaces this one. To resume from a bad checkpoint, name it`,
     );
@@ -135,11 +135,16 @@ function acceptNamed(checkpoint: Checkpoint): { checkpoint: Checkpoint; notice?:
 
 /** Throws `ERR_OPTION` if `steps` is below the number of completed steps, before anything is loaded. */
 function checkSteps({ folder, step }: Checkpoint, { steps }: FinetuneOptions): void {
-  if (steps !== undefined && steps < step) throw tooFewSteps(folder, step, steps);
+  if (steps !== undefined && steps < step) throw createTooFewStepsError(folder, step, steps);
 }
 
 /** Returns the error for a run that would end before the checkpoint that it continues from. */
-export function tooFewSteps(folder: string, done: number, steps: number, epochs?: number): LowrankError {
+export function createTooFewStepsError(
+  folder: string,
+  done: number,
+  steps: number,
+  epochs?: number,
+): LowrankError {
   const [end, more] =
     epochs === undefined
       ? [`${optionName("steps")} is ${steps}`, "steps"]
@@ -150,7 +155,7 @@ export function tooFewSteps(folder: string, done: number, steps: number, epochs?
   );
 }
 
-async function lineFrom(
+async function continueLine(
   home: string,
   checkpoint: Checkpoint,
   record: RunRecord | undefined,
@@ -213,7 +218,7 @@ function resolvePaths(options: Record<string, unknown>, cwd: string): FinetuneOp
 }
 
 /** Drops the path of a missing chat template if the checkpoint stores the template. */
-function withoutLostTemplate(own: FinetuneOptions, checkpoint: string): FinetuneOptions {
+function dropLostTemplate(own: FinetuneOptions, checkpoint: string): FinetuneOptions {
   const { chatTemplate, ...rest } = own;
   if (chatTemplate === undefined || existsSync(chatTemplate)) return own;
   const stored = readStoredTemplates(openCompanions(resolveFolder(checkpoint, own.lora?.name ?? "default")));
@@ -254,7 +259,7 @@ function mergeOptions(
     }
     if (!FREE_OPTIONS.includes(name)) compare(name, then[name as keyof FinetuneOptions], value);
     options[name] = value;
-    const excluded = excludedBy(name);
+    const excluded = findExcluded(name);
     if (excluded !== undefined && given[excluded as keyof FinetuneOptions] === undefined)
       delete options[excluded];
   }
@@ -273,7 +278,7 @@ function formatOption(value: unknown): string {
 }
 
 /** Returns the one file whose hash changed; all files if several did, or if their number or order is different. */
-function differing(
+function findDiffering(
   data: TrainingData | undefined,
   name: "data" | "evalData",
   { sources: then }: Identities,
@@ -292,8 +297,8 @@ export function checkSame(then: Identities, now: Identities, settings: Settings)
   const parts: [Exclude<keyof Identities, "sources">, string, string][] = [
     ["base", named, "the model"],
     ["tokenizer", isGguf(named) ? named : `${named}: tokenizer.json`, "the tokenizer"],
-    ["data", differing(data, "data", then, now), "the training data"],
-    ["evalData", differing(evalData, "evalData", then, now), "the held-out data"],
+    ["data", findDiffering(data, "data", then, now), "the training data"],
+    ["evalData", findDiffering(evalData, "evalData", then, now), "the held-out data"],
   ];
   for (const [part, where, what] of parts) {
     if (then[part] === undefined || now[part] === then[part]) continue;

@@ -26,7 +26,7 @@ export function planBatches(settings: Settings, objective: Objective, train: Exa
 }
 
 /** Returns the options of a new run's adapter. */
-export function adapterOptions(
+export function resolveAdapterOptions(
   model: PretrainedModel,
   { lora }: Settings,
   { modulesToSave }: Objective,
@@ -57,7 +57,7 @@ export function createRunOptimizer(
 }
 
 /** Returns the bytes of the final adapter's files and, with checkpoints, of one checkpoint: adapter and optimizer. */
-export function savedBytes(optimizer: Optimizer, checkpoints: boolean): number {
+export function computeSavedBytes(optimizer: Optimizer, checkpoints: boolean): number {
   const { groups, stateBytes } = optimizer;
   const trained = groups.flatMap(({ params }) => params);
   const adapter = trained.reduce((sum, { size, dtype }) => sum + size * elementBytes(dtype), 0);

@@ -5,7 +5,7 @@ import { withoutAdapters } from "../lora/index.js";
 import { CausalLM } from "../models/causal-lm.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { Tokenizer } from "../models/tokenizer.js";
-import { withRandom } from "../tensor/random.js";
+import { runWithRandom } from "../tensor/random.js";
 import type { RowsEvent, SampleEvent } from "./events.js";
 import type { Prepared } from "./prepare.js";
 import type { Settings } from "./settings.js";
@@ -21,7 +21,7 @@ const BEGINNING = 16;
 const NEW_TOKENS = 48;
 
 /** Returns the event with the first rows of the training data. */
-export function rowsEvent(tokenizer: Tokenizer | undefined, train: Examples): RowsEvent {
+export function createRowsEvent(tokenizer: Tokenizer | undefined, train: Examples): RowsEvent {
   const decode = (ids: Int32Array): string => tokenizer?.decode(ids, { skipSpecialTokens: false }) ?? "";
   return {
     type: "rows",
@@ -37,7 +37,7 @@ function takeFirst(examples: Examples, count: number): Example[] {
  * Returns a function that emits generated texts after `step` steps, if a dashboard is open and the model is a language
  * model. A failure is a warning and does not end the run.
  */
-export function sampling(
+export function createSampling(
   {
     model,
     prepared,
@@ -83,11 +83,11 @@ class Samples {
     const model = this.#model;
     const written = async (): Promise<string[]> => {
       const texts: string[] = [];
-      for (const prompt of this.#prompts) texts.push(await textAfter(model, prompt, signal));
+      for (const prompt of this.#prompts) texts.push(await generateAfter(model, prompt, signal));
       return texts;
     };
     // Generation must not advance the run's random numbers.
-    return withRandom(0, async () => {
+    return runWithRandom(0, async () => {
       this.#base ??= await withoutAdapters(model, written);
       const [base, tuned] = [this.#base, await written()];
       const texts = this.#prompts.map((ids, i) => {
@@ -99,7 +99,7 @@ class Samples {
   }
 }
 
-async function textAfter(model: CausalLM, prompt: Int32Array, signal: AbortSignal): Promise<string> {
+async function generateAfter(model: CausalLM, prompt: Int32Array, signal: AbortSignal): Promise<string> {
   let text = "";
   for await (const piece of model.generate(prompt, { maxNewTokens: NEW_TOKENS, signal })) text += piece.text;
   return text;

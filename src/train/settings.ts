@@ -16,7 +16,7 @@ import { isModule } from "../nn/module.js";
 import { PretrainedModel } from "../models/pretrained.js";
 import { optionName } from "../arguments/option-name.js";
 import type { MatmulPrecision } from "../tensor/scope.js";
-import { givenIn, isLeftOpen, type Keepable } from "./changeable.js";
+import { listGiven, isLeftOpen, type Keepable } from "./changeable.js";
 import type { FinetuneOptions } from "./options.js";
 import {
   type AnyGroup,
@@ -85,7 +85,7 @@ export function parseSettings(options: FinetuneOptions): Settings {
     loraPlusRatio: optimizer.loraPlusRatio,
     clipNorm: completed.clipNorm === 0 ? undefined : completed.clipNorm,
     saveEvery: completed.saveEvery === 0 ? "never" : completed.saveEvery,
-    given: givenIn(options),
+    given: listGiven(options),
     askedPrecision: isLeftOpen(options, "matmulPrecision") ? undefined : options.matmulPrecision,
     memory: completed.memory === "auto" ? "auto" : parseLimit(completed.memory),
     device: completed.device as Device,

@@ -41,13 +41,13 @@ const FREE = new Set<string>(["name", "active", "taskType"] satisfies (keyof Inj
  * Errors: `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`; `ERR_OPTION` for an option of `lora` that contradicts the adapter, and
  * for an adapter without a known base model.
  */
-export function withAdapter<Options extends FinetuneOptions>(options: Options): Options {
+export function completeFromAdapter<Options extends FinetuneOptions>(options: Options): Options {
   const { adapter, lora = {} } = options;
   if (adapter === undefined) return options;
   const folder = findAdapter(adapter, lora.name);
   const own = readOptions(folder);
   checkAgainst(lora, own, folder);
-  const base = options.model === undefined ? baseModel(folder, options.revision) : {};
+  const base = options.model === undefined ? findBaseModelOf(folder, options.revision) : {};
   return { ...options, ...base, adapter: folder, lora: { ...own, name: lora.name } };
 }
 
@@ -116,7 +116,7 @@ function isSame(a: unknown, b: unknown): boolean {
   return plain(a) === plain(b);
 }
 
-function baseModel(
+function findBaseModelOf(
   folder: string,
   asked: string | undefined,
 ): { model: string; revision?: string | undefined } {
@@ -150,12 +150,12 @@ export function checkOutput({ adapter, output, overwrite, lora }: Settings): voi
 }
 
 /** Returns the hash of an adapter's weights. */
-export async function adapterIdentity(folder: string): Promise<string> {
+export async function identifyAdapter(folder: string): Promise<string> {
   return (await digestFile(join(folder, WEIGHTS))).sha256;
 }
 
 /** Returns the classes of the adapter in `folder`, in its order; undefined if the folder names none. */
-export function classesOfAdapter(folder: string): string[] | undefined {
+export function readClasses(folder: string): string[] | undefined {
   return existsSync(join(folder, LABELS)) ? readLabels(folder) : undefined;
 }
 

@@ -10,54 +10,65 @@ import type { Settings } from "./settings.js";
 const MOST_NAMES = 5;
 
 /** Returns a warning that `option`, set to `value`, has no effect. */
-export function noEffect(option: string, value: unknown, why: string): string {
+export function describeNoEffect(option: string, value: unknown, why: string): string {
   return `${optionSetting(option, value)} has no effect: ${why}`;
 }
 
 /** Reports a language given for a model that takes no speech. */
-export function unusedLanguage(model: PretrainedModel, language: string | undefined): string[] {
+export function reportUnusedLanguage(model: PretrainedModel, language: string | undefined): string[] {
   if (language === undefined || model instanceof SpeechToText) return [];
-  return [noEffect("language", language, "the model does not transcribe speech")];
+  return [describeNoEffect("language", language, "the model does not transcribe speech")];
 }
 
 /** Reports a chat template if no conversation was rendered. */
-export function unusedTemplate(model: PretrainedModel, chatTemplate: string | undefined): string[] {
+export function reportUnusedTemplate(model: PretrainedModel, chatTemplate: string | undefined): string[] {
   if (chatTemplate === undefined || model.tokenizer?.hasRendered === true) return [];
-  return [noEffect("chatTemplate", chatTemplate, "the data holds no messages")];
+  return [describeNoEffect("chatTemplate", chatTemplate, "the data holds no messages")];
 }
 
 /** Returns all warnings about a run's options, once its adapter is injected and its steps are counted. */
-export function withoutEffect(model: PretrainedModel, settings: Settings, steps: number): string[] {
+export function reportWithoutEffect(model: PretrainedModel, settings: Settings, steps: number): string[] {
   const { warmup, language, chatTemplate } = settings;
-  const warnings = [...unusedLanguage(model, language), ...unusedTemplate(model, chatTemplate)];
+  const warnings = [...reportUnusedLanguage(model, language), ...reportUnusedTemplate(model, chatTemplate)];
   if (warmup !== undefined && warmup >= steps && warmup > 0)
     warnings.push(
       `${optionSetting("warmup", warmup)} reaches to the last of ${steps} steps or beyond: the learning rate never reaches ${settings.optimizer.lr}`,
     );
   if (settings.threads !== undefined && model.device.startsWith("gpu"))
-    warnings.push(noEffect("threads", settings.threads, `the run trains on ${model.device}`));
-  return [...warnings, ...unusedPrecision(model, settings), ...excessRanks(model, settings)];
+    warnings.push(describeNoEffect("threads", settings.threads, `the run trains on ${model.device}`));
+  return [...warnings, ...reportUnusedPrecision(model, settings), ...reportExcessRanks(model, settings)];
 }
 
 /** Reports a precision of products that the device does not support. */
-function unusedPrecision({ device }: PretrainedModel, { askedPrecision: precision }: Settings): string[] {
+function reportUnusedPrecision(
+  { device }: PretrainedModel,
+  { askedPrecision: precision }: Settings,
+): string[] {
   const cpu = device === "cpu" || device === "meta:cpu";
   if (precision === "f16" && cpu)
     return [
-      noEffect("matmulPrecision", precision, "only a GPU multiplies in f16, and the run is on the cpu"),
+      describeNoEffect(
+        "matmulPrecision",
+        precision,
+        "only a GPU multiplies in f16, and the run is on the cpu",
+      ),
     ];
   const gpu = cpu || precision !== "f16" ? undefined : gpuDetails(device);
   if (gpu?.f16 === false)
-    return [noEffect("matmulPrecision", precision, `the GPU ${gpu.device} does not compute in f16`)];
+    return [describeNoEffect("matmulPrecision", precision, `the GPU ${gpu.device} does not compute in f16`)];
   if (precision === "bf16" && !cpu)
     return [
-      noEffect("matmulPrecision", precision, `only the cpu multiplies in bf16, and the run is on ${device}`),
+      describeNoEffect(
+        "matmulPrecision",
+        precision,
+        `only the cpu multiplies in bf16, and the run is on ${device}`,
+      ),
     ];
   return [];
 }
 
 /** Reports layers with a rank above their width, which limits the rank of the product of A and B. */
-function excessRanks(model: PretrainedModel, { lora }: Settings): string[] {
+function reportExcessRanks(model: PretrainedModel, { lora }: Settings): string[] {
   const name = lora.name ?? "default";
   const excess = [...listLoraLayers(model)].flatMap(([path, layer]) => {
     const rank = layer.adapters.get(name)?.r;

@@ -10,7 +10,7 @@ import { closeData, readData } from "../../src/data/read.js";
 import type { Example } from "../../src/data/store.js";
 import { finetune, loadModel } from "../../src/index.js";
 import type { PretrainedModel } from "../../src/models/pretrained.js";
-import { classesIn, createObjective } from "../../src/train/prepare.js";
+import { findClasses, createObjective } from "../../src/train/prepare.js";
 import { temporary, tinyModel } from "../hashed.js";
 import { tinyEncoder } from "../tiny-encoder.js";
 import { collect } from "../train/quick.js";
@@ -96,7 +96,7 @@ interface Seen {
 /** Returns the ids and masks that a model trains on. */
 async function tokenised(path: string, given: () => TrainingData): Promise<Seen["rows"]> {
   const data = await readData(given());
-  const labels = classesIn({ train: data, held: undefined }, path);
+  const labels = findClasses({ train: data, held: undefined }, path);
   const task = labels && ({ task: "sequence-classification", numLabels: labels.length } as const);
   const model = await loadModel(path, { device: "meta:cpu", ...task });
   try {

@@ -321,7 +321,7 @@ test("a model without a tokenizer reports that when it is to encode text", async
   for await (const { token } of model.generate(Int32Array.of(1, 5), { maxNewTokens: 3, seed: 1 }))
     pieces.push(token);
   t.true(pieces.length > 0);
-  const { tokenisation } = await import("../../src/train/prepare.js");
+  const { readTokenisation: tokenisation } = await import("../../src/train/prepare.js");
   const error = t.throws(() => tokenisation(model, 8), { code: "ERR_FILE_NOT_FOUND" });
   t.regex(error.message, /llama\.gguf: the file has no tokenizer \(tokenizer\.ggml\.model\)/);
   model.dispose();

@@ -1,6 +1,6 @@
 import test from "ava";
 import { LowrankError, manualSeed, nn, tensor, zeros, type ErrorCode } from "../../src/index.js";
-import { readGeometry, convolve, pointwise } from "../../src/nn/convolution.js";
+import { readGeometry, convolve, createPointwise } from "../../src/nn/convolution.js";
 
 type Wrong = [what: string, code: ErrorCode, message: RegExp, make: () => unknown];
 
@@ -133,7 +133,7 @@ test("a product of two kernels equals two convolutions", async (t) => {
     Float32Array.from({ length: 2 * 4 * 7 * 7 }, (_, i) => Math.sin(i)),
     { shape: [2, 4, 7, 7] },
   );
-  const twice = convolve(convolve(input, weights, null, geometry), b.weight, null, pointwise(2, 2));
+  const twice = convolve(convolve(input, weights, null, geometry), b.weight, null, createPointwise(2, 2));
   const product = b.weight
     .reshape(2, 4, 3)
     .matmul(weights.reshape(2, 3, 18))

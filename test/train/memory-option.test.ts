@@ -16,7 +16,7 @@ import {
   type FinetuneOptions,
 } from "../../src/index.js";
 import { session } from "../../src/native/binding.js";
-import { secondsOfStep } from "../../src/train/memory/rate.js";
+import { computeSeconds } from "../../src/train/memory/rate.js";
 import { atRest } from "../at-rest.js";
 import { runHere } from "../cli/lowrank.js";
 import { temporary } from "../hashed.js";
@@ -290,8 +290,8 @@ test.serial("arithmetic is counted on the meta device, and determines the time o
     hostSeconds: 0.5,
     product: { rows: 1, inner: 1, outer: 1, dtype: "f32" as const },
   };
-  t.is(secondsOfStep(cost, 1e9, 1), 4.5);
-  t.is(secondsOfStep(cost, 1e9, 8), 36);
+  t.is(computeSeconds(cost, 1e9, 1), 4.5);
+  t.is(computeSeconds(cost, 1e9, 8), 36);
 });
 
 test.serial("an invalid size is refused", async (t) => {

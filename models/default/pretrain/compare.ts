@@ -15,7 +15,7 @@ import { counts } from "../../../src/lora/inject/inject.js";
 import { defaultData, defaultHeldOut, defaultModel } from "../../../src/models/default.js";
 import { evaluate } from "../../../src/train/evaluate.js";
 import { LanguageModelling } from "../../../src/train/objective.js";
-import { tokenisation } from "../../../src/train/prepare.js";
+import { readTokenisation } from "../../../src/train/prepare.js";
 
 const { values } = parseArgs({
   options: {
@@ -31,7 +31,7 @@ const batchSize = Number(values["batch-size"]);
 const gradientAccumulation = Number(values["grad-accum"]);
 
 async function data(model: CausalLM) {
-  const objective = new LanguageModelling(model, tokenisation(model, 256), { trainOn: "all" });
+  const objective = new LanguageModelling(model, readTokenisation(model, 256), { trainOn: "all" });
   const { tokenizer, maxLength, padTokenId } = objective.tokenisation;
   const read = async (file: string) =>
     keepTrained(await objective.examples(await readData(file), undefined), file, maxLength);

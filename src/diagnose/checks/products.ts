@@ -1,6 +1,6 @@
 /** Checks of matrix products, low-rank layers, convolutions, attention and rotary embeddings. */
 import { session, type LowRankPath } from "../../native/binding.js";
-import { withRandom } from "../../tensor/random.js";
+import { runWithRandom } from "../../tensor/random.js";
 import { withMatmulPrecision } from "../../tensor/scope.js";
 import { recordOp, recordOps, type Tensor } from "../../tensor/tensor.js";
 import { constant, differentiable, indices, input, type Check, type Input } from "./check.js";
@@ -87,7 +87,7 @@ function lowRank(): Check[] {
       "low-rank layer with dropout",
       layer,
       (t) =>
-        withRandom(5, () =>
+        runWithRandom(5, () =>
           recordOp(() => session().loraLinear(t.x.id, t.weight.id, undefined, false, [path(t.a, t.b, 0.2)])),
         ),
       { quick: true },

@@ -1,7 +1,7 @@
 /** Checks of kernels that move values or compute elementwise. */
 import { full } from "../../tensor/create.js";
 import { session } from "../../native/binding.js";
-import { withRandom } from "../../tensor/random.js";
+import { runWithRandom } from "../../tensor/random.js";
 import { recordOp, type Tensor } from "../../tensor/tensor.js";
 import { constant, differentiable, exactly, indices, input, type Check } from "./check.js";
 
@@ -118,7 +118,7 @@ function others(): Check[] {
       "dropout",
       "dropout",
       { x: input([67, 131]) },
-      ({ x }) => withRandom(7, () => x.dropout(0.3)),
+      ({ x }) => runWithRandom(7, () => x.dropout(0.3)),
       { quick: true },
     ),
     differentiable("cast", "cast to bf16 and back", { x: input(SHAPE) }, ({ x }) => x.to("bf16").to("f32"), {

@@ -1,6 +1,6 @@
 /** EVA: A starts as the principal components of a layer's inputs (Paischer et al. 2024; PEFT's eva.py). */
 import { LowrankError } from "../../errors.js";
-import { overCores, PrincipalComponents, type Components } from "../../tensor/linalg.js";
+import { mapOverCores, PrincipalComponents, type Components } from "../../tensor/linalg.js";
 import type { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import { noGrad, scope } from "../../tensor/scope.js";
@@ -52,7 +52,7 @@ export async function eva(
         seen === 0 ? first : await readNext(batches),
         open.map(([path]) => path),
       );
-      await overCores(open, async ([path, stream]) => {
+      await mapOverCores(open, async ([path, stream]) => {
         const found = await stream.pca.fit(rows.get(path) as Float32Array);
         if (found.components.length > 0) stream.found = found;
       });

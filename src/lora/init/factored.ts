@@ -1,8 +1,8 @@
 /** Initialisations with factors of the weight, or with orthogonal factors. */
 import { LowrankError } from "../../errors.js";
-import { lowRankSvd, qr, svd, type Matrix } from "../../tensor/linalg.js";
+import { approximateSvd, computeQr, computeSvd, type Matrix } from "../../tensor/linalg.js";
 import type { Linear } from "../../nn/linear.js";
-import { drawStream, normal } from "../../tensor/random.js";
+import { drawStream, drawNormalValues } from "../../tensor/random.js";
 import { noGrad, scope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
@@ -40,7 +40,7 @@ export async function computePissa(of: StartOf, rounds?: number): Promise<Factor
   const stored = await readMatrix(of.weight);
   const { u, s, vt } = await namePathInErrors(
     path,
-    subspace === undefined ? svd(stored, r) : lowRankSvd(stored, r, subspace),
+    subspace === undefined ? computeSvd(stored, r) : approximateSvd(stored, r, subspace),
   );
   const roots = s.map((value) => Math.sqrt(value / scaling));
   const left = scaleColumns(u, stored.rows, r, (_, k) => roots[k] as number);
@@ -56,7 +56,7 @@ export async function computeOlora(of: StartOf): Promise<Factors> {
   const { path, layer, r } = of;
   checkRank("olora", of);
   const weight = await readMatrix(of.weight, layer.fanInFanOut);
-  const factors = await namePathInErrors(path, qr(weight, r));
+  const factors = await namePathInErrors(path, computeQr(weight, r));
   return { loraA: Float32Array.from(factors.r), loraB: Float32Array.from(factors.q) };
 }
 
@@ -68,8 +68,12 @@ export async function drawOrthogonal({ path, layer, r }: StartOf): Promise<Facto
   if (r % 2 !== 0) throw createRefusal(ADAPTER_REFUSALS.orthogonalOdd, "inject", `${path}, ${r}`);
   const { inFeatures, outFeatures } = layer;
   const half = r / 2;
-  const draws = { q: normal(r * r), a: normal(inFeatures * half), b: normal(half * outFeatures) };
-  const { q } = await qr({ values: draws.q, rows: r, columns: r }, r);
+  const draws = {
+    q: drawNormalValues(r * r),
+    a: drawNormalValues(inFeatures * half),
+    b: drawNormalValues(half * outFeatures),
+  };
+  const { q } = await computeQr({ values: draws.q, rows: r, columns: r }, r);
   const [loraA, loraB] = [new Float32Array(r * inFeatures), new Float32Array(outFeatures * r)];
   for (let k = 0; k < r; k++) {
     for (let i = 0; i < inFeatures; i++) {

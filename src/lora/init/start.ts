@@ -1,5 +1,5 @@
 /** Computes slow initialisations before a model is changed. */
-import { overCores } from "../../tensor/linalg.js";
+import { mapOverCores } from "../../tensor/linalg.js";
 import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
@@ -45,7 +45,7 @@ export async function computeStarts(
     if (init === "orthogonal") return drawOrthogonal(of);
     return init === "olora" ? computeOlora(of) : computePissa(of, parseRounds(init));
   };
-  const found = await overCores(listLinears(layers, options), async (of) => {
+  const found = await mapOverCores(listLinears(layers, options), async (of) => {
     return [of.path, { ...(await make(of)), movesBase: movesBase(init) }] as const;
   });
   return { options, byPath: new Map(found) };

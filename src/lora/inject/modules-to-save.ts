@@ -1,6 +1,6 @@
 /** Trained copies of modules and biases that belong to an adapter. */
 import { zeros } from "../../tensor/create.js";
-import { bufferNames, isPersistent } from "../../nn/buffers.js";
+import { listBufferNames, isPersistent } from "../../nn/buffers.js";
 import { Module } from "../../nn/module.js";
 import { session } from "../../native/binding.js";
 import { keep, noGrad } from "../../tensor/scope.js";
@@ -89,7 +89,7 @@ function cloneModule(given: Module): Module {
   const module = given instanceof LoRALayer && given.adapters.size > 0 ? given.plain() : given;
   const copy = Object.assign(Object.create(Object.getPrototypeOf(module) as object), module) as Module;
   const own = copy as unknown as Record<string, unknown>;
-  const buffers = bufferNames(module);
+  const buffers = listBufferNames(module);
   for (const [key, value] of Object.entries(copy)) {
     if (buffers.includes(key)) delete own[key];
     else if (isTensor(value)) own[key] = copyTrainable(value);

@@ -8,8 +8,8 @@ import {
   type ConvOptions,
 } from "../../nn/conv.js";
 import type { Module } from "../../nn/module.js";
-import { convolve, pointwise, type PerDimension } from "../../nn/convolution.js";
-import { uniform } from "../../tensor/random.js";
+import { convolve, createPointwise, type PerDimension } from "../../nn/convolution.js";
+import { drawUniformValues } from "../../tensor/random.js";
 import { addMethods } from "../../tensor/methods.js";
 import { scope } from "../../tensor/scope.js";
 import { makeParameter, type Tensor } from "../../tensor/tensor.js";
@@ -94,7 +94,7 @@ const convMethods = {
     const bound = Math.sqrt(r / size);
     const adapter = {
       ...describeAdapter(options),
-      loraA: makeParameter(tensor(uniform(size, -bound, bound), { shape, device })),
+      loraA: makeParameter(tensor(drawUniformValues(size, -bound, bound), { shape, device })),
       loraB: makeParameter(zeros([outChannels, r, ...listOnes(this)], { device })),
     };
     return this.completeAdapter(adapter, options);
@@ -216,14 +216,19 @@ function convolveLowRank(layer: ConvNd, x: Tensor, adapter: Adapter, scaling: nu
   const dims = kernelSize.length;
   if (groups === 1 || seesAll(layer, adapter)) {
     const h = convolve(x, loraA, null, { ...geometry, groups: 1 }).mul(scaling);
-    return convolve(h, loraB, null, pointwise(dims, groups));
+    return convolve(h, loraB, null, createPointwise(dims, groups));
   }
   // A is shared by all groups.
   const copies = loraA.concat(
     Array.from({ length: groups - 1 }, () => loraA),
     0,
   );
-  return convolve(convolve(x, copies, null, geometry).mul(scaling), loraB, null, pointwise(dims, groups));
+  return convolve(
+    convolve(x, copies, null, geometry).mul(scaling),
+    loraB,
+    null,
+    createPointwise(dims, groups),
+  );
 }
 
 /**

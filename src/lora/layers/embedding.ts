@@ -1,4 +1,4 @@
-import { normal, zeros } from "../../tensor/create.js";
+import { drawNormal, zeros } from "../../tensor/create.js";
 import { session } from "../../native/binding.js";
 import { Embedding as BaseEmbedding, type EmbeddingOptions } from "../../nn/embedding.js";
 import { checkInput } from "../../nn/inputs.js";
@@ -98,7 +98,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     const adapter = {
       ...describeAdapter({ ...options, loraDropout: 0 }),
       loraA: makeParameter(zeros([r, numEmbeddings], { device })),
-      loraB: makeParameter(normal([embeddingDim, r], 1, { device })),
+      loraB: makeParameter(drawNormal([embeddingDim, r], 1, { device })),
     };
     return this.completeAdapter(adapter, options);
   }

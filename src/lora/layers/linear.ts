@@ -1,4 +1,4 @@
-import { uniform, zeros } from "../../tensor/create.js";
+import { drawUniform, zeros } from "../../tensor/create.js";
 import { session } from "../../native/binding.js";
 import { checkInput } from "../../nn/inputs.js";
 import { Linear as BaseLinear, type LinearOptions } from "../../nn/linear.js";
@@ -84,7 +84,7 @@ export class Linear extends LoRALayer(BaseLinear) {
     const bound = 1 / Math.sqrt(inFeatures);
     const adapter = {
       ...describeAdapter(options),
-      loraA: makeParameter(uniform([options.r, inFeatures], -bound, bound, { device })),
+      loraA: makeParameter(drawUniform([options.r, inFeatures], -bound, bound, { device })),
       loraB: makeParameter(zeros([outFeatures, options.r], { device })),
     };
     return this.completeAdapter(adapter, options);

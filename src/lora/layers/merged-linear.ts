@@ -1,7 +1,7 @@
 import { tensor, zeros } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import { Linear as BaseLinear } from "../../nn/linear.js";
-import { uniform } from "../../tensor/random.js";
+import { drawUniformValues } from "../../tensor/random.js";
 import { makeParameter, type Tensor } from "../../tensor/tensor.js";
 import { checkAdapterRoom, describeAdapter, type Adapter, type FreshOptions } from "./adapter.js";
 import { checkBase, checkLayer } from "./options.js";
@@ -88,7 +88,9 @@ export class MergedLinear extends Linear {
     const shape = [r * groups, inFeatures];
     return {
       ...describeAdapter(options),
-      loraA: makeParameter(tensor(uniform(r * groups * inFeatures, -bound, bound), { shape, device })),
+      loraA: makeParameter(
+        tensor(drawUniformValues(r * groups * inFeatures, -bound, bound), { shape, device }),
+      ),
       loraB: makeParameter(zeros([width * groups, r], { device })),
     };
   }

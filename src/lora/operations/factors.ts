@@ -1,5 +1,5 @@
 import { tensor } from "../../tensor/create.js";
-import { svd, type Svd } from "../../tensor/linalg.js";
+import { computeSvd, type Svd } from "../../tensor/linalg.js";
 import { noGrad, scope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 
@@ -97,7 +97,7 @@ export async function approximate(
   const out = createFactors(blocks, rows, columns, rank);
   for (let j = 0; j < blocks; j++) {
     const part = values.subarray(j * height * columns, (j + 1) * height * columns);
-    place(out, j, await svd({ values: part, rows: height, columns }, rank));
+    place(out, j, await computeSvd({ values: part, rows: height, columns }, rank));
   }
   return out;
 }
@@ -112,8 +112,8 @@ export async function reduceRank(factors: Factors, rank: number): Promise<Factor
   for (let j = 0; j < blocks; j++) {
     const { a: right, b: left, columns, height } = block(factors, j);
     const [one, two] = await Promise.all([
-      svd({ values: left, rows: height, columns: R }, R),
-      svd({ values: right, rows: R, columns }, R),
+      computeSvd({ values: left, rows: height, columns: R }, R),
+      computeSvd({ values: right, rows: R, columns }, R),
     ]);
     const [m, n] = [one.s.length, two.s.length];
     const core = new Float32Array(m * n);
@@ -124,7 +124,7 @@ export async function reduceRank(factors: Factors, rank: number): Promise<Factor
         core[p * n + q] = (one.s[p] as number) * sum * (two.s[q] as number);
       }
     }
-    const { u, s, vt } = await svd({ values: core, rows: m, columns: n }, rank);
+    const { u, s, vt } = await computeSvd({ values: core, rows: m, columns: n }, rank);
     place(out, j, { u: multiply(one.u, u, m), s, vt: multiply(vt, two.vt, n) });
   }
   return out;

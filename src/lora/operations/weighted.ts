@@ -9,7 +9,7 @@ import {
 import { LowrankError } from "../../errors.js";
 import { checkModule } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
-import { uniform, withRandom } from "../../tensor/random.js";
+import { drawUniformValues, runWithRandom } from "../../tensor/random.js";
 import { noGrad, scope } from "../../tensor/scope.js";
 import { tensor } from "../../tensor/create.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
@@ -116,14 +116,14 @@ export async function addWeightedAdapter(
   const inputs = checkInputs(model, name, weights, options);
   const alone = inputs.length === 1 && options.rank === undefined;
   const combination = alone ? "linear" : (options.combination ?? "linear");
-  const sums = await withRandom(options.seed ?? 0, () =>
+  const sums = await runWithRandom(options.seed ?? 0, () =>
     noGrad(() => scope(() => computeSums(model, inputs, { ...options, combination }))),
   );
   // Another call may have added an adapter of this name while this one read values.
   checkFree(model, name, "addWeightedAdapter");
   change(model, () => {
     const options = { ...describe(model, inputs, sums), name, active: false };
-    withRandom(0, () => injectNow(model, options, { frozen: false }));
+    runWithRandom(0, () => injectNow(model, options, { frozen: false }));
     noGrad(() => scope(() => fill(model, name, inputs, sums)));
     setTemplates(model, name, findTemplatesOfAll(model, Object.keys(weights)));
     setTrainable(model, name, false);
@@ -277,7 +277,7 @@ async function computeSum(
   const arithmetic: ArithmeticOptions = {
     density: options.density ?? 1,
     majoritySign: options.majoritySign ?? "total",
-    draw: (_, size) => uniform(size, 0, 1),
+    draw: (_, size) => drawUniformValues(size, 0, 1),
   };
   if (combination.endsWith("_svd")) {
     const kind = combination.slice(0, -"_svd".length) as Arithmetic;

@@ -6,7 +6,7 @@ import { LowrankError } from "../../errors.js";
 import { LoRALayer } from "../../lora/layers/layer.js";
 import { isStandard } from "../../lora/layers/standard.js";
 import type { Module } from "../../nn/module.js";
-import { randomState, setRandomState } from "../../tensor/random.js";
+import { readRandomState, setRandomState } from "../../tensor/random.js";
 import { MODEL_REFUSALS } from "../../refusals/models.js";
 import { createRefusal } from "../../refusals/refusal.js";
 import type { PretrainedModel } from "../pretrained.js";
@@ -32,7 +32,7 @@ export function checkAsConfigured(model: PretrainedModel): void {
 
 /** Builds the model that the configuration describes, without values; undefined where its class cannot. */
 function buildFromConfig(model: PretrainedModel): PretrainedModel | undefined {
-  const random = randomState();
+  const random = readRandomState();
   try {
     return (model.constructor as Made).fromConfig?.(
       { ...model.hubConfig(), ...model.configChanges() },

@@ -2,7 +2,7 @@
 import { checkChoice, options as known, refuse, text, whole } from "../../arguments/check.js";
 import { tensor } from "../../tensor/create.js";
 import { LowrankError, throwIfAborted } from "../../errors.js";
-import { evaluating, keep, noGrad, scope } from "../../tensor/scope.js";
+import { runEvaluating, keep, noGrad, scope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { checkedGenerateOptions } from "../generate-options.js";
 import { Sampler, type Choice } from "../sampler.js";
@@ -245,6 +245,6 @@ class Writer {
   }
 
   #quietly<T>(run: () => T): T {
-    return evaluating(() => noGrad(() => scope(run)));
+    return runEvaluating(() => noGrad(() => scope(run)));
   }
 }

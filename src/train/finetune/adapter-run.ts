@@ -20,20 +20,26 @@ import { nameClasses, saveLabels } from "../label-names.js";
 import { runLoop, type LoopResult, type StepWork } from "../loop.js";
 import { listCheckpoints } from "../output/checkpoints.js";
 import type { OutputFolder } from "../output/folder.js";
-import { within, type Line } from "../output/lineage.js";
+import { isWithinLine, type Line } from "../output/lineage.js";
 import { findDamage } from "../output/manifest.js";
-import { newRecord } from "../output/run-record.js";
+import { createRecord } from "../output/run-record.js";
 import type { Prepared } from "../prepare.js";
 import type { PastRun } from "../recorder.js";
-import { tooFewSteps, type Resumed } from "../resume.js";
+import { createTooFewStepsError, type Resumed } from "../resume.js";
 import { parseSaveInterval } from "../options/save-interval.js";
-import { adapterOptions, createRunOptimizer, planBatches, savedBytes, trainOwn } from "../run-parts.js";
+import {
+  resolveAdapterOptions,
+  createRunOptimizer,
+  planBatches,
+  computeSavedBytes,
+  trainOwn,
+} from "../run-parts.js";
 import type { ScheduleName } from "../options.js";
 import { listOptions, countWarmupSteps, type Settings } from "../settings.js";
-import { rowsEvent, sampling } from "../samples.js";
+import { createRowsEvent, createSampling } from "../samples.js";
 import { startEvent } from "./start-event.js";
 import type { RecordedContext } from "../watched.js";
-import { withoutEffect } from "../without-effect.js";
+import { reportWithoutEffect } from "../without-effect.js";
 
 /** Complete settings, with the precision of products resolved. */
 export interface ResolvedSettings extends Settings {
@@ -109,13 +115,13 @@ export class AdapterRun {
         await restoreState(resumed.checkpoint.folder, resumed.checkpoint.progress, optimizer);
       const { saveEvery, patience } = settings;
       const checkpoints = parseSaveInterval(saveEvery) !== undefined || patience !== undefined;
-      await this.#subject.output.checkRoom(savedBytes(optimizer, checkpoints));
+      await this.#subject.output.checkRoom(computeSavedBytes(optimizer, checkpoints));
       await this.#begin(resumed);
       await yieldToEventLoop();
       this.#context.emit(startEvent(this.#subject, this.#plan, report, first));
-      for (const message of withoutEffect(model, settings, this.#plan.steps))
+      for (const message of reportWithoutEffect(model, settings, this.#plan.steps))
         this.#context.emit({ type: "warning", message });
-      this.#context.emit(rowsEvent(model.tokenizer, prepared.train));
+      this.#context.emit(createRowsEvent(model.tokenizer, prepared.train));
       await yieldToEventLoop();
       const ended = await this.#train(optimizer, first, resumed);
       return await this.#finish(ended, optimizer);
@@ -138,7 +144,7 @@ export class AdapterRun {
     const first = this.#plan.resume(progress.cursor);
     const { steps } = this.#plan;
     if (first > steps)
-      throw tooFewSteps(
+      throw createTooFewStepsError(
         folder,
         first,
         steps,
@@ -167,7 +173,7 @@ export class AdapterRun {
     const { output } = this.#subject;
     const parent = resumed === undefined ? null : resumed.checkpoint.folder;
     const { settings } = this.#subject;
-    const record = await newRecord(output.path, output.record, {
+    const record = await createRecord(output.path, output.record, {
       ...this.#provenance(),
       parent,
       replaces: resumed?.checkpoint.progress.replaces,
@@ -195,7 +201,7 @@ export class AdapterRun {
     if (resumed !== undefined) return this.#load(resumed.checkpoint.folder);
     if (settings.adapter !== undefined)
       return loadAdapter(model, settings.adapter, { name: this.#name, trainable: true });
-    return injectWith(model, adapterOptions(model, settings, prepared.objective), this.#plan);
+    return injectWith(model, resolveAdapterOptions(model, settings, prepared.objective), this.#plan);
   }
 
   #load(folder: string): Promise<InjectReport> {
@@ -234,7 +240,7 @@ export class AdapterRun {
           ? undefined
           : (signal, between) => evaluate(model, objective, held, { batchSize, signal, between }),
       evalEvery,
-      sample: sampling(this.#subject, this.#context),
+      sample: createSampling(this.#subject, this.#context),
       save: (step) => this.#save(optimizer, step, resumed),
       saveEvery,
       savesEnd: saveEvery !== undefined,
@@ -345,7 +351,7 @@ export class AdapterRun {
     const { step, loss } = best;
     const homes = [output.path, ...(best.folder === undefined ? [] : [best.folder])];
     const all = (await Promise.all(homes.map(listCheckpoints))).flat();
-    const found = all.find((one) => one.step === step && within(line, one));
+    const found = all.find((one) => one.step === step && isWithinLine(line, one));
     const damage =
       found === undefined ? "it is missing" : await findDamage(found.folder, found.progress.files);
     if (found === undefined || damage !== undefined) {

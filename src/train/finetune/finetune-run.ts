@@ -24,7 +24,7 @@ export class FinetuneRun extends Run<FinetuneResult> {
   /** @internal See `finetune`. */
   constructor(options: FinetuneOptions) {
     const watched = new Watched();
-    super(async (context) => (await import("./finetuning.js")).finetuneNow(options, context, watched));
+    super(async (context) => (await import("./finetuning.js")).runFinetune(options, context, watched));
     this.#watched = watched;
     watched.stop = () => void this.stop().catch(() => {});
     watched.pause = () => void this.pause();

@@ -6,7 +6,7 @@ import { throwIfAborted } from "../../errors.js";
 import { loadLocated, type LocatedOptions } from "../../models/files/load.js";
 import { locate, type Located } from "../../models/files/locate.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
-import { withRandom } from "../../tensor/random.js";
+import { runWithRandom } from "../../tensor/random.js";
 import { matmulPrecision, withCheckedCpuUse, withMatmulPrecision } from "../../tensor/scope.js";
 import { AdapterRun } from "./adapter-run.js";
 import { checkModelDevice } from "../device-check.js";
@@ -14,27 +14,27 @@ import { DEFAULT_PRIORITY } from "../default-priority.js";
 import { yieldToEventLoop } from "../yield-to-event-loop.js";
 import type { EndEvent, FinetuneResult, TrainEvent } from "../events.js";
 import { identifyInputs } from "../identity.js";
-import { classesOfRun, resolveTemplate } from "../inherited.js";
-import { givenIn } from "../changeable.js";
+import { resolveClasses, resolveTemplate } from "../inherited.js";
+import { listGiven } from "../changeable.js";
 import {
   isShort,
   planMemory,
-  tooLarge,
+  createTooLargeError,
   type Fitting,
   type MemoryPlan,
   type Planned,
 } from "../memory/plan.js";
 import type { FinetuneOptions } from "../options.js";
 import { OutputFolder } from "../output/folder.js";
-import { newLine } from "../output/lineage.js";
+import { createLine } from "../output/lineage.js";
 import { closeFiles, type Files, prepare, readFiles } from "../prepare.js";
 import { Profile } from "../profile.js";
 import { checkOwnEvents, RunRecorder } from "../recorder.js";
-import { checkSame, resolveResume, resumedFrom, type Resumed } from "../resume.js";
+import { checkSame, resolveResume, prepareResume, type Resumed } from "../resume.js";
 import type { RunContext } from "../run.js";
 import { checkKinds, DEFAULT_OUTPUT, parseSettings, type Settings } from "../settings.js";
 import { reportPlan } from "./start-event.js";
-import { adapterIdentity, checkOutput, withAdapter } from "../start-adapter.js";
+import { identifyAdapter, checkOutput, completeFromAdapter } from "../start-adapter.js";
 import type { RecordedContext, Watched } from "../watched.js";
 import { TRAINING_REFUSALS } from "../../refusals/training.js";
 import { createRefusal } from "../../refusals/refusal.js";
@@ -43,7 +43,7 @@ import { createRefusal } from "../../refusals/refusal.js";
 export const CLOCK = Symbol("clock");
 
 /** Implements `finetune`; see there. */
-export async function finetuneNow(
+export async function runFinetune(
   options: FinetuneOptions,
   context: RunContext,
   watched: Watched,
@@ -109,16 +109,14 @@ async function runWithLock(
 ): Promise<EndEvent> {
   const origin = await resolveResume(options);
   if (origin === undefined) {
-    const settings = parseSettings(withAdapter(options));
+    const settings = parseSettings(completeFromAdapter(options));
     checkOutput(settings);
     await checkModelDevice(settings);
     const output = await OutputFolder.claim(settings.output);
     try {
-      await output.checkFree(settings.overwrite, adapterName(settings));
+      await output.checkFree(settings.overwrite, readAdapterName(settings));
       await checkOwnEvents(output.path, settings.log);
-      const work = withinCpuUse(settings, options, () =>
-        runWithProfile(settings, undefined, output, context),
-      );
+      const work = bindCpuUse(settings, options, () => runWithProfile(settings, undefined, output, context));
       return await recordEnd(work, context, settings, began);
     } finally {
       await output.release();
@@ -127,16 +125,16 @@ async function runWithLock(
   const path = options.output ?? origin.home;
   const output = await OutputFolder.claim(path);
   try {
-    const resumed = await resumedFrom(origin, options);
-    const { options: own, notices } = withoutExcessThreads(resumed.options, options);
+    const resumed = await prepareResume(origin, options);
+    const { options: own, notices } = dropExcessThreads(resumed.options, options);
     const completed = parseSettings({ ...own, output: path });
-    const settings = { ...completed, given: givenIn(options) };
+    const settings = { ...completed, given: listGiven(options) };
     await checkModelDevice(settings);
-    if (resumed.elsewhere) await output.checkFree(false, adapterName(settings));
-    else await output.checkOwn(undefined, adapterName(settings));
+    if (resumed.elsewhere) await output.checkFree(false, readAdapterName(settings));
+    else await output.checkOwn(undefined, readAdapterName(settings));
     await checkOwnEvents(output.path, settings.log);
     for (const message of [...resumed.notices, ...notices]) context.emit({ type: "warning", message });
-    const work = withinCpuUse(settings, options, () => runWithProfile(settings, resumed, output, context));
+    const work = bindCpuUse(settings, options, () => runWithProfile(settings, resumed, output, context));
     return await recordEnd(work, context, settings, began);
   } finally {
     await output.release();
@@ -144,13 +142,13 @@ async function runWithLock(
 }
 
 /** Returns `work` with the run's threads and priority applied. */
-function withinCpuUse<T>({ threads, priority }: Settings, options: FinetuneOptions, work: () => T): () => T {
+function bindCpuUse<T>({ threads, priority }: Settings, options: FinetuneOptions, work: () => T): () => T {
   const { [DEFAULT_PRIORITY]: byDefault } = options as { readonly [DEFAULT_PRIORITY]?: Priority };
   return () => withCheckedCpuUse({ threads, priority: priority ?? byDefault }, work);
 }
 
 /** Drops a recorded thread count above this machine's. `parseSettings` checks a count that is given now. */
-function withoutExcessThreads(
+function dropExcessThreads(
   own: FinetuneOptions,
   given: FinetuneOptions,
 ): { options: FinetuneOptions; notices: string[] } {
@@ -162,17 +160,17 @@ function withoutExcessThreads(
   return { options: rest, notices: [notice] };
 }
 
-function adapterName({ lora }: Settings): string {
+function readAdapterName({ lora }: Settings): string {
   return lora.name ?? "default";
 }
 
 /** Returns the identity of the start adapter. A resumed run takes it from the record and does not read the adapter. */
-async function identityOfStart(
+async function identifyStart(
   { adapter }: Settings,
   resumed: Resumed | undefined,
 ): Promise<string | undefined> {
   if (resumed !== undefined) return resumed.identities.adapter;
-  return adapter === undefined ? undefined : adapterIdentity(adapter);
+  return adapter === undefined ? undefined : identifyAdapter(adapter);
 }
 
 async function runWithProfile(
@@ -183,7 +181,9 @@ async function runWithProfile(
 ): Promise<FinetuneResult> {
   const profile = settings.profile === undefined ? undefined : new Profile(settings.profile);
   try {
-    const result = await withRandom(settings.seed, () => train(settings, resumed, output, context, profile));
+    const result = await runWithRandom(settings.seed, () =>
+      train(settings, resumed, output, context, profile),
+    );
     const event = await profile?.finish();
     if (event !== undefined) context.emit(event);
     return result;
@@ -221,10 +221,10 @@ async function train(
       const place = located?.path ?? settings.model;
       const identities = await identifyInputs(place, data);
       if (resumed !== undefined) checkSame(resumed.identities, identities, settings);
-      const adapter = await identityOfStart(settings, resumed);
-      const labels = classesOfRun(data, place, settings, resumed);
+      const adapter = await identifyStart(settings, resumed);
+      const labels = resolveClasses(data, place, settings, resumed);
       if (settings.packing) checkPacking(data, labels);
-      if (labels !== undefined) await output.checkLabels(adapterName(settings));
+      if (labels !== undefined) await output.checkLabels(readAdapterName(settings));
       throwIfAborted(early);
       const planned: Planned = {
         settings: loading,
@@ -246,7 +246,7 @@ async function train(
       const prepared = await prepare(model, data, labels, fitted, context);
       // Each of these takes some milliseconds; without yielding they would block the event loop together.
       await yieldToEventLoop();
-      const line = resumed?.line ?? newLine();
+      const line = resumed?.line ?? createLine();
       // A resumed run uses the same commit, even if the hub has a newer one.
       const { revision } = model;
       const subject = {
@@ -303,7 +303,7 @@ function chooseFitting(plan: MemoryPlan | undefined, planned: Planned): Fitting 
   if (plan?.fits !== false) return undefined;
   const { fitting } = plan;
   if (planned.settings.memory === undefined || fitting === undefined || fitting.given.length > 0)
-    throw tooLarge(plan, planned);
+    throw createTooLargeError(plan, planned);
   return fitting;
 }
 

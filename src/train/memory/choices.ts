@@ -60,7 +60,7 @@ export function* choices(settings: Settings, { path, length, resumed, kept }: Kn
     yield (last = next({ gradientCheckpointing: true }, "gradient checkpointing: about a third more time"));
   if (resumed) return;
   const before = last;
-  for (const changes of smallerBatches(settings)) {
+  for (const changes of listSmallerBatches(settings)) {
     const { batchSize, gradientAccumulation } = changes;
     last = before;
     yield (last = next(
@@ -70,21 +70,21 @@ export function* choices(settings: Settings, { path, length, resumed, kept }: Kn
   }
   if (path !== undefined) {
     const unstored = last;
-    for (const { changes, costs } of storages(settings, path, open)) {
+    for (const { changes, costs } of listStorages(settings, path, open)) {
       last = unstored;
       yield (last = next(changes, costs));
     }
   }
   if (!open("maxLength")) return;
   const long = last;
-  for (const maxLength of shorter(length)) {
+  for (const maxLength of listShorterLengths(length)) {
     last = long;
     yield (last = next({ maxLength }, `rows of at most ${maxLength} tokens: longer rows are truncated`));
   }
 }
 
 /** Yields batch sizes that divide a step evenly, the largest first. */
-function* smallerBatches({ batchSize, gradientAccumulation }: Settings): Generator<{
+function* listSmallerBatches({ batchSize, gradientAccumulation }: Settings): Generator<{
   batchSize: number;
   gradientAccumulation: number;
 }> {
@@ -111,7 +111,7 @@ const ROUNDING = {
 } as const;
 
 /** Yields storage formats with fewer bits than requested. */
-function* storages(
+function* listStorages(
   { dtype, quantize }: Settings,
   path: string,
   open: (name: Keepable) => boolean,
@@ -134,7 +134,7 @@ function* storages(
 }
 
 /** Yields lengths that shrink to 3/4, 1/2, 3/8, 1/4, … of `length`. */
-function* shorter(length: number): Generator<number> {
+function* listShorterLengths(length: number): Generator<number> {
   for (let whole = length; whole > SHORTEST; whole /= 2) {
     for (const share of [3 / 4, 1 / 2]) {
       const next = Math.floor(whole * share);

@@ -68,7 +68,7 @@ export async function chooseDryBatches(
     // Truncation leaves nothing to train in the longest rows; other rows may still reach the maximum length.
     const { maxLength: asked, trainOn, labelSmoothing, language } = settings;
     const objective = createObjective(model, { labels, maxLength: asked, trainOn, labelSmoothing, language });
-    const longest = [plainExample(objective.tokenisation.maxLength)];
+    const longest = [createExample(objective.tokenisation.maxLength)];
     return largest(objective, settings, longest, [], true);
   }
 }
@@ -92,7 +92,7 @@ function sampleData(data: Data, { maxLength }: Settings): Data {
     const most = Math.max(SAMPLE.characters, SAMPLE.charactersPerToken * maxLength);
     // A shorter source may not fill a block of tokens.
     const largest = data.sources.reduce((a, b) => ((b.size ?? 0) > (a.size ?? 0) ? b : a));
-    const parts = (signal?: AbortSignal) => beginning(largest.parts(signal), most);
+    const parts = (signal?: AbortSignal) => readBeginning(largest.parts(signal), most);
     return { ...data, sources: [{ ...largest, parts, close: () => {} }] };
   }
   const all = data.sources as readonly Content<object[]>[];
@@ -101,7 +101,7 @@ function sampleData(data: Data, { maxLength }: Settings): Data {
     ...source,
     close: () => {},
     async *parts(signal?: AbortSignal): AsyncGenerator<DataChunk<object[]>> {
-      found ??= longest(all, signal);
+      found ??= findLongestRows(all, signal);
       const part = (await found).get(source);
       if (part !== undefined) yield { part, read: 0 };
     },
@@ -109,7 +109,7 @@ function sampleData(data: Data, { maxLength }: Settings): Data {
   return { ...data, sources } as unknown as Data;
 }
 
-async function* beginning(
+async function* readBeginning(
   parts: AsyncIterable<DataChunk<string>>,
   most: number,
 ): AsyncGenerator<DataChunk<string>> {
@@ -122,7 +122,7 @@ async function* beginning(
 }
 
 /** Finds the rows with the most characters across all sources; returns them by source. */
-async function longest(
+async function findLongestRows(
   sources: readonly Content<object[]>[],
   signal: AbortSignal | undefined,
 ): Promise<Map<Content<object[]>, object[]>> {
@@ -144,7 +144,7 @@ function countCharacters(value: unknown): number {
   return Object.values(value).reduce((sum: number, part) => sum + countCharacters(part), 0);
 }
 
-function plainExample(length: number): Example {
+function createExample(length: number): Example {
   return { ids: new Int32Array(length), labels: new Int32Array(length), trained: length - 1 };
 }
 
@@ -159,7 +159,7 @@ function largest(
   const { batchSize, gradientAccumulation } = settings;
   const { padTokenId, maxLength } = objective.tokenisation;
   const batch = settings.packing
-    ? fullSequences(batchSize, maxLength, padTokenId)
+    ? createFullSequences(batchSize, maxLength, padTokenId)
     : buildBatch(findLongest(train, batchSize), padTokenId);
   const step = Array.from({ length: Math.min(2, gradientAccumulation) }, () => batch);
   const evaluated = held.length === 0 ? [] : [buildBatch(findLongest(held, batchSize), padTokenId)];
@@ -167,9 +167,9 @@ function largest(
 }
 
 /** Returns full sequences of two rows each. */
-function fullSequences(rows: number, length: number, padTokenId: number): Batch {
+function createFullSequences(rows: number, length: number, padTokenId: number): Batch {
   const half = Math.ceil(length / 2);
-  const sequence = [plainExample(half), plainExample(length - half)].filter(({ ids }) => ids.length > 0);
+  const sequence = [createExample(half), createExample(length - half)].filter(({ ids }) => ids.length > 0);
   return buildPackedBatch(
     Array.from({ length: rows }, () => sequence),
     padTokenId,

@@ -6,19 +6,19 @@ import { inject } from "../../lora/index.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
 import { session } from "../../native/binding.js";
 import type { Optimizer } from "../../optim/optimizer.js";
-import { withRandom } from "../../tensor/random.js";
+import { runWithRandom } from "../../tensor/random.js";
 import { type MatmulPrecision, noGrad, scope, withMatmulPrecision } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Objective } from "../objective.js";
 import { recordPart, recordUpdate } from "../record.js";
-import { evaBatch, startsFromRows, type RowsOfEva } from "../inject-with.js";
-import { adapterOptions, createRunOptimizer, trainOwn } from "../run-parts.js";
+import { convertEvaBatch, startsFromRows, type RowsOfEva } from "../inject-with.js";
+import { resolveAdapterOptions, createRunOptimizer, trainOwn } from "../run-parts.js";
 import type { Settings } from "../settings.js";
 import { MOST_BATCHES } from "../../lora/options/eva.js";
 import { yieldToEventLoop } from "../yield-to-event-loop.js";
 import type { DryBatches } from "./dry-batches.js";
 import type { HeldMemory } from "../held-memory.js";
-import { type BatchCost, largestProduct } from "./rate.js";
+import { type BatchCost, findLargestProduct } from "./rate.js";
 
 /** The peak memory of a run on its device, and its largest batch. */
 export interface PeakMemory extends HeldMemory {
@@ -58,7 +58,7 @@ let last: Promise<unknown> = Promise.resolve();
  */
 export function runDry(subject: DrySubject): Promise<DryRun> {
   const counting = (): Promise<DryRun> =>
-    withRandom(subject.settings.seed, () =>
+    runWithRandom(subject.settings.seed, () =>
       withMatmulPrecision(subject.precision, () => countMemory(subject)),
     );
   const turn = last.then(counting);
@@ -80,9 +80,9 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
     const loaded = memory(device);
     const layers = (model.config as { numHiddenLayers?: number }).numHiddenLayers ?? 12;
     const work = await batches(model, Math.min(40, Math.max(3, Math.floor(PASSES / layers))));
-    const looked = startsFromRows(model, settings.lora) ? lookedThrough(model, work, settings) : [];
+    const looked = startsFromRows(model, settings.lora) ? recordEvaBatches(model, work, settings) : [];
     let { live: plain } = memory(device);
-    await inject(model, adapterOptions(model, settings, work.objective));
+    await inject(model, resolveAdapterOptions(model, settings, work.objective));
     const { live } = memory(device);
     for (const one of looked) one.dispose();
     plain -= live - memory(device).live;
@@ -96,7 +96,7 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
     evaluate(model, work);
     const { moments, cost } = await train(device, optimizer, work, settings);
     const { peak } = memory(device);
-    const peakBytes = (work.others ? roomy(device, peak) : peak) - before.reserved;
+    const peakBytes = (work.others ? addIdleBuffers(device, peak) : peak) - before.reserved;
     const inPool = loaded.live - before.live;
     const mapped = loaded.mapped - before.mapped;
     const batch = findLargest(work);
@@ -109,7 +109,7 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
       activations: peakBytes - inPool - trained - moments,
       batch,
     };
-    return { held, cost: { ...cost, product: largestProduct(model, batch[0] * batch[1]) } };
+    return { held, cost: { ...cost, product: findLargestProduct(model, batch[0] * batch[1]) } };
   } finally {
     optimizer?.dispose();
     model.dispose();
@@ -120,7 +120,7 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
  * Records the passes of EVA before injection: the base model runs over batches, which are kept until their components have
  * converged. The worst case is assumed, in which all batches are needed.
  */
-function lookedThrough(
+function recordEvaBatches(
   model: PretrainedModel,
   { steps }: DryBatches,
   { steps: asked, gradientAccumulation, packing }: Settings,
@@ -130,8 +130,8 @@ function lookedThrough(
   const made: Tensor[] = [];
   model.eval();
   for (let i = 0; i < Math.max(Math.min(all, MOST_BATCHES), batches.length); i++) {
-    const batch = batches[i] ?? largestBatch(batches);
-    const { ids, attentionMask } = evaBatch(batch, model.device, made);
+    const batch = batches[i] ?? findLargestBatch(batches);
+    const { ids, attentionMask } = convertEvaBatch(batch, model.device, made);
     if (i < batches.length)
       noGrad(() => scope(() => void (model.forward as Forward).call(model, ids, { attentionMask })));
   }
@@ -141,7 +141,7 @@ function lookedThrough(
 type Forward = (ids: Tensor, options: Pick<RowsOfEva, "attentionMask">) => unknown;
 
 /** Adds the buffers that stay idle while other shapes are in use, up to the pool's limit. */
-function roomy(device: Device, peak: number): number {
+function addIdleBuffers(device: Device, peak: number): number {
   const live = session().highestLive(device);
   return Math.max(peak, Math.min(live + Math.max(live * ROOM.share, ROOM.bytes), peak + ROOM.bytes));
 }
@@ -149,7 +149,7 @@ function roomy(device: Device, peak: number): number {
 function evaluate(model: PretrainedModel, { objective, held }: DryBatches): void {
   model.eval();
   for (const batch of held) {
-    const { loss, scores } = noGrad(() => scope(() => objective.measure(silent(batch))));
+    const { loss, scores } = noGrad(() => scope(() => objective.measure(replaceBySilence(batch))));
     loss.dispose();
     scores?.dispose();
   }
@@ -169,7 +169,7 @@ async function train(
     let sum: Tensor | undefined;
     for (const batch of batches) {
       const [began, before] = [performance.now(), session().work(device)];
-      sum = recordPart(() => objective.lossSum(silent(batch), 1 / Math.max(batch.trained, 1)), sum);
+      sum = recordPart(() => objective.lossSum(replaceBySilence(batch), 1 / Math.max(batch.trained, 1)), sum);
       const hostSeconds = (performance.now() - began) / 1000;
       const size = batch.shape[0] * batch.shape[1];
       // Among batches of the same size the last counts, because earlier ones include JIT compilation.
@@ -186,17 +186,17 @@ async function train(
 }
 
 /** Replaces speech by silence: its features have the same size, and computing them costs little. */
-function silent(batch: Batch): Batch {
+function replaceBySilence(batch: Batch): Batch {
   if (batch.audio === undefined) return batch;
   return { ...batch, audio: batch.audio.map(() => () => new Float32Array(1)) };
 }
 
 function findLargest({ steps }: Pick<DryBatches, "steps"> & { objective: Objective }): PeakMemory["batch"] {
-  const { shape } = largestBatch(steps.flat());
+  const { shape } = findLargestBatch(steps.flat());
   return shape;
 }
 
-function largestBatch(batches: readonly Batch[]): Batch {
+function findLargestBatch(batches: readonly Batch[]): Batch {
   const size = ({ shape: [rows, length] }: Batch): number => rows * length;
   return batches.reduce((most, batch) => (size(batch) > size(most) ? batch : most));
 }

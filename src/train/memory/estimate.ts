@@ -3,17 +3,17 @@ import { LowrankError, throwIfAborted } from "../../errors.js";
 import { locate } from "../../models/files/locate.js";
 import { matmulPrecision } from "../../tensor/scope.js";
 import { checkModelDevice } from "../device-check.js";
-import { classesOfRun, resolveTemplate } from "../inherited.js";
+import { resolveClasses, resolveTemplate } from "../inherited.js";
 import type { FinetuneOptions } from "../options.js";
 import { closeFiles, readFiles } from "../prepare.js";
-import { resolveResume, resumedFrom } from "../resume.js";
+import { resolveResume, prepareResume } from "../resume.js";
 import { checkKinds, parseSettings } from "../settings.js";
-import { withAdapter } from "../start-adapter.js";
-import { givenIn } from "../changeable.js";
+import { completeFromAdapter } from "../start-adapter.js";
+import { listGiven } from "../changeable.js";
 import type { Suggestion } from "./choices.js";
 import type { HeldMemory } from "../held-memory.js";
 import { type MemoryPlan, planMemory } from "./plan.js";
-import { measuredRate, secondsOfStep } from "./rate.js";
+import { measureRate, computeSeconds } from "./rate.js";
 
 /** The result of `estimate`; sizes are in bytes. */
 export interface Estimate extends HeldMemory {
@@ -55,9 +55,9 @@ export async function estimate(options: FinetuneOptions): Promise<Estimate> {
   checkKinds(options);
   throwIfAborted(options.signal);
   const origin = await resolveResume(options);
-  const resumed = origin && (await resumedFrom(origin, options));
-  const completed = resumed?.options ?? withAdapter(options);
-  const settings = { ...parseSettings(completed), given: givenIn(options) };
+  const resumed = origin && (await prepareResume(origin, options));
+  const completed = resumed?.options ?? completeFromAdapter(options);
+  const settings = { ...parseSettings(completed), given: listGiven(options) };
   await checkModelDevice(settings);
   const { model, revision, offline, signal } = settings;
   const quiet = { emit: () => {} };
@@ -66,7 +66,7 @@ export async function estimate(options: FinetuneOptions): Promise<Estimate> {
   try {
     const located =
       typeof model === "string" ? await locate(model, { revision, offline, signal }) : undefined;
-    const labels = classesOfRun(files, located?.path ?? model, settings, resumed);
+    const labels = resolveClasses(files, located?.path ?? model, settings, resumed);
     const precision = settings.matmulPrecision ?? matmulPrecision();
     const planned = { settings, files, located, labels, template, precision };
     const plan = await planMemory({ ...planned, resumed: resumed !== undefined });
@@ -75,8 +75,8 @@ export async function estimate(options: FinetuneOptions): Promise<Estimate> {
         "the model was not loaded from files, and cannot be rebuilt from its configuration; give its folder";
       throw new LowrankError("ERR_UNSUPPORTED_MODEL", `estimate: ${what}`);
     }
-    const rate = await measuredRate(plan.device, plan.cost.product, precision);
-    return formatEstimate(plan, secondsOfStep(plan.cost, rate, settings.gradientAccumulation));
+    const rate = await measureRate(plan.device, plan.cost.product, precision);
+    return formatEstimate(plan, computeSeconds(plan.cost, rate, settings.gradientAccumulation));
   } finally {
     closeFiles(files);
   }

@@ -10,7 +10,7 @@ const MARGIN = 1 / 8;
  * Returns the free bytes of the cpu or of a GPU that shares its memory; undefined for other devices. In a control group
  * the free memory of the group counts.
  */
-function freeMemory(device: Exclude<Device, "auto">): number | undefined {
+function readFreeMemory(device: Exclude<Device, "auto">): number | undefined {
   if (device !== "cpu") {
     const gpus = devices().filter(({ kind }) => kind !== "cpu");
     const gpu = gpus[device === "gpu" ? 0 : Number(device.slice("gpu:".length))];
@@ -27,6 +27,6 @@ export function measureAllowed(
   device: Exclude<Device, "auto">,
 ): number | undefined {
   if (typeof memory === "number") return memory;
-  const free = freeMemory(device);
+  const free = readFreeMemory(device);
   return free === undefined ? undefined : Math.floor(memory === "auto" ? free * (1 - MARGIN) : free);
 }

@@ -80,7 +80,7 @@ export async function planMemory(planned: Planned): Promise<MemoryPlan | undefin
   const limit = measureAllowed(settings.memory, device);
   const plan = { device, limit, fits: undefined, fitting: undefined };
   if (limit === undefined && asked !== null) return { ...plan, ...asked };
-  const within = ({ held }: DryRun): boolean => limit === undefined || neededBy(held, settings) <= limit;
+  const within = ({ held }: DryRun): boolean => limit === undefined || computeNeeded(held, settings) <= limit;
   if (asked !== null && within(asked)) return { ...plan, ...asked, fits: true };
   const length = asked?.held.batch[1] ?? settings.maxLength;
   const counted = new Map<string, DryRun | undefined>();
@@ -113,7 +113,7 @@ export function isShort(error: unknown): boolean {
  * Returns the bytes that must fit into the limit. Without `memory`, mapped files do not count, because the system can
  * reclaim them. The weights of a loaded model are already allocated.
  */
-function neededBy({ peakBytes, mapped, weights }: PeakMemory, { memory, model }: Settings): number {
+function computeNeeded({ peakBytes, mapped, weights }: PeakMemory, { memory, model }: Settings): number {
   if (typeof memory === "number") return peakBytes + mapped;
   if (typeof model !== "string") return peakBytes + mapped - weights;
   return memory === "auto" ? peakBytes + mapped : peakBytes;
@@ -164,12 +164,12 @@ async function tryDryRun(planned: Planned, changes: Changes): Promise<DryRun | u
 }
 
 /** Returns the error for a run that does not fit, including settings that do. */
-export function tooLarge(
+export function createTooLargeError(
   { held, device, limit = 0, fitting }: MemoryPlan,
   { settings, resumed }: Planned,
 ): LowrankError {
   const { memory } = settings;
-  const [needs, may] = [neededBy(held, settings), limit].map(formatSize);
+  const [needs, may] = [computeNeeded(held, settings), limit].map(formatSize);
   const what = `the run would need ${needs} on ${device} (${formatUse(held)})`;
   const bound =
     memory === undefined
@@ -191,11 +191,11 @@ function suggestInstead(settings: Settings, fitting: Fitting | undefined, resume
       : `no settings were found that fit: use a smaller model or a lower rank, or give it more with ${optionName("memory")}`;
   }
   const { changes, given, held } = fitting;
-  const fits = `${optionsText(changes)} take ${formatSize(neededBy(held, settings))}`;
+  const fits = `${formatChanges(changes)} take ${formatSize(computeNeeded(held, settings))}`;
   if (given.length === 0) return `${fits}; ${optionSetting("memory", "auto")} chooses them automatically`;
   const kept = Object.fromEntries(given.map((name) => [name, settings[name]]));
   const stand = given.length === 1 ? "was given, is kept, and stands" : "were given, are kept, and stand";
-  return `${optionsText(kept)} ${stand} in the way: ${fits}`;
+  return `${formatChanges(kept)} ${stand} in the way: ${fits}`;
 }
 
 /** Lists the memory by purpose. */
@@ -213,7 +213,7 @@ function formatUse({ weights, mapped, adapters, optimizer, activations }: PeakMe
 }
 
 /** Formats options and their values as the user writes them. */
-function optionsText(changes: Changes): string {
+function formatChanges(changes: Changes): string {
   return Object.entries(changes)
     .map(([name, value]) => optionSetting(name, value))
     .join(", ");

@@ -34,12 +34,12 @@ const REPEATED = { times: 3, seconds: 0.03 };
 const REACHED = 0.75;
 
 /** Returns the seconds of a step of `batches` at `rate`: device time plus host time, which on a cpu uses the same cores. */
-export function secondsOfStep({ work, hostSeconds }: BatchCost, rate: number, batches: number): number {
+export function computeSeconds({ work, hostSeconds }: BatchCost, rate: number, batches: number): number {
   return batches * (work / (REACHED * rate) + hostSeconds);
 }
 
 /** Returns the product with the largest weight of a model's layers, for batches of `tokens`. */
-export function largestProduct(model: PretrainedModel, tokens: number): Product {
+export function findLargestProduct(model: PretrainedModel, tokens: number): Product {
   const weights = Object.entries(model.stateDict())
     .filter(([name, { shape }]) => /\.\d+\./.test(name) && !name.includes("lora_") && shape.length === 2)
     .map(([, tensor]) => tensor);
@@ -52,7 +52,7 @@ export function largestProduct(model: PretrainedModel, tokens: number): Product 
 }
 
 /** Measures a product's floating-point operations per second on the device. A quantised weight is timed as f32. */
-export async function measuredRate(
+export async function measureRate(
   device: Exclude<Device, "auto">,
   { rows, inner, outer: whole, dtype }: Product,
   precision: MatmulPrecision,

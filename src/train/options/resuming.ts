@@ -5,7 +5,7 @@ import { OPTIONS } from "./table.js";
 const ENTRIES: readonly [string, AnyOption | AnyGroup][] = Object.entries(OPTIONS);
 
 /** Returns the options with a property, in the order of the table. */
-function optionsThat(hold: (option: AnyOption) => boolean): string[] {
+function listOptionsThat(hold: (option: AnyOption) => boolean): string[] {
   return ENTRIES.flatMap(([name, entry]) => (!isGroup(entry) && hold(entry) ? [name] : []));
 }
 
@@ -18,13 +18,13 @@ export const FIXED_OPTIONS: readonly string[] = ENTRIES.flatMap(([name, entry]) 
 });
 
 /** The options that are not compared: they do not describe the run, or are compared by content. */
-export const FREE_OPTIONS: readonly string[] = optionsThat(({ whenResuming }) => whenResuming === "free");
+export const FREE_OPTIONS: readonly string[] = listOptionsThat(({ whenResuming }) => whenResuming === "free");
 
 /** The options whose paths are resolved against the run's original folder. */
-export const RELOCATED_OPTIONS: readonly string[] = optionsThat(({ relocated }) => relocated === true);
+export const RELOCATED_OPTIONS: readonly string[] = listOptionsThat(({ relocated }) => relocated === true);
 
 /** Returns the option that a given option replaces in the record; undefined if there is none. */
-export function excludedBy(name: string): string | undefined {
+export function findExcluded(name: string): string | undefined {
   const entry = OPTIONS[name as keyof typeof OPTIONS] as AnyOption | AnyGroup | undefined;
   return entry === undefined || isGroup(entry) ? undefined : entry.excludes;
 }

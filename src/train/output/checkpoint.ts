@@ -6,7 +6,7 @@ import type { Cursor } from "../../data/batches.js";
 import { LowrankError } from "../../errors.js";
 import type { Optimizer, ParameterState } from "../../optim/optimizer.js";
 import { flattenState } from "../../optim/state-file.js";
-import { randomState, setRandomState, type RandomState } from "../../tensor/random.js";
+import { readRandomState, setRandomState, type RandomState } from "../../tensor/random.js";
 import { load as loadSafetensors, save as saveSafetensors, writeWhole } from "../../files/safetensors.js";
 import { scope } from "../../tensor/scope.js";
 import { isLine, type Line } from "./lineage.js";
@@ -93,7 +93,7 @@ export async function writeState(
     version: VERSION,
     kind: "checkpoint",
     ...rest,
-    random: randomState(),
+    random: readRandomState(),
     updates,
     saved: new Date().toISOString(),
     files: await digestFolder(folder),

@@ -7,9 +7,9 @@ import { dirname, join } from "node:path";
 import { LowrankError } from "../../errors.js";
 import { move, remove } from "../../files/folders.js";
 import { readProgress, type Progress } from "./checkpoint.js";
-import { readLineage, within, type Line } from "./lineage.js";
+import { readLineage, isWithinLine, type Line } from "./lineage.js";
 import { findDamage, listFiles, syncFolder } from "./manifest.js";
-import { checkpointName, explainMissing } from "./resumable.js";
+import { nameCheckpoint, explainMissing } from "./resumable.js";
 import { RUN } from "./run-file.js";
 import type { RunRecord } from "./run-record.js";
 
@@ -53,14 +53,14 @@ export async function findNewestCheckpoint(
     undefined,
   );
   const line = record?.line ?? last?.progress.line;
-  const own = line === undefined ? [] : all.filter((one) => within(line, one));
+  const own = line === undefined ? [] : all.filter((one) => isWithinLine(line, one));
   // A checkpoint with an unreadable run.json is found by the run's record.
   const saved = (record?.checkpoints ?? []).filter(
-    (one) => existsSync(join(output, one.name)) && within(record?.line ?? [], one),
+    (one) => existsSync(join(output, one.name)) && isWithinLine(record?.line ?? [], one),
   );
   const steps = [...own, ...saved].sort((a, b) => b.step - a.step);
   const [newest] = steps;
-  if (newest === undefined) throw noCheckpoint(output, all, record);
+  if (newest === undefined) throw createMissingError(output, all, record);
   return readSoundCheckpoint(output, newest.name, line as Line);
 }
 
@@ -77,7 +77,7 @@ export async function readSoundCheckpoint(output: string, name: string, line?: L
   }
   if (damage === undefined && found !== undefined) return found;
   const step = found?.step ?? Number(NAME.exec(name)?.[1] ?? Infinity);
-  const before = await soundBefore(output, step, found?.progress.line ?? line);
+  const before = await findSoundBefore(output, step, found?.progress.line ?? line);
   const rest =
     before === undefined
       ? `no earlier checkpoint is intact; ${startAgain()}`
@@ -93,19 +93,19 @@ export async function findLastGoodCheckpoint(
 ): Promise<Checkpoint | undefined> {
   const all = await listCheckpoints(output);
   for (const one of all.reverse()) {
-    if (one.progress.good !== true || one.step > step || !within(line, one)) continue;
+    if (one.progress.good !== true || one.step > step || !isWithinLine(line, one)) continue;
     if ((await findDamage(one.folder, one.progress.files)) === undefined) return one;
   }
   return undefined;
 }
 
-async function soundBefore(
+async function findSoundBefore(
   output: string,
   step: number,
   line: Line | undefined,
 ): Promise<Checkpoint | undefined> {
   const all = (await listCheckpoints(output)).filter(
-    (one) => one.step < step && (line === undefined || within(line, one)),
+    (one) => one.step < step && (line === undefined || isWithinLine(line, one)),
   );
   for (const one of all.reverse())
     if ((await findDamage(one.folder, one.progress.files)) === undefined) return one;
@@ -116,7 +116,11 @@ function startAgain(): string {
   return `start the run again in the same folder with ${optionName("overwrite")}`;
 }
 
-function noCheckpoint(output: string, others: Checkpoint[], record: RunRecord | undefined): LowrankError {
+function createMissingError(
+  output: string,
+  others: Checkpoint[],
+  record: RunRecord | undefined,
+): LowrankError {
   const other = others.at(-1);
   const what =
     other === undefined
@@ -135,24 +139,24 @@ export async function placeCheckpoint(
   staging: string,
   step: number,
 ): Promise<{ name: string; moved?: { name: string; lineage: string } | undefined }> {
-  const usual = checkpointName(step);
+  const usual = nameCheckpoint(step);
   const there = existsSync(join(output, usual));
   const found = there ? await readCheckpoint(output, usual).catch(() => undefined) : undefined;
   const other = found !== undefined && (await isWhollyOwn(found)) ? found : undefined;
   let moved: { name: string; lineage: string } | undefined;
   if (other !== undefined) {
     const { lineage } = other;
-    moved = { name: free(output, `${usual}-${lineage}`), lineage };
+    moved = { name: findFreeName(output, `${usual}-${lineage}`), lineage };
     await move(other.folder, join(output, moved.name));
   }
-  const name = there && other === undefined ? free(output, `${usual}-2`) : usual;
+  const name = there && other === undefined ? findFreeName(output, `${usual}-2`) : usual;
   await move(join(output, staging), join(output, name));
   await syncFolder(output);
   return moved === undefined ? { name } : { name, moved };
 }
 
 /** Returns the name, or the next numbered name that does not exist. */
-function free(output: string, name: string): string {
+function findFreeName(output: string, name: string): string {
   const [, stem = name, number = "1"] = /^(checkpoint-\d+)-(\d{1,5})$/.exec(name) ?? [];
   let n = Number(number);
   let found = name;

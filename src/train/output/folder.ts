@@ -10,10 +10,10 @@ import { freeBytes, makeFolder, move, remove } from "../../files/folders.js";
 import { LABELS, TEMPLATE, TOOLS_TEMPLATE } from "../../lora/formats/folder.js";
 import { amendProgress } from "./checkpoint.js";
 import { listCheckpoints, placeCheckpoint, removeCheckpoint, selectSuperfluous } from "./checkpoints.js";
-import { readLineage, within } from "./lineage.js";
+import { readLineage, isWithinLine } from "./lineage.js";
 import { LOCK, OutputLock } from "./lock.js";
 import { digestFolder, matchesDigest, syncFolder, type Manifest } from "./manifest.js";
-import { checkpointName } from "./resumable.js";
+import { nameCheckpoint } from "./resumable.js";
 import { RUN } from "./run-file.js";
 import { readRunRecord, writeRunRecord, type RunRecord } from "./run-record.js";
 
@@ -64,7 +64,7 @@ export class OutputFolder {
       lock = await OutputLock.take(path);
     } catch (cause) {
       if (made !== undefined) await removeEmpty(path, made);
-      throw unusable(path, cause);
+      throw createUnusableError(path, cause);
     }
     try {
       const record = await readRunRecord(path).catch((cause: unknown) => {
@@ -125,7 +125,7 @@ export class OutputFolder {
     for (const name of names) {
       const path = this.#at(name, adapter);
       if (!existsSync(path)) continue;
-      const written = this.#record?.files[relativeName(name, adapter)];
+      const written = this.#record?.files[resolveRelativeName(name, adapter)];
       if (written !== undefined && (await matchesDigest(path, written))) continue;
       const why = written === undefined ? "was not written by a run" : "was changed since a run wrote it";
       throw new LowrankError("ERR_OUTPUT_EXISTS", `${path}: ${why}; move it away, or choose another folder`);
@@ -146,7 +146,7 @@ export class OutputFolder {
   }
 
   #at(name: string, adapter: string): string {
-    return join(this.path, relativeName(name, adapter));
+    return join(this.path, resolveRelativeName(name, adapter));
   }
 
   /**
@@ -169,7 +169,7 @@ export class OutputFolder {
   ): Promise<{ path: string; moved?: string | undefined }> {
     await this.#checkLock();
     const own = this.#begun();
-    const staging = `${checkpointName(step)}.tmp-${process.pid}`;
+    const staging = `${nameCheckpoint(step)}.tmp-${process.pid}`;
     const placed = await this.#stage(staging, async (folder) => {
       await fill(folder);
       await syncFolder(folder);
@@ -196,7 +196,7 @@ export class OutputFolder {
 
   async #prune(keep: number): Promise<void> {
     const own = this.#begun();
-    const line = (await listCheckpoints(this.path)).filter((one) => within(own.line, one));
+    const line = (await listCheckpoints(this.path)).filter((one) => isWithinLine(own.line, one));
     const gone = selectSuperfluous(
       line.map((one) => ({ ...one, evalLoss: one.progress.evalLoss, good: one.progress.good })),
       keep,
@@ -287,7 +287,7 @@ export class OutputFolder {
       return await work(folder);
     } catch (error) {
       await removeKnown(folder).catch(() => {});
-      const { code, message } = error instanceof LowrankError ? error : unusable(folder, error);
+      const { code, message } = error instanceof LowrankError ? error : createUnusableError(folder, error);
       // The message names the final path instead of the staging path.
       const named = message.replaceAll(
         new RegExp(String.raw`([\\\\/]adapter)?\.tmp-${process.pid}`, "g"),
@@ -325,11 +325,11 @@ function isEmpty(files: Manifest): boolean {
 }
 
 /** Returns the path of an adapter's file relative to the folder, as a manifest writes it. */
-function relativeName(name: string, adapter: string): string {
+function resolveRelativeName(name: string, adapter: string): string {
   return adapter === "default" ? name : `${adapter}/${name}`;
 }
 
-function unusable(path: string, cause: unknown): LowrankError {
+function createUnusableError(path: string, cause: unknown): LowrankError {
   if (cause instanceof LowrankError) return cause;
   const code = systemCode(cause);
   if (code === "EEXIST" || code === "ENOTDIR") {

@@ -13,12 +13,12 @@ export interface Segment {
 /** All segments of a run, oldest first. */
 export type Line = readonly Segment[];
 
-function newLineage(): string {
+function createLineage(): string {
   return randomBytes(6).toString("hex");
 }
 
-export function newLine(): Line {
-  return [{ lineage: newLineage() }];
+export function createLine(): Line {
+  return [{ lineage: createLineage() }];
 }
 
 /** Returns the name of a run's last segment. */
@@ -27,14 +27,14 @@ export function readLineage(line: Line): string {
 }
 
 /** Whether a checkpoint belongs to a run. */
-export function within(line: Line, { lineage, step }: { lineage: string; step: number }): boolean {
+export function isWithinLine(line: Line, { lineage, step }: { lineage: string; step: number }): boolean {
   return line.some((segment) => segment.lineage === lineage && step <= (segment.until ?? Infinity));
 }
 
 /** Returns the line of a run that branches off from `line` after `step` steps, under a new name. */
 export function branchLine(line: Line, step: number): Line {
   const kept = line.slice(0, -1);
-  return [...kept, { lineage: readLineage(line), until: step }, { lineage: newLineage() }];
+  return [...kept, { lineage: readLineage(line), until: step }, { lineage: createLineage() }];
 }
 
 /** Whether a value from a file is a line. */

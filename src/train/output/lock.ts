@@ -7,7 +7,7 @@ import { setTimeout as pause } from "node:timers/promises";
 
 import { LowrankError, systemCode } from "../../errors.js";
 import { isRunning, identifyProcess, type ProcessIdentity } from "../../runs/process-identity.js";
-import { hold, isHeld, letGo } from "./thread-locks.js";
+import { hold, isHeld, releaseToken } from "./thread-locks.js";
 
 /** Retries for a lock file that Windows cannot read at the moment, and milliseconds between them. */
 const TRIES = 50;
@@ -25,7 +25,7 @@ interface Holder extends ProcessIdentity {
 /** The locks that this process holds, to remove them when it exits. */
 const held = new Set<OutputLock>();
 
-function leave(): void {
+function leaveLocks(): void {
   for (const lock of held) lock.leave();
 }
 
@@ -57,13 +57,13 @@ export class OutputLock {
       for (let tries = 0; !(await createLockFile(own, file, text)); tries++)
         await removeStale(folder, file, token, tries);
     } catch (error) {
-      letGo(token);
+      releaseToken(token);
       throw error;
     } finally {
       await rm(own, { force: true });
     }
     const lock = new OutputLock(file, text, token);
-    if (held.size === 0) process.on("exit", leave);
+    if (held.size === 0) process.on("exit", leaveLocks);
     held.add(lock);
     return lock;
   }
@@ -75,9 +75,9 @@ export class OutputLock {
 
   async release(): Promise<void> {
     held.delete(this);
-    if (held.size === 0) process.off("exit", leave);
+    if (held.size === 0) process.off("exit", leaveLocks);
     if (await this.isHeld()) await rm(this.#file, { force: true });
-    letGo(this.#token);
+    releaseToken(this.#token);
   }
 
   /** Releases the lock synchronously, when the process exits. */

@@ -5,7 +5,7 @@ import { LowrankError } from "../../errors.js";
 import type { RandomState } from "../../tensor/random.js";
 
 /** Returns the usual name of the checkpoint after `step` steps. */
-export function checkpointName(step: number): string {
+export function nameCheckpoint(step: number): string {
   return `checkpoint-${step}`;
 }
 
@@ -28,7 +28,7 @@ export function describeDivergence(bad: string, good?: string): string {
 }
 
 /** Returns the error for a folder whose newest checkpoint is bad and that has no good one. */
-export function noGoodCheckpoint(folder: string, remedy: string): LowrankError {
+export function createNoGoodError(folder: string, remedy: string): LowrankError {
   const what = "training had diverged before its first checkpoint: none is good";
   return new LowrankError(
     "ERR_NOT_FINITE",

@@ -6,7 +6,7 @@ import { LowrankError, systemCode } from "../../errors.js";
 import { writeWhole } from "../../files/safetensors.js";
 import type { Provenance } from "./checkpoint.js";
 import { listCheckpoints } from "./checkpoints.js";
-import { isLine, within, type Line } from "./lineage.js";
+import { isLine, isWithinLine, type Line } from "./lineage.js";
 import type { Manifest } from "./manifest.js";
 import { sealJson, parseSealed } from "./manifest.js";
 import { RUN, VERSION, type Identities } from "./run-file.js";
@@ -84,7 +84,7 @@ export async function writeRunRecord(output: string, record: RunRecord): Promise
  * Returns the record of a run that begins, or that resumes from a checkpoint with its recorded `replaces`. `before` is the
  * folder's existing record.
  */
-export async function newRecord(
+export async function createRecord(
   output: string,
   before: RunRecord | undefined,
   {
@@ -100,7 +100,7 @@ export async function newRecord(
   },
 ): Promise<RunRecord> {
   const there = await listCheckpoints(output);
-  const own = there.filter((one) => within(line, one));
+  const own = there.filter((one) => isWithinLine(line, one));
   // A new run removes the checkpoints of other runs when it ends.
   const anew = parent === null;
   const listed = anew ? there.map(({ lineage }) => lineage) : (rest.replaces ?? []);

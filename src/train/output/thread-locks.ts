@@ -21,7 +21,7 @@ const held = new Set<string>();
 const waiting = new Map<string, () => void>();
 let open: BroadcastChannel | undefined;
 
-function channel(): BroadcastChannel {
+function openChannel(): BroadcastChannel {
   if (open !== undefined) return open;
   const made = new BroadcastChannel("lowrank run.lock");
   made.addEventListener("message", (event) => {
@@ -37,11 +37,11 @@ function channel(): BroadcastChannel {
 export function hold(token: string): string {
   session().hold(token);
   held.add(token);
-  channel();
+  openChannel();
   return session().copyOfLibrary();
 }
 
-export function letGo(token: string): void {
+export function releaseToken(token: string): void {
   held.delete(token);
   session().letGo(token);
 }
@@ -57,6 +57,6 @@ export async function isHeld(token: string, copy: string | undefined): Promise<b
     };
     const timer = setTimeout(() => settle(false), PATIENCE);
     waiting.set(token, () => settle(true));
-    channel().postMessage({ kind: "ask", token } satisfies Said);
+    openChannel().postMessage({ kind: "ask", token } satisfies Said);
   });
 }

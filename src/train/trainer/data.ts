@@ -1,7 +1,7 @@
 /** Reads the batches of a `Trainer` by epoch, skips to a position when resuming, and releases used batches. */
 import { refuse } from "../../arguments/check.js";
 import { abortReason, LowrankError } from "../../errors.js";
-import { randomState, setRandomState, type RandomState } from "../../tensor/random.js";
+import { readRandomState, setRandomState, type RandomState } from "../../tensor/random.js";
 import { recordAllocations } from "../../tensor/scope.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
 
@@ -37,7 +37,7 @@ export class Reader<B> {
   readonly #options: ReaderOptions<B>;
   readonly #made = new WeakSet<Tensor>();
   #iterator: Iterator<B> | AsyncIterator<B> | undefined;
-  #position: Position = { epoch: 0, taken: 0, random: randomState() };
+  #position: Position = { epoch: 0, taken: 0, random: readRandomState() };
   /** The random state before the step that a stop interrupted. */
   #randomAtStop: RandomState | undefined;
   /** Whether batches may be disposed: an array exists beforehand and may be read again. */
@@ -55,7 +55,7 @@ export class Reader<B> {
 
   /** The random state at `position`, without draws by the data for a batch that a stop discarded. */
   get random(): RandomState {
-    return this.#randomAtStop ?? randomState();
+    return this.#randomAtStop ?? readRandomState();
   }
 
   /** Reads and discards the batches before `position`. The random state is restored as well. */
@@ -83,7 +83,7 @@ export class Reader<B> {
    */
   async next(count: number): Promise<B[]> {
     const batches: B[] = [];
-    const [position, random] = [this.position, randomState()];
+    const [position, random] = [this.position, readRandomState()];
     while (batches.length < count) {
       if (this.#iterator === undefined) {
         if (this.#position.epoch >= this.#options.epochs) break;
@@ -122,7 +122,7 @@ export class Reader<B> {
 
   #release(batch: B): void {
     if (!this.#options.release || !this.#fresh) return;
-    for (const tensor of tensorsIn(batch)) if (this.#made.has(tensor)) tensor.dispose();
+    for (const tensor of collectTensors(batch)) if (this.#made.has(tensor)) tensor.dispose();
   }
 
   get #stopped(): boolean {
@@ -131,7 +131,7 @@ export class Reader<B> {
 
   async #open(): Promise<void> {
     const { data, name } = this.#options;
-    this.#position.random = randomState();
+    this.#position.random = readRandomState();
     const { epoch } = this.#position;
     const source: unknown =
       typeof data === "function" ? await recordAllocations(this.#made, () => data(epoch)) : data;
@@ -156,7 +156,7 @@ export class Reader<B> {
     if (next === ENDING) return undefined;
     this.#waits = false;
     if (next === undefined) return undefined;
-    for (const tensor of tensorsIn(next.value)) {
+    for (const tensor of collectTensors(next.value)) {
       if (!tensor.disposed) continue;
       throw new LowrankError(
         "ERR_DISPOSED",
@@ -207,7 +207,7 @@ export class Reader<B> {
         `the ${name} has no batches for epoch ${epoch + 1}: give an array, or a function that returns new ones`,
       );
     }
-    this.#position = { epoch: epoch + 1, taken: 0, random: randomState() };
+    this.#position = { epoch: epoch + 1, taken: 0, random: readRandomState() };
   }
 }
 
@@ -221,7 +221,7 @@ function isIterable(source: object): boolean {
 }
 
 /** Collects the tensors in arrays, maps, sets and plain objects, at any depth. */
-function tensorsIn(batch: unknown): Set<Tensor> {
+function collectTensors(batch: unknown): Set<Tensor> {
   const found = new Set<Tensor>();
   const seen = new Set<unknown>();
   const todo = [batch];

@@ -29,7 +29,7 @@ const LONGEST = 100;
 
 /** Validates the result of a loss function. Throws `ERR_OPTION`, and `ERR_SHAPE_MISMATCH` for a loss of several values. */
 export function checkLoss(value: unknown): CheckedLoss {
-  if (isTensor(value)) return { loss: scalarLoss(value), metrics: NONE };
+  if (isTensor(value)) return { loss: readScalarLoss(value), metrics: NONE };
   if (value instanceof Promise) {
     value.catch(() => {});
     throw new LowrankError(
@@ -45,10 +45,10 @@ export function checkLoss(value: unknown): CheckedLoss {
     ["loss", "metrics"],
   );
   if (!isTensor(loss)) return refuse("Trainer: the result of loss", "loss", "a tensor", loss);
-  return { loss: scalarLoss(loss), metrics: metrics === undefined ? NONE : checkMetrics(metrics) };
+  return { loss: readScalarLoss(loss), metrics: metrics === undefined ? NONE : checkMetrics(metrics) };
 }
 
-function scalarLoss(loss: Tensor): Tensor {
+function readScalarLoss(loss: Tensor): Tensor {
   if (loss.size === 1) return loss;
   throw new LowrankError(
     "ERR_SHAPE_MISMATCH",

@@ -18,7 +18,7 @@ import { Divergence, type Reference } from "../divergence.js";
 import { Run, type RunContext } from "../run.js";
 import { DEFAULT_SAVE_EVERY, parseSaveInterval, type SaveInterval } from "../options/save-interval.js";
 import { checkCount } from "../options/kinds.js";
-import { checkpointName } from "../output/resumable.js";
+import { nameCheckpoint } from "../output/resumable.js";
 import { TrainedParts } from "./base.js";
 import {
   findTrainerCheckpoint,
@@ -281,7 +281,7 @@ class Saver<M extends Module, B> {
     if (typeof options.save === "function")
       return options.save(step, (folder, kind = "all") => write(folder, step, checkStored(kind)));
     const { folder, stored } = parseSaving(options);
-    const path = join(folder as string, checkpointName(step));
+    const path = join(folder as string, nameCheckpoint(step));
     await write(path, step, stored);
     await this.#prune();
     return path;
