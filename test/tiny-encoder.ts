@@ -4,9 +4,9 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { manualSeed, saveModel } from "../src/index.js";
-import { bertConfig } from "../src/models/bert/config.js";
+import { readBertConfig } from "../src/models/bert/config.js";
 import { BertModel } from "../src/models/bert/model.js";
-import { distilBertConfig } from "../src/models/distilbert/config.js";
+import { readDistilBertConfig } from "../src/models/distilbert/config.js";
 import { DistilBertModel } from "../src/models/distilbert/model.js";
 import { FreshWeights } from "../src/models/weights.js";
 import { temporary, tinyModel } from "./hashed.js";
@@ -34,7 +34,7 @@ export async function tinyEncoder(family: "bert" | "roberta" | "distilbert" = "b
 }
 
 function tinyBert(model_type: "bert" | "roberta"): BertModel {
-  const config = bertConfig({
+  const config = readBertConfig({
     model_type,
     pad_token_id: 0,
     vocab_size: 99,
@@ -50,7 +50,7 @@ function tinyBert(model_type: "bert" | "roberta"): BertModel {
 }
 
 function tinyDistilBert(): DistilBertModel {
-  const config = distilBertConfig({
+  const config = readDistilBertConfig({
     model_type: "distilbert",
     vocab_size: 99,
     dim: 32,

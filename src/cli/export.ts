@@ -59,11 +59,12 @@ async function write(
 /** Explains how to pass an adapter's chat template to llama.cpp, since the output cannot contain it, if it differs from the base's. */
 async function reportTemplate(adapter: string, model: PretrainedModel | undefined): Promise<void> {
   if (!existsSync(join(adapter, "chat_template.jinja"))) return;
-  const [{ readStoredTemplates }, { openCompanions }, { baseOfAdapter }] = await Promise.all([
-    import("../models/chat-template-files.js"),
-    import("../models/companion-files.js"),
-    import("../models/adapter-base.js"),
-  ]);
+  const [{ readStoredTemplates }, { openCompanions }, { findBaseOfAdapter: baseOfAdapter }] =
+    await Promise.all([
+      import("../models/chat-template-files.js"),
+      import("../models/companion-files.js"),
+      import("../models/adapter-base.js"),
+    ]);
   const base = model === undefined ? baseOfAdapter(adapter).model : undefined;
   const own =
     base === undefined ? model?.tokenizer?.currentTemplates() : readStoredTemplates(openCompanions(base));

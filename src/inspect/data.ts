@@ -6,7 +6,7 @@ import { splitByTraining, type TextPart } from "../data/parts.js";
 import type { Data } from "../data/read.js";
 import { listWarnings } from "../data/report.js";
 import type { Example } from "../data/store.js";
-import { noTokenizer, type PretrainedModel } from "../models/pretrained.js";
+import { createNoTokenizerError, type PretrainedModel } from "../models/pretrained.js";
 import type { TrainingOptions } from "../train/objective.js";
 import { createObjective } from "../train/prepare.js";
 
@@ -98,7 +98,7 @@ export async function inspectData(
   { maxLength: asked, shown, labels, trainOn, language, chatTemplate, signal }: InspectDataOptions,
 ): Promise<InspectedData> {
   const { tokenizer } = model;
-  if (tokenizer === undefined) throw noTokenizer(model);
+  if (tokenizer === undefined) throw createNoTokenizerError(model);
   const objective = createObjective(model, { labels, maxLength: asked, trainOn, language });
   const { maxLength } = objective.tokenisation;
   const store = await objective.examples(data, signal);

@@ -26,11 +26,7 @@ export function activate(name: ActivationName, x: Tensor): Tensor {
 }
 
 /** Returns the activation named by `key`, or `otherwise`. Throws `ERR_UNSUPPORTED_MODEL`. */
-export function activationField(
-  config: ConfigFields,
-  key: string,
-  otherwise: ActivationName,
-): ActivationName {
+export function readActivation(config: ConfigFields, key: string, otherwise: ActivationName): ActivationName {
   const name = config.string(key) ?? otherwise;
   if (name in ACTIVATIONS) return name as ActivationName;
   const supported = Object.keys(ACTIVATIONS).join(", ");

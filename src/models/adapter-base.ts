@@ -25,7 +25,7 @@ export interface AdapterBase {
  *
  * Throws `ERR_FILE_NOT_FOUND` for a folder without `adapter_config.json`, `ERR_FILE_FORMAT`.
  */
-export function baseOfAdapter(folder: string): AdapterBase {
+export function findBaseOfAdapter(folder: string): AdapterBase {
   const config = readConfigFields(join(folder, "adapter_config.json"));
   if (config === undefined) {
     const what = existsSync(folder) ? "the folder has no adapter_config.json" : "no such adapter";

@@ -52,7 +52,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
 }
 
 /** Reshapes [B, T, H · D] to [B, T, H, D]. */
-export function inHeads(x: Tensor, heads: number): Tensor {
+export function splitHeads(x: Tensor, heads: number): Tensor {
   const [B, T, C] = x.shape as [number, number, number];
   return x.reshape(B, T, heads, C / heads);
 }

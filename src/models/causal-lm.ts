@@ -10,17 +10,17 @@ import type { KeyValueCache } from "./cache.js";
 import type { GenerateOptions } from "./generate-options.js";
 import { generateBatch, type GenerateBatchOptions, type Pieces } from "./generate-batch.js";
 import { generate, type Piece, type Prompt } from "./generate.js";
-import { shiftedTargets, applySoftcap } from "./head-loss.js";
-import { causalOutput } from "./output.js";
+import { shiftTargets, applySoftcap } from "./head-loss.js";
+import { createCausalOutput } from "./output.js";
 import {
-  forwardOptions,
+  checkForwardOptions,
   type ForwardOptions,
   type ForwardOutput,
   type LossOptions,
   PretrainedModel,
 } from "./pretrained.js";
 import { readTokenShape } from "./text-input.js";
-import { tokenLoss } from "./token-loss.js";
+import { computeTokenLoss } from "./token-loss.js";
 import type { Weights } from "./weights.js";
 
 /** Configuration fields that generation and training read. */
@@ -102,18 +102,18 @@ export abstract class CausalLM extends PretrainedModel {
    */
   override forward(ids: Tensor | null, options: ForwardOptions = {}): ForwardOutput {
     const { embeddingDim } = this.inputEmbedding();
-    const wanted = { ...forwardOptions(ids, options, embeddingDim), softcap: this.logitSoftcap };
+    const wanted = { ...checkForwardOptions(ids, options, embeddingDim), softcap: this.logitSoftcap };
     const { labels, adapterPerRow: names } = wanted;
     const head = this.lm_head;
     const places = readTokenShape(ids, wanted);
-    const targets = labels === undefined ? undefined : shiftedTargets(places, labels, head.outFeatures);
+    const targets = labels === undefined ? undefined : shiftTargets(places, labels, head.outFeatures);
     const batch = places.shape[0] as number;
     const states: Tensor[] | undefined = wanted.outputHiddenStates === true ? [] : undefined;
     const hidden = runPerRow(this, batch, names, () => this.hidden(ids, options, undefined, states));
-    const loss = targets && scope(() => tokenLoss(this, head, hidden, targets, wanted));
+    const loss = targets && scope(() => computeTokenLoss(this, head, hidden, targets, wanted));
     targets?.tensor.dispose();
     const logits = (): Tensor => runPerRow(this, batch, names, () => this.logitsOf(hidden, head));
-    return causalOutput(head, { hidden, loss, hiddenStates: states }, logits);
+    return createCausalOutput(head, { hidden, loss, hiddenStates: states }, logits);
   }
 
   /** @internal Maps hidden [.., C] to logits [.., V], with the family's cap applied. */
@@ -169,7 +169,7 @@ export abstract class CausalLM extends PretrainedModel {
 }
 
 /** Returns the output head at `path`, without a bias; it shares the embedding's weight where the two are tied. */
-export function languageHead(
+export function takeLanguageHead(
   embedding: Embedding,
   tied: boolean,
   weights: Weights,

@@ -78,7 +78,7 @@ function isNamed(value: unknown): value is { name: string; template: string } {
 }
 
 /** Returns the text of a token in a configuration, where it is a string or an object with `content`. */
-export function tokenText(config: ConfigFields | undefined, key: string): string | undefined {
+export function readTokenText(config: ConfigFields | undefined, key: string): string | undefined {
   const value = config?.value(key);
   if (typeof value === "string" || value === undefined) return value;
   return config?.object(key)?.string("content");
@@ -102,7 +102,7 @@ export function readSpecialTokens(companions: CompanionFiles): Record<string, st
   );
   const tokens: Record<string, string> = {};
   for (const name of NAMES) {
-    const text = files.map((config) => tokenText(config, name)).find((one) => one !== undefined);
+    const text = files.map((config) => readTokenText(config, name)).find((one) => one !== undefined);
     if (text !== undefined) tokens[name] = text;
   }
   return tokens;

@@ -5,9 +5,9 @@ import { scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { classify, type Classified, type ClassifyOptions } from "./classify.js";
 import type { TextEncoder } from "./encoder.js";
-import { classificationLoss, hubLabels, type LabelConfig } from "./labels.js";
+import { computeClassificationLoss, writeLabels, type LabelConfig } from "./labels.js";
 import {
-  forwardOptions,
+  checkForwardOptions,
   type ForwardOptions,
   type ForwardOutput,
   type LossOptions,
@@ -39,7 +39,7 @@ export abstract class Classifier extends PretrainedModel {
    * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX`, `ERR_OPTION`, `ERR_UNKNOWN_ADAPTER`.
    */
   override forward(input: Tensor | null, options: ForwardOptions = {}): ForwardOutput {
-    const wanted = forwardOptions(input, options, this.embeddingWidth);
+    const wanted = checkForwardOptions(input, options, this.embeddingWidth);
     const { labels, adapterPerRow: names } = wanted;
     const states: Tensor[] | undefined = wanted.outputHiddenStates === true ? [] : undefined;
     const made = runPerRow(this, readTokenShape(input, wanted).shape[0] as number, names, () => {
@@ -50,7 +50,12 @@ export abstract class Classifier extends PretrainedModel {
     if (labels === undefined) return made;
     const { problemType } = this.config;
     const { labelSmoothing, reduction } = wanted;
-    const loss = classificationLoss(made.logits, labels, { labelSmoothing, reduction, problemType, names });
+    const loss = computeClassificationLoss(made.logits, labels, {
+      labelSmoothing,
+      reduction,
+      problemType,
+      names,
+    });
     return { ...made, loss };
   }
 
@@ -65,7 +70,7 @@ export abstract class Classifier extends PretrainedModel {
 
   /** @internal Configuration fields that have changed since loading. */
   override configChanges(): Record<string, unknown> {
-    return { architectures: [this.architecture], ...hubLabels(this.config) };
+    return { architectures: [this.architecture], ...writeLabels(this.config) };
   }
 }
 
@@ -109,7 +114,7 @@ export abstract class SequenceClassifier extends Classifier {
 }
 
 /** Returns the first token's hidden state: x [B, T, C] → [B, C]. */
-export function firstToken(x: Tensor): Tensor {
+export function takeFirstToken(x: Tensor): Tensor {
   const [B, , C] = x.shape as [number, number, number];
   return x.slice(1, 0, 1).reshape(B, C);
 }

@@ -5,9 +5,9 @@ import { LowrankError, throwIfAborted } from "../errors.js";
 import { runEvaluating, noGrad, scope } from "../tensor/scope.js";
 import type { SequenceClassifier } from "./classifier.js";
 import { chooseProblemType, type ProblemType } from "./labels.js";
-import { noTokenizer } from "./pretrained.js";
-import { specialTokens } from "./special-tokens.js";
-import { batchesByLength, paddedRows } from "./texts-by-length.js";
+import { createNoTokenizerError } from "./pretrained.js";
+import { findSpecialTokens } from "./special-tokens.js";
+import { groupByLength, padRows } from "./texts-by-length.js";
 
 /** Options of `classify`. */
 export interface ClassifyOptions {
@@ -56,7 +56,7 @@ export async function classify(
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
   const { tokenizer } = model;
-  if (tokenizer === undefined) throw noTokenizer(model, "classify: ");
+  if (tokenizer === undefined) throw createNoTokenizerError(model, "classify: ");
   const twice = labels.find((label, i) => labels.indexOf(label) < i);
   if (twice !== undefined)
     throw new LowrankError(
@@ -70,7 +70,7 @@ export async function classify(
   const empty = rows.findIndex((ids) => ids.length === 0);
   if (empty >= 0) throw new LowrankError("ERR_OPTION", `classify: texts[${empty}] has no tokens`);
   const found: Classified[] = [];
-  for (const places of batchesByLength(rows, batchSize)) {
+  for (const places of groupByLength(rows, batchSize)) {
     throwIfAborted(signal);
     const batch = places.map((place) => rows[place] as Int32Array);
     for (const [i, logits] of (await computeLogits(model, batch)).entries()) {
@@ -99,14 +99,14 @@ async function computeLogits(
   model: SequenceClassifier,
   rows: readonly Int32Array[],
 ): Promise<Float32Array[]> {
-  const { padTokenId } = specialTokens(
+  const { padTokenId } = findSpecialTokens(
     model.tokenizer as NonNullable<typeof model.tokenizer>,
     model.config as typeof model.config & TextLimits,
   );
   const logits = runEvaluating(() =>
     noGrad(() =>
       scope(() => {
-        const { ids, attentionMask } = paddedRows(rows, padTokenId, model.device);
+        const { ids, attentionMask } = padRows(rows, padTokenId, model.device);
         return model.forward(ids, { attentionMask }).logits;
       }),
     ),
@@ -128,7 +128,7 @@ function scoreClasses(
     type === "regression"
       ? [...logits]
       : type === "multi_label_classification"
-        ? sigmoid(logits)
+        ? applySigmoid(logits)
         : softmax(logits);
   // Equal logits keep their order, so the first class wins, as in evaluation.
   const order = scores.map((_, i) => i).sort((a, b) => (logits[b] as number) - (logits[a] as number));
@@ -152,6 +152,6 @@ function softmax(logits: Float32Array): number[] {
   return weights.map((weight) => weight / sum);
 }
 
-function sigmoid(logits: Float32Array): number[] {
+function applySigmoid(logits: Float32Array): number[] {
   return Array.from(logits, (logit) => 1 / (1 + Math.exp(-logit)));
 }

@@ -1,7 +1,7 @@
 /** The small text files of a model (configuration, tokenizer), read from its folder or generated from a GGUF file. */
 import { join } from "node:path";
 
-import { ConfigFields, parsedFields, readText } from "./config-fields.js";
+import { ConfigFields, parseFields, readText } from "./config-fields.js";
 
 /** The companion files of a model's weights, by file name. */
 export class CompanionFiles {
@@ -39,5 +39,5 @@ export function generateCompanions(
 /** Parses a companion file as a JSON object; undefined where the file does not exist. Throws `ERR_FILE_FORMAT`. */
 export function readCompanionFields(companions: CompanionFiles, name: string): ConfigFields | undefined {
   const text = companions.text(name);
-  return text === undefined ? undefined : parsedFields(companions.place(name), text);
+  return text === undefined ? undefined : parseFields(companions.place(name), text);
 }

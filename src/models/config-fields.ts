@@ -178,11 +178,11 @@ export function readText(file: string): string | undefined {
  */
 export function readConfigFields(file: string): ConfigFields | undefined {
   const text = readText(file);
-  return text === undefined ? undefined : parsedFields(file, text);
+  return text === undefined ? undefined : parseFields(file, text);
 }
 
 /** Parses a JSON text that contains an object; errors call it `file`. Throws `ERR_FILE_FORMAT`. */
-export function parsedFields(file: string, text: string): ConfigFields {
+export function parseFields(file: string, text: string): ConfigFields {
   let value: unknown;
   try {
     value = JSON.parse(text);

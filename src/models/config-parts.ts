@@ -53,7 +53,7 @@ export interface BlocksConfig {
 }
 
 /** Returns the block sizes as fields of `config.json`. */
-export function hubBlocks(config: BlocksConfig): Record<string, unknown> {
+export function writeBlocks(config: BlocksConfig): Record<string, unknown> {
   return {
     hidden_size: config.hiddenSize,
     intermediate_size: config.intermediateSize,
@@ -63,7 +63,7 @@ export function hubBlocks(config: BlocksConfig): Record<string, unknown> {
 }
 
 /** Counts the matrix weights of blocks with attention and an MLP of two matrices. */
-export function blockValues({ hiddenSize: C, intermediateSize, numHiddenLayers }: BlocksConfig): number {
+export function countBlockValues({ hiddenSize: C, intermediateSize, numHiddenLayers }: BlocksConfig): number {
   return numHiddenLayers * (4 * C ** 2 + 2 * C * intermediateSize);
 }
 
@@ -77,7 +77,7 @@ export interface SpecialIds {
 }
 
 /** Reads the special token ids; `generation_config.json` takes precedence over `config.json`. */
-export function specialIds(config: ConfigFields, generation: ConfigFields | undefined): SpecialIds {
+export function readSpecialIds(config: ConfigFields, generation: ConfigFields | undefined): SpecialIds {
   const endings = generation?.tokens("eos_token_id") ?? [];
   return {
     bosTokenId: generation?.token("bos_token_id") ?? config.token("bos_token_id"),
@@ -87,7 +87,11 @@ export function specialIds(config: ConfigFields, generation: ConfigFields | unde
 }
 
 /** Returns the special token ids as fields of `config.json`. */
-export function hubSpecialIds({ bosTokenId, eosTokenIds, padTokenId }: SpecialIds): Record<string, unknown> {
+export function writeSpecialIds({
+  bosTokenId,
+  eosTokenIds,
+  padTokenId,
+}: SpecialIds): Record<string, unknown> {
   return {
     bos_token_id: bosTokenId ?? null,
     eos_token_id:
@@ -100,7 +104,7 @@ export function hubSpecialIds({ bosTokenId, eosTokenIds, padTokenId }: SpecialId
  * Reads the weights' dtype and their initial standard deviation, from the key `range`; 0.02 by default, as in
  * transformers.
  */
-export function weightsConfig(
+export function readWeightsConfig(
   config: ConfigFields,
   range = "initializer_range",
 ): Pick<BlocksConfig, "dtype" | "initializerRange"> {
@@ -111,7 +115,7 @@ export function weightsConfig(
 }
 
 /** Returns the dtype and the standard deviation as fields of `config.json`. */
-export function hubWeights(
+export function writeWeightsConfig(
   { dtype, initializerRange }: Pick<BlocksConfig, "dtype" | "initializerRange">,
   range = "initializer_range",
 ): Record<string, unknown> {
@@ -119,7 +123,7 @@ export function hubWeights(
 }
 
 /** Reads a probability, from 0 to 1; `otherwise` where it is absent. */
-export function probability(config: ConfigFields, key: string, otherwise: number): number {
+export function readProbability(config: ConfigFields, key: string, otherwise: number): number {
   const value = config.value(key) ?? otherwise;
   if (typeof value !== "number" || !(value >= 0 && value <= 1))
     throw config.error(key, "must be a probability");

@@ -6,8 +6,8 @@ import { runEvaluating, noGrad, scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { CausalLM } from "./causal-lm.js";
 import type { ChosenLogprobs } from "./logprobs.js";
-import { type Choice, type ChosenTokens, concatenate, type SampledText, selectedRows } from "./sampler.js";
-import { paddedPrompts, type BatchRow, TextBatch } from "./text-batch.js";
+import { type Choice, type ChosenTokens, concatenate, type SampledText, selectRows } from "./sampler.js";
+import { padPrompts, type BatchRow, TextBatch } from "./text-batch.js";
 
 /** A text being decoded. */
 export interface DecodedText extends SampledText {
@@ -95,7 +95,7 @@ export class Decoding {
       const continued = this.#continue(this.#past);
       this.#past = [];
       if (continued !== undefined) this.#recorded.push(continued);
-      for (const groups of ofLikeLength(this.#entering.splice(0))) failed.push(...this.#enter(groups));
+      for (const groups of groupByLikeLength(this.#entering.splice(0))) failed.push(...this.#enter(groups));
     } catch (error) {
       this.dispose();
       throw error;
@@ -195,7 +195,7 @@ export class Decoding {
     const batch = TextBatch.ofPrompts(texts, lm_head.outFeatures, device, (count) =>
       this.model.newCache(count, config.maxPositionEmbeddings),
     );
-    return this.#step(batch, wanted, () => paddedPrompts(texts, device));
+    return this.#step(batch, wanted, () => padPrompts(texts, device));
   }
 
   /** Records the next step, as one batch, for those texts of `past` that have not ended; undefined where all have. */
@@ -213,7 +213,7 @@ export class Decoding {
     const places = kept.map(({ step: { batch }, at }): BatchRow => ({ batch, row: at }));
     const batch = whole ? only.step.batch : scope(() => TextBatch.ofRows(places));
     const idsOf = (): Tensor => {
-      if (only.tokens === undefined) return chosenIds(kept);
+      if (only.tokens === undefined) return gatherChosenIds(kept);
       const ids = Int32Array.from(kept, ({ tokens, at }) => tokens?.[at] as number);
       return tensor(ids, { shape: [ids.length, 1], device: this.model.device });
     };
@@ -267,7 +267,7 @@ export class Decoding {
 }
 
 /** Gathers the ids i32 [n, 1] chosen at rows of steps. */
-function chosenIds(kept: readonly { step: Step; at: number }[]): Tensor {
+function gatherChosenIds(kept: readonly { step: Step; at: number }[]): Tensor {
   const runs: { step: Step; rows: number[] }[] = [];
   for (const { step, at } of kept) {
     const last = runs.at(-1);
@@ -276,7 +276,7 @@ function chosenIds(kept: readonly { step: Step; at: number }[]): Tensor {
   }
   return concatenate(
     runs.map(({ step, rows }) =>
-      rows.length < step.rows.length ? selectedRows(step.choice.token, rows) : step.choice.token,
+      rows.length < step.rows.length ? selectRows(step.choice.token, rows) : step.choice.token,
     ),
   );
 }
@@ -291,7 +291,7 @@ function release({ batch, choice }: Step): void {
  * Splits groups into batches of similar prompt length, so that padding is at most half of a batch. Within a batch,
  * groups of the same adapter are adjacent, so that their rows share one matrix product.
  */
-function ofLikeLength(groups: readonly Group[]): Group[][] {
+function groupByLikeLength(groups: readonly Group[]): Group[][] {
   const lengths = new Map(groups.map((group) => [group, group.texts.map(({ prompt }) => prompt.length)]));
   const longest = (group: Group): number => Math.max(...(lengths.get(group) as number[]));
   const batches: Group[][] = [];

@@ -5,10 +5,15 @@ import { LowrankError, throwIfAborted } from "../errors.js";
 import { runEvaluating, noGrad, scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { TextEncoder } from "./encoder.js";
-import { noTokenizer } from "./pretrained.js";
-import { type Pooling, POOLINGS, type SentenceSettings, sentenceSettings } from "./sentence-transformer.js";
+import { createNoTokenizerError } from "./pretrained.js";
+import {
+  type Pooling,
+  POOLINGS,
+  type SentenceSettings,
+  readSentenceSettings,
+} from "./sentence-transformer.js";
 import type { Tokenizer } from "./tokenizer.js";
-import { batchesByLength, paddedRows } from "./texts-by-length.js";
+import { groupByLength, padRows } from "./texts-by-length.js";
 
 /** Options of `embed`. */
 export interface EmbedOptions {
@@ -59,13 +64,13 @@ export async function embed(
   const longest = Math.min(whole(where, "maxLength", maxLength, 1), model.config.maxPositionEmbeddings);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
-  if (model.tokenizer === undefined) throw noTokenizer(model, "embed: ");
+  if (model.tokenizer === undefined) throw createNoTokenizerError(model, "embed: ");
   throwIfAborted(signal);
   const written = own === undefined ? texts : texts.map((one) => prepareText(one, own));
   const rows = (await model.tokenizer.encodeAll(written)).map((ids) => truncate(ids, longest));
-  const skipped = own === undefined || own.includePrompt ? 0 : promptLength(model.tokenizer, own);
+  const skipped = own === undefined || own.includePrompt ? 0 : countPromptTokens(model.tokenizer, own);
   const vectors: Float32Array[] = texts.map(() => new Float32Array());
-  for (const places of batchesByLength(rows, batchSize)) {
+  for (const places of groupByLength(rows, batchSize)) {
     throwIfAborted(signal);
     const batch = places.map((place) => rows[place] as Int32Array);
     const pooled = runEvaluating(() => noGrad(() => scope(() => pool(model, batch, poolings, skipped))));
@@ -98,7 +103,7 @@ function pool(
   skipped: number,
 ): Tensor {
   const { device } = model;
-  const { ids, attentionMask } = paddedRows(rows, model.config.padTokenId ?? 0, device);
+  const { ids, attentionMask } = padRows(rows, model.config.padTokenId ?? 0, device);
   const [B, T] = ids.shape as [number, number];
   const hidden = model.hidden(ids, { attentionMask });
   const C = hidden.shape[2] as number;
@@ -141,7 +146,7 @@ function checkPooling(where: string, pooling: Pooling | readonly Pooling[]): voi
 function readSettings(model: TextEncoder, given: EmbedOptions): SentenceSettings | undefined {
   if (model.folder === undefined) return undefined;
   try {
-    return sentenceSettings(model.folder);
+    return readSentenceSettings(model.folder);
   } catch (error) {
     const replaced = given.pooling !== undefined && given.normalize !== undefined;
     if (replaced && error instanceof LowrankError && error.code === "ERR_UNSUPPORTED_MODEL") return undefined;
@@ -156,7 +161,7 @@ function prepareText(text: string, { prompt, lowercase }: SentenceSettings): str
 }
 
 /** Counts the prompt's tokens, with the special tokens before it and without those after it. */
-function promptLength(tokenizer: Tokenizer, settings: SentenceSettings): number {
+function countPromptTokens(tokenizer: Tokenizer, settings: SentenceSettings): number {
   const text = prepareText("", settings);
   if (text === "") return 0;
   const [around, plain] = [true, false].map((addSpecialTokens) =>

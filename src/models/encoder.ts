@@ -8,9 +8,9 @@ import type { Tensor } from "../tensor/tensor.js";
 import type { BlocksConfig } from "./config-parts.js";
 import { embed, type EmbedOptions } from "./embed.js";
 import {
-  chain,
-  checkedLength,
-  forwardOptions,
+  runBlocks,
+  checkLength,
+  checkForwardOptions,
   type ForwardOptions,
   type ModelOutput,
   PretrainedModel,
@@ -35,7 +35,7 @@ export abstract class EncoderBlocks<Block extends EncoderBlock> extends Module {
   /** Maps x [B, T, C] to [B, T, C]; `mask` i32 [B, T] is 0 for hidden keys. */
   forward(x: Tensor, mask: Tensor | undefined, checkpointed: boolean, states?: Tensor[]): Tensor {
     const run = (block: Block, y: Stream): Stream => ({ x: block.forward(y.x, mask) });
-    return sumStream(chain(this.layer, x, checkpointed, run, states));
+    return sumStream(runBlocks(this.layer, x, checkpointed, run, states));
   }
 }
 
@@ -76,7 +76,7 @@ export abstract class TextEncoder extends PretrainedModel {
    * states of the blocks are pushed to `states`.
    */
   hidden(ids: Tensor | null, options: ForwardOptions = {}, states?: Tensor[]): Tensor {
-    checkedLength(readTokenShape(ids, options), 0, this.config.maxPositionEmbeddings);
+    checkLength(readTokenShape(ids, options), 0, this.config.maxPositionEmbeddings);
     const x = this.embeddings.forward(ids, options);
     const checkpointed = this.gradientCheckpointing && trains(this);
     return this.blocks.forward(x, options.attentionMask, checkpointed, states);
@@ -87,7 +87,7 @@ export abstract class TextEncoder extends PretrainedModel {
    * a text that is too long, `ERR_OPTION`, for example for labels, which need a head, `ERR_UNKNOWN_ADAPTER`.
    */
   override forward(ids: Tensor | null, options: ForwardOptions = {}): ModelOutput {
-    const { labels, outputHiddenStates } = forwardOptions(
+    const { labels, outputHiddenStates } = checkForwardOptions(
       ids,
       options,
       this.embeddings.word_embeddings.embeddingDim,

@@ -18,7 +18,7 @@ const PADS_LEFT = /^(Code)?(Llama|Gemma)Tokenizer(Fast)?$/;
 const UNLIMITED = 1e20;
 
 /** Throws `ERR_FILE_FORMAT`. */
-export function encodingDefaults(
+export function readEncodingDefaults(
   companions: CompanionFiles,
   tokenToId: (token: string) => number | undefined,
 ): EncodingDefaults {

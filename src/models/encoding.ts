@@ -134,7 +134,7 @@ export function encode(
   flag(where, "addSpecialTokens", addSpecialTokens);
   if (pair !== undefined) textOf(where, "pair", pair);
   checkChoice(where, "truncation", truncation, TRUNCATIONS);
-  if (maxLength !== undefined) length(where, "maxLength", maxLength);
+  if (maxLength !== undefined) checkLength(where, "maxLength", maxLength);
   checkPair(where, "pair", truncation, pair);
   const placed = flag(where, "offsets", offsets) || flag(where, "wordIds", wordIds);
   if (pair === undefined && maxLength === undefined && !placed) return own.encode(text, addSpecialTokens);
@@ -161,7 +161,7 @@ export function encodeBatch(
   const pairs = known.pairs === undefined ? undefined : checkList(where, "pairs", known.pairs, textOf);
   if (pairs !== undefined && pairs.length !== all.length)
     refuse(where, "pairs", `one text for each of ${all.length} texts`, pairs);
-  const limit = limits(where, known, defaults);
+  const limit = readLimits(where, known, defaults);
   checkPair(where, "pairs", limit.strategy, pairs);
   enterCpuUse();
   const encoded = rows(where, own, all, pairs, {
@@ -170,7 +170,7 @@ export function encodeBatch(
     strategy: limit.strategy,
     left: limit.cut !== undefined && defaults().truncationSide === "left",
   });
-  const T = paddedLength(where, encoded, known, limit);
+  const T = computePaddedLength(where, encoded, known, limit);
   const batch = padRows(where, encoded, T, known, defaults);
   const shape = [encoded.length, T];
   const made = (values: Int32Array): Tensor => tensor(values, { shape, device });
@@ -179,10 +179,10 @@ export function encodeBatch(
     attentionMask: made(batch.mask),
     tokenTypeIds: made(batch.types),
   };
-  return placed ? { ...tensors, ...places(encoded, T, batch.side) } : tensors;
+  return placed ? { ...tensors, ...locateTokens(encoded, T, batch.side) } : tensors;
 }
 
-function length(where: string, name: string, value: unknown): number {
+function checkLength(where: string, name: string, value: unknown): number {
   return whole(where, name, value, 1);
 }
 
@@ -200,9 +200,9 @@ interface Limits {
   maxLength: number | undefined;
 }
 
-function limits(where: string, given: EncodeBatchOptions, defaults: () => EncodingDefaults): Limits {
+function readLimits(where: string, given: EncodeBatchOptions, defaults: () => EncodingDefaults): Limits {
   const { padding = true, truncation = given.maxLength !== undefined, maxLength } = given;
-  if (maxLength !== undefined) length(where, "maxLength", maxLength);
+  if (maxLength !== undefined) checkLength(where, "maxLength", maxLength);
   const named = typeof padding === "boolean" ? padding : checkChoice(where, "padding", padding, PADDINGS);
   const pad = named === true ? "longest" : named === false ? undefined : named;
   const cuts =
@@ -253,7 +253,7 @@ function rows(
 }
 
 /** Returns the length T of a batch. Throws `ERR_OPTION` where rows differ in length and padding is off. */
-function paddedLength(
+function computePaddedLength(
   where: string,
   encoded: readonly Encoding[],
   { padToMultipleOf }: EncodeBatchOptions,
@@ -261,7 +261,7 @@ function paddedLength(
 ): number {
   const lengths = encoded.map(({ ids }) => ids.length);
   const longest = Math.max(...lengths);
-  const multiple = padToMultipleOf === undefined ? 1 : length(where, "padToMultipleOf", padToMultipleOf);
+  const multiple = padToMultipleOf === undefined ? 1 : checkLength(where, "padToMultipleOf", padToMultipleOf);
   if (pad === undefined) {
     const other = lengths.find((one) => one !== longest);
     if (other === undefined) return longest;
@@ -311,7 +311,7 @@ function padRows(
 }
 
 /** Returns the positions of the tokens of padded rows. */
-function places(encoded: readonly Encoding[], T: number, side: "left" | "right"): BatchPlaces {
+function locateTokens(encoded: readonly Encoding[], T: number, side: "left" | "right"): BatchPlaces {
   const fill = <V>(values: readonly V[], padding: () => V): V[] => {
     const added = Array.from({ length: T - values.length }, padding);
     return side === "left" ? [...added, ...values] : [...values, ...added];

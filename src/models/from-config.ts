@@ -94,7 +94,7 @@ interface Recipe<Config, Model> {
  * Throws `ERR_OPTION` for a field that is missing, invalid or unknown; `ERR_UNSUPPORTED_MODEL`; `ERR_NO_GPU`,
  * `ERR_OUT_OF_MEMORY`.
  */
-export function fromConfig<Config, Model>(
+export function buildFromConfig<Config, Model>(
   where: string,
   config: object,
   given: FromConfigOptions | undefined,

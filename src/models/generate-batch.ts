@@ -1,9 +1,16 @@
 /** Generates several texts at once, token by token. */
 import { checkList, refuse, text, whole } from "../arguments/check.js";
 import type { CausalLM } from "./causal-lm.js";
-import { checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
+import { checkGenerateOptions, type GenerateOptions } from "./generate-options.js";
 import type { DecodedText } from "./decoding.js";
-import { startDecoding, endTokens, readLogprobs, promptIds, type Prompt, readToken } from "./generate.js";
+import {
+  startDecoding,
+  endTokens,
+  readLogprobs,
+  encodePromptIds,
+  type Prompt,
+  readToken,
+} from "./generate.js";
 import { TextStream, type Piece } from "./text-stream.js";
 
 /** Options of `generateBatch`. Single values apply to every prompt. */
@@ -26,19 +33,19 @@ export async function* generateBatch(
   const where = "generateBatch";
   const plain = typeof given === "object" && given !== null && !Array.isArray(given);
   const { seed = 0, adapterPerRow, ...rest } = plain ? given : {};
-  const options = checkedGenerateOptions(where, plain ? rest : given, ["adapterPerRow"]);
+  const options = checkGenerateOptions(where, plain ? rest : given, ["adapterPerRow"]);
   const prompts = checkList(where, "prompts", texts, (_, name, prompt) =>
-    promptIds(where, name, model, prompt as Prompt),
+    encodePromptIds(where, name, model, prompt as Prompt),
   );
   const seeds = Array.isArray(seed)
-    ? oneEach("seed", checkList(where, "seed", seed, whole), prompts.length)
+    ? checkOneEach("seed", checkList(where, "seed", seed, whole), prompts.length)
     : prompts.map(() => whole(where, "seed", seed));
   const names =
     adapterPerRow === undefined
       ? undefined
-      : oneEach(
+      : checkOneEach(
           "adapterPerRow",
-          checkList(where, "adapterPerRow", adapterPerRow, adapterName),
+          checkList(where, "adapterPerRow", adapterPerRow, checkAdapterName),
           prompts.length,
         );
   const { decoding, texts: decoded } = startDecoding(where, model, prompts, seeds, options, names);
@@ -71,11 +78,11 @@ export async function* generateBatch(
   }
 }
 
-function oneEach<T>(name: string, values: T[], prompts: number): T[] {
+function checkOneEach<T>(name: string, values: T[], prompts: number): T[] {
   if (values.length === prompts) return values;
   return refuse("generateBatch", name, `one value for each of ${prompts} prompts`, values);
 }
 
-function adapterName(where: string, name: string, value: unknown): string | null {
+function checkAdapterName(where: string, name: string, value: unknown): string | null {
   return value === null ? null : text(where, name, value);
 }

@@ -73,7 +73,7 @@ const KNOWN = [
 /**
  * Returns the options with defaults. Throws `ERR_OPTION` for one that is unknown, of the wrong type or out of range.
  */
-export function checkedGenerateOptions(
+export function checkGenerateOptions(
   where: string,
   given: GenerateOptions | undefined,
   also: readonly string[] = [],
@@ -113,12 +113,12 @@ export function checkedGenerateOptions(
     seed: whole(where, "seed", seed),
     stops:
       typeof stop === "string" ? [stopText(where, "stop", stop)] : checkList(where, "stop", stop, stopText),
-    logprobs: typeof logprobs === "boolean" ? (logprobs ? 0 : undefined) : alternatives(where, logprobs),
+    logprobs: typeof logprobs === "boolean" ? (logprobs ? 0 : undefined) : countAlternatives(where, logprobs),
     signal,
   };
 }
 
-function alternatives(where: string, logprobs: unknown): number {
+function countAlternatives(where: string, logprobs: unknown): number {
   const holds = (n: number): boolean => Number.isSafeInteger(n) && n >= 0;
   return numberThat(where, "logprobs", logprobs, holds, "true, false or a whole number of at least 0");
 }

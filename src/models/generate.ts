@@ -5,7 +5,7 @@ import { LowrankError } from "../errors.js";
 import type { CausalLM } from "./causal-lm.js";
 import { readSpecialTokens } from "./chat-template-files.js";
 import { type NextToken, type DecodedText, Decoding } from "./decoding.js";
-import { type CheckedOptions, checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
+import { type CheckedOptions, checkGenerateOptions, type GenerateOptions } from "./generate-options.js";
 import type { ChosenLogprobs } from "./logprobs.js";
 import { TextStream, type Piece } from "./text-stream.js";
 
@@ -21,8 +21,8 @@ export async function* generate(
   prompt: Prompt,
   given: GenerateOptions | undefined,
 ): AsyncGenerator<Piece, void, void> {
-  const options = checkedGenerateOptions("generate", given);
-  const ids = promptIds("generate", "the prompt", model, prompt);
+  const options = checkGenerateOptions("generate", given);
+  const ids = encodePromptIds("generate", "the prompt", model, prompt);
   const { decoding } = startDecoding("generate", model, [ids], [options.seed], options);
   const ends = endTokens(model, prompt);
   const text = new TextStream(model.tokenizer, ids, options.stops);
@@ -51,13 +51,13 @@ export function startDecoding(
   adapterPerRow?: readonly (string | null)[],
 ): { decoding: Decoding; texts: readonly DecodedText[] } {
   const decoding = new Decoding(model, options.signal);
-  const texts = decodedTexts(where, model, prompts, seeds, options, adapterPerRow);
+  const texts = createDecodedTexts(where, model, prompts, seeds, options, adapterPerRow);
   decoding.admit(texts);
   return { decoding, texts };
 }
 
 /** @internal Returns prompts as texts to decode, each limited by the options and the model's longest text. */
-export function decodedTexts(
+export function createDecodedTexts(
   where: string,
   model: CausalLM,
   prompts: readonly Int32Array[],
@@ -88,7 +88,7 @@ export function readLogprobs(chosen: NextToken | undefined): ChosenLogprobs | un
 }
 
 /** @internal Encodes and checks a prompt; `name` is its name in errors. */
-export function promptIds(where: string, name: string, model: CausalLM, prompt: Prompt): Int32Array {
+export function encodePromptIds(where: string, name: string, model: CausalLM, prompt: Prompt): Int32Array {
   const ids = encodePrompt(where, name, model, prompt);
   const { bosTokenId, maxPositionEmbeddings: limit } = model.config;
   if (ids.length === 0) {

@@ -43,8 +43,8 @@ export interface Targets {
  *
  * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX`, `ERR_OPTION`.
  */
-export function shiftedTargets(ids: TokenShape, labels: Tensor | Int32Array, classes: number): Targets {
-  const { shape: given, host } = givenLabels(labels);
+export function shiftTargets(ids: TokenShape, labels: Tensor | Int32Array, classes: number): Targets {
+  const { shape: given, host } = checkGivenLabels(labels);
   const fits = labels instanceof Int32Array ? labels.length === ids.size : given.join() === ids.shape.join();
   if (!fits || ids.shape.length !== 2) {
     throw new LowrankError(
@@ -53,7 +53,7 @@ export function shiftedTargets(ids: TokenShape, labels: Tensor | Int32Array, cla
     );
   }
   const [B, T] = ids.shape as [number, number];
-  if (!host) return { tensor: shiftedOnDevice(labels as Tensor, B, T), known: undefined };
+  if (!host) return { tensor: shiftOnDevice(labels as Tensor, B, T), known: undefined };
   const known = shiftLabels(host, B, T);
   checkLabels(known, T, classes, 1);
   const { device } = isTensor(labels) ? labels : ids;
@@ -61,7 +61,7 @@ export function shiftedTargets(ids: TokenShape, labels: Tensor | Int32Array, cla
 }
 
 /** Checks labels; returns their shape, and their values where the host has them. Throws `ERR_OPTION`, `ERR_DTYPE`. */
-export function givenLabels(labels: Tensor | Int32Array): {
+export function checkGivenLabels(labels: Tensor | Int32Array): {
   shape: readonly number[];
   host: Int32Array | undefined;
 } {
@@ -91,7 +91,7 @@ function shiftLabels(labels: Int32Array, B: number, T: number): Int32Array {
   return out;
 }
 
-function shiftedOnDevice(labels: Tensor, B: number, T: number): Tensor {
+function shiftOnDevice(labels: Tensor, B: number, T: number): Tensor {
   const ignored = tensor(new Int32Array(B).fill(IGNORED), { shape: [B, 1], device: labels.device });
   return labels
     .slice(1, 1)
@@ -100,7 +100,7 @@ function shiftedOnDevice(labels: Tensor, B: number, T: number): Tensor {
 }
 
 /** Returns 1 for each target that counts and 0 for ignored ones: f32 [B·T]. */
-export function countedTargets({ tensor: targets, known }: Targets): Tensor {
+export function countTargets({ tensor: targets, known }: Targets): Tensor {
   if (known === undefined) return targets.eq(IGNORED).to("f32").neg().add(1);
   return tensor(
     Float32Array.from(known, (label) => (label === IGNORED ? 0 : 1)),
@@ -109,12 +109,15 @@ export function countedTargets({ tensor: targets, known }: Targets): Tensor {
 }
 
 /** Returns targets `start` to `end`, exclusive. */
-export function targetsWithin({ tensor: targets, known }: Targets, start: number, end: number): Targets {
+export function sliceTargets({ tensor: targets, known }: Targets, start: number, end: number): Targets {
   return { tensor: targets.slice(0, start, end), known: known?.subarray(start, end) };
 }
 
 /** Returns the weight and bias of `head` where it is a plain dense layer for `rows` rows; else undefined. */
-export function denseHead(head: Linear, rows: number): { weight: Tensor; bias: Tensor | null } | undefined {
+export function readDenseHead(
+  head: Linear,
+  rows: number,
+): { weight: Tensor; bias: Tensor | null } | undefined {
   if (head.fanInFanOut) return undefined;
   if (head instanceof LoRALinear) {
     const parts = head.plainParts(rows);
@@ -128,13 +131,18 @@ export function denseHead(head: Linear, rows: number): { weight: Tensor; bias: T
  * For a dense head this is one fused operation that processes rows in chunks in forward alone. Any other case (low-rank
  * paths, capped logits, a trained head without a reduction) runs chunk by chunk, and recomputes each chunk in backward.
  */
-export function headLoss(head: Linear, hidden: Tensor, targets: Targets, wanted: HeadLossOptions): Tensor {
+export function computeHeadLoss(
+  head: Linear,
+  hidden: Tensor,
+  targets: Targets,
+  wanted: HeadLossOptions,
+): Tensor {
   const { labelSmoothing, reduction, softcap } = wanted;
   const rows = hidden.reshape(-1, hidden.shape.at(-1) as number);
-  const dense = denseHead(head, targets.tensor.size);
+  const dense = readDenseHead(head, targets.tensor.size);
   const trained = !isNoGrad() && (dense?.weight.requiresGrad || dense?.bias?.requiresGrad);
   if (dense === undefined || softcap !== undefined || (reduction === "none" && trained))
-    return byChunks(head, rows, targets, wanted);
+    return computeByChunks(head, rows, targets, wanted);
   const { weight, bias } = dense;
   return recordOp(() =>
     session().linearCrossEntropy(
@@ -149,13 +157,13 @@ export function headLoss(head: Linear, hidden: Tensor, targets: Targets, wanted:
   );
 }
 
-function byChunks(
+function computeByChunks(
   head: Linear,
   rows: Tensor,
   targets: Targets,
   { labelSmoothing, reduction, softcap }: HeadLossOptions,
 ): Tensor {
-  const labelled = labelledRows(targets);
+  const labelled = selectLabelledRows(targets);
   const x = labelled === undefined ? rows : pickRows(rows, labelled.indices);
   const labels = labelled?.labels ?? targets.tensor;
   const N = labels.size;
@@ -182,14 +190,14 @@ function byChunks(
     return pickRows(table, labelled.places).reshape(-1);
   }
   const sum = rest.reduce((total, one) => total.add(one), first);
-  return reduction === "sum" ? sum : sum.div(countedTargets(targets).sum());
+  return reduction === "sum" ? sum : sum.div(countTargets(targets).sum());
 }
 
 /**
  * Returns the rows that have a label, their labels, and each row's index among them; undefined where no rows can be
  * skipped.
  */
-function labelledRows({
+function selectLabelledRows({
   tensor: targets,
   known,
 }: Targets): { indices: Tensor; labels: Tensor; places: Tensor } | undefined {

@@ -29,7 +29,7 @@ export interface LabelConfig {
 }
 
 /** Reads the classes of a configuration, or makes `asked` of them; two by default, as in transformers. */
-export function labelConfig(config: ConfigFields, asked: number | undefined): LabelConfig {
+export function readLabelConfig(config: ConfigFields, asked: number | undefined): LabelConfig {
   const named = config.object("id2label");
   const keys = Object.keys((config.value("id2label") as object | undefined) ?? {});
   const count = asked ?? (keys.length || (config.size("num_labels", LIMIT.labels) ?? 2));
@@ -48,7 +48,7 @@ export function labelConfig(config: ConfigFields, asked: number | undefined): La
 }
 
 /** Returns the classes as fields of `config.json`. */
-export function hubLabels({ labels, problemType }: LabelConfig): Record<string, unknown> {
+export function writeLabels({ labels, problemType }: LabelConfig): Record<string, unknown> {
   return {
     num_labels: undefined,
     id2label: Object.fromEntries(labels.map((label, id) => [id, label])),
@@ -71,7 +71,7 @@ export interface ClassificationLossOptions extends HeadLossOptions {
  *
  * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX`, `ERR_OPTION`.
  */
-export function classificationLoss(
+export function computeClassificationLoss(
   logits: Tensor,
   given: Tensor | Int32Array,
   { problemType, names, labelSmoothing, reduction }: ClassificationLossOptions,
@@ -100,7 +100,8 @@ export function classificationLoss(
   }
   if (labelSmoothing !== 0) throw createRefusal(MODEL_REFUSALS.smoothedLabels, "forward", type);
   const targets = labels.to("f32").reshape(B, N);
-  const losses = type === "regression" ? squares(logits, targets) : binaryCrossEntropy(logits, targets);
+  const losses =
+    type === "regression" ? computeSquares(logits, targets) : computeBinaryCrossEntropy(logits, targets);
   if (apart) return computeLossPerAdapter(losses, ones([B, N], { device: logits.device }), names);
   return reduction === "none" ? losses : losses[reduction]();
 }
@@ -112,13 +113,13 @@ export function chooseProblemType(named: ProblemType | undefined, N: number, sin
   return single ? "single_label_classification" : "multi_label_classification";
 }
 
-function squares(predicted: Tensor, targets: Tensor): Tensor {
+function computeSquares(predicted: Tensor, targets: Tensor): Tensor {
   const difference = predicted.sub(targets);
   return difference.mul(difference);
 }
 
 /** Returns −y·log p − (1 − y)·log(1 − p) for logits [B, N], where p is their sigmoid. */
-function binaryCrossEntropy(logits: Tensor, targets: Tensor): Tensor {
+function computeBinaryCrossEntropy(logits: Tensor, targets: Tensor): Tensor {
   const [B, N] = logits.shape as [number, number];
   // log(1 − p) and log p as a log-softmax over [0, logit], which is stable.
   const pairs = zeros([B, N, 1], { device: logits.device }).concat(logits.unsqueeze(2), 2).logSoftmax(2);

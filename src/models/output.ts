@@ -39,7 +39,7 @@ class CausalOutput implements ForwardOutput {
  * Creates an output whose logits `make` computes from `hidden` through `head`. Reading them throws `ERR_DISPOSED` where
  * `hidden` is disposed of, and `ERR_MODIFIED` where the head has changed.
  */
-export function causalOutput<Output extends ForwardOutput>(
+export function createCausalOutput<Output extends ForwardOutput>(
   head: Head,
   made: OutputParts<Output>,
   make: () => Tensor,

@@ -24,7 +24,7 @@ export interface PackedTexts {
  * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`; `ERR_INDEX` for a known position outside the model's range; `ERR_OPTION`
  * for known packed texts together with one adapter per row.
  */
-export function packedTexts(
+export function numberTexts(
   ids: TokenShape,
   { positionIds, attentionMask, adapterPerRow }: ForwardOptions,
   { limit, cached }: { limit: number; cached: boolean },
@@ -39,9 +39,9 @@ export function packedTexts(
   const known = session().hostValues(positionIds.id);
   const T = shape[1] as number;
   const parted = attentionMask === undefined && !cached && T > 1;
-  if (known === null) return { segments: parted ? onDevice(positionIds) : undefined, end: undefined };
+  if (known === null) return { segments: parted ? numberOnDevice(positionIds) : undefined, end: undefined };
   const end = findEnd(known, T, limit);
-  const segments = parted ? onHost(known, T) : undefined;
+  const segments = parted ? numberOnHost(known, T) : undefined;
   if (segments === undefined) return { segments, end };
   if (adapterPerRow !== undefined) throw createRefusal(MODEL_REFUSALS.packedAdapters, "forward");
   return { segments: tensor(segments, { shape, device }), end };
@@ -62,7 +62,7 @@ function findEnd(positions: Int32Array, T: number, limit: number): number {
 }
 
 /** Numbers the texts within each row; undefined where every row is one text. */
-function onHost(positions: Int32Array, T: number): Int32Array | undefined {
+function numberOnHost(positions: Int32Array, T: number): Int32Array | undefined {
   const segments = new Int32Array(positions.length);
   let several = false;
   for (let i = 0; i < positions.length; i++) {
@@ -75,7 +75,7 @@ function onHost(positions: Int32Array, T: number): Int32Array | undefined {
 }
 
 /** Numbers the texts of positions [B, T] on the device; f32 is exact for them up to 2²⁴. */
-function onDevice(positionIds: Tensor): Tensor {
+function numberOnDevice(positionIds: Tensor): Tensor {
   const [B, T] = positionIds.shape as [number, number];
   const positions = positionIds.to("f32");
   const begins = positions

@@ -69,7 +69,7 @@ const FORWARD_OPTIONS = [
  * Checks the options of `forward`, except labels, and its input. `width` is the width C of embeddings in a text model.
  * Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
  */
-export function forwardOptions(
+export function checkForwardOptions(
   input: unknown,
   given: ForwardOptions | undefined,
   width?: number,
@@ -78,15 +78,15 @@ export function forwardOptions(
   checkInput(input, known.inputsEmbeds, width);
   if (known.outputHiddenStates !== undefined) flag("forward", "outputHiddenStates", known.outputHiddenStates);
   for (const name of TENSORS) if (known[name] !== undefined) checkTensor("forward", name, known[name]);
-  return { ...known, ...lossOptions(known) };
+  return { ...known, ...checkLossOptions(known) };
 }
 
 /** Checks the options of a loss. Throws `ERR_OPTION`. */
-export function lossOptions(
+export function checkLossOptions(
   known: Pick<ForwardOptions, "labelSmoothing" | "reduction" | "adapterPerRow">,
 ): HeadLossOptions & Pick<ForwardOptions, "adapterPerRow"> {
   if (known.adapterPerRow !== undefined)
-    checkList("forward", "adapterPerRow", known.adapterPerRow, adapterName);
+    checkList("forward", "adapterPerRow", known.adapterPerRow, checkAdapterName);
   const { labelSmoothing = 0, reduction = "mean" } = known;
   return {
     adapterPerRow: known.adapterPerRow,
@@ -95,7 +95,7 @@ export function lossOptions(
   };
 }
 
-function adapterName(where: string, name: string, value: unknown): string | null {
+function checkAdapterName(where: string, name: string, value: unknown): string | null {
   return value === null || typeof value === "string" ? value : refuse(where, name, "a name or null", value);
 }
 
@@ -181,7 +181,7 @@ export abstract class PretrainedModel extends Module {
  * a checkpointed block stores only its input, as one tensor. The first block's input and each block's output are pushed
  * to `states`.
  */
-export function chain<B>(
+export function runBlocks<B>(
   blocks: readonly B[],
   x: Tensor,
   checkpointed: boolean,
@@ -216,7 +216,7 @@ export function endStates(states: Tensor[] | undefined, hidden: Tensor): Tensor 
 }
 
 /** The length T of ids [B, T], which with the `before` of a cache fit the model. */
-export function checkedLength(ids: Pick<TokenShape, "shape">, before: number, limit: number): number {
+export function checkLength(ids: Pick<TokenShape, "shape">, before: number, limit: number): number {
   if (ids.shape.length !== 2) {
     throw new LowrankError("ERR_SHAPE_MISMATCH", `forward: ids are [B, T], not [${ids.shape.join(", ")}]`);
   }
@@ -231,7 +231,7 @@ export function checkedLength(ids: Pick<TokenShape, "shape">, before: number, li
 }
 
 /** @internal The error for a model that came without a tokenizer and is to read texts; `before` begins it. */
-export function noTokenizer(model: PretrainedModel, before = ""): LowrankError {
+export function createNoTokenizerError(model: PretrainedModel, before = ""): LowrankError {
   const what =
     model.companions === undefined
       ? `${model.folder ?? "the model"}: the model has no tokenizer.json`

@@ -123,7 +123,7 @@ export class Sampler {
     if (rows.length === 0) return new Choice(token, evidence, badOf);
     const counts = rows.map((row) => this.texts[row]?.options.logprobs as number);
     const all = rows.length === this.texts.length;
-    const of = (x: Tensor): Tensor => (all ? x : selectedRows(x, rows));
+    const of = (x: Tensor): Tensor => (all ? x : selectRows(x, rows));
     const logprobs = Logprobs.of(of(logits), of(token), Math.max(...counts));
     return new Choice(token, evidence, badOf, { rows, counts, logprobs });
   }
@@ -191,7 +191,7 @@ function groupRuns(
 }
 
 /** Returns the given rows of x, in this order. */
-export function selectedRows(x: Tensor, rows: readonly number[]): Tensor {
+export function selectRows(x: Tensor, rows: readonly number[]): Tensor {
   return scope(() => {
     const parts: Tensor[] = [];
     for (let i = 0; i < rows.length;) {

@@ -80,7 +80,7 @@ function readModules(folder: string): ModuleEntry[] | undefined {
  *
  * Throws `ERR_FILE_FORMAT`, `ERR_FILE_NOT_FOUND`, and `ERR_UNSUPPORTED_MODEL` for an unsupported module or pooling.
  */
-export function sentenceSettings(folder: string): SentenceSettings | undefined {
+export function readSentenceSettings(folder: string): SentenceSettings | undefined {
   const modules = readModules(folder);
   if (modules === undefined) return undefined;
   const [first, ...rest] = modules;

@@ -1,6 +1,6 @@
 /** The tokens that end and pad training rows. */
 import { type CompanionFiles, readCompanionFields } from "./companion-files.js";
-import { tokenText } from "./chat-template-files.js";
+import { readTokenText } from "./chat-template-files.js";
 
 export interface SpecialTokens {
   /** The first ends a training row; any of them ends a generation. */
@@ -13,13 +13,13 @@ export interface SpecialTokens {
  * tokenizer ends them, while the list of an instruction model begins with the base model's token. Padding is always
  * masked, so 0 serves where there is no padding token, or its id is outside the embedding.
  */
-export function specialTokens(
+export function findSpecialTokens(
   tokenizer: { companions: CompanionFiles; tokenToId(token: string): number | undefined },
   config: { eosTokenIds?: readonly number[] | undefined; padTokenId?: number | undefined; vocabSize: number },
 ): SpecialTokens {
   const own = readCompanionFields(tokenizer.companions, "tokenizer_config.json");
   const idOf = (key: string): number | undefined => {
-    const text = tokenText(own, key);
+    const text = readTokenText(own, key);
     return text === undefined ? undefined : tokenizer.tokenToId(text);
   };
   const eos = idOf("eos_token");

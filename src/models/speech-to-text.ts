@@ -8,10 +8,10 @@ import type { Linear } from "../nn/linear.js";
 import { scope } from "../tensor/scope.js";
 import { isTensor, type Tensor } from "../tensor/tensor.js";
 import { checkTensor } from "../tensor/arguments.js";
-import { checkLabels, givenLabels, IGNORED, type Targets } from "./head-loss.js";
-import { causalOutput } from "./output.js";
-import { lossOptions, PretrainedModel, type ForwardOptions, type ForwardOutput } from "./pretrained.js";
-import { tokenLoss } from "./token-loss.js";
+import { checkLabels, checkGivenLabels, IGNORED, type Targets } from "./head-loss.js";
+import { createCausalOutput } from "./output.js";
+import { checkLossOptions, PretrainedModel, type ForwardOptions, type ForwardOutput } from "./pretrained.js";
+import { computeTokenLoss } from "./token-loss.js";
 
 /** Options of `forward` for speech: labels, or the decoder's input. */
 export interface SpeechForwardOptions extends Pick<
@@ -133,7 +133,7 @@ export abstract class SpeechToText extends PretrainedModel {
     const given = known("forward", options, FORWARD_OPTIONS);
     if (features.dtype !== "f32")
       throw new LowrankError("ERR_DTYPE", `forward: features are f32, not ${features.dtype}`);
-    const wanted = lossOptions(given);
+    const wanted = checkLossOptions(given);
     const { head } = this;
     const batch = features.shape[0] as number;
     const labels = given.labels === undefined ? undefined : this.#labels(given.labels, batch);
@@ -145,10 +145,10 @@ export abstract class SpeechToText extends PretrainedModel {
         ? { encoder: [], decoder: [] }
         : undefined;
     const hidden = runPerRow(this, batch, names, () => this.hidden(features, ids, states));
-    const loss = labels && scope(() => tokenLoss(this, head, hidden, labels.targets, wanted));
+    const loss = labels && scope(() => computeTokenLoss(this, head, hidden, labels.targets, wanted));
     labels?.targets.tensor.dispose();
     const made = { hidden, loss, hiddenStates: states?.decoder, encoderHiddenStates: states?.encoder };
-    return causalOutput(head, made, () => runPerRow(this, batch, names, () => head.forward(hidden)));
+    return createCausalOutput(head, made, () => runPerRow(this, batch, names, () => head.forward(hidden)));
   }
 
   /**
@@ -166,7 +166,7 @@ export abstract class SpeechToText extends PretrainedModel {
 
   /** Returns labels [B, T] as targets, with the decoder input derived from them. */
   #labels(labels: Tensor | Int32Array, batch: number): { targets: Targets; ids: () => Tensor; T: number } {
-    const { shape, host } = givenLabels(labels);
+    const { shape, host } = checkGivenLabels(labels);
     const size = shape.reduce((n, d) => n * d, 1);
     const T = Math.floor(size / batch);
     const fits = isTensor(labels) ? shape.length === 2 && shape[0] === batch : T * batch === size;

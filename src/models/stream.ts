@@ -12,7 +12,7 @@ export interface Stream {
 type Norm = Module & { forward(x: Tensor): Tensor };
 
 /** Returns the sum and its norm. */
-export function normSum(norm: Norm, { x, added }: Stream): [sum: Tensor, y: Tensor] {
+export function normaliseSum(norm: Norm, { x, added }: Stream): [sum: Tensor, y: Tensor] {
   if (added === undefined) return [x, norm.forward(x)];
   if (norm instanceof RMSNorm || norm instanceof LayerNorm) return norm.forwardAdded(x, added);
   const sum = x.add(added);
@@ -20,8 +20,8 @@ export function normSum(norm: Norm, { x, added }: Stream): [sum: Tensor, y: Tens
 }
 
 /** Returns the norm of the final sum, and frees the sum. */
-export function normEnd(norm: Norm, stream: Stream): Tensor {
-  const [sum, y] = normSum(norm, stream);
+export function normaliseEnd(norm: Norm, stream: Stream): Tensor {
+  const [sum, y] = normaliseSum(norm, stream);
   if (stream.added !== undefined) sum.dispose();
   stream.added?.dispose();
   return y;
@@ -43,7 +43,7 @@ export abstract class ResidualBlock<Inputs extends unknown[] = []> extends Modul
 }
 
 /** Runs `block` on the stream: by `run`, or by `forward` where a user has overridden it. */
-export function through<Inputs extends unknown[]>(
+export function runBlock<Inputs extends unknown[]>(
   block: ResidualBlock<Inputs>,
   stream: Stream,
   ...inputs: Inputs

@@ -63,7 +63,7 @@ export class TextBatch {
 }
 
 /** Pads prompts on the left into ids i32 [n, T]. Padding is masked. */
-export function paddedPrompts(texts: readonly SampledText[], device: Device): Tensor {
+export function padPrompts(texts: readonly SampledText[], device: Device): Tensor {
   const length = findLongest(texts);
   const ids = new Int32Array(texts.length * length);
   for (const [row, { prompt }] of texts.entries()) ids.set(prompt, (row + 1) * length - prompt.length);

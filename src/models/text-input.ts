@@ -28,10 +28,11 @@ export function checkInput(input: unknown, inputsEmbeds: unknown, width: number 
     checkTensor("forward", "its input", input);
     return;
   }
-  if (width === undefined) throw unfit("inputsEmbeds stands for token ids, which this model does not take");
+  if (width === undefined)
+    throw createInputError("inputsEmbeds stands for token ids, which this model does not take");
   if (!isTensor(inputsEmbeds)) refuse("forward", "inputsEmbeds", "a tensor", inputsEmbeds);
   if (input !== null && input !== undefined)
-    throw unfit("takes token ids or inputsEmbeds, not both; pass null as ids");
+    throw createInputError("takes token ids or inputsEmbeds, not both; pass null as ids");
   const { shape, dtype } = inputsEmbeds;
   if (dtype === "i32") throw new LowrankError("ERR_DTYPE", "forward: inputsEmbeds are floats, not i32");
   if (shape.length === 3 && shape[2] === width) return;
@@ -41,6 +42,6 @@ export function checkInput(input: unknown, inputsEmbeds: unknown, width: number 
   );
 }
 
-function unfit(what: string): LowrankError {
+function createInputError(what: string): LowrankError {
   return new LowrankError("ERR_OPTION", `forward: ${what}`);
 }

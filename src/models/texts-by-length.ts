@@ -4,7 +4,7 @@ import type { Device } from "../device/device.js";
 import type { Tensor } from "../tensor/tensor.js";
 
 /** Yields batches of indices of `rows`, shortest first, so that padding is at most half of a batch. */
-export function* batchesByLength(
+export function* groupByLength(
   rows: readonly { readonly length: number }[],
   batchSize: number,
 ): IterableIterator<number[]> {
@@ -24,7 +24,7 @@ export function* batchesByLength(
 }
 
 /** Pads rows of ids into i32 [B, T], with a mask i32 [B, T] that is 0 for padding. */
-export function paddedRows(
+export function padRows(
   rows: readonly Int32Array[],
   padTokenId: number,
   device: Device,

@@ -5,10 +5,10 @@ import type { Linear } from "../nn/linear.js";
 import type { Module } from "../nn/module.js";
 import type { Tensor } from "../tensor/tensor.js";
 import {
-  countedTargets,
-  denseHead,
-  headLoss,
-  targetsWithin,
+  countTargets,
+  readDenseHead,
+  computeHeadLoss,
+  sliceTargets,
   type HeadLossOptions,
   type Targets,
 } from "./head-loss.js";
@@ -17,7 +17,7 @@ import {
  * Returns the cross-entropy of `head` of `model` over hidden [B, T, C] against targets [B · T]: a scalar, or [B, T]
  * without a reduction. With one adapter per row, the mean is the sum of each adapter's mean over its rows.
  */
-export function tokenLoss(
+export function computeTokenLoss(
   model: Module,
   head: Linear,
   hidden: Tensor,
@@ -27,26 +27,26 @@ export function tokenLoss(
   const [B, T] = hidden.shape as [number, number, number];
   const { adapterPerRow: names } = options;
   if (names === undefined) {
-    const loss = headLoss(head, hidden, targets, options);
+    const loss = computeHeadLoss(head, hidden, targets, options);
     return options.reduction === "none" ? loss.reshape(B, T) : loss;
   }
   const apart = { ...options, reduction: "none" } as const;
   // Where no adapter changes the head, one call handles all rows.
   const whole = runPerRow(model, B, names, () =>
-    denseHead(head, B * T) ? headLoss(head, hidden, targets, apart) : undefined,
+    readDenseHead(head, B * T) ? computeHeadLoss(head, hidden, targets, apart) : undefined,
   );
   const byRun = (): Tensor[] =>
     findRuns(names, B).map(({ name, start, count }) => {
-      const own = targetsWithin(targets, start * T, (start + count) * T);
+      const own = sliceTargets(targets, start * T, (start + count) * T);
       const states = hidden.slice(0, start, start + count);
-      return runPerRow(model, 1, [name], () => headLoss(head, states, own, apart));
+      return runPerRow(model, 1, [name], () => computeHeadLoss(head, states, own, apart));
     });
-  const losses = (whole ?? joinedRows(byRun())).reshape(B, T);
+  const losses = (whole ?? joinRows(byRun())).reshape(B, T);
   if (options.reduction === "none") return losses;
   if (options.reduction === "sum") return losses.sum();
-  return computeLossPerAdapter(losses, countedTargets(targets).reshape(B, T), names);
+  return computeLossPerAdapter(losses, countTargets(targets).reshape(B, T), names);
 }
 
-function joinedRows([first, ...rest]: Tensor[]): Tensor {
+function joinRows([first, ...rest]: Tensor[]): Tensor {
   return rest.length === 0 ? (first as Tensor) : (first as Tensor).concat(rest, 0);
 }

@@ -20,7 +20,7 @@ import {
   type TemplateSource,
   readStoredTemplates,
 } from "./chat-template-files.js";
-import { type EncodingDefaults, encodingDefaults } from "./encoding-defaults.js";
+import { type EncodingDefaults, readEncodingDefaults } from "./encoding-defaults.js";
 import {
   encode,
   encodeBatch,
@@ -155,7 +155,7 @@ export class Tokenizer extends TemplatedTokenizer {
 
   /** Padding and truncation settings of the tokenizer's files; read on first use. */
   readonly #defaults = (): EncodingDefaults =>
-    (this.#encodingDefaults ??= encodingDefaults(this.companions, (token) => this.tokenToId(token)));
+    (this.#encodingDefaults ??= readEncodingDefaults(this.companions, (token) => this.tokenToId(token)));
   #encodingDefaults: EncodingDefaults | undefined;
 
   /** Encodes texts in parallel on background threads. Returns the ids of each. Throws `ERR_OPTION`. */

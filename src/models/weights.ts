@@ -105,7 +105,7 @@ export interface TensorSource {
 }
 
 /** Returns the tensors of safetensors files. */
-export function storedIn(file: WeightsFile): TensorSource {
+export function listStored(file: WeightsFile): TensorSource {
   return {
     names: () => file.names(),
     shape: (name) => file.info(name).shape,
@@ -185,8 +185,8 @@ export class FileWeights extends Weights {
     const extras = left.filter((name) => this.naming.extras.test(name));
     const unexpected = left.filter((name) => !this.naming.extras.test(name));
     const parts = [
-      this.#missing.length > 0 ? `missing: ${some(this.#missing)}` : "",
-      unexpected.length > 0 ? `not of this model: ${some(unexpected)}` : "",
+      this.#missing.length > 0 ? `missing: ${listSome(this.#missing)}` : "",
+      unexpected.length > 0 ? `not of this model: ${listSome(unexpected)}` : "",
     ].filter(Boolean);
     if (parts.length > 0) throw new LowrankError("ERR_UNMATCHED_KEY", `${where}: ${parts.join("; ")}`);
     const notices: string[] = [];
@@ -196,7 +196,7 @@ export class FileWeights extends Weights {
     }
     if (this.#drawn.length > 0) {
       notices.push(
-        `${where}: has no weights for ${some(this.#drawn)}; they are initialised randomly and need training`,
+        `${where}: has no weights for ${listSome(this.#drawn)}; they are initialised randomly and need training`,
       );
     }
     return notices;
@@ -212,7 +212,7 @@ export class FileWeights extends Weights {
     if (found === undefined) {
       if (fresh) return this.#draw(name, shape, start, more);
       this.#missing.push(name);
-      return placeholder(shape);
+      return createPlaceholder(shape);
     }
     this.#used.add(found);
     const stated = this.file.shape(found);
@@ -221,7 +221,7 @@ export class FileWeights extends Weights {
       this.#wrongShapes.push(
         `${found} is [${stated.join(", ")}], the configuration expects [${shape.join(", ")}]`,
       );
-      return placeholder(shape);
+      return createPlaceholder(shape);
     }
     const { device, quantize } = this.options;
     if (quantize !== undefined && more.blocks === true)
@@ -257,7 +257,7 @@ export class FileWeights extends Weights {
 }
 
 /** Stands in for a missing tensor until `finish` reports it; it has a shape and no memory. */
-function placeholder(shape: readonly number[]): Tensor {
+function createPlaceholder(shape: readonly number[]): Tensor {
   return zeros(shape, { device: "meta:cpu" });
 }
 
@@ -289,19 +289,19 @@ export class FreshWeights extends Weights {
         if (typeof start === "function") return tensor(start(shape), { shape, device }).to(dtype);
         if (start !== "normal") return (start === "ones" ? ones : zeros)(shape, { device, dtype });
         const wide = drawNormal(shape, this.deviation * scale, { device });
-        return (zeroRow === undefined ? wide : withZeroRow(wide, zeroRow)).to(dtype);
+        return (zeroRow === undefined ? wide : insertZeroRow(wide, zeroRow)).to(dtype);
       }),
     );
     return makeParameter(drawn, this.dtype === "f32");
   }
 }
 
-function withZeroRow(table: Tensor, row: number): Tensor {
+function insertZeroRow(table: Tensor, row: number): Tensor {
   const [rows, size] = table.shape as [number, number];
   const between = zeros([1, size], { device: table.device });
   return table.slice(0, 0, row).concat([between, table.slice(0, row + 1, rows)], 0);
 }
 
-function some(names: string[]): string {
+function listSome(names: string[]): string {
   return names.slice(0, 5).join(", ") + (names.length > 5 ? ` and ${names.length - 5} more` : "");
 }

@@ -3,7 +3,7 @@ import { LowrankError } from "../errors.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import { type NextToken, type DecodedText, Decoding } from "../models/decoding.js";
 import type { CheckedOptions } from "../models/generate-options.js";
-import { decodedTexts, readLogprobs } from "../models/generate.js";
+import { createDecodedTexts, readLogprobs } from "../models/generate.js";
 import { type Piece, TextStream } from "../models/text-stream.js";
 import { ApiError } from "./api-error.js";
 
@@ -216,7 +216,7 @@ export class Batcher {
       this.#waiting.shift();
       try {
         const adapters = prompts.map(() => adapter);
-        const texts = decodedTexts("generate", this.#model, prompts, seeds, options, adapters);
+        const texts = createDecodedTexts("generate", this.#model, prompts, seeds, options, adapters);
         this.#decoding.admit(texts);
         for (const [index, text] of texts.entries()) {
           const stream = new TextStream(this.#model.tokenizer, text.prompt, options.stops);

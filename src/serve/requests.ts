@@ -6,7 +6,7 @@ import { type Conversation, parseMessages, parseTools } from "../chat/messages.j
 import type { ChatTemplate } from "../chat/template.js";
 import { setAdapter, withoutAdapters } from "../lora/adapter/active.js";
 import type { CausalLM } from "../models/causal-lm.js";
-import { checkedGenerateOptions } from "../models/generate-options.js";
+import { checkGenerateOptions } from "../models/generate-options.js";
 import { endTokens } from "../models/generate.js";
 import type { Tokenizer } from "../models/tokenizer.js";
 import { ApiError, createParameterError } from "./api-error.js";
@@ -126,7 +126,7 @@ function readCommon(
   const stream = given.flag("stream");
   const first = given.whole("seed", 0) ?? randomInt(2 ** 47);
   const n = given.whole("n", 1, service.maxTexts) ?? 1;
-  const options = checkedGenerateOptions("request", {
+  const options = checkGenerateOptions("request", {
     maxNewTokens: Math.min(asked, service.maxTokens),
     temperature: given.number("temperature", (t) => t >= 0 && t <= 2, "a number from 0 to 2") ?? 1,
     topP: given.number("top_p", (p) => p > 0 && p <= 1, "a number above 0 and at most 1"),

@@ -9,9 +9,9 @@ import type { Examples, StoredExamples } from "../data/store.js";
 import { LowrankError } from "../errors.js";
 import { CausalLM } from "../models/causal-lm.js";
 import { SequenceClassifier } from "../models/classifier.js";
-import { noTokenizer, type PretrainedModel } from "../models/pretrained.js";
+import { createNoTokenizerError, type PretrainedModel } from "../models/pretrained.js";
 import { SpeechToText } from "../models/speech-to-text.js";
-import { specialTokens } from "../models/special-tokens.js";
+import { findSpecialTokens } from "../models/special-tokens.js";
 import { createRefusal } from "../refusals/refusal.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import type { ProgressEvent } from "./events.js";
@@ -57,11 +57,11 @@ interface TextConfig {
  */
 export function readTokenisation(model: PretrainedModel, longest: number): Tokenisation {
   const { tokenizer } = model;
-  if (tokenizer === undefined) throw noTokenizer(model);
+  if (tokenizer === undefined) throw createNoTokenizerError(model);
   const config = model.config as TextConfig;
   const maxLength = Math.min(longest, config.maxPositionEmbeddings);
   const { vocabSize } = config;
-  return { ...specialTokens(tokenizer, config), tokenizer, maxLength, vocabSize };
+  return { ...findSpecialTokens(tokenizer, config), tokenizer, maxLength, vocabSize };
 }
 
 /**

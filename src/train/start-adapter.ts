@@ -9,7 +9,7 @@ import { readConfig } from "../lora/formats/config.js";
 import { CONFIG, resolveFolder, LABELS, startIn, WEIGHTS } from "../lora/formats/folder.js";
 import type { InitLoraWeights, InjectOptions, Pattern } from "../lora/index.js";
 import { divideByRoot } from "../lora/init/restore.js";
-import { baseOfAdapter } from "../models/adapter-base.js";
+import { findBaseOfAdapter } from "../models/adapter-base.js";
 import { optionName } from "../arguments/option-name.js";
 import { createRefusal } from "../refusals/refusal.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
@@ -120,7 +120,7 @@ function findBaseModelOf(
   folder: string,
   asked: string | undefined,
 ): { model: string; revision?: string | undefined } {
-  const { name, model, revision: own, places } = baseOfAdapter(folder);
+  const { name, model, revision: own, places } = findBaseOfAdapter(folder);
   const revision = asked ?? own;
   const give = `give ${optionName("model")}`;
   if (name === undefined)

@@ -3,9 +3,9 @@ import test, { type ExecutionContext } from "ava";
 import { adapt, SIZES } from "../../examples/e2e-nlg/model.js";
 import { memory, zeros, type Tensor } from "../../src/index.js";
 import { injectNow } from "../../src/lora/inject/inject.js";
-import { bertConfig } from "../../src/models/bert/config.js";
+import { readBertConfig } from "../../src/models/bert/config.js";
 import { BertModel } from "../../src/models/bert/model.js";
-import { gpt2Config } from "../../src/models/gpt2/config.js";
+import { readGpt2Config } from "../../src/models/gpt2/config.js";
 import { GPT2LMHeadModel } from "../../src/models/gpt2/model.js";
 import type { PretrainedModel } from "../../src/models/pretrained.js";
 import { Weights } from "../../src/models/weights.js";
@@ -53,7 +53,7 @@ const gpt2: [size: keyof typeof SIZES, trained: number, whole: number][] = [
 
 for (const [name, trained, whole] of gpt2) {
   test.serial(`GPT-2 ${name}`, (t) => {
-    const config = gpt2Config({ model_type: "gpt2", ...SIZES[name] });
+    const config = readGpt2Config({ model_type: "gpt2", ...SIZES[name] });
     check(
       t,
       () => new GPT2LMHeadModel(config, new Shapes()),
@@ -75,7 +75,7 @@ const roberta: [name: string, shape: object, trained: number, whole: number][] =
 
 for (const [name, shape, trained, whole] of roberta) {
   test.serial(`RoBERTa ${name}`, (t) => {
-    const config = bertConfig({
+    const config = readBertConfig({
       model_type: "roberta",
       max_position_embeddings: 514,
       type_vocab_size: 1,

@@ -4,8 +4,8 @@ import { join } from "node:path";
 import test from "ava";
 import { loadModel, lora, manualSeed, rand, type CausalLM, type GenerateOptions } from "../../src/index.js";
 import { type NextToken, type DecodedText, Decoding } from "../../src/models/decoding.js";
-import { checkedGenerateOptions } from "../../src/models/generate-options.js";
-import { decodedTexts } from "../../src/models/generate.js";
+import { checkGenerateOptions } from "../../src/models/generate-options.js";
+import { createDecodedTexts } from "../../src/models/generate.js";
 import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { goldenModel, words } from "../hashed.js";
@@ -51,8 +51,8 @@ async function joining(model: CausalLM, requests: readonly Request[]): Promise<(
     for (let step = 0; ; step++) {
       for (const [i, { at, prompt, options, adapter }] of requests.entries()) {
         if (at !== step) continue;
-        const checked = checkedGenerateOptions("test", options);
-        const made = decodedTexts("test", model, [prompt], [checked.seed], checked, [adapter]);
+        const checked = checkGenerateOptions("test", options);
+        const made = createDecodedTexts("test", model, [prompt], [checked.seed], checked, [adapter]);
         const [text] = made as [DecodedText];
         texts.set(text, i);
         decoding.admit([text]);

@@ -20,10 +20,13 @@ import {
   type PretrainedModel,
 } from "../../src/index.js";
 import { collectAdapterState } from "../../src/lora/formats/state.js";
-import { bertConfig, hubConfig as bertHub } from "../../src/models/bert/config.js";
-import { distilBertConfig, hubConfig as distilBertHub } from "../../src/models/distilbert/config.js";
-import { gpt2Config, hubConfig as gpt2Hub } from "../../src/models/gpt2/config.js";
-import { vitConfig, hubConfig as vitHub } from "../../src/models/vit/config.js";
+import { readBertConfig, writeBertConfig as bertHub } from "../../src/models/bert/config.js";
+import {
+  readDistilBertConfig,
+  writeDistilBertConfig as distilBertHub,
+} from "../../src/models/distilbert/config.js";
+import { readGpt2Config, writeGpt2Config as gpt2Hub } from "../../src/models/gpt2/config.js";
+import { readViTConfig, writeViTConfig as vitHub } from "../../src/models/vit/config.js";
 import { goldenModel, hashed, temporary } from "../hashed.js";
 import { error, goldens, onHost } from "../parity/goldens.js";
 
@@ -337,17 +340,17 @@ test("a configuration that is written reads back unchanged", (t) => {
   const of = (variant: string) =>
     JSON.parse(readFileSync(join(golden(variant), "config.json"), "utf8")) as Record<string, unknown>;
   for (const variant of ["gpt2", "gpt2-scaled"]) {
-    const config = gpt2Config(of(variant));
-    t.deepEqual(gpt2Config(gpt2Hub(config)), config);
+    const config = readGpt2Config(of(variant));
+    t.deepEqual(readGpt2Config(gpt2Hub(config)), config);
   }
   for (const variant of ["bert", "roberta"]) {
-    const config = bertConfig(of(variant));
-    t.deepEqual(bertConfig(bertHub(config)), config);
+    const config = readBertConfig(of(variant));
+    t.deepEqual(readBertConfig(bertHub(config)), config);
   }
-  const distilbert = distilBertConfig({ ...of("distilbert"), sinusoidal_pos_embds: true });
-  t.deepEqual(distilBertConfig(distilBertHub(distilbert)), distilbert);
-  const config = vitConfig({ ...of("vit"), image_size: [12, 16] });
-  t.deepEqual(vitConfig(vitHub(config)), config);
+  const distilbert = readDistilBertConfig({ ...of("distilbert"), sinusoidal_pos_embds: true });
+  t.deepEqual(readDistilBertConfig(distilBertHub(distilbert)), distilbert);
+  const config = readViTConfig({ ...of("vit"), image_size: [12, 16] });
+  t.deepEqual(readViTConfig(vitHub(config)), config);
 });
 
 test("padding does not change unpadded rows", async (t) => {

@@ -1,7 +1,7 @@
 import test, { type ExecutionContext } from "ava";
 import { type ErrorCode, LowrankError } from "../../src/errors.js";
 import { ConfigFields } from "../../src/models/config-fields.js";
-import { gemma3Config, hubConfig } from "../../src/models/gemma3/config.js";
+import { readGemma3Config, writeGemma3Config } from "../../src/models/gemma3/config.js";
 
 const GEMMA = {
   model_type: "gemma3_text",
@@ -14,10 +14,10 @@ const GEMMA = {
 };
 
 const read = (changes: Record<string, unknown> = {}) =>
-  gemma3Config(new ConfigFields("config.json", { ...GEMMA, ...changes }));
+  readGemma3Config(new ConfigFields("config.json", { ...GEMMA, ...changes }));
 
 test("missing keys have transformers' defaults", (t) => {
-  const gemma = gemma3Config(new ConfigFields("config.json", { ...GEMMA, head_dim: undefined }));
+  const gemma = readGemma3Config(new ConfigFields("config.json", { ...GEMMA, head_dim: undefined }));
   t.is(gemma.headDim, 256);
   t.is(gemma.numKeyValueHeads, 4);
   t.is(gemma.slidingWindow, 4096);
@@ -59,8 +59,8 @@ test("a configuration that is written reads back unchanged", (t) => {
   ];
   for (const change of changes) {
     const config = read(change);
-    const written = JSON.parse(JSON.stringify(hubConfig(config))) as Record<string, unknown>;
-    t.deepEqual(gemma3Config(new ConfigFields("config.json", written)), config);
+    const written = JSON.parse(JSON.stringify(writeGemma3Config(config))) as Record<string, unknown>;
+    t.deepEqual(readGemma3Config(new ConfigFields("config.json", written)), config);
   }
 });
 

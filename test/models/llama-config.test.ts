@@ -3,7 +3,7 @@ import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { type ErrorCode, LowrankError } from "../../src/errors.js";
 import { ConfigFields, readModelConfig } from "../../src/models/config-fields.js";
-import { hubConfig, llamaConfig, ropeFrequencies } from "../../src/models/llama/config.js";
+import { writeLlamaConfig, readLlamaConfig, ropeFrequencies } from "../../src/models/llama/config.js";
 import { temporary } from "../hashed.js";
 
 const LLAMA = {
@@ -27,7 +27,7 @@ function fields(value: Record<string, unknown>, file = "config.json"): ConfigFie
 
 function read(changes: Record<string, unknown>, generation?: Record<string, unknown>) {
   const end = generation && fields(generation, "generation_config.json");
-  return llamaConfig(fields({ ...LLAMA, ...changes }), end);
+  return readLlamaConfig(fields({ ...LLAMA, ...changes }), end);
 }
 
 test("missing keys have transformers' defaults", (t) => {
@@ -37,7 +37,7 @@ test("missing keys have transformers' defaults", (t) => {
     rms_norm_eps: _eps,
     ...rest
   } = LLAMA;
-  const llama = llamaConfig(fields(rest));
+  const llama = readLlamaConfig(fields(rest));
   t.is(llama.maxPositionEmbeddings, 2048);
   t.is(llama.numKeyValueHeads, 8);
   t.is(llama.headDim, 8);
@@ -45,7 +45,7 @@ test("missing keys have transformers' defaults", (t) => {
   t.is(llama.slidingWindow, undefined);
   t.false(llama.tieWordEmbeddings);
   t.deepEqual(llama.rope, { theta: 10_000, scaling: { type: "default" } });
-  const mistral = llamaConfig(fields({ ...rest, model_type: "mistral" }));
+  const mistral = readLlamaConfig(fields({ ...rest, model_type: "mistral" }));
   t.is(mistral.maxPositionEmbeddings, 131_072);
   t.is(mistral.numKeyValueHeads, 8);
   t.is(mistral.slidingWindow, 4096);
@@ -61,7 +61,7 @@ test("null is a distinct value where transformers accepts it", (t) => {
 
 test("Qwen's windows apply to the layers that the file names, and only if it enables them", (t) => {
   const { head_dim: _size, ...rest } = { ...LLAMA, head_dim: 8 };
-  const qwen = (changes: object) => llamaConfig(fields({ ...rest, model_type: "qwen2", ...changes }));
+  const qwen = (changes: object) => readLlamaConfig(fields({ ...rest, model_type: "qwen2", ...changes }));
   t.deepEqual([qwen({}).slidingWindow, qwen({}).slidingLayers], [undefined, undefined]);
   const on = { use_sliding_window: true, max_window_layers: 1 };
   t.deepEqual([qwen(on).slidingWindow, qwen(on).slidingLayers], [4096, [false, true]]);
@@ -85,7 +85,7 @@ test("Qwen's windows apply to the layers that the file names, and only if it ena
     [qwen({}).attentionBias, qwen({}).attentionOutputBias, qwen({}).headNorms],
     [true, false, false],
   );
-  const qwen3 = llamaConfig(fields({ ...rest, model_type: "qwen3" }));
+  const qwen3 = readLlamaConfig(fields({ ...rest, model_type: "qwen3" }));
   t.deepEqual([qwen3.headDim, qwen3.headNorms, qwen3.attentionBias], [128, true, false]);
 });
 
@@ -244,7 +244,7 @@ test("a folder without config.json, and one that is not JSON", (t) => {
   writeFileSync(join(folder, "config.json"), "[]");
   refused(t, () => readModelConfig(folder), "ERR_FILE_FORMAT", /object was expected/);
   writeFileSync(join(folder, "config.json"), JSON.stringify(LLAMA));
-  t.is(llamaConfig(readModelConfig(folder).config).hiddenSize, 64);
+  t.is(readLlamaConfig(readModelConfig(folder).config).hiddenSize, 64);
 });
 
 test("a configuration that is written reads back unchanged", (t) => {
@@ -284,7 +284,7 @@ test("a configuration that is written reads back unchanged", (t) => {
   for (const change of changes) {
     const config = read(change);
     t.deepEqual(
-      llamaConfig(JSON.parse(JSON.stringify(hubConfig(config))) as Record<string, unknown>),
+      readLlamaConfig(JSON.parse(JSON.stringify(writeLlamaConfig(config))) as Record<string, unknown>),
       config,
     );
   }

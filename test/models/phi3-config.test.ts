@@ -1,7 +1,7 @@
 import test, { type ExecutionContext } from "ava";
 import { type ErrorCode, LowrankError } from "../../src/errors.js";
 import { ConfigFields } from "../../src/models/config-fields.js";
-import { hubConfig, phi3Config } from "../../src/models/phi3/config.js";
+import { writePhi3Config, readPhi3Config } from "../../src/models/phi3/config.js";
 
 const PHI = {
   model_type: "phi3",
@@ -14,7 +14,7 @@ const PHI = {
 const LONG = { type: "longrope", short_factor: [1, 1.5, 2, 3], long_factor: [2, 4, 6, 8] };
 
 const read = (changes: Record<string, unknown> = {}) =>
-  phi3Config(new ConfigFields("config.json", { ...PHI, ...changes }));
+  readPhi3Config(new ConfigFields("config.json", { ...PHI, ...changes }));
 
 test("missing keys have transformers' defaults", (t) => {
   const phi = read();
@@ -46,8 +46,8 @@ test("a configuration that is written reads back unchanged", (t) => {
   ];
   for (const change of changes) {
     const config = read(change);
-    const written = JSON.parse(JSON.stringify(hubConfig(config))) as Record<string, unknown>;
-    t.deepEqual(phi3Config(new ConfigFields("config.json", written)), config);
+    const written = JSON.parse(JSON.stringify(writePhi3Config(config))) as Record<string, unknown>;
+    t.deepEqual(readPhi3Config(new ConfigFields("config.json", written)), config);
   }
 });
 

@@ -22,8 +22,8 @@ import {
 } from "../../src/index.js";
 import { collectAdapterState } from "../../src/lora/formats/state.js";
 import type { Tokenizer } from "../../src/models/tokenizer.js";
-import { hubConfig, whisperConfig } from "../../src/models/whisper/config.js";
-import { languageCode } from "../../src/models/whisper/languages.js";
+import { writeWhisperConfig, readWhisperConfig } from "../../src/models/whisper/config.js";
+import { resolveLanguage } from "../../src/models/whisper/languages.js";
 import { testDevices } from "../devices.js";
 import { goldenModel, hashed, temporary } from "../hashed.js";
 import { error, goldens } from "../parity/goldens.js";
@@ -452,7 +452,7 @@ test("the folder's feature configuration must match the model", async (t) => {
 
 test("a configuration is read strictly, and one that is written reads back unchanged", async (t) => {
   const config = JSON.parse(readFileSync(join(golden, "config.json"), "utf8")) as Record<string, unknown>;
-  const read = whisperConfig({
+  const read = readWhisperConfig({
     ...config,
     suppress_tokens: [3],
     forced_decoder_ids: [
@@ -460,7 +460,7 @@ test("a configuration is read strictly, and one that is written reads back uncha
       [2, 94],
     ],
   });
-  t.deepEqual(whisperConfig(hubConfig(read)), read);
+  t.deepEqual(readWhisperConfig(writeWhisperConfig(read)), read);
   await refused(
     t,
     () => load(folderOf({ decoder_attention_heads: 5 })),
@@ -483,8 +483,8 @@ test("a configuration is read strictly, and one that is written reads back uncha
 });
 
 test("languages by code, token and name", (t) => {
-  for (const name of ["de", "<|de|>", "German", " german "]) t.is(languageCode(name), "de");
-  t.is(languageCode("haitian creole"), "ht");
-  t.is(languageCode("Mandarin"), "zh");
-  t.is(languageCode("klingon"), "klingon");
+  for (const name of ["de", "<|de|>", "German", " german "]) t.is(resolveLanguage(name), "de");
+  t.is(resolveLanguage("haitian creole"), "ht");
+  t.is(resolveLanguage("Mandarin"), "zh");
+  t.is(resolveLanguage("klingon"), "klingon");
 });

@@ -3,7 +3,7 @@ import test from "ava";
 
 import { nn, scope, tensor, type Device, type Tensor } from "../../src/index.js";
 import { Module } from "../../src/nn/module.js";
-import { normEnd, normSum } from "../../src/models/stream.js";
+import { normaliseEnd, normaliseSum } from "../../src/models/stream.js";
 import { testDevices } from "../devices.js";
 
 const SHAPE = [3, 5, 40];
@@ -70,7 +70,12 @@ for (const device of testDevices()) {
   for (const [name, norm] of Object.entries(norms)) {
     test(`${name} on ${device} after a sum`, async (t) => {
       for (const sumIsRead of [false, true]) {
-        const together = await results(device, norm, (n, x, added) => normSum(n, { x, added }), sumIsRead);
+        const together = await results(
+          device,
+          norm,
+          (n, x, added) => normaliseSum(n, { x, added }),
+          sumIsRead,
+        );
         t.deepEqual(together, await results(device, norm, apart, sumIsRead));
       }
     });
@@ -83,8 +88,8 @@ test("the end of a stream releases the tensors that it consumed", (t) => {
     Tensor,
     Tensor,
   ];
-  t.deepEqual(normEnd(norm, { x }).shape, [40]);
+  t.deepEqual(normaliseEnd(norm, { x }).shape, [40]);
   t.deepEqual(x.shape, [40], "a sum that was there already stays");
-  t.deepEqual(normEnd(norm, { x, added }).shape, [40]);
+  t.deepEqual(normaliseEnd(norm, { x, added }).shape, [40]);
   t.throws(() => added.mul(2));
 });

@@ -1,7 +1,7 @@
 /** The batcher answers requests after a step, or freeing one, has failed. */
 import test from "ava";
 
-import { checkedGenerateOptions } from "../../src/models/generate-options.js";
+import { checkGenerateOptions } from "../../src/models/generate-options.js";
 import { Decoding } from "../../src/models/decoding.js";
 import { Batcher, type Generation } from "../../src/serve/batcher.js";
 import { smallLlama } from "../small-llama.js";
@@ -9,7 +9,7 @@ import { smallLlama } from "../small-llama.js";
 const generation: Generation = {
   prompts: [Int32Array.of(3, 4, 5)],
   seeds: [1],
-  options: checkedGenerateOptions("test", { maxNewTokens: 4, temperature: 1 }),
+  options: checkGenerateOptions("test", { maxNewTokens: 4, temperature: 1 }),
   adapter: null,
   ends: [],
 };

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import type { Device } from "../../device/device.js";
 import { LowrankError } from "../../errors.js";
-import { baseOfAdapter } from "../../models/adapter-base.js";
+import { findBaseOfAdapter } from "../../models/adapter-base.js";
 import { readConfigFields } from "../../models/config-fields.js";
 import { defaultModel } from "../../models/default.js";
 import type { CausalLM } from "../../models/causal-lm.js";
@@ -29,7 +29,7 @@ export function modelFor({
   if (model !== undefined) return { model, revision };
   const adapter = adapters?.[0];
   if (adapter === undefined) return { model: defaultModel(), revision };
-  const base = baseOfAdapter(adapter);
+  const base = findBaseOfAdapter(adapter);
   if (base.name === undefined) throw new UsageError(`${adapter} does not say its model: give --model`);
   if (base.model === undefined) {
     const looked = base.places.length > 1 ? `, neither at ${base.places.join(" nor at ")}` : "";

@@ -1,7 +1,7 @@
 /** Rotary positions in GGUF: keys, and per-dimension factors as tensors. */
 import { refuseGguf } from "../refusals.js";
 import type { GgufValue } from "../writer.js";
-import { ropeFrequencies, type RopeConfig } from "../../models/decoder/rope.js";
+import { computeFrequencies, type RopeConfig } from "../../models/decoder/rope.js";
 
 /** The GGUF form of a rotation. */
 export interface WrittenRope {
@@ -52,8 +52,8 @@ export function convertRope(
   }
   if (scaling.type === "llama3") {
     if (name !== "llama") return unread();
-    const plain = ropeFrequencies({ headDim, rope: { theta, scaling: { type: "default" } } });
-    const scaled = ropeFrequencies({ headDim, rope });
+    const plain = computeFrequencies({ headDim, rope: { theta, scaling: { type: "default" } } });
+    const scaled = computeFrequencies({ headDim, rope });
     const factors = Float32Array.from(plain, (frequency, i) => frequency / (scaled[i] as number));
     return { keys, factors: [["rope_freqs.weight", factors]] };
   }

@@ -3,7 +3,7 @@ import type { GgufValue } from "../writer.js";
 import { refuseGguf } from "../refusals.js";
 import type { CausalLM } from "../../models/causal-lm.js";
 import { readSpecialTokens } from "../../models/chat-template-files.js";
-import { specialTokens } from "../../models/special-tokens.js";
+import { findSpecialTokens } from "../../models/special-tokens.js";
 import type { Tokenizer } from "../../models/tokenizer.js";
 
 /** llama.cpp's keys of special tokens, by their keys in `tokenizer_config.json`. */
@@ -30,7 +30,7 @@ export function convertSpecialTokens(
     return text === undefined ? undefined : tokenizer.tokenToId(text);
   };
   const { before, after } = frame(tokenizer);
-  const ends = specialTokens(tokenizer, config).eosTokenIds;
+  const ends = findSpecialTokens(tokenizer, config).eosTokenIds;
   const bos = before[0] ?? idOf("bos_token") ?? config.bosTokenId;
   const eos = after[0] ?? ends[0];
   if (before.length > 1 || after.length > 1)

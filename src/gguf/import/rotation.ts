@@ -1,5 +1,5 @@
 /** Converts the rotary positions of a GGUF file to fields of `config.json`. */
-import { ropeFrequencies } from "../../models/decoder/rope.js";
+import { computeFrequencies } from "../../models/decoder/rope.js";
 import type { Metadata } from "./metadata.js";
 import type { ArchitectureName } from "./names.js";
 
@@ -84,8 +84,8 @@ function recogniseScaling(
   { headDim, positions }: Turning,
 ): Record<string, unknown> {
   const factor = Math.max(...factors);
-  const plain = ropeFrequencies({ headDim, rope: { theta, scaling: { type: "default" } } });
-  const scaled = ropeFrequencies({
+  const plain = computeFrequencies({ headDim, rope: { theta, scaling: { type: "default" } } });
+  const scaled = computeFrequencies({
     headDim,
     rope: { theta, scaling: { type: "llama3", factor, ...LLAMA3 } },
   });

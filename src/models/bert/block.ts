@@ -6,8 +6,8 @@ import type { LayerNorm } from "../../nn/norm.js";
 import { trains } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
-import { attention, inHeads } from "../attention.js";
-import { normSum } from "../stream.js";
+import { attention, splitHeads } from "../attention.js";
+import { normaliseSum } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { BertConfig } from "./config.js";
 
@@ -40,7 +40,7 @@ export class BertSelfAttention extends Module {
 
   /** Maps x [B, T, C] to [B, T, C]; `mask` i32 [B, T] is 0 for hidden keys. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
-    const inputs = (layer: Linear): Tensor => inHeads(layer.forward(x), this.heads);
+    const inputs = (layer: Linear): Tensor => splitHeads(layer.forward(x), this.heads);
     const dropout = trains(this) ? this.dropout : 0;
     return attention(inputs(this.query), inputs(this.key), inputs(this.value), { keyMask: mask, dropout });
   }
@@ -66,7 +66,7 @@ export class BertOutput extends Module {
   /** Maps x [B, T, in] and residual [B, T, C] to [B, T, C]. */
   forward(x: Tensor, residual: Tensor): Tensor {
     const made = this.dropout.forward(this.dense.forward(x));
-    return normSum(this.LayerNorm, { x: made, added: residual })[1];
+    return normaliseSum(this.LayerNorm, { x: made, added: residual })[1];
   }
 }
 

@@ -1,24 +1,24 @@
 /** The configuration of BERT and RoBERTa. */
-import { activationField, type ActivationName } from "../activation.js";
+import { readActivation, type ActivationName } from "../activation.js";
 import { LowrankError } from "../../errors.js";
 import { ConfigFields } from "../config-fields.js";
 import type { LabelConfigFields, TextConfigFields } from "../from-config.js";
 import {
-  blockValues,
+  countBlockValues,
   checkCount,
-  hubBlocks,
-  hubSpecialIds,
-  hubWeights,
+  writeBlocks,
+  writeSpecialIds,
+  writeWeightsConfig,
   LIMIT,
-  probability,
+  readProbability,
   refuseQuantised,
   refuseTrue,
-  specialIds,
-  weightsConfig,
+  readSpecialIds,
+  readWeightsConfig,
   type BlocksConfig,
   type SpecialIds,
 } from "../config-parts.js";
-import { hubLabels, labelConfig, type LabelConfig } from "../labels.js";
+import { writeLabels, readLabelConfig, type LabelConfig } from "../labels.js";
 
 export type BertModelType = "bert" | "roberta";
 
@@ -88,7 +88,7 @@ const DEFAULTS = {
  * Throws `ERR_UNSUPPORTED_MODEL` for an unsupported feature; `ERR_FILE_FORMAT` for a missing
  * or invalid value.
  */
-export function bertConfig(json: Record<string, unknown> | ConfigFields, numLabels?: number): BertConfig {
+export function readBertConfig(json: Record<string, unknown> | ConfigFields, numLabels?: number): BertConfig {
   const config = json instanceof ConfigFields ? json : new ConfigFields("config.json", json);
   const modelType: BertModelType = config.string("model_type") === "roberta" ? "roberta" : "bert";
   refuseQuantised(config);
@@ -102,12 +102,12 @@ export function bertConfig(json: Record<string, unknown> | ConfigFields, numLabe
   const heads = config.size("num_attention_heads", LIMIT.heads) ?? 12;
   if (hiddenSize % heads !== 0)
     throw config.error("num_attention_heads", `must divide hidden_size (${hiddenSize})`);
-  const ids = specialIds(config, undefined);
+  const ids = readSpecialIds(config, undefined);
   const pad = ids.padTokenId ?? DEFAULTS[modelType].pad;
   const positionRows = config.size("max_position_embeddings", LIMIT.positions) ?? 512;
   const longest = modelType === "roberta" ? positionRows - pad - 1 : positionRows;
   if (longest < 1) throw config.error("max_position_embeddings", `must be more than ${pad + 1}`);
-  const hiddenDropout = probability(config, "hidden_dropout_prob", 0.1);
+  const hiddenDropout = readProbability(config, "hidden_dropout_prob", 0.1);
   const result: BertConfig = {
     modelType,
     vocabSize: config.size("vocab_size", LIMIT.vocabulary) ?? DEFAULTS[modelType].vocabulary,
@@ -119,26 +119,26 @@ export function bertConfig(json: Record<string, unknown> | ConfigFields, numLabe
     positionRows,
     typeVocabSize: config.size("type_vocab_size", LIMIT.vocabulary) ?? 2,
     layerNormEps: config.positive("layer_norm_eps") ?? 1e-12,
-    activation: activationField(config, "hidden_act", "gelu"),
-    attentionDropout: probability(config, "attention_probs_dropout_prob", 0.1),
+    activation: readActivation(config, "hidden_act", "gelu"),
+    attentionDropout: readProbability(config, "attention_probs_dropout_prob", 0.1),
     hiddenDropout,
-    classifierDropout: probability(config, "classifier_dropout", hiddenDropout),
+    classifierDropout: readProbability(config, "classifier_dropout", hiddenDropout),
     ...ids,
     padTokenId: pad,
-    ...labelConfig(config, numLabels),
-    ...weightsConfig(config),
+    ...readLabelConfig(config, numLabels),
+    ...readWeightsConfig(config),
   };
   const rows = result.vocabSize + positionRows + result.typeVocabSize;
-  checkCount(config, rows * hiddenSize + blockValues(result));
+  checkCount(config, rows * hiddenSize + countBlockValues(result));
   return result;
 }
 
-/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `bertConfig`. */
-export function hubConfig(config: BertConfig): Record<string, unknown> {
+/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `readBertConfig`. */
+export function writeBertConfig(config: BertConfig): Record<string, unknown> {
   return {
     model_type: config.modelType,
     vocab_size: config.vocabSize,
-    ...hubBlocks(config),
+    ...writeBlocks(config),
     hidden_act: config.activation,
     hidden_dropout_prob: config.hiddenDropout,
     attention_probs_dropout_prob: config.attentionDropout,
@@ -146,8 +146,8 @@ export function hubConfig(config: BertConfig): Record<string, unknown> {
     max_position_embeddings: config.positionRows,
     type_vocab_size: config.typeVocabSize,
     layer_norm_eps: config.layerNormEps,
-    ...hubLabels(config),
-    ...hubSpecialIds(config),
-    ...hubWeights(config),
+    ...writeLabels(config),
+    ...writeSpecialIds(config),
+    ...writeWeightsConfig(config),
   };
 }

@@ -59,7 +59,7 @@ export class BertEmbeddings extends Module {
   /** RoBERTa's positions; without ids no padding is recognised, as in transformers. */
   #positions(ids: Tensor | null, pad: number, T: number): Tensor {
     const { device } = this.word_embeddings.weight;
-    return ids === null ? arange(pad + 1 + T, { start: pad + 1, device }) : positionsAfter(ids, pad);
+    return ids === null ? arange(pad + 1 + T, { start: pad + 1, device }) : countPositions(ids, pad);
   }
 }
 
@@ -67,7 +67,7 @@ export class BertEmbeddings extends Module {
  * Counts positions from `pad` + 1 over the tokens that are not padding; padding gets `pad`. ids i32 [B, T] → i32 [B,
  * T].
  */
-function positionsAfter(ids: Tensor, pad: number): Tensor {
+function countPositions(ids: Tensor, pad: number): Tensor {
   const { device } = ids;
   const T = ids.shape[1] as number;
   const kept = ids

@@ -1,5 +1,5 @@
 import type { Family } from "../family.js";
-import { bertConfig, type BertConfig } from "./config.js";
+import { readBertConfig, type BertConfig } from "./config.js";
 import {
   BertForSequenceClassification,
   BertModel,
@@ -9,7 +9,7 @@ import {
 
 export const bert: Family<BertConfig> = {
   modelTypes: ["bert", "roberta"],
-  read: ({ config, numLabels }) => bertConfig(config, numLabels),
+  read: ({ config, numLabels }) => readBertConfig(config, numLabels),
   naming: ({ modelType }) => ({
     // Buffers of older transformers, and the heads of other tasks.
     extras:

@@ -3,12 +3,12 @@ import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { firstToken, SequenceClassifier } from "../classifier.js";
+import { takeFirstToken, SequenceClassifier } from "../classifier.js";
 import { EncoderBlocks, TextEncoder } from "../encoder.js";
-import { fromConfig, type FromConfigOptions } from "../from-config.js";
+import { buildFromConfig, type FromConfigOptions } from "../from-config.js";
 import type { Weights } from "../weights.js";
 import { BertLayer } from "./block.js";
-import { bertConfig, hubConfig, type BertConfig, type BertConfigFields } from "./config.js";
+import { readBertConfig, writeBertConfig, type BertConfig, type BertConfigFields } from "./config.js";
 import { BertEmbeddings } from "./embeddings.js";
 
 /** The blocks of BERT. */
@@ -32,7 +32,7 @@ export class BertPooler extends Module {
 
   /** Maps hidden [B, T, C] to [B, C]. */
   forward(hidden: Tensor): Tensor {
-    return this.dense.forward(firstToken(hidden)).tanh();
+    return this.dense.forward(takeFirstToken(hidden)).tanh();
   }
 }
 
@@ -78,9 +78,9 @@ export class BertModel extends TextEncoder {
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: BertConfigFields, options?: FromConfigOptions): BertModel {
-    return fromConfig("BertModel.fromConfig", config, options, {
+    return buildFromConfig("BertModel.fromConfig", config, options, {
       modelTypes: ["bert"],
-      read: bertConfig,
+      read: readBertConfig,
       make: (settled, weights) => new BertModel(settled, weights),
     });
   }
@@ -92,7 +92,7 @@ export class BertModel extends TextEncoder {
 
   /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
-    return { ...hubConfig(this.config), ...this.configChanges() };
+    return { ...writeBertConfig(this.config), ...this.configChanges() };
   }
 
   /** @internal Configuration fields that have changed since loading. */
@@ -112,9 +112,9 @@ export class RobertaModel extends BertModel {
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static override fromConfig(config: BertConfigFields, options?: FromConfigOptions): RobertaModel {
-    return fromConfig("RobertaModel.fromConfig", config, options, {
+    return buildFromConfig("RobertaModel.fromConfig", config, options, {
       modelTypes: ["roberta"],
-      read: bertConfig,
+      read: readBertConfig,
       make: (settled, weights) => new RobertaModel(settled, weights),
     });
   }
@@ -151,9 +151,9 @@ export class BertForSequenceClassification extends SequenceClassifier {
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: BertConfigFields, options?: FromConfigOptions): BertForSequenceClassification {
-    return fromConfig("BertForSequenceClassification.fromConfig", config, options, {
+    return buildFromConfig("BertForSequenceClassification.fromConfig", config, options, {
       modelTypes: ["bert"],
-      read: bertConfig,
+      read: readBertConfig,
       make: (settled, weights) => new BertForSequenceClassification(settled, weights),
     });
   }
@@ -171,7 +171,7 @@ export class BertForSequenceClassification extends SequenceClassifier {
 
   /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
-    return { ...hubConfig(this.config), ...this.configChanges() };
+    return { ...writeBertConfig(this.config), ...this.configChanges() };
   }
 }
 
@@ -194,7 +194,7 @@ export class RobertaClassificationHead extends Module {
 
   /** Maps hidden [B, T, C] to [B, N]. */
   forward(hidden: Tensor): Tensor {
-    const x = this.dense.forward(this.dropout.forward(firstToken(hidden))).tanh();
+    const x = this.dense.forward(this.dropout.forward(takeFirstToken(hidden))).tanh();
     return this.out_proj.forward(this.dropout.forward(x));
   }
 }
@@ -227,9 +227,9 @@ export class RobertaForSequenceClassification extends SequenceClassifier {
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: BertConfigFields, options?: FromConfigOptions): RobertaForSequenceClassification {
-    return fromConfig("RobertaForSequenceClassification.fromConfig", config, options, {
+    return buildFromConfig("RobertaForSequenceClassification.fromConfig", config, options, {
       modelTypes: ["roberta"],
-      read: bertConfig,
+      read: readBertConfig,
       make: (settled, weights) => new RobertaForSequenceClassification(settled, weights),
     });
   }
@@ -246,6 +246,6 @@ export class RobertaForSequenceClassification extends SequenceClassifier {
 
   /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
-    return { ...hubConfig(this.config), ...this.configChanges() };
+    return { ...writeBertConfig(this.config), ...this.configChanges() };
   }
 }

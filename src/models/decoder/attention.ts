@@ -6,7 +6,7 @@ import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";
 import { trains } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { attention, type AttentionLabels, inHeads } from "../attention.js";
+import { attention, type AttentionLabels, splitHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
 import type { Weights } from "../weights.js";
 import type { Rotation } from "./rotary.js";
@@ -83,15 +83,15 @@ export class LlamaAttention extends Module {
   forward(x: Tensor, { rotation, keyMask, segments }: BlockInputs, cache?: LayerCache): Tensor {
     const { heads, keyValueHeads, window, scale, q_proj, k_proj, v_proj } = this;
     const [q, k] = rotation.apply(
-      normedHeads(inHeads(q_proj.forward(x), heads), this.q_norm),
-      normedHeads(inHeads(k_proj.forward(x), keyValueHeads), this.k_norm),
+      normaliseHeads(splitHeads(q_proj.forward(x), heads), this.q_norm),
+      normaliseHeads(splitHeads(k_proj.forward(x), keyValueHeads), this.k_norm),
     );
-    const v = inHeads(v_proj.forward(x), keyValueHeads);
+    const v = splitHeads(v_proj.forward(x), keyValueHeads);
     const seen = { causal: true, keyMask, segments, window, dropout: trains(this) ? this.dropout : 0 };
     return this.o_proj.forward(attention(q, k, v, { ...seen, scale, cache }));
   }
 }
 
-function normedHeads(x: Tensor, norm: RMSNorm | undefined): Tensor {
+function normaliseHeads(x: Tensor, norm: RMSNorm | undefined): Tensor {
   return norm === undefined ? x : norm.forward(x);
 }

@@ -1,6 +1,12 @@
 /** Configuration shared by language models with rotary positions and a gated MLP. */
 import type { ConfigFields } from "../config-fields.js";
-import { hubBlocks, hubWeights, LIMIT, type BlocksConfig, type SpecialIds } from "../config-parts.js";
+import {
+  writeBlocks,
+  writeWeightsConfig,
+  LIMIT,
+  type BlocksConfig,
+  type SpecialIds,
+} from "../config-parts.js";
 import type { TextConfigFields } from "../from-config.js";
 import type { RopeConfig } from "./rope.js";
 
@@ -39,7 +45,7 @@ export interface DecoderConfigFields extends TextConfigFields {
 }
 
 /** Reads `num_key_value_heads`: null means the number of query heads, and a missing field means `otherwise`. */
-export function keyValueHeads(config: ConfigFields, heads: number, otherwise = heads): number {
+export function readKeyValueHeads(config: ConfigFields, heads: number, otherwise = heads): number {
   const given =
     config.size("num_key_value_heads", LIMIT.heads) ??
     (config.has("num_key_value_heads") ? heads : otherwise);
@@ -48,7 +54,7 @@ export function keyValueHeads(config: ConfigFields, heads: number, otherwise = h
 }
 
 /** Counts the matrix weights that the sizes imply. */
-export function decoderValues(c: DecoderConfig): number {
+export function countDecoderValues(c: DecoderConfig): number {
   const attention = 2 * c.hiddenSize * c.headDim * (c.numAttentionHeads + c.numKeyValueHeads);
   const mlp = 3 * c.hiddenSize * c.intermediateSize;
   const embeddings = c.vocabSize * c.hiddenSize * (c.tieWordEmbeddings ? 1 : 2);
@@ -56,16 +62,16 @@ export function decoderValues(c: DecoderConfig): number {
 }
 
 /** Returns the shared fields as `config.json` names them, without rotation and special tokens. */
-export function hubSizes(config: DecoderConfig): Record<string, unknown> {
+export function writeSizes(config: DecoderConfig): Record<string, unknown> {
   return {
     model_type: config.modelType,
     vocab_size: config.vocabSize,
-    ...hubBlocks(config),
+    ...writeBlocks(config),
     num_key_value_heads: config.numKeyValueHeads,
     max_position_embeddings: config.maxPositionEmbeddings,
     rms_norm_eps: config.rmsNormEps,
     attention_dropout: config.attentionDropout,
     tie_word_embeddings: config.tieWordEmbeddings,
-    ...hubWeights(config),
+    ...writeWeightsConfig(config),
   };
 }

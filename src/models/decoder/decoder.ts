@@ -9,13 +9,13 @@ import type { RMSNorm } from "../../nn/norm.js";
 import { trains } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { KeyValueCache, type LayerCache } from "../cache.js";
-import { CausalLM, languageHead } from "../causal-lm.js";
+import { CausalLM, takeLanguageHead } from "../causal-lm.js";
 import type { DecoderConfig } from "./config.js";
 import type { BlockInputs } from "./attention.js";
 import { Rotations } from "./rotary.js";
-import { packedTexts } from "../packed-texts.js";
-import { chain, checkedLength, endStates, type ForwardOptions } from "../pretrained.js";
-import { normEnd, through, type ResidualBlock, type Stream } from "../stream.js";
+import { numberTexts } from "../packed-texts.js";
+import { runBlocks, checkLength, endStates, type ForwardOptions } from "../pretrained.js";
+import { normaliseEnd, runBlock, type ResidualBlock, type Stream } from "../stream.js";
 import { readTokenShape } from "../text-input.js";
 import type { Weights } from "../weights.js";
 
@@ -84,7 +84,7 @@ export abstract class Decoder<
     super(weights);
     this.config = config as Config & Record<string, unknown>;
     this.model = model();
-    this.lm_head = languageHead(this.model.embed_tokens, config.tieWordEmbeddings, weights);
+    this.lm_head = takeLanguageHead(this.model.embed_tokens, config.tieWordEmbeddings, weights);
     this.tables = tables();
   }
 
@@ -110,8 +110,8 @@ export abstract class Decoder<
     const offset = cache?.length ?? 0;
     const limit = this.config.maxPositionEmbeddings;
     const places = readTokenShape(ids, options);
-    const T = checkedLength(places, offset, limit);
-    const texts = packedTexts(places, options, { limit, cached: cache !== undefined });
+    const T = checkLength(places, offset, limit);
+    const texts = numberTexts(places, options, { limit, cached: cache !== undefined });
     // With a cache, explicit positions come from padding on the left, so the cached length bounds them.
     const end = texts.end ?? (cache === undefined ? undefined : offset + T);
     const inputs = this.tables.map((tables) => ({
@@ -123,10 +123,10 @@ export abstract class Decoder<
     const { layers, norm } = this.model;
     const run = (block: Block, y: Stream, i: number): Stream => {
       const own = inputs[block.slides === true ? 1 : 0] as BlockInputs;
-      return through(block, y, own, cache?.layers[i]);
+      return runBlock(block, y, own, cache?.layers[i]);
     };
     const x = inputsEmbeds ?? this.embedTokens(ids as Tensor);
-    return endStates(states, normEnd(norm, chain(layers, x, checkpointed, run, states)));
+    return endStates(states, normaliseEnd(norm, runBlocks(layers, x, checkpointed, run, states)));
   }
 
   override dispose(): void {

@@ -81,7 +81,7 @@ const DEFAULT_THETA = 10_000;
  * type is `rope_type` or, in older files, `type`. A value inside the object takes precedence over the top-level one, as
  * in transformers.
  */
-export function ropeConfig(config: ConfigFields, maxPositionEmbeddings: number): RopeConfig {
+export function readRopeConfig(config: ConfigFields, maxPositionEmbeddings: number): RopeConfig {
   // transformers prefers rope_scaling where a file has both.
   const fields = config.object("rope_scaling") ?? config.object("rope_parameters");
   const theta = fields?.positive("rope_theta") ?? config.positive("rope_theta") ?? DEFAULT_THETA;
@@ -96,13 +96,13 @@ export function ropeConfig(config: ConfigFields, maxPositionEmbeddings: number):
     config.positive("original_max_position_embeddings") ??
     fields.positive("original_max_position_embeddings") ??
     maxPositionEmbeddings;
-  if (type === "llama3") return { theta, scaling: llama3(fields, original) };
-  if (type === "yarn") return { theta, scaling: yarn(fields, original, maxPositionEmbeddings) };
-  if (type === "longrope") return { theta, scaling: longRope(fields, original, maxPositionEmbeddings) };
+  if (type === "llama3") return { theta, scaling: readLlama3(fields, original) };
+  if (type === "yarn") return { theta, scaling: readYarn(fields, original, maxPositionEmbeddings) };
+  if (type === "longrope") return { theta, scaling: readLongRope(fields, original, maxPositionEmbeddings) };
   throw createRefusal(MODEL_REFUSALS.ropeScaling, config.file, `"${type}"`, "ERR_UNSUPPORTED_MODEL");
 }
 
-function llama3(fields: ConfigFields, originalMaxPositionEmbeddings: number): RopeScaling {
+function readLlama3(fields: ConfigFields, originalMaxPositionEmbeddings: number): RopeScaling {
   const scaling = {
     type: "llama3" as const,
     factor: fields.requireNumber("factor", "positive"),
@@ -116,7 +116,7 @@ function llama3(fields: ConfigFields, originalMaxPositionEmbeddings: number): Ro
   return scaling;
 }
 
-function longRope(fields: ConfigFields, original: number, longest: number): RopeScaling {
+function readLongRope(fields: ConfigFields, original: number, longest: number): RopeScaling {
   const factors = (key: string): number[] => {
     const value = fields.value(key);
     return fields.positives(key, Array.isArray(value) ? value.length : 0);
@@ -128,7 +128,7 @@ function longRope(fields: ConfigFields, original: number, longest: number): Rope
     originalMaxPositionEmbeddings: original,
     attentionFactor:
       fields.positive("attention_factor") ??
-      longRopeFactor(fields.positive("factor") ?? longest / original, original),
+      computeLongRopeFactor(fields.positive("factor") ?? longest / original, original),
   };
 }
 
@@ -143,7 +143,7 @@ export function checkFactors(config: ConfigFields, { scaling }: RopeConfig, head
   }
 }
 
-function yarn(fields: ConfigFields, originalMaxPositionEmbeddings: number, longest: number): RopeScaling {
+function readYarn(fields: ConfigFields, originalMaxPositionEmbeddings: number, longest: number): RopeScaling {
   const factor = fields.positive("factor") ?? longest / originalMaxPositionEmbeddings;
   const scaling = {
     type: "yarn" as const,
@@ -152,7 +152,7 @@ function yarn(fields: ConfigFields, originalMaxPositionEmbeddings: number, longe
     betaSlow: fields.positive("beta_slow") ?? 1,
     truncate: fields.boolean("truncate") ?? true,
     originalMaxPositionEmbeddings,
-    attentionFactor: fields.positive("attention_factor") ?? yarnFactor(fields, factor),
+    attentionFactor: fields.positive("attention_factor") ?? readYarnFactor(fields, factor),
   };
   if (scaling.betaFast <= scaling.betaSlow)
     throw fields.error("beta_fast", `must be larger than beta_slow (${scaling.betaSlow})`);
@@ -163,14 +163,14 @@ function yarn(fields: ConfigFields, originalMaxPositionEmbeddings: number, longe
  * Returns YaRN's attention factor, 0.1 ln(factor) + 1, or the quotient of two such terms with `mscale` and
  * `mscale_all_dim`.
  */
-function yarnFactor(fields: ConfigFields, factor: number): number {
+function readYarnFactor(fields: ConfigFields, factor: number): number {
   const [numerator, denominator] = [fields.positive("mscale"), fields.positive("mscale_all_dim")];
   const of = (scale: number): number => (factor <= 1 ? 1 : 0.1 * scale * Math.log(factor) + 1);
   return numerator !== undefined && denominator !== undefined ? of(numerator) / of(denominator) : of(1);
 }
 
 /** Returns the rotation in the older format, which every transformers reads. */
-export function hubRope({ theta, scaling }: RopeConfig): Record<string, unknown> {
+export function writeRope({ theta, scaling }: RopeConfig): Record<string, unknown> {
   if (scaling.type === "default") return { rope_theta: theta, rope_scaling: null };
   if (scaling.type === "longrope") {
     const { shortFactor: short_factor, longFactor: long_factor, attentionFactor: attention_factor } = scaling;
@@ -197,12 +197,12 @@ export function hubRope({ theta, scaling }: RopeConfig): Record<string, unknown>
 }
 
 /** Returns LongRoPE's factor of cos and sin, where the file has none. */
-export function longRopeFactor(factor: number, original: number): number {
+export function computeLongRopeFactor(factor: number, original: number): number {
   return factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(original));
 }
 
 /** Returns the text length above which other frequencies apply; Infinity without LongRoPE. */
-export function ropeTurningPoint({ scaling }: RopeConfig): number {
+export function findTurningPoint({ scaling }: RopeConfig): number {
   return scaling.type === "longrope" ? scaling.originalMaxPositionEmbeddings : Infinity;
 }
 
@@ -214,7 +214,7 @@ export function ropeTurningPoint({ scaling }: RopeConfig): number {
  * blended in between. `yarn`: the same by dimension; the bounds are the dimensions that rotate `betaFast` and
  * `betaSlow` times over the original length. Source: transformers' modeling_rope_utils.
  */
-export function ropeFrequencies(
+export function computeFrequencies(
   { headDim, rope }: { headDim: number; rope: RopeConfig },
   length = 0,
 ): Float64Array {
@@ -227,7 +227,7 @@ export function ropeFrequencies(
     const factors = length > scaling.originalMaxPositionEmbeddings ? scaling.longFactor : scaling.shortFactor;
     return frequencies.map((frequency, i) => frequency / (factors[i] as number));
   }
-  if (scaling.type === "yarn") return yarnFrequencies(frequencies, rope.theta, scaling);
+  if (scaling.type === "yarn") return computeYarnFrequencies(frequencies, rope.theta, scaling);
   const { factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings } = scaling;
   return frequencies.map((frequency) => {
     const wavelength = (2 * Math.PI) / frequency;
@@ -239,7 +239,7 @@ export function ropeFrequencies(
   });
 }
 
-function yarnFrequencies(
+function computeYarnFrequencies(
   frequencies: Float64Array,
   theta: number,
   scaling: Extract<RopeScaling, { type: "yarn" }>,
@@ -260,6 +260,6 @@ function yarnFrequencies(
 }
 
 /** Returns the factor of cos and sin. */
-export function ropeAmplitude({ scaling }: RopeConfig): number {
+export function computeAmplitude({ scaling }: RopeConfig): number {
   return "attentionFactor" in scaling ? scaling.attentionFactor : 1;
 }

@@ -4,7 +4,7 @@ import type { Device } from "../../device/device.js";
 import { session } from "../../native/binding.js";
 import { keep } from "../../tensor/scope.js";
 import { recordOps, type Tensor } from "../../tensor/tensor.js";
-import { ropeAmplitude, ropeFrequencies, ropeTurningPoint, type RopeConfig } from "./rope.js";
+import { computeAmplitude, computeFrequencies, findTurningPoint, type RopeConfig } from "./rope.js";
 
 /** The rotation of one forward pass. */
 export interface Rotation {
@@ -101,8 +101,8 @@ export class Rotations {
   constructor(config: { headDim: number; rope: RopeConfig; maxPositionEmbeddings: number }) {
     const { rope, maxPositionEmbeddings: limit } = config;
     const tables = (length: number): RotaryTables =>
-      new RotaryTables(ropeFrequencies(config, length), limit, ropeAmplitude(rope));
-    this.turningPoint = ropeTurningPoint(rope);
+      new RotaryTables(computeFrequencies(config, length), limit, computeAmplitude(rope));
+    this.turningPoint = findTurningPoint(rope);
     this.#tables = tables(0);
     if (this.turningPoint < limit) this.#long = tables(limit);
   }

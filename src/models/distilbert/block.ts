@@ -6,8 +6,8 @@ import type { LayerNorm } from "../../nn/norm.js";
 import { trains } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
-import { attention, inHeads } from "../attention.js";
-import { normSum } from "../stream.js";
+import { attention, splitHeads } from "../attention.js";
+import { normaliseSum } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { DistilBertConfig } from "./config.js";
 
@@ -46,7 +46,7 @@ export class DistilBertSelfAttention extends Module {
 
   /** Maps x [B, T, C] to [B, T, C]; `mask` i32 [B, T] is 0 for hidden keys. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
-    const inputs = (layer: Linear): Tensor => inHeads(layer.forward(x), this.heads);
+    const inputs = (layer: Linear): Tensor => splitHeads(layer.forward(x), this.heads);
     const dropout = trains(this) ? this.dropout : 0;
     const y = attention(inputs(this.q_lin), inputs(this.k_lin), inputs(this.v_lin), {
       keyMask: mask,
@@ -106,7 +106,7 @@ export class DistilBertBlock extends Module {
 
   /** Maps x [B, T, C] to [B, T, C]; `mask` i32 [B, T] is 0 for hidden keys. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
-    const [, attended] = normSum(this.sa_layer_norm, { x: this.attention.forward(x, mask), added: x });
-    return normSum(this.output_layer_norm, { x: this.ffn.forward(attended), added: attended })[1];
+    const [, attended] = normaliseSum(this.sa_layer_norm, { x: this.attention.forward(x, mask), added: x });
+    return normaliseSum(this.output_layer_norm, { x: this.ffn.forward(attended), added: attended })[1];
   }
 }

@@ -1,21 +1,21 @@
 /** The configuration of DistilBERT, with its own field names (`dim`) or the common ones (`hidden_size`). */
-import { activationField, type ActivationName } from "../activation.js";
+import { readActivation, type ActivationName } from "../activation.js";
 import { ConfigFields } from "../config-fields.js";
 import {
-  blockValues,
+  countBlockValues,
   checkCount,
-  hubSpecialIds,
-  hubWeights,
+  writeSpecialIds,
+  writeWeightsConfig,
   LIMIT,
-  probability,
+  readProbability,
   refuseQuantised,
-  specialIds,
-  weightsConfig,
+  readSpecialIds,
+  readWeightsConfig,
   type BlocksConfig,
   type SpecialIds,
 } from "../config-parts.js";
 import type { LabelConfigFields, TextConfigFields } from "../from-config.js";
-import { hubLabels, labelConfig, type LabelConfig } from "../labels.js";
+import { writeLabels, readLabelConfig, type LabelConfig } from "../labels.js";
 
 /** The fields of `config.json`, in camel case. */
 export interface DistilBertConfig extends BlocksConfig, SpecialIds, LabelConfig {
@@ -67,7 +67,7 @@ export interface DistilBertConfigFields extends TextConfigFields, LabelConfigFie
  * Throws `ERR_UNSUPPORTED_MODEL` for an unsupported feature; `ERR_FILE_FORMAT` for a missing
  * or invalid value.
  */
-export function distilBertConfig(
+export function readDistilBertConfig(
   json: Record<string, unknown> | ConfigFields,
   numLabels?: number,
 ): DistilBertConfig {
@@ -77,7 +77,7 @@ export function distilBertConfig(
   const heads = config.size("n_heads", LIMIT.heads) ?? config.size("num_attention_heads", LIMIT.heads) ?? 12;
   if (hiddenSize % heads !== 0)
     throw config.failure(`${heads} heads (n_heads) do not divide ${hiddenSize} (dim)`);
-  const ids = specialIds(config, undefined);
+  const ids = readSpecialIds(config, undefined);
   const result: DistilBertConfig = {
     modelType: "distilbert",
     vocabSize: config.size("vocab_size", LIMIT.vocabulary) ?? 30_522,
@@ -88,22 +88,22 @@ export function distilBertConfig(
     numAttentionHeads: heads,
     maxPositionEmbeddings: config.size("max_position_embeddings", LIMIT.positions) ?? 512,
     sinusoidalPositions: config.boolean("sinusoidal_pos_embds") ?? false,
-    activation: activationField(config, "activation", "gelu"),
-    dropout: probability(config, "dropout", 0.1),
-    attentionDropout: probability(config, "attention_dropout", 0.1),
-    classifierDropout: probability(config, "seq_classif_dropout", 0.2),
+    activation: readActivation(config, "activation", "gelu"),
+    dropout: readProbability(config, "dropout", 0.1),
+    attentionDropout: readProbability(config, "attention_dropout", 0.1),
+    classifierDropout: readProbability(config, "seq_classif_dropout", 0.2),
     ...ids,
     padTokenId: ids.padTokenId ?? 0,
-    ...labelConfig(config, numLabels),
-    ...weightsConfig(config),
+    ...readLabelConfig(config, numLabels),
+    ...readWeightsConfig(config),
   };
   const rows = result.vocabSize + result.maxPositionEmbeddings;
-  checkCount(config, rows * hiddenSize + blockValues(result));
+  checkCount(config, rows * hiddenSize + countBlockValues(result));
   return result;
 }
 
-/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `distilBertConfig`. */
-export function hubConfig(config: DistilBertConfig): Record<string, unknown> {
+/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `readDistilBertConfig`. */
+export function writeDistilBertConfig(config: DistilBertConfig): Record<string, unknown> {
   return {
     model_type: "distilbert",
     vocab_size: config.vocabSize,
@@ -117,8 +117,8 @@ export function hubConfig(config: DistilBertConfig): Record<string, unknown> {
     dropout: config.dropout,
     attention_dropout: config.attentionDropout,
     seq_classif_dropout: config.classifierDropout,
-    ...hubLabels(config),
-    ...hubSpecialIds(config),
-    ...hubWeights(config),
+    ...writeLabels(config),
+    ...writeSpecialIds(config),
+    ...writeWeightsConfig(config),
   };
 }

@@ -28,7 +28,7 @@ export class DistilBertEmbeddings extends Module {
     const { hiddenSize: C, maxPositionEmbeddings, padTokenId: paddingIdx } = config;
     this.word_embeddings = weights.embedding(`${path}.word_embeddings`, config.vocabSize, C, { paddingIdx });
     this.position_embeddings = weights.embedding(`${path}.position_embeddings`, maxPositionEmbeddings, C, {
-      start: config.sinusoidalPositions ? alternating : "normal",
+      start: config.sinusoidalPositions ? createAlternating : "normal",
     });
     this.LayerNorm = weights.layerNorm(`${path}.LayerNorm`, C, NORM_EPS);
     this.dropout = new Dropout(config.dropout);
@@ -53,7 +53,7 @@ export class DistilBertEmbeddings extends Module {
 }
 
 /** Alternates sin and cos of position / 10000^(2 ⌊c/2⌋ / C). Source: transformers' create_sinusoidal_embeddings. */
-function alternating([rows, C]: readonly number[]): Float32Array {
+function createAlternating([rows, C]: readonly number[]): Float32Array {
   const width = C as number;
   return Float32Array.from({ length: (rows as number) * width }, (_, i) => {
     const c = i % width;

@@ -1,10 +1,10 @@
 import type { Family } from "../family.js";
-import { distilBertConfig, type DistilBertConfig } from "./config.js";
+import { readDistilBertConfig, type DistilBertConfig } from "./config.js";
 import { DistilBertForSequenceClassification, DistilBertModel } from "./model.js";
 
 export const distilbert: Family<DistilBertConfig> = {
   modelTypes: ["distilbert"],
-  read: ({ config, numLabels }) => distilBertConfig(config, numLabels),
+  read: ({ config, numLabels }) => readDistilBertConfig(config, numLabels),
   naming: () => ({
     // A buffer of older transformers, and the heads of other tasks.
     extras: /(^|\.)embeddings\.position_ids$|^vocab_|^(pre_)?classifier\.|^qa_outputs\./,

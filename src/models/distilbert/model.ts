@@ -2,12 +2,17 @@
 import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { firstToken, SequenceClassifier } from "../classifier.js";
+import { takeFirstToken, SequenceClassifier } from "../classifier.js";
 import { EncoderBlocks, TextEncoder } from "../encoder.js";
-import { fromConfig, type FromConfigOptions } from "../from-config.js";
+import { buildFromConfig, type FromConfigOptions } from "../from-config.js";
 import type { Weights } from "../weights.js";
 import { DistilBertBlock } from "./block.js";
-import { distilBertConfig, hubConfig, type DistilBertConfig, type DistilBertConfigFields } from "./config.js";
+import {
+  readDistilBertConfig,
+  writeDistilBertConfig,
+  type DistilBertConfig,
+  type DistilBertConfigFields,
+} from "./config.js";
 import { DistilBertEmbeddings } from "./embeddings.js";
 
 /** The blocks of DistilBERT. */
@@ -48,9 +53,9 @@ export class DistilBertModel extends TextEncoder {
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: DistilBertConfigFields, options?: FromConfigOptions): DistilBertModel {
-    return fromConfig("DistilBertModel.fromConfig", config, options, {
+    return buildFromConfig("DistilBertModel.fromConfig", config, options, {
       modelTypes: ["distilbert"],
-      read: distilBertConfig,
+      read: readDistilBertConfig,
       make: (settled, weights) => new DistilBertModel(settled, weights),
     });
   }
@@ -62,7 +67,7 @@ export class DistilBertModel extends TextEncoder {
 
   /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
-    return { ...hubConfig(this.config), ...this.configChanges() };
+    return { ...writeDistilBertConfig(this.config), ...this.configChanges() };
   }
 
   /** @internal Configuration fields that have changed since loading. */
@@ -110,9 +115,9 @@ export class DistilBertForSequenceClassification extends SequenceClassifier {
     config: DistilBertConfigFields,
     options?: FromConfigOptions,
   ): DistilBertForSequenceClassification {
-    return fromConfig("DistilBertForSequenceClassification.fromConfig", config, options, {
+    return buildFromConfig("DistilBertForSequenceClassification.fromConfig", config, options, {
       modelTypes: ["distilbert"],
-      read: distilBertConfig,
+      read: readDistilBertConfig,
       make: (settled, weights) => new DistilBertForSequenceClassification(settled, weights),
     });
   }
@@ -124,12 +129,12 @@ export class DistilBertForSequenceClassification extends SequenceClassifier {
 
   /** @internal Maps hidden [B, T, C] to logits [B, N]. */
   logits(hidden: Tensor): Tensor {
-    const pooled = this.pre_classifier.forward(firstToken(hidden)).relu();
+    const pooled = this.pre_classifier.forward(takeFirstToken(hidden)).relu();
     return this.classifier.forward(this.dropout.forward(pooled));
   }
 
   /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
-    return { ...hubConfig(this.config), ...this.configChanges() };
+    return { ...writeDistilBertConfig(this.config), ...this.configChanges() };
   }
 }

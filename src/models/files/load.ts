@@ -136,7 +136,7 @@ export async function loadLocated<T extends Task = Task>(
     for (const one of doubles) {
       if (!(await differs(model, one))) continue;
       const what = `${one.name} differs from the embedding that the configuration ties it to, and is ignored`;
-      noticing(options)(
+      createNotice(options)(
         `${path}: ${what}; to use it as the head, set tie_word_embeddings to false in config.json`,
       );
     }
@@ -150,7 +150,7 @@ export async function loadLocated<T extends Task = Task>(
   return model;
 }
 
-function noticing({ onNotice }: LoadOptions): (text: string) => void {
+function createNotice({ onNotice }: LoadOptions): (text: string) => void {
   return onNotice ?? ((text: string): void => process.emitWarning(text));
 }
 
@@ -219,7 +219,7 @@ function build<T extends Task>(
       const double = weights.double(name);
       if (double !== undefined) doubles.push(double);
     }
-    const notice = noticing(options);
+    const notice = createNotice(options);
     for (const said of [...weights.finish(), ...stored.notices]) notice(said);
     model.tokenizer = options.tokenizer ?? stored.tokenizer();
   } catch (error) {

@@ -23,7 +23,7 @@ export function checkAsConfigured(model: PretrainedModel): void {
   const like = buildFromConfig(model);
   if (like === undefined) return;
   try {
-    const found = moduleDifference(model, like) ?? tensorDifference(model, like);
+    const found = compareModules(model, like) ?? compareTensors(model, like);
     if (found !== undefined) throw createRefusal(MODEL_REFUSALS.savedOwn, "saveModel", found);
   } finally {
     like.dispose();
@@ -46,7 +46,7 @@ function buildFromConfig(model: PretrainedModel): PretrainedModel | undefined {
   }
 }
 
-function moduleDifference(model: Module, like: Module): string | undefined {
+function compareModules(model: Module, like: Module): string | undefined {
   const expected = new Map(like.namedModules());
   const found = new Map(model.namedModules());
   for (const [path, module] of found) {
@@ -65,7 +65,7 @@ function computesAs(module: Module, usual: Module): boolean {
   return (module.forward as unknown) === usual.forward;
 }
 
-function tensorDifference(model: Module, like: Module): string | undefined {
+function compareTensors(model: Module, like: Module): string | undefined {
   const [own, usual] = [model.stateDict(), like.stateDict()];
   for (const [name, { shape }] of Object.entries(own)) {
     const expected = usual[name]?.shape;

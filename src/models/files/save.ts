@@ -139,7 +139,7 @@ export async function saveModel(
   if (
     existsSync(dir) &&
     (!overwrite || !existsSync(join(dir, "config.json"))) &&
-    (await entries(dir)) !== 0
+    (await countEntries(dir)) !== 0
   ) {
     throw new LowrankError("ERR_OUTPUT_EXISTS", `${dir}: exists and is not empty; choose another folder`);
   }
@@ -157,7 +157,7 @@ export async function saveModel(
 }
 
 /** Counts the entries of a folder; −1 where it is not a folder. */
-async function entries(dir: string): Promise<number> {
+async function countEntries(dir: string): Promise<number> {
   return readdir(dir).then(
     (names) => names.length,
     () => -1,
@@ -226,7 +226,7 @@ async function writeFiles(
   }
   // Block formats were rejected above where no dtype is given.
   const stored = dtype ?? (own[0]?.[1].dtype as FileDType | undefined) ?? "f32";
-  await writeWhole(join(dir, "config.json"), await configText(model, stored));
+  await writeWhole(join(dir, "config.json"), await rewriteConfig(model, stored));
   for (const name of COMPANIONS) {
     const from = model.folder === undefined ? undefined : join(model.folder, name);
     const made = model.companions?.text(name);
@@ -257,13 +257,13 @@ const TORCH_NAMES: Record<FileDType, string> = {
 };
 
 /** Returns the original configuration with the new dtype. */
-async function configText(model: PretrainedModel, dtype: FileDType): Promise<string> {
+async function rewriteConfig(model: PretrainedModel, dtype: FileDType): Promise<string> {
   const text =
     model.folder === undefined ? undefined : await readFile(join(model.folder, "config.json"), "utf8");
   const config = (text === undefined ? model.hubConfig() : JSON.parse(text)) as Record<string, unknown>;
   Object.assign(config, model.configChanges());
   config["dtype" in config ? "dtype" : "torch_dtype"] = TORCH_NAMES[dtype];
-  return `${withFloats(JSON.stringify(config, null, 2), text ?? "")}\n`;
+  return `${replaceFloats(JSON.stringify(config, null, 2), text ?? "")}\n`;
 }
 
 /** Fields that transformers requires to be floats. */
@@ -281,7 +281,7 @@ const FLOATS = [
  * Writes whole numbers of float fields with `.0`, as Python does: those in `FLOATS`, and those that were floats in
  * `read`.
  */
-function withFloats(config: string, read: string): string {
+function replaceFloats(config: string, read: string): string {
   const were = read.matchAll(/"(\w+)"\s*:\s*-?\d+(?:\.\d+|[eE])/g);
   const floats = new Set([...FLOATS, ...Array.from(were, ([, name]) => name as string)]);
   return config.replace(/^(\s*"(\w+)": -?\d+)(,?)$/gm, (line, start: string, name: string, comma: string) =>

@@ -9,7 +9,7 @@ import { readModelConfig } from "../config-fields.js";
 import { openGgufModel } from "../../gguf/import/model.js";
 import { Tokenizer } from "../tokenizer.js";
 import type { StoredModel } from "../stored-model.js";
-import { storedIn } from "../weights.js";
+import { listStored } from "../weights.js";
 
 /** Opens the model at `path`. Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`. */
 export async function openStoredModel(path: string): Promise<StoredModel> {
@@ -32,7 +32,7 @@ export async function openStoredModel(path: string): Promise<StoredModel> {
     companions: undefined,
     weights: () => {
       checkFormat(path, folder);
-      return storedIn(openWeights(path));
+      return listStored(openWeights(path));
     },
     tokenizer: () => {
       const file = join(folder, "tokenizer.json");

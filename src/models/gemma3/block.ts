@@ -7,10 +7,10 @@ import { activate, type ActivationName } from "../activation.js";
 import type { LayerCache } from "../cache.js";
 import { LlamaAttention, type BlockInputs } from "../decoder/attention.js";
 import { LlamaMLP } from "../llama/mlp.js";
-import { normSum, ResidualBlock, type Stream } from "../stream.js";
+import { normaliseSum, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { Gemma3Config } from "./config.js";
-import { gemmaNorm, type Gemma3RMSNorm } from "./norm.js";
+import { takeGemmaNorm, type Gemma3RMSNorm } from "./norm.js";
 
 /** down(gelu(gate(x)) · up(x)) (Shazeer 2020). */
 export class Gemma3MLP extends LlamaMLP {
@@ -52,14 +52,14 @@ export class Gemma3Block extends ResidualBlock<[inputs: BlockInputs, cache?: Lay
     super();
     const { hiddenSize, headDim, rmsNormEps: eps, attentionBias: attentionOutputBias } = config;
     const path = `model.layers.${index}`;
-    const norm = (name: string): Gemma3RMSNorm => gemmaNorm(weights, `${path}.${name}`, hiddenSize, eps);
+    const norm = (name: string): Gemma3RMSNorm => takeGemmaNorm(weights, `${path}.${name}`, hiddenSize, eps);
     this.slides = config.slidingLayers[index] === true;
     const parts = {
       ...config,
       attentionOutputBias,
       window: this.slides ? config.slidingWindow : 0,
       scale: 1 / Math.sqrt(config.queryPreAttnScalar),
-      headNorm: (at: string) => gemmaNorm(weights, at, headDim, eps),
+      headNorm: (at: string) => takeGemmaNorm(weights, at, headDim, eps),
     };
     this.self_attn = new LlamaAttention(parts, `${path}.self_attn`, weights);
     this.mlp = new Gemma3MLP(config, `${path}.mlp`, weights);
@@ -71,9 +71,9 @@ export class Gemma3Block extends ResidualBlock<[inputs: BlockInputs, cache?: Lay
 
   /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream {
-    const [x, y] = normSum(this.input_layernorm, stream);
+    const [x, y] = normaliseSum(this.input_layernorm, stream);
     const added = this.post_attention_layernorm.forward(this.self_attn.forward(y, inputs, cache));
-    const [attended, z] = normSum(this.pre_feedforward_layernorm, { x, added });
+    const [attended, z] = normaliseSum(this.pre_feedforward_layernorm, { x, added });
     return { x: attended, added: this.post_feedforward_layernorm.forward(this.mlp.forward(z)) };
   }
 }

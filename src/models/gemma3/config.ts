@@ -1,24 +1,24 @@
 /** The configuration of Gemma 3's language models, `gemma3_text`. */
-import { activationField, type ActivationName } from "../activation.js";
+import { readActivation, type ActivationName } from "../activation.js";
 import { ConfigFields } from "../config-fields.js";
 import {
   checkCount,
-  hubSpecialIds,
+  writeSpecialIds,
   LIMIT,
-  probability,
+  readProbability,
   refuseQuantised,
   refuseTrue,
-  specialIds,
-  weightsConfig,
+  readSpecialIds,
+  readWeightsConfig,
 } from "../config-parts.js";
 import {
-  decoderValues,
-  hubSizes,
-  keyValueHeads,
+  countDecoderValues,
+  writeSizes,
+  readKeyValueHeads,
   type DecoderConfig,
   type DecoderConfigFields,
 } from "../decoder/config.js";
-import { hubRope, ropeConfig, type RopeConfig } from "../decoder/rope.js";
+import { writeRope, readRopeConfig, type RopeConfig } from "../decoder/rope.js";
 import { MODEL_REFUSALS } from "../../refusals/models.js";
 import { createRefusal } from "../../refusals/refusal.js";
 
@@ -85,12 +85,12 @@ export interface Gemma3ConfigFields extends DecoderConfigFields {
 const KINDS = ["full_attention", "sliding_attention"];
 
 /** Reads the rotations of both kinds of layers, in the format of transformers 4 or 5. */
-function rotations(config: ConfigFields, positions: number): { full: RopeConfig; sliding: RopeConfig } {
+function readRotations(config: ConfigFields, positions: number): { full: RopeConfig; sliding: RopeConfig } {
   const both = config.object("rope_parameters");
   const of = (kind: string, theta: number, spelling: Record<string, unknown>): RopeConfig => {
     const own = both?.object(kind);
     const fields = { rope_theta: theta, ...spelling, rope_parameters: own?.plain() };
-    return ropeConfig(new ConfigFields(config.file, fields), positions);
+    return readRopeConfig(new ConfigFields(config.file, fields), positions);
   };
   const scaling = config.object("rope_scaling")?.plain();
   return {
@@ -99,7 +99,7 @@ function rotations(config: ConfigFields, positions: number): { full: RopeConfig;
   };
 }
 
-function slidingLayers(config: ConfigFields, layers: number): boolean[] {
+function readSlidingLayers(config: ConfigFields, layers: number): boolean[] {
   const kinds = config.oneOfEach("layer_types", KINDS, layers);
   const every = config.size("sliding_window_pattern", LIMIT.layers) ?? 6;
   if (kinds !== undefined) return kinds.map((kind) => kind === "sliding_attention");
@@ -111,7 +111,7 @@ function slidingLayers(config: ConfigFields, layers: number): boolean[] {
  *
  * Throws `ERR_UNSUPPORTED_MODEL` for an unsupported feature; `ERR_FILE_FORMAT` for a missing or invalid value.
  */
-export function gemma3Config(config: ConfigFields, generation?: ConfigFields): Gemma3Config {
+export function readGemma3Config(config: ConfigFields, generation?: ConfigFields): Gemma3Config {
   refuseQuantised(config);
   refuseTrue(config, "use_bidirectional_attention");
   if (config.value("attn_logit_softcapping") !== undefined)
@@ -121,7 +121,7 @@ export function gemma3Config(config: ConfigFields, generation?: ConfigFields): G
   const headDim = config.size("head_dim", LIMIT.headDim) ?? 256;
   if (headDim % 2 !== 0) throw config.error("head_dim", "must be even for rotary positions");
   const positions = config.size("max_position_embeddings", LIMIT.positions) ?? 131_072;
-  const { full, sliding } = rotations(config, positions);
+  const { full, sliding } = readRotations(config, positions);
   const result: Gemma3Config = {
     modelType: "gemma3_text",
     vocabSize: config.size("vocab_size", LIMIT.vocabulary) ?? 262_208,
@@ -129,33 +129,33 @@ export function gemma3Config(config: ConfigFields, generation?: ConfigFields): G
     intermediateSize: config.requireNumber("intermediate_size", "size", 4 * LIMIT.width),
     numHiddenLayers: layers,
     numAttentionHeads: heads,
-    numKeyValueHeads: keyValueHeads(config, heads, 4),
-    attentionDropout: probability(config, "attention_dropout", 0),
+    numKeyValueHeads: readKeyValueHeads(config, heads, 4),
+    attentionDropout: readProbability(config, "attention_dropout", 0),
     headDim,
-    activation: activationField(config, "hidden_activation", "gelu_pytorch_tanh"),
+    activation: readActivation(config, "hidden_activation", "gelu_pytorch_tanh"),
     maxPositionEmbeddings: positions,
     rmsNormEps: config.positive("rms_norm_eps") ?? 1e-6,
     attentionBias: config.boolean("attention_bias") ?? false,
     queryPreAttnScalar: config.positive("query_pre_attn_scalar") ?? 256,
     slidingWindow: config.size("sliding_window", LIMIT.positions) ?? 4096,
-    slidingLayers: slidingLayers(config, layers),
+    slidingLayers: readSlidingLayers(config, layers),
     finalLogitSoftcapping: config.positive("final_logit_softcapping"),
     tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? true,
     rope: full,
     slidingRope: sliding,
-    ...specialIds(config, generation),
-    ...weightsConfig(config),
+    ...readSpecialIds(config, generation),
+    ...readWeightsConfig(config),
   };
-  checkCount(config, decoderValues(result));
+  checkCount(config, countDecoderValues(result));
   return result;
 }
 
-/** Returns the configuration as a `config.json` for any transformers with this family, and for `gemma3Config`. */
-export function hubConfig(config: Gemma3Config): Record<string, unknown> {
-  const { rope_theta: rope_local_base_freq } = hubRope(config.slidingRope);
+/** Returns the configuration as a `config.json` for any transformers with this family, and for `readGemma3Config`. */
+export function writeGemma3Config(config: Gemma3Config): Record<string, unknown> {
+  const { rope_theta: rope_local_base_freq } = writeRope(config.slidingRope);
   return {
     architectures: ["Gemma3ForCausalLM"],
-    ...hubSizes(config),
+    ...writeSizes(config),
     head_dim: config.headDim,
     hidden_activation: config.activation,
     attention_bias: config.attentionBias,
@@ -165,8 +165,8 @@ export function hubConfig(config: Gemma3Config): Record<string, unknown> {
     ...(config.finalLogitSoftcapping !== undefined && {
       final_logit_softcapping: config.finalLogitSoftcapping,
     }),
-    ...hubRope(config.rope),
+    ...writeRope(config.rope),
     rope_local_base_freq,
-    ...hubSpecialIds(config),
+    ...writeSpecialIds(config),
   };
 }

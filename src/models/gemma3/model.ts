@@ -1,12 +1,12 @@
 /** Gemma 3 for causal language modelling. Parameter paths match transformers. */
 import type { Tensor } from "../../tensor/tensor.js";
 import { Decoder, DecoderModel } from "../decoder/decoder.js";
-import { fromConfig, type FromConfigOptions } from "../from-config.js";
+import { buildFromConfig, type FromConfigOptions } from "../from-config.js";
 import { Rotations } from "../decoder/rotary.js";
 import type { Weights } from "../weights.js";
 import { Gemma3Block } from "./block.js";
-import { hubConfig, gemma3Config, type Gemma3Config, type Gemma3ConfigFields } from "./config.js";
-import { gemmaNorm, type Gemma3RMSNorm } from "./norm.js";
+import { writeGemma3Config, readGemma3Config, type Gemma3Config, type Gemma3ConfigFields } from "./config.js";
+import { takeGemmaNorm, type Gemma3RMSNorm } from "./norm.js";
 
 /** Gemma 3 without its head. */
 export class Gemma3TextModel extends DecoderModel<Gemma3Block> {
@@ -19,7 +19,7 @@ export class Gemma3TextModel extends DecoderModel<Gemma3Block> {
       config,
       weights,
       (index) => new Gemma3Block(config, index, weights),
-      () => gemmaNorm(weights, "model.norm", config.hiddenSize, config.rmsNormEps),
+      () => takeGemmaNorm(weights, "model.norm", config.hiddenSize, config.rmsNormEps),
     );
   }
 }
@@ -45,16 +45,16 @@ export class Gemma3ForCausalLM extends Decoder<Gemma3Config, Gemma3Block, Gemma3
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: Gemma3ConfigFields, options?: FromConfigOptions): Gemma3ForCausalLM {
-    return fromConfig("Gemma3ForCausalLM.fromConfig", config, options, {
+    return buildFromConfig("Gemma3ForCausalLM.fromConfig", config, options, {
       modelTypes: ["gemma3_text"],
-      read: gemma3Config,
+      read: readGemma3Config,
       make: (settled, weights) => new Gemma3ForCausalLM(settled, weights),
     });
   }
 
   /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
-    return hubConfig(this.config);
+    return writeGemma3Config(this.config);
   }
 
   /** @internal The cap c of logits, c · tanh(x / c); undefined for none. */

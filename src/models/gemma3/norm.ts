@@ -27,6 +27,6 @@ export class Gemma3RMSNorm extends RMSNorm {
   }
 }
 
-export function gemmaNorm(weights: Weights, path: string, size: number, eps: number): Gemma3RMSNorm {
+export function takeGemmaNorm(weights: Weights, path: string, size: number, eps: number): Gemma3RMSNorm {
   return new Gemma3RMSNorm(size, { eps, weight: weights.take(`${path}.weight`, [size], "zeros") });
 }

@@ -6,9 +6,9 @@ import type { LayerNorm } from "../../nn/norm.js";
 import { trains } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
-import { attention, type AttentionLabels, inHeads } from "../attention.js";
+import { attention, type AttentionLabels, splitHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
-import { normSum, ResidualBlock, type Stream } from "../stream.js";
+import { normaliseSum, ResidualBlock, type Stream } from "../stream.js";
 import type { LinearLayout, Weights } from "../weights.js";
 import type { GPT2Config } from "./config.js";
 
@@ -16,7 +16,7 @@ import type { GPT2Config } from "./config.js";
 const CONV1D = { fanInFanOut: true };
 
 /** Layers that write to the residual stream start smaller, by 1/√(2 · layers) (Radford et al. 2019, 2.3). */
-function residual({ numHiddenLayers }: GPT2Config): LinearLayout {
+function scaleResidual({ numHiddenLayers }: GPT2Config): LinearLayout {
   return { ...CONV1D, scale: 1 / Math.sqrt(2 * numHiddenLayers) };
 }
 
@@ -45,7 +45,7 @@ export class GPT2Attention extends Module {
       (config.scaleAttnByInverseLayerIdx ? layer + 1 : 1);
     this.dropout = config.attentionDropout;
     this.c_attn = weights.linear(`${path}.c_attn`, C, 3 * C, true, CONV1D);
-    this.c_proj = weights.linear(`${path}.c_proj`, C, C, true, residual(config));
+    this.c_proj = weights.linear(`${path}.c_proj`, C, C, true, scaleResidual(config));
     this.resid_dropout = new Dropout(config.residPdrop);
   }
 
@@ -53,7 +53,7 @@ export class GPT2Attention extends Module {
   forward(x: Tensor, labels: AttentionLabels, cache?: LayerCache): Tensor {
     const C = x.shape[2] as number;
     const qkv = this.c_attn.forward(x);
-    const [q, k, v] = qkv.split(C, 2).map((x) => inHeads(x, this.heads)) as [Tensor, Tensor, Tensor];
+    const [q, k, v] = qkv.split(C, 2).map((x) => splitHeads(x, this.heads)) as [Tensor, Tensor, Tensor];
     const dropout = trains(this) ? this.dropout : 0;
     const y = attention(q, k, v, { causal: true, ...labels, scale: this.scale, cache, dropout });
     return this.resid_dropout.forward(this.c_proj.forward(y));
@@ -77,7 +77,7 @@ export class GPT2MLP extends Module {
     const { hiddenSize: C, intermediateSize } = config;
     this.activation = config.activation;
     this.c_fc = weights.linear(`${path}.c_fc`, C, intermediateSize, true, CONV1D);
-    this.c_proj = weights.linear(`${path}.c_proj`, intermediateSize, C, true, residual(config));
+    this.c_proj = weights.linear(`${path}.c_proj`, intermediateSize, C, true, scaleResidual(config));
     this.dropout = new Dropout(config.residPdrop);
   }
 
@@ -110,8 +110,8 @@ export class GPT2Block extends ResidualBlock<[labels: AttentionLabels, cache?: L
 
   /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream, labels: AttentionLabels, cache?: LayerCache): Stream {
-    const [x, y] = normSum(this.ln_1, stream);
-    const [attended, z] = normSum(this.ln_2, { x, added: this.attn.forward(y, labels, cache) });
+    const [x, y] = normaliseSum(this.ln_1, stream);
+    const [attended, z] = normaliseSum(this.ln_2, { x, added: this.attn.forward(y, labels, cache) });
     return { x: attended, added: this.mlp.forward(z) };
   }
 }

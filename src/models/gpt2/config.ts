@@ -1,18 +1,18 @@
 /** The configuration of GPT-2, with its own field names (`n_embd`) or the common ones (`hidden_size`). */
-import { activationField, type ActivationName } from "../activation.js";
+import { readActivation, type ActivationName } from "../activation.js";
 import { ConfigFields } from "../config-fields.js";
 import type { TextConfigFields } from "../from-config.js";
 import {
-  blockValues,
+  countBlockValues,
   checkCount,
-  hubSpecialIds,
-  hubWeights,
+  writeSpecialIds,
+  writeWeightsConfig,
   LIMIT,
-  probability,
+  readProbability,
   refuseQuantised,
   refuseTrue,
-  specialIds,
-  weightsConfig,
+  readSpecialIds,
+  readWeightsConfig,
   type BlocksConfig,
   type SpecialIds,
 } from "../config-parts.js";
@@ -82,7 +82,7 @@ const END_OF_TEXT = 50_256;
  * Throws `ERR_UNSUPPORTED_MODEL` for an unsupported feature; `ERR_FILE_FORMAT` for a missing
  * or invalid value.
  */
-export function gpt2Config(
+export function readGpt2Config(
   json: Record<string, unknown> | ConfigFields,
   generation?: ConfigFields,
 ): GPT2Config {
@@ -102,7 +102,7 @@ export function gpt2Config(
   if (hiddenSize % heads !== 0) {
     throw config.failure(`${heads} heads (n_head) do not divide ${hiddenSize} (n_embd)`);
   }
-  const ids = specialIds(config, generation);
+  const ids = readSpecialIds(config, generation);
   const result: GPT2Config = {
     modelType: "gpt2",
     vocabSize: size(LIMIT.vocabulary, 50_257, "vocab_size"),
@@ -112,25 +112,25 @@ export function gpt2Config(
     numAttentionHeads: heads,
     maxPositionEmbeddings: size(LIMIT.positions, 1024, "n_positions", "max_position_embeddings", "n_ctx"),
     layerNormEps: config.positive("layer_norm_epsilon") ?? 1e-5,
-    activation: activationField(config, "activation_function", "gelu_new"),
+    activation: readActivation(config, "activation_function", "gelu_new"),
     scaleAttnWeights: config.boolean("scale_attn_weights") ?? true,
     scaleAttnByInverseLayerIdx: config.boolean("scale_attn_by_inverse_layer_idx") ?? false,
-    embdPdrop: probability(config, "embd_pdrop", 0.1),
-    residPdrop: probability(config, "resid_pdrop", 0.1),
-    attentionDropout: probability(config, "attn_pdrop", 0.1),
+    embdPdrop: readProbability(config, "embd_pdrop", 0.1),
+    residPdrop: readProbability(config, "resid_pdrop", 0.1),
+    attentionDropout: readProbability(config, "attn_pdrop", 0.1),
     tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? true,
     ...ids,
     bosTokenId: ids.bosTokenId ?? (config.has("bos_token_id") ? undefined : END_OF_TEXT),
     eosTokenIds: ids.eosTokenIds.length > 0 || config.has("eos_token_id") ? ids.eosTokenIds : [END_OF_TEXT],
-    ...weightsConfig(config),
+    ...readWeightsConfig(config),
   };
   const rows = result.vocabSize + result.maxPositionEmbeddings;
-  checkCount(config, rows * hiddenSize + blockValues(result));
+  checkCount(config, rows * hiddenSize + countBlockValues(result));
   return result;
 }
 
-/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `gpt2Config`. */
-export function hubConfig(config: GPT2Config): Record<string, unknown> {
+/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `readGpt2Config`. */
+export function writeGpt2Config(config: GPT2Config): Record<string, unknown> {
   return {
     architectures: ["GPT2LMHeadModel"],
     model_type: "gpt2",
@@ -148,7 +148,7 @@ export function hubConfig(config: GPT2Config): Record<string, unknown> {
     scale_attn_weights: config.scaleAttnWeights,
     scale_attn_by_inverse_layer_idx: config.scaleAttnByInverseLayerIdx,
     tie_word_embeddings: config.tieWordEmbeddings,
-    ...hubSpecialIds(config),
-    ...hubWeights(config),
+    ...writeSpecialIds(config),
+    ...writeWeightsConfig(config),
   };
 }

@@ -1,10 +1,10 @@
 import type { Family } from "../family.js";
-import { gpt2Config, type GPT2Config } from "./config.js";
+import { readGpt2Config, type GPT2Config } from "./config.js";
 import { GPT2LMHeadModel } from "./model.js";
 
 export const gpt2: Family<GPT2Config> = {
   modelTypes: ["gpt2"],
-  read: ({ config, generation }) => gpt2Config(config, generation),
+  read: ({ config, generation }) => readGpt2Config(config, generation),
   naming: () => ({
     // The causal mask buffer of older files, and the heads of other tasks.
     extras: /(^|\.)h\.\d+\.attn\.(bias|masked_bias)$|^score\.weight$|^classifier\.|^multiple_choice_head\./,

@@ -9,15 +9,15 @@ import type { LayerNorm } from "../../nn/norm.js";
 import { trains } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { KeyValueCache } from "../cache.js";
-import { CausalLM, languageHead } from "../causal-lm.js";
-import { fromConfig, type FromConfigOptions } from "../from-config.js";
-import { packedTexts } from "../packed-texts.js";
-import { chain, checkedLength, endStates, type ForwardOptions } from "../pretrained.js";
-import { normEnd, through, type Stream } from "../stream.js";
+import { CausalLM, takeLanguageHead } from "../causal-lm.js";
+import { buildFromConfig, type FromConfigOptions } from "../from-config.js";
+import { numberTexts } from "../packed-texts.js";
+import { runBlocks, checkLength, endStates, type ForwardOptions } from "../pretrained.js";
+import { normaliseEnd, runBlock, type Stream } from "../stream.js";
 import { readTokenShape } from "../text-input.js";
 import type { Weights } from "../weights.js";
 import { GPT2Block } from "./block.js";
-import { gpt2Config, hubConfig, type GPT2Config, type GPT2ConfigFields } from "./config.js";
+import { readGpt2Config, writeGpt2Config, type GPT2Config, type GPT2ConfigFields } from "./config.js";
 
 /** GPT-2 without its head. */
 export class GPT2Model extends Module {
@@ -66,7 +66,7 @@ export class GPT2LMHeadModel extends CausalLM {
     super(weights);
     this.config = config as GPT2Config & Record<string, unknown>;
     this.transformer = new GPT2Model(config, weights);
-    this.lm_head = languageHead(this.transformer.wte, config.tieWordEmbeddings, weights);
+    this.lm_head = takeLanguageHead(this.transformer.wte, config.tieWordEmbeddings, weights);
   }
 
   /**
@@ -79,9 +79,9 @@ export class GPT2LMHeadModel extends CausalLM {
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: GPT2ConfigFields, options?: FromConfigOptions): GPT2LMHeadModel {
-    return fromConfig("GPT2LMHeadModel.fromConfig", config, options, {
+    return buildFromConfig("GPT2LMHeadModel.fromConfig", config, options, {
       modelTypes: ["gpt2"],
-      read: gpt2Config,
+      read: readGpt2Config,
       make: (settled, weights) => new GPT2LMHeadModel(settled, weights),
     });
   }
@@ -100,7 +100,7 @@ export class GPT2LMHeadModel extends CausalLM {
 
   /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
-    return hubConfig(this.config);
+    return writeGpt2Config(this.config);
   }
 
   /** @internal Maps ids i32 [B, T] to hidden states [B, T, C] after the last norm. */
@@ -109,15 +109,15 @@ export class GPT2LMHeadModel extends CausalLM {
     const start = cache?.length ?? 0;
     const limit = this.config.maxPositionEmbeddings;
     const places = readTokenShape(ids, options);
-    const T = checkedLength(places, start, limit);
-    const { segments } = packedTexts(places, options, { limit, cached: cache !== undefined });
+    const T = checkLength(places, start, limit);
+    const { segments } = numberTexts(places, options, { limit, cached: cache !== undefined });
     const { wpe, drop, h, ln_f } = this.transformer;
     const positions = positionIds ?? arange(start + T, { start, device: this.device });
     const words = inputsEmbeds ?? this.embedTokens(ids as Tensor);
     const x = drop.forward(words.add(wpe.forward(positions)));
     const checkpointed = this.gradientCheckpointing && cache === undefined && trains(this);
     const run = (block: GPT2Block, y: Stream, i: number): Stream =>
-      through(block, y, { keyMask, segments }, cache?.layers[i]);
-    return endStates(states, normEnd(ln_f, chain(h, x, checkpointed, run, states)));
+      runBlock(block, y, { keyMask, segments }, cache?.layers[i]);
+    return endStates(states, normaliseEnd(ln_f, runBlocks(h, x, checkpointed, run, states)));
   }
 }

@@ -2,12 +2,12 @@
 import type { RMSNorm } from "../../nn/norm.js";
 import { leavesNothing } from "../../tensor/scope.js";
 import type { LayerCache } from "../cache.js";
-import { normSum, ResidualBlock, type Stream } from "../stream.js";
+import { normaliseSum, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { type BlockInputs, LlamaAttention } from "../decoder/attention.js";
 import type { LlamaConfig } from "./config.js";
 import { LlamaMLP } from "./mlp.js";
-import { recordedWhole } from "./recorded.js";
+import { recordWhole } from "./recorded.js";
 
 /** x + attention(norm(x)), then + mlp(norm(·)). */
 export class LlamaBlock extends ResidualBlock<[inputs: BlockInputs, cache?: LayerCache]> {
@@ -37,11 +37,11 @@ export class LlamaBlock extends ResidualBlock<[inputs: BlockInputs, cache?: Laye
 
   /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream {
-    const recorded = cache && leavesNothing() ? recordedWhole(this, stream, inputs, cache) : undefined;
+    const recorded = cache && leavesNothing() ? recordWhole(this, stream, inputs, cache) : undefined;
     if (recorded !== undefined) return recorded;
-    const [x, y] = normSum(this.input_layernorm, stream);
+    const [x, y] = normaliseSum(this.input_layernorm, stream);
     const added = this.self_attn.forward(y, inputs, cache);
-    const [attended, z] = normSum(this.post_attention_layernorm, { x, added });
+    const [attended, z] = normaliseSum(this.post_attention_layernorm, { x, added });
     return { x: attended, added: this.mlp.forward(z) };
   }
 }

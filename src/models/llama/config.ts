@@ -3,24 +3,24 @@ import { LowrankError } from "../../errors.js";
 import { ConfigFields } from "../config-fields.js";
 import {
   checkCount,
-  hubSpecialIds,
+  writeSpecialIds,
   LIMIT,
-  probability,
+  readProbability,
   refuseQuantised,
-  specialIds,
-  weightsConfig,
+  readSpecialIds,
+  readWeightsConfig,
 } from "../config-parts.js";
 import {
-  decoderValues,
-  hubSizes,
-  keyValueHeads,
+  countDecoderValues,
+  writeSizes,
+  readKeyValueHeads,
   type DecoderConfig,
   type DecoderConfigFields,
 } from "../decoder/config.js";
-import { checkFactors, hubRope, ropeConfig } from "../decoder/rope.js";
+import { checkFactors, writeRope, readRopeConfig } from "../decoder/rope.js";
 import { MODEL_TYPES, VARIANTS, type LlamaModelType, type Variant } from "./variants.js";
 
-export { ropeFrequencies } from "../decoder/rope.js";
+export { computeFrequencies as ropeFrequencies } from "../decoder/rope.js";
 
 export type { LlamaModelType } from "./variants.js";
 
@@ -86,7 +86,7 @@ export interface LlamaConfigFields extends DecoderConfigFields {
 const DEFAULT_EPS = 1e-6;
 const ACTIVATIONS = new Set(["silu", "swish"]);
 
-function modelType(config: ConfigFields): LlamaModelType {
+function readModelType(config: ConfigFields): LlamaModelType {
   const type = config.string("model_type");
   if (type === undefined)
     throw config.error("model_type", `is missing; supported are ${MODEL_TYPES.join(", ")}`);
@@ -106,7 +106,7 @@ function refuseUnsupported(config: ConfigFields): void {
 }
 
 /** Reads `head_dim`, or computes it as hidden_size / heads. */
-function headSize(config: ConfigFields, hiddenSize: number, heads: number, fallback?: number): number {
+function readHeadSize(config: ConfigFields, hiddenSize: number, heads: number, fallback?: number): number {
   const given = config.size("head_dim", LIMIT.headDim) ?? (config.has("head_dim") ? undefined : fallback);
   if (given === undefined && hiddenSize % heads !== 0) {
     throw config.error("num_attention_heads", `must divide hidden_size (${hiddenSize})`);
@@ -123,12 +123,12 @@ function headSize(config: ConfigFields, hiddenSize: number, heads: number, fallb
  * Throws `ERR_UNSUPPORTED_MODEL` for another family or an unsupported feature; `ERR_FILE_FORMAT` for a missing or
  * invalid value.
  */
-export function llamaConfig(
+export function readLlamaConfig(
   json: Record<string, unknown> | ConfigFields,
   generation?: ConfigFields,
 ): LlamaConfig {
   const config = json instanceof ConfigFields ? json : new ConfigFields("config.json", json);
-  const type = modelType(config);
+  const type = readModelType(config);
   refuseUnsupported(config);
   const variant: Variant = VARIANTS[type];
   const hiddenSize = config.requireNumber("hidden_size", "size", LIMIT.width);
@@ -144,9 +144,9 @@ export function llamaConfig(
     intermediateSize: config.requireNumber("intermediate_size", "size", 4 * LIMIT.width),
     numHiddenLayers: layers,
     numAttentionHeads: heads,
-    numKeyValueHeads: keyValueHeads(config, heads, variant.keyValueHeads),
-    attentionDropout: probability(config, "attention_dropout", 0),
-    headDim: headSize(config, hiddenSize, heads, variant.headDim),
+    numKeyValueHeads: readKeyValueHeads(config, heads, variant.keyValueHeads),
+    attentionDropout: readProbability(config, "attention_dropout", 0),
+    headDim: readHeadSize(config, hiddenSize, heads, variant.headDim),
     maxPositionEmbeddings: positions,
     rmsNormEps: config.positive("rms_norm_eps") ?? DEFAULT_EPS,
     attentionBias: biases.inputs,
@@ -156,24 +156,24 @@ export function llamaConfig(
     slidingWindow: windows.size,
     slidingLayers: windows.layers,
     tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? false,
-    rope: ropeConfig(config, positions),
-    ...specialIds(config, generation),
-    ...weightsConfig(config),
+    rope: readRopeConfig(config, positions),
+    ...readSpecialIds(config, generation),
+    ...readWeightsConfig(config),
   };
   checkFactors(config, result.rope, result.headDim);
-  checkCount(config, decoderValues(result));
+  checkCount(config, countDecoderValues(result));
   return result;
 }
 
-/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `llamaConfig`. */
-export function hubConfig(config: LlamaConfig): Record<string, unknown> {
+/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `readLlamaConfig`. */
+export function writeLlamaConfig(config: LlamaConfig): Record<string, unknown> {
   return {
     architectures: [VARIANTS[config.modelType].architecture],
-    ...hubSizes(config),
+    ...writeSizes(config),
     head_dim: config.headDim,
     hidden_act: "silu",
-    ...hubRope(config.rope),
-    ...hubSpecialIds(config),
+    ...writeRope(config.rope),
+    ...writeSpecialIds(config),
     ...own(config),
   };
 }

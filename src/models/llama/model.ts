@@ -3,10 +3,10 @@
  * transformers.
  */
 import { Decoder, DecoderModel } from "../decoder/decoder.js";
-import { fromConfig, type FromConfigOptions } from "../from-config.js";
+import { buildFromConfig, type FromConfigOptions } from "../from-config.js";
 import type { Weights } from "../weights.js";
 import { LlamaBlock } from "./block.js";
-import { hubConfig, llamaConfig, type LlamaConfig, type LlamaConfigFields } from "./config.js";
+import { writeLlamaConfig, readLlamaConfig, type LlamaConfig, type LlamaConfigFields } from "./config.js";
 import { MODEL_TYPES } from "./variants.js";
 
 /** Llama without its head. */
@@ -36,15 +36,15 @@ export class LlamaForCausalLM extends Decoder<LlamaConfig, LlamaBlock, LlamaMode
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: LlamaConfigFields, options?: FromConfigOptions): LlamaForCausalLM {
-    return fromConfig("LlamaForCausalLM.fromConfig", config, options, {
+    return buildFromConfig("LlamaForCausalLM.fromConfig", config, options, {
       modelTypes: MODEL_TYPES,
-      read: llamaConfig,
+      read: readLlamaConfig,
       make: (settled, weights) => new LlamaForCausalLM(settled, weights),
     });
   }
 
   /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
-    return hubConfig(this.config);
+    return writeLlamaConfig(this.config);
   }
 }

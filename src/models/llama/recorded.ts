@@ -22,7 +22,7 @@ const numbers = new Float64Array(3 + 7);
 const NONE = 0xffffffff;
 
 /** Runs `block` in one call; undefined where it is not the plain block that the engine supports. */
-export function recordedWhole(
+export function recordWhole(
   block: LlamaBlock,
   { x, added }: Stream,
   { rotation, keyMask, segments }: BlockInputs,

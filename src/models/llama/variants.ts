@@ -35,7 +35,7 @@ export interface Variant {
 const NO_BIASES = { inputs: false, output: false };
 
 /** `attention_bias` applies to all four projections. */
-function ofAll(config: ConfigFields): AttentionBiases {
+function readAllBiases(config: ConfigFields): AttentionBiases {
   const all = config.boolean("attention_bias") ?? false;
   return { inputs: all, output: all };
 }
@@ -51,7 +51,7 @@ const KINDS = ["full_attention", "sliding_attention"];
 /**
  * Reads Qwen's windows: `layer_types`, or layers from `max_window_layers`; none unless `use_sliding_window` is true.
  */
-function windowsOfQwen(config: ConfigFields, layers: number): Windows {
+function readQwenWindows(config: ConfigFields, layers: number): Windows {
   const size = readWindow(config, 4096);
   const first = config.count("max_window_layers", LIMIT.layers) ?? 28;
   const kinds = config.oneOfEach("layer_types", KINDS, layers);
@@ -64,7 +64,7 @@ export const VARIANTS = {
   llama: {
     architecture: "LlamaForCausalLM",
     positions: 2048,
-    biases: ofAll,
+    biases: readAllBiases,
     mlpBias: (config) => config.boolean("mlp_bias") ?? false,
     windows: () => ({ size: undefined }),
     headNorms: false,
@@ -84,7 +84,7 @@ export const VARIANTS = {
     positions: 32_768,
     biases: () => ({ inputs: true, output: false }),
     mlpBias: () => false,
-    windows: windowsOfQwen,
+    windows: readQwenWindows,
     headNorms: false,
   },
   qwen3: {
@@ -92,9 +92,9 @@ export const VARIANTS = {
     keyValueHeads: 32,
     headDim: 128,
     positions: 32_768,
-    biases: ofAll,
+    biases: readAllBiases,
     mlpBias: () => false,
-    windows: windowsOfQwen,
+    windows: readQwenWindows,
     headNorms: true,
   },
 } as const satisfies Record<string, Variant>;

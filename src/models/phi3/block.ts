@@ -5,10 +5,10 @@ import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";
 import { trains } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { attention, inHeads } from "../attention.js";
+import { attention, splitHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
 import type { BlockInputs } from "../decoder/attention.js";
-import { normSum, ResidualBlock, type Stream } from "../stream.js";
+import { normaliseSum, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { Phi3Config } from "./config.js";
 
@@ -45,7 +45,7 @@ export class Phi3Attention extends Module {
   /** Maps x [B, T, C] to [B, T, C]. */
   forward(x: Tensor, { rotation, keyMask, segments }: BlockInputs, cache?: LayerCache): Tensor {
     const { heads, keyValueHeads, headDim: D, window } = this;
-    const qkv = inHeads(this.qkv_proj.forward(x), heads + 2 * keyValueHeads);
+    const qkv = splitHeads(this.qkv_proj.forward(x), heads + 2 * keyValueHeads);
     const part = (start: number, count: number): Tensor => qkv.slice(2, start, start + count);
     const [q, k] = rotation.apply(part(0, heads), part(heads, keyValueHeads));
     const v = part(heads + keyValueHeads, keyValueHeads);
@@ -107,9 +107,9 @@ export class Phi3Block extends ResidualBlock<[inputs: BlockInputs, cache?: Layer
 
   /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream {
-    const [x, y] = normSum(this.input_layernorm, stream);
+    const [x, y] = normaliseSum(this.input_layernorm, stream);
     const added = this.resid_attn_dropout.forward(this.self_attn.forward(y, inputs, cache));
-    const [attended, z] = normSum(this.post_attention_layernorm, { x, added });
+    const [attended, z] = normaliseSum(this.post_attention_layernorm, { x, added });
     return { x: attended, added: this.resid_mlp_dropout.forward(this.mlp.forward(z)) };
   }
 }

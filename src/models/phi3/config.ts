@@ -3,21 +3,21 @@ import { LowrankError } from "../../errors.js";
 import { ConfigFields } from "../config-fields.js";
 import {
   checkCount,
-  hubSpecialIds,
+  writeSpecialIds,
   LIMIT,
-  probability,
+  readProbability,
   refuseQuantised,
-  specialIds,
-  weightsConfig,
+  readSpecialIds,
+  readWeightsConfig,
 } from "../config-parts.js";
 import {
-  decoderValues,
-  hubSizes,
-  keyValueHeads,
+  countDecoderValues,
+  writeSizes,
+  readKeyValueHeads,
   type DecoderConfig,
   type DecoderConfigFields,
 } from "../decoder/config.js";
-import { hubRope, longRopeFactor, type RopeConfig } from "../decoder/rope.js";
+import { writeRope, computeLongRopeFactor, type RopeConfig } from "../decoder/rope.js";
 import { MODEL_REFUSALS } from "../../refusals/models.js";
 import { createRefusal } from "../../refusals/refusal.js";
 
@@ -70,7 +70,7 @@ function createUnsupported(config: ConfigFields, what: string): LowrankError {
   return new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${what}`);
 }
 
-function rotation(config: ConfigFields, headDim: number, positions: number): RopeConfig {
+function readRotation(config: ConfigFields, headDim: number, positions: number): RopeConfig {
   const fields = config.object("rope_scaling") ?? config.object("rope_parameters");
   const theta = fields?.positive("rope_theta") ?? config.positive("rope_theta") ?? 10_000;
   const partial = fields?.positive("partial_rotary_factor") ?? config.positive("partial_rotary_factor") ?? 1;
@@ -92,7 +92,7 @@ function rotation(config: ConfigFields, headDim: number, positions: number): Rop
     originalMaxPositionEmbeddings: original,
     attentionFactor:
       fields.positive("attention_factor") ??
-      longRopeFactor(fields.positive("factor") ?? positions / original, original),
+      computeLongRopeFactor(fields.positive("factor") ?? positions / original, original),
   };
   return { theta, partial, scaling };
 }
@@ -102,7 +102,7 @@ function rotation(config: ConfigFields, headDim: number, positions: number): Rop
  *
  * Throws `ERR_UNSUPPORTED_MODEL` for an unsupported feature; `ERR_FILE_FORMAT` for a missing or invalid value.
  */
-export function phi3Config(config: ConfigFields, generation?: ConfigFields): Phi3Config {
+export function readPhi3Config(config: ConfigFields, generation?: ConfigFields): Phi3Config {
   refuseQuantised(config);
   const act = config.string("hidden_act") ?? "silu";
   if (act !== "silu" && act !== "swish")
@@ -120,33 +120,33 @@ export function phi3Config(config: ConfigFields, generation?: ConfigFields): Phi
     intermediateSize: config.requireNumber("intermediate_size", "size", 4 * LIMIT.width),
     numHiddenLayers: config.requireNumber("num_hidden_layers", "size", LIMIT.layers),
     numAttentionHeads: heads,
-    numKeyValueHeads: keyValueHeads(config, heads),
-    attentionDropout: probability(config, "attention_dropout", 0),
+    numKeyValueHeads: readKeyValueHeads(config, heads),
+    attentionDropout: readProbability(config, "attention_dropout", 0),
     headDim,
     maxPositionEmbeddings: positions,
     rmsNormEps: config.positive("rms_norm_eps") ?? 1e-5,
     slidingWindow: config.size("sliding_window", LIMIT.positions),
-    residPdrop: probability(config, "resid_pdrop", 0),
+    residPdrop: readProbability(config, "resid_pdrop", 0),
     tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? false,
-    rope: rotation(config, headDim, positions),
-    ...specialIds(config, generation),
-    ...weightsConfig(config),
+    rope: readRotation(config, headDim, positions),
+    ...readSpecialIds(config, generation),
+    ...readWeightsConfig(config),
   };
   config.value("embd_pdrop");
-  checkCount(config, decoderValues(result));
+  checkCount(config, countDecoderValues(result));
   return result;
 }
 
-/** Returns the configuration as a `config.json` for any transformers with this family, and for `phi3Config`. */
-export function hubConfig(config: Phi3Config): Record<string, unknown> {
+/** Returns the configuration as a `config.json` for any transformers with this family, and for `readPhi3Config`. */
+export function writePhi3Config(config: Phi3Config): Record<string, unknown> {
   return {
     architectures: ["Phi3ForCausalLM"],
-    ...hubSizes(config),
+    ...writeSizes(config),
     hidden_act: "silu",
     resid_pdrop: config.residPdrop,
     sliding_window: config.slidingWindow ?? null,
     partial_rotary_factor: config.rope.partial ?? 1,
-    ...hubRope(config.rope),
-    ...hubSpecialIds(config),
+    ...writeRope(config.rope),
+    ...writeSpecialIds(config),
   };
 }

@@ -1,9 +1,9 @@
 /** Phi-3 and Phi-4 for causal language modelling. Parameter paths match transformers. */
 import { Decoder, DecoderModel } from "../decoder/decoder.js";
-import { fromConfig, type FromConfigOptions } from "../from-config.js";
+import { buildFromConfig, type FromConfigOptions } from "../from-config.js";
 import type { Weights } from "../weights.js";
 import { Phi3Block } from "./block.js";
-import { hubConfig, phi3Config, type Phi3Config, type Phi3ConfigFields } from "./config.js";
+import { writePhi3Config, readPhi3Config, type Phi3Config, type Phi3ConfigFields } from "./config.js";
 
 /** Phi-3 without its head. */
 export class Phi3Model extends DecoderModel<Phi3Block> {
@@ -29,15 +29,15 @@ export class Phi3ForCausalLM extends Decoder<Phi3Config, Phi3Block, Phi3Model> {
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: Phi3ConfigFields, options?: FromConfigOptions): Phi3ForCausalLM {
-    return fromConfig("Phi3ForCausalLM.fromConfig", config, options, {
+    return buildFromConfig("Phi3ForCausalLM.fromConfig", config, options, {
       modelTypes: ["phi3"],
-      read: phi3Config,
+      read: readPhi3Config,
       make: (settled, weights) => new Phi3ForCausalLM(settled, weights),
     });
   }
 
   /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
-    return hubConfig(this.config);
+    return writePhi3Config(this.config);
   }
 }

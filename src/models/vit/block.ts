@@ -6,8 +6,8 @@ import type { LayerNorm } from "../../nn/norm.js";
 import { trains } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
-import { attention, inHeads } from "../attention.js";
-import { normSum, ResidualBlock, type Stream } from "../stream.js";
+import { attention, splitHeads } from "../attention.js";
+import { normaliseSum, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { ViTConfig } from "./config.js";
 
@@ -43,7 +43,7 @@ export class ViTAttention extends Module {
 
   /** Maps x [B, T, C] to [B, T, C]. */
   forward(x: Tensor): Tensor {
-    const inputs = (layer: Linear): Tensor => inHeads(layer.forward(x), this.heads);
+    const inputs = (layer: Linear): Tensor => splitHeads(layer.forward(x), this.heads);
     const [q, k, v] = [inputs(this.q_proj), inputs(this.k_proj), inputs(this.v_proj)];
     return this.o_proj.forward(attention(q, k, v, { dropout: trains(this) ? this.dropout : 0 }));
   }
@@ -98,9 +98,9 @@ export class ViTLayer extends ResidualBlock {
 
   /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream): Stream {
-    const [x, y] = normSum(this.layernorm_before, stream);
+    const [x, y] = normaliseSum(this.layernorm_before, stream);
     const added = this.dropout.forward(this.attention.forward(y));
-    const [attended, z] = normSum(this.layernorm_after, { x, added });
+    const [attended, z] = normaliseSum(this.layernorm_after, { x, added });
     return { x: attended, added: this.dropout.forward(this.mlp.forward(z)) };
   }
 }

@@ -1,19 +1,19 @@
 /** The configuration of ViT. */
-import { activationField, type ActivationName } from "../activation.js";
+import { readActivation, type ActivationName } from "../activation.js";
 import { ConfigFields } from "../config-fields.js";
 import type { CommonConfigFields, LabelConfigFields } from "../from-config.js";
 import {
-  blockValues,
+  countBlockValues,
   checkCount,
-  hubBlocks,
-  hubWeights,
+  writeBlocks,
+  writeWeightsConfig,
   LIMIT,
-  probability,
+  readProbability,
   refuseQuantised,
-  weightsConfig,
+  readWeightsConfig,
   type BlocksConfig,
 } from "../config-parts.js";
-import { hubLabels, labelConfig, type LabelConfig } from "../labels.js";
+import { writeLabels, readLabelConfig, type LabelConfig } from "../labels.js";
 
 /** Height and width. */
 type Size = readonly [number, number];
@@ -67,7 +67,7 @@ export interface ViTConfigFields extends CommonConfigFields, LabelConfigFields {
 }
 
 /** Reads a side, or height and width, in pixels. */
-function sizeField(config: ConfigFields, key: string, otherwise: number): Size {
+function readSize(config: ConfigFields, key: string, otherwise: number): Size {
   const value = config.value(key) ?? otherwise;
   const sides: unknown[] = Array.isArray(value) ? value : [value, value];
   const real = (side: unknown): boolean => Number.isInteger(side) && (side as number) > 0;
@@ -82,14 +82,14 @@ function sizeField(config: ConfigFields, key: string, otherwise: number): Size {
  * Throws `ERR_UNSUPPORTED_MODEL` for an unsupported feature; `ERR_FILE_FORMAT` for a missing
  * or invalid value.
  */
-export function vitConfig(json: Record<string, unknown> | ConfigFields, numLabels?: number): ViTConfig {
+export function readViTConfig(json: Record<string, unknown> | ConfigFields, numLabels?: number): ViTConfig {
   const config = json instanceof ConfigFields ? json : new ConfigFields("config.json", json);
   refuseQuantised(config);
   const hiddenSize = config.size("hidden_size", LIMIT.width) ?? 768;
   const heads = config.size("num_attention_heads", LIMIT.heads) ?? 12;
   if (hiddenSize % heads !== 0)
     throw config.error("num_attention_heads", `must divide hidden_size (${hiddenSize})`);
-  const [imageSize, patchSize] = [sizeField(config, "image_size", 224), sizeField(config, "patch_size", 16)];
+  const [imageSize, patchSize] = [readSize(config, "image_size", 224), readSize(config, "patch_size", 16)];
   if (imageSize.some((side, i) => side < (patchSize[i] as number)))
     throw config.error("patch_size", `must be at most image_size (${imageSize.join(" × ")})`);
   const result: ViTConfig = {
@@ -99,32 +99,32 @@ export function vitConfig(json: Record<string, unknown> | ConfigFields, numLabel
     numHiddenLayers: config.size("num_hidden_layers", LIMIT.layers) ?? 12,
     numAttentionHeads: heads,
     layerNormEps: config.positive("layer_norm_eps") ?? 1e-12,
-    activation: activationField(config, "hidden_act", "gelu"),
-    hiddenDropout: probability(config, "hidden_dropout_prob", 0),
-    attentionDropout: probability(config, "attention_probs_dropout_prob", 0),
+    activation: readActivation(config, "hidden_act", "gelu"),
+    hiddenDropout: readProbability(config, "hidden_dropout_prob", 0),
+    attentionDropout: readProbability(config, "attention_probs_dropout_prob", 0),
     imageSize,
     patchSize,
     numChannels: config.size("num_channels", LIMIT.width) ?? 3,
     qkvBias: config.boolean("qkv_bias") ?? true,
-    ...labelConfig(config, numLabels),
-    ...weightsConfig(config),
+    ...readLabelConfig(config, numLabels),
+    ...readWeightsConfig(config),
   };
-  const embeddings = patchCount(result) + result.numChannels * patchSize[0] * patchSize[1];
-  checkCount(config, embeddings * hiddenSize + blockValues(result));
+  const embeddings = countPatches(result) + result.numChannels * patchSize[0] * patchSize[1];
+  checkCount(config, embeddings * hiddenSize + countBlockValues(result));
   return result;
 }
 
 /** Counts the patches of an image; incomplete patches at its edges are dropped. */
-export function patchCount({ imageSize, patchSize }: Pick<ViTConfig, "imageSize" | "patchSize">): number {
+export function countPatches({ imageSize, patchSize }: Pick<ViTConfig, "imageSize" | "patchSize">): number {
   return Math.floor(imageSize[0] / patchSize[0]) * Math.floor(imageSize[1] / patchSize[1]);
 }
 
-/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `vitConfig`. */
-export function hubConfig(config: ViTConfig): Record<string, unknown> {
+/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `readViTConfig`. */
+export function writeViTConfig(config: ViTConfig): Record<string, unknown> {
   const side = ([height, width]: Size): number | number[] => (height === width ? height : [height, width]);
   return {
     model_type: "vit",
-    ...hubBlocks(config),
+    ...writeBlocks(config),
     layer_norm_eps: config.layerNormEps,
     hidden_act: config.activation,
     hidden_dropout_prob: config.hiddenDropout,
@@ -133,7 +133,7 @@ export function hubConfig(config: ViTConfig): Record<string, unknown> {
     patch_size: side(config.patchSize),
     num_channels: config.numChannels,
     qkv_bias: config.qkvBias,
-    ...hubLabels(config),
-    ...hubWeights(config),
+    ...writeLabels(config),
+    ...writeWeightsConfig(config),
   };
 }

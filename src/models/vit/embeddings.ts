@@ -5,7 +5,7 @@ import type { Conv2d } from "../../nn/conv.js";
 import { Module } from "../../nn/module.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Weights } from "../weights.js";
-import { patchCount, type ViTConfig } from "./config.js";
+import { countPatches, type ViTConfig } from "./config.js";
 
 /** Patch embedding: a convolution with the patch size as kernel and stride. */
 export class ViTPatchEmbeddings extends Module {
@@ -46,7 +46,7 @@ export class ViTEmbeddings extends Module {
     this.imageShape = [numChannels, ...imageSize];
     this.cls_token = weights.take(`${path}.cls_token`, [1, 1, C]);
     this.patch_embeddings = new ViTPatchEmbeddings(config, `${path}.patch_embeddings`, weights);
-    this.position_embeddings = weights.take(`${path}.position_embeddings`, [1, 1 + patchCount(config), C]);
+    this.position_embeddings = weights.take(`${path}.position_embeddings`, [1, 1 + countPatches(config), C]);
     this.dropout = new Dropout(hiddenDropout);
   }
 

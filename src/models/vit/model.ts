@@ -4,13 +4,13 @@ import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
 import { trains } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { Classifier, firstToken } from "../classifier.js";
-import { fromConfig, type FromConfigOptions } from "../from-config.js";
-import { chain, type ForwardOptions } from "../pretrained.js";
-import { normEnd, through, type Stream } from "../stream.js";
+import { Classifier, takeFirstToken } from "../classifier.js";
+import { buildFromConfig, type FromConfigOptions } from "../from-config.js";
+import { runBlocks, type ForwardOptions } from "../pretrained.js";
+import { normaliseEnd, runBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { ViTLayer } from "./block.js";
-import { hubConfig, vitConfig, type ViTConfig, type ViTConfigFields } from "./config.js";
+import { writeViTConfig, readViTConfig, type ViTConfig, type ViTConfigFields } from "./config.js";
 import { ViTEmbeddings } from "./embeddings.js";
 
 /** ViT without its head. */
@@ -36,8 +36,8 @@ export class ViTModel extends Module {
   /** Maps pixels f32 [B, channels, height, width] to [B, 1 + patches, C]. */
   forward(pixels: Tensor, checkpointed: boolean, states?: Tensor[]): Tensor {
     const x = this.embeddings.forward(pixels);
-    const run = (layer: ViTLayer, y: Stream): Stream => through(layer, y);
-    return normEnd(this.layernorm, chain(this.layers, x, checkpointed, run, states));
+    const run = (layer: ViTLayer, y: Stream): Stream => runBlock(layer, y);
+    return normaliseEnd(this.layernorm, runBlocks(this.layers, x, checkpointed, run, states));
   }
 }
 
@@ -74,9 +74,9 @@ export class ViTForImageClassification extends Classifier {
    * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
    */
   static fromConfig(config: ViTConfigFields, options?: FromConfigOptions): ViTForImageClassification {
-    return fromConfig("ViTForImageClassification.fromConfig", config, options, {
+    return buildFromConfig("ViTForImageClassification.fromConfig", config, options, {
       modelTypes: ["vit"],
-      read: vitConfig,
+      read: readViTConfig,
       make: (settled, weights) => new ViTForImageClassification(settled, weights),
     });
   }
@@ -93,17 +93,17 @@ export class ViTForImageClassification extends Classifier {
 
   /** @internal Maps hidden [B, T, C] to logits [B, N]. */
   logits(hidden: Tensor): Tensor {
-    return this.classifier.forward(firstToken(hidden));
+    return this.classifier.forward(takeFirstToken(hidden));
   }
 
   /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
-    return { ...hubConfig(this.config), ...this.configChanges() };
+    return { ...writeViTConfig(this.config), ...this.configChanges() };
   }
 
   /** @internal Returns the name of a tensor in a file, from its name in the state dict. */
   override fileName(name: string): string {
-    return fileName(name);
+    return convertToFileName(name);
   }
 }
 
@@ -118,6 +118,6 @@ const FILE_NAMES: readonly (readonly [RegExp, string])[] = [
 ];
 
 /** Returns the name in files, which transformers 4 also used in memory. */
-export function fileName(name: string): string {
+export function convertToFileName(name: string): string {
   return FILE_NAMES.reduce((one, [pattern, to]) => one.replace(pattern, to), name);
 }

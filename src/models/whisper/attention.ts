@@ -2,7 +2,7 @@ import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import { trains } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { attention, inHeads } from "../attention.js";
+import { attention, splitHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
 import type { Weights } from "../weights.js";
 import type { WhisperConfig } from "./config.js";
@@ -52,7 +52,7 @@ export class WhisperAttention extends Module {
   /** Self-attention. Maps x [B, T, C] to [B, T, C]; `causal` hides later positions. */
   forward(x: Tensor, { causal, cache }: { causal: boolean; cache?: LayerCache | undefined }): Tensor {
     const { k, v } = this.keysAndValues(x);
-    const y = attention(inHeads(this.q_proj.forward(x), this.heads), k, v, {
+    const y = attention(splitHeads(this.q_proj.forward(x), this.heads), k, v, {
       causal,
       cache,
       dropout: trains(this) ? this.dropout : 0,
@@ -62,15 +62,15 @@ export class WhisperAttention extends Module {
 
   /** Cross-attention. Maps x [B, T, C] to [B, T, C], over given keys and values. */
   across(x: Tensor, { k, v }: KeysAndValues): Tensor {
-    const q = inHeads(this.q_proj.forward(x), this.heads);
+    const q = splitHeads(this.q_proj.forward(x), this.heads);
     return this.out_proj.forward(attention(q, k, v, { dropout: trains(this) ? this.dropout : 0 }));
   }
 
   /** Projects states [B, S, C] to keys and values. */
   keysAndValues(states: Tensor): KeysAndValues {
     return {
-      k: inHeads(this.k_proj.forward(states), this.heads),
-      v: inHeads(this.v_proj.forward(states), this.heads),
+      k: splitHeads(this.k_proj.forward(states), this.heads),
+      v: splitHeads(this.v_proj.forward(states), this.heads),
     };
   }
 }

@@ -7,7 +7,7 @@ import type { LayerNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import type { LayerCache } from "../cache.js";
-import { normSum, ResidualBlock, type Stream } from "../stream.js";
+import { normaliseSum, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { WhisperAttention, type KeysAndValues } from "./attention.js";
 import type { WhisperConfig } from "./config.js";
@@ -64,9 +64,9 @@ export class WhisperEncoderLayer extends WhisperLayer {
 
   /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream): Stream {
-    const [x, y] = normSum(this.self_attn_layer_norm, stream);
+    const [x, y] = normaliseSum(this.self_attn_layer_norm, stream);
     const added = this.dropout.forward(this.self_attn.forward(y, { causal: false }));
-    const [attended, z] = normSum(this.final_layer_norm, { x, added });
+    const [attended, z] = normaliseSum(this.final_layer_norm, { x, added });
     return { x: attended, added: this.mlp(z) };
   }
 }
@@ -96,12 +96,12 @@ export class WhisperDecoderLayer extends WhisperLayer<[inputs: DecoderInputs]> {
 
   /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream, { encoded, cache }: DecoderInputs): Stream {
-    const [x, y] = normSum(this.self_attn_layer_norm, stream);
+    const [x, y] = normaliseSum(this.self_attn_layer_norm, stream);
     const own = this.dropout.forward(this.self_attn.forward(y, { causal: true, cache }));
-    const [second, z] = normSum(this.encoder_attn_layer_norm, { x, added: own });
+    const [second, z] = normaliseSum(this.encoder_attn_layer_norm, { x, added: own });
     const made = "k" in encoded ? encoded : this.encoder_attn.keysAndValues(encoded);
     const across = this.dropout.forward(this.encoder_attn.across(z, made));
-    const [third, w] = normSum(this.final_layer_norm, { x: second, added: across });
+    const [third, w] = normaliseSum(this.final_layer_norm, { x: second, added: across });
     return { x: third, added: this.mlp(w) };
   }
 }

@@ -1,19 +1,19 @@
 /** The configuration of Whisper. */
-import { activationField, type ActivationName } from "../activation.js";
+import { readActivation, type ActivationName } from "../activation.js";
 import { ConfigFields } from "../config-fields.js";
 import {
   checkCount,
-  hubSpecialIds,
-  hubWeights,
+  writeSpecialIds,
+  writeWeightsConfig,
   LIMIT,
-  probability,
+  readProbability,
   refuseQuantised,
-  specialIds,
-  weightsConfig,
+  readSpecialIds,
+  readWeightsConfig,
   type SpecialIds,
 } from "../config-parts.js";
 import type { CommonConfigFields, TextConfigFields } from "../from-config.js";
-import { whisperGeneration, type WhisperGeneration } from "./generation.js";
+import { readWhisperGeneration, type WhisperGeneration } from "./generation.js";
 
 /** The fields of `config.json`, in camel case. */
 export interface WhisperConfig extends SpecialIds {
@@ -122,7 +122,7 @@ export interface WhisperConfigFields
  * Throws `ERR_UNSUPPORTED_MODEL` for an unsupported feature; `ERR_FILE_FORMAT` for a missing
  * or invalid value.
  */
-export function whisperConfig(
+export function readWhisperConfig(
   json: Record<string, unknown> | ConfigFields,
   generation?: ConfigFields,
 ): WhisperConfig {
@@ -142,7 +142,7 @@ export function whisperConfig(
   };
   if (hiddenSize % 2 !== 0 || hiddenSize < 4)
     throw config.error("d_model", "must be an even number of at least 4");
-  const ids = specialIds(config, generation);
+  const ids = readSpecialIds(config, generation);
   const vocabSize = config.size("vocab_size", LIMIT.vocabulary) ?? 51_865;
   const id = (key: string, otherwise: number): number => {
     const value = generation?.token(key) ?? config.token(key) ?? otherwise;
@@ -159,17 +159,17 @@ export function whisperConfig(
     decoder: half("decoder"),
     maxSourcePositions: config.size("max_source_positions", LIMIT.positions) ?? 1500,
     maxPositionEmbeddings: config.size("max_target_positions", LIMIT.positions) ?? 448,
-    activation: activationField(config, "activation_function", "gelu"),
-    dropout: probability(config, "dropout", 0),
-    attentionDropout: probability(config, "attention_dropout", 0),
-    activationDropout: probability(config, "activation_dropout", 0),
+    activation: readActivation(config, "activation_function", "gelu"),
+    dropout: readProbability(config, "dropout", 0),
+    attentionDropout: readProbability(config, "attention_dropout", 0),
+    activationDropout: readProbability(config, "activation_dropout", 0),
     decoderStartTokenId: id("decoder_start_token_id", 50_257),
     tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? true,
     bosTokenId: ids.bosTokenId,
     eosTokenIds: end,
     padTokenId: id("pad_token_id", 50_256),
-    ...weightsConfig(config, "init_std"),
-    generation: whisperGeneration(config, generation, vocabSize),
+    ...readWeightsConfig(config, "init_std"),
+    generation: readWhisperGeneration(config, generation, vocabSize),
   };
   const { encoder, decoder } = result;
   const values =
@@ -181,8 +181,8 @@ export function whisperConfig(
   return result;
 }
 
-/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `whisperConfig`. */
-export function hubConfig(config: WhisperConfig): Record<string, unknown> {
+/** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `readWhisperConfig`. */
+export function writeWhisperConfig(config: WhisperConfig): Record<string, unknown> {
   const { encoder, decoder, generation } = config;
   return {
     architectures: ["WhisperForConditionalGeneration"],
@@ -211,7 +211,7 @@ export function hubConfig(config: WhisperConfig): Record<string, unknown> {
     ...(generation.forcedIds.length > 0 && {
       forced_decoder_ids: generation.forcedIds.map((id, i) => [i + 1, id ?? null]),
     }),
-    ...hubSpecialIds(config),
-    ...hubWeights(config, "init_std"),
+    ...writeSpecialIds(config),
+    ...writeWeightsConfig(config, "init_std"),
   };
 }

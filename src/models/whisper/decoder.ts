@@ -7,8 +7,8 @@ import type { LayerNorm } from "../../nn/norm.js";
 import { keep } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { KeyValueCache } from "../cache.js";
-import { chain, checkedLength, endStates } from "../pretrained.js";
-import { normEnd, through, type Stream } from "../stream.js";
+import { runBlocks, checkLength, endStates } from "../pretrained.js";
+import { normaliseEnd, runBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { KeysAndValues } from "./attention.js";
 import { NORM_EPS, WhisperDecoderLayer } from "./block.js";
@@ -65,16 +65,19 @@ export class WhisperDecoder extends Module {
   forward(ids: Tensor, encoded: Tensor | SpeechCache, checkpointed = false, states?: Tensor[]): Tensor {
     const cache = encoded instanceof SpeechCache ? encoded : undefined;
     const start = cache?.text.length ?? 0;
-    const T = checkedLength(ids, start, this.embed_positions.numEmbeddings);
+    const T = checkLength(ids, start, this.embed_positions.numEmbeddings);
     const positions = arange(start + T, { start, device: ids.device });
     const words = this.embed_tokens.forward(ids);
     const x = this.dropout.forward(words.add(this.embed_positions.forward(positions)));
     const run = (layer: WhisperDecoderLayer, y: Stream, i: number): Stream =>
-      through(layer, y, {
+      runBlock(layer, y, {
         encoded: cache === undefined ? (encoded as Tensor) : (cache.encoded[i] as KeysAndValues),
         cache: cache?.text.layers[i],
       });
-    return endStates(states, normEnd(this.layer_norm, chain(this.layers, x, checkpointed, run, states)));
+    return endStates(
+      states,
+      normaliseEnd(this.layer_norm, runBlocks(this.layers, x, checkpointed, run, states)),
+    );
   }
 
   /** @internal Returns an empty cache for texts about `states` [B, S, C]. */

@@ -6,8 +6,8 @@ import type { Embedding } from "../../nn/embedding.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { chain, endStates } from "../pretrained.js";
-import { normEnd, through, type Stream } from "../stream.js";
+import { runBlocks, endStates } from "../pretrained.js";
+import { normaliseEnd, runBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { NORM_EPS, WhisperEncoderLayer } from "./block.js";
 import type { WhisperConfig } from "./config.js";
@@ -39,7 +39,7 @@ export class WhisperEncoder extends Module {
     this.conv1 = weights.conv1d(`${path}.conv1`, numMelBins, C, 3, { padding: 1 });
     this.conv2 = weights.conv1d(`${path}.conv2`, C, C, 3, { stride: 2, padding: 1 });
     this.embed_positions = weights.embedding(`${path}.embed_positions`, maxSourcePositions, C, {
-      start: sinusoids,
+      start: createSinusoids,
     });
     this.embed_positions.weight.requiresGrad = false;
     this.dropout = new Dropout(config.dropout);
@@ -62,13 +62,16 @@ export class WhisperEncoder extends Module {
     const y = this.conv2.forward(this.conv1.forward(features).gelu()).gelu().transpose(1, 2);
     const positions = arange(this.embed_positions.numEmbeddings, { device: features.device });
     const x = this.dropout.forward(y.add(this.embed_positions.forward(positions)));
-    const run = (layer: WhisperEncoderLayer, y: Stream): Stream => through(layer, y);
-    return endStates(states, normEnd(this.layer_norm, chain(this.layers, x, checkpointed, run, states)));
+    const run = (layer: WhisperEncoderLayer, y: Stream): Stream => runBlock(layer, y);
+    return endStates(
+      states,
+      normaliseEnd(this.layer_norm, runBlocks(this.layers, x, checkpointed, run, states)),
+    );
   }
 }
 
 /** Returns sines in the first half of the channels and cosines in the second, with periods from 2π to 20,000π. */
-function sinusoids([rows, C]: readonly number[]): Float32Array {
+function createSinusoids([rows, C]: readonly number[]): Float32Array {
   const [positions, half] = [rows as number, (C as number) / 2];
   const table = new Float32Array(positions * 2 * half);
   for (let position = 0; position < positions; position++) {

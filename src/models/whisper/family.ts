@@ -1,12 +1,12 @@
 import type { Family } from "../family.js";
-import { whisperConfig, type WhisperConfig } from "./config.js";
+import { readWhisperConfig, type WhisperConfig } from "./config.js";
 import { checkFeatureConfig } from "./features.js";
 import { WhisperForConditionalGeneration } from "./model.js";
 
 export const whisper: Family<WhisperConfig> = {
   modelTypes: ["whisper"],
   read: ({ config, generation, folder }) => {
-    const read = whisperConfig(config, generation);
+    const read = readWhisperConfig(config, generation);
     checkFeatureConfig(folder, read);
     return read;
   },

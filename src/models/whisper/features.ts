@@ -12,7 +12,7 @@ import { SAMPLE_RATE, findSampleProblem } from "../../data/audio.js";
 import { ConfigFields, readConfigFields } from "../config-fields.js";
 import type { WhisperConfig } from "./config.js";
 import { Fourier } from "./fourier.js";
-import { melFilters, type MelFilter } from "./mel.js";
+import { createMelFilters, type MelFilter } from "./mel.js";
 
 /** Samples per frame. */
 const WINDOW = 400;
@@ -38,7 +38,7 @@ export class LogMel {
     readonly frames: number,
   ) {
     this.samples = frames * HOP;
-    this.#filters = melFilters(mels, BINS, SAMPLE_RATE / 2);
+    this.#filters = createMelFilters(mels, BINS, SAMPLE_RATE / 2);
   }
 
   /** Maps samples at 16 kHz to features [mels, frames]. */
@@ -54,7 +54,7 @@ export class LogMel {
       this.#fourier.transform(re, im);
       for (const [which, frame] of [t, t + 1].entries()) {
         if (frame >= frames) break;
-        powers(re, im, which, power);
+        computePowers(re, im, which, power);
         this.#mel(power, features, frame);
       }
     }
@@ -85,7 +85,7 @@ export class LogMel {
 }
 
 /** Extracts |X|² of the real (`which` 0) or imaginary part (1) from the transform of both. */
-function powers(re: Float64Array, im: Float64Array, which: number, out: Float64Array): void {
+function computePowers(re: Float64Array, im: Float64Array, which: number, out: Float64Array): void {
   for (let k = 0; k < BINS; k++) {
     const other = (WINDOW - k) % WINDOW;
     const [x, y, u, v] = [re[k], im[k], re[other], im[other]] as [number, number, number, number];
@@ -123,7 +123,7 @@ export function checkFeatureConfig(folder: string, { numMelBins, maxSourcePositi
   same("chunk_length", seconds, "which max_source_positions of config.json makes");
   same("nb_max_frames", 2 * maxSourcePositions, "twice the max_source_positions of config.json");
   same("n_samples", 2 * maxSourcePositions * HOP, "which max_source_positions of config.json makes");
-  for (const key of ["dither", "padding_value"]) none(fields, key);
+  for (const key of ["dither", "padding_value"]) checkZero(fields, key);
   if (fields.boolean("do_normalize") !== true) return;
   throw new LowrankError(
     "ERR_UNSUPPORTED_MODEL",
@@ -131,7 +131,7 @@ export function checkFeatureConfig(folder: string, { numMelBins, maxSourcePositi
   );
 }
 
-function none(fields: ConfigFields, key: string): void {
+function checkZero(fields: ConfigFields, key: string): void {
   const value = fields.value(key);
   if (value === undefined || value === 0) return;
   throw new LowrankError(

@@ -27,7 +27,7 @@ export interface WhisperGeneration {
 const TASKS = ["transcribe", "translate"] as const;
 
 /** Reads `generation_config.json`, with `config.json` as the fallback. Throws `ERR_FILE_FORMAT`. */
-export function whisperGeneration(
+export function readWhisperGeneration(
   config: ConfigFields,
   generation: ConfigFields | undefined,
   vocabSize: number,
@@ -67,7 +67,7 @@ export function whisperGeneration(
     noTimestampsTokenId: generation && one(generation, "no_timestamps_token_id"),
     suppressTokens: list("suppress_tokens"),
     beginSuppressTokens: list("begin_suppress_tokens"),
-    forcedIds: forcedIds(
+    forcedIds: readForcedIds(
       generation?.value("forced_decoder_ids") === undefined ? config : generation,
       vocabSize,
     ),
@@ -77,7 +77,7 @@ export function whisperGeneration(
 }
 
 /** Reads ids by position, from 1 without a gap. */
-function forcedIds(fields: ConfigFields, vocabSize: number): (number | undefined)[] {
+function readForcedIds(fields: ConfigFields, vocabSize: number): (number | undefined)[] {
   const key = "forced_decoder_ids";
   const value = fields.value(key);
   if (value === undefined) return [];

@@ -40,7 +40,7 @@ const OTHER_NAMES: Readonly<Record<string, string>> = {
  * Returns the code of a language given as a code, `de`, a token, `<|de|>`, or an English name, `german`; any other text
  * in lower case.
  */
-export function languageCode(given: string): string {
+export function resolveLanguage(given: string): string {
   const name = given.trim().toLowerCase();
   const named = NAMES.find((pair) => pair[1] === name)?.[0] ?? OTHER_NAMES[name];
   return named ?? name.replace(/^<\|(.*)\|>$/, "$1");

@@ -19,7 +19,7 @@ export interface MelFilter {
 }
 
 /** Returns `count` filters over `bins` frequencies from 0 to `highest` hertz. */
-export function melFilters(count: number, bins: number, highest: number): MelFilter[] {
+export function createMelFilters(count: number, bins: number, highest: number): MelFilter[] {
   const top = convertToMel(highest);
   const corners = Array.from({ length: count + 2 }, (_, i) => convertToHertz((top * i) / (count + 1)));
   return Array.from({ length: count }, (_, i) => {

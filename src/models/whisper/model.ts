@@ -6,8 +6,8 @@ import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import { trains } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { languageHead } from "../causal-lm.js";
-import { fromConfig, type FromConfigOptions } from "../from-config.js";
+import { takeLanguageHead } from "../causal-lm.js";
+import { buildFromConfig, type FromConfigOptions } from "../from-config.js";
 import {
   SpeechToText,
   type SpeechStates,
@@ -15,7 +15,12 @@ import {
   type Transcription,
 } from "../speech-to-text.js";
 import type { Weights } from "../weights.js";
-import { hubConfig, whisperConfig, type WhisperConfig, type WhisperConfigFields } from "./config.js";
+import {
+  writeWhisperConfig,
+  readWhisperConfig,
+  type WhisperConfig,
+  type WhisperConfigFields,
+} from "./config.js";
 import { WhisperDecoder } from "./decoder.js";
 import { WhisperEncoder } from "./encoder.js";
 import { checkSamples, LogMel } from "./features.js";
@@ -59,7 +64,7 @@ export class WhisperForConditionalGeneration extends SpeechToText {
     this.config = config as WhisperConfig & Record<string, unknown>;
     this.model = new WhisperModel(config, weights);
     const { embed_tokens } = this.model.decoder;
-    this.proj_out = languageHead(embed_tokens, config.tieWordEmbeddings, weights, "proj_out");
+    this.proj_out = takeLanguageHead(embed_tokens, config.tieWordEmbeddings, weights, "proj_out");
   }
 
   /**
@@ -74,9 +79,9 @@ export class WhisperForConditionalGeneration extends SpeechToText {
     config: WhisperConfigFields,
     options?: FromConfigOptions,
   ): WhisperForConditionalGeneration {
-    return fromConfig("WhisperForConditionalGeneration.fromConfig", config, options, {
+    return buildFromConfig("WhisperForConditionalGeneration.fromConfig", config, options, {
       modelTypes: ["whisper"],
-      read: whisperConfig,
+      read: readWhisperConfig,
       make: (settled, weights) => new WhisperForConditionalGeneration(settled, weights),
     });
   }
@@ -160,7 +165,7 @@ export class WhisperForConditionalGeneration extends SpeechToText {
 
   /** @internal Returns the configuration as fields of `config.json`. */
   hubConfig(): Record<string, unknown> {
-    return hubConfig(this.config);
+    return writeWhisperConfig(this.config);
   }
 
   /** @internal Configuration fields that have changed since loading. */

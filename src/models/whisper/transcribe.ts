@@ -4,13 +4,13 @@ import { tensor } from "../../tensor/create.js";
 import { LowrankError, throwIfAborted } from "../../errors.js";
 import { runEvaluating, keep, noGrad, scope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { checkedGenerateOptions } from "../generate-options.js";
+import { checkGenerateOptions } from "../generate-options.js";
 import { Sampler, type Choice } from "../sampler.js";
 import type { SpeechTask, TranscribeOptions, Transcription } from "../speech-to-text.js";
 import type { SpeechCache } from "./decoder.js";
 import { checkSamples } from "./features.js";
 import type { WhisperGeneration } from "./generation.js";
-import { languageCode, suggestLanguage } from "./languages.js";
+import { resolveLanguage, suggestLanguage } from "./languages.js";
 import { optionName } from "../../arguments/option-name.js";
 import type { WhisperForConditionalGeneration } from "./model.js";
 
@@ -49,7 +49,7 @@ export function buildBeginning(
     return { language: undefined, rest: [...forced.filter((id) => id !== undefined), noTimes] };
   }
   const of = (name: string): number => {
-    const id = languages.get(languageCode(name));
+    const id = languages.get(resolveLanguage(name));
     if (id !== undefined) return id;
     if (languages.size === 0)
       return refused("the model's generation_config.json names no languages (lang_to_id)");
@@ -150,7 +150,7 @@ class Writer {
     this.#languages = without(
       Array.from({ length: vocabulary }, (_, id) => id).filter((id) => !languages.has(id)),
     );
-    const greedy = checkedGenerateOptions("transcribe", {});
+    const greedy = checkGenerateOptions("transcribe", {});
     const text = { where: "transcribe", prompt: new Int32Array(), seed: 0, options: greedy };
     this.#sampler = Sampler.of([text], vocabulary, device);
   }
