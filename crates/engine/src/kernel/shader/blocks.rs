@@ -142,8 +142,14 @@ fn body(kind: BlockType) -> String {
 "
         .into(),
         BlockType::Iq4Nl => nibbles(2) + "  return half_@(at) * entries_@(c);\n",
-        BlockType::Nf4 => format!(
-            "  let block = e / {elements}u;
+        BlockType::Nf4 => nf4_body(),
+    }
+}
+
+/// Unpacks four values of nf4, whose scales are stored before each group of blocks.
+fn nf4_body() -> String {
+    format!(
+        "  let block = e / {elements}u;
   let head = p.@_at + block / {group}u * {of_group}u;
   let at = head + {before}u + block % {group}u * {bytes}u;
   let code = byte_@(at);
@@ -155,11 +161,10 @@ fn body(kind: BlockType) -> String {
   let word = word_@(at + 1u + i / 32u * 16u + i % 16u);
   return scale * entries_@(spread_@(word, i % 32u / 16u * 4u) & vec4<u32>(15u));
 ",
-            elements = nf4::ELEMENTS,
-            group = nf4::GROUP,
-            of_group = nf4::HEAD + nf4::GROUP * nf4::BYTES,
-            before = nf4::HEAD,
-            bytes = nf4::BYTES,
-        ),
-    }
+        elements = nf4::ELEMENTS,
+        group = nf4::GROUP,
+        of_group = nf4::HEAD + nf4::GROUP * nf4::BYTES,
+        before = nf4::HEAD,
+        bytes = nf4::BYTES,
+    )
 }

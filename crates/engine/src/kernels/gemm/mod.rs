@@ -37,7 +37,7 @@ use smallvec::SmallVec;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Kernel, Launch, Params, Twin, Variant};
+use crate::kernel::{Kernel, Launch, Params, Range, Twin, Variant};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, windows};
 use crate::profile::Kind;
@@ -202,12 +202,8 @@ fn parts(
         }
         let second = second.filter(|_| last);
         if let Some(s) = &second {
-            let part = |factor: &Matrix, step: usize, start: usize, count: usize, along: usize| {
-                factor.value.part(start * step, (count - 1) * step + (s.k - 1) * along + 1)
-            };
             let at = w.ranges.len() - 1;
-            w.ranges.insert(at, part(&s.a, s.a.row, w.start[1], m, s.a.column));
-            w.ranges.insert(at + 1, part(&s.b, s.b.column, w.start[2], n, s.b.row));
+            w.ranges.insert_many(at, bind_segment(s, [w.start[1], m], [w.start[2], n]));
         }
         if let Some(scales) = &scales {
             let found = scales.find(cx, [batch, m, n, k], [&a, &b], [&w.ranges[0], &w.ranges[1]]);
@@ -246,14 +242,7 @@ fn parts(
         });
         let terms = k + second.map_or(0, |s| s.k);
         cx.launch(Launch {
-            kernel: match (with_bias, second.is_some()) {
-                (false, _) if scales.is_some() => &in_f16::PRODUCT,
-                (true, _) if scales.is_some() => &in_f16::PRODUCT_BIAS,
-                (false, false) => &GEMM,
-                (true, false) => &GEMM_BIAS,
-                (false, true) => &GEMM_TWO,
-                (true, true) => &GEMM_TWO_BIAS,
-            },
+            kernel: select_kernel(with_bias, second.is_some(), scales.is_some()),
             params: form.params(),
             bindings: w.ranges,
             scalars: match more {
@@ -265,6 +254,25 @@ fn parts(
             work: 2 * (batch * m * n * terms) as u64,
         });
     })
+}
+
+/// The ranges of a second segment's factors for a window of rows and columns of C, each as [start, count].
+fn bind_segment(s: &Segment, [row, rows]: [usize; 2], [column, columns]: [usize; 2]) -> [Range; 2] {
+    let part = |factor: &Matrix, step: usize, start: usize, count: usize, along: usize| {
+        factor.value.part(start * step, (count - 1) * step + (s.k - 1) * along + 1)
+    };
+    [part(&s.a, s.a.row, row, rows, s.a.column), part(&s.b, s.b.column, column, columns, s.b.row)]
+}
+
+fn select_kernel(biased: bool, two: bool, in_f16: bool) -> &'static Kernel {
+    match (biased, two) {
+        (false, _) if in_f16 => &in_f16::PRODUCT,
+        (true, _) if in_f16 => &in_f16::PRODUCT_BIAS,
+        (false, false) => &GEMM,
+        (true, false) => &GEMM_BIAS,
+        (false, true) => &GEMM_TWO,
+        (true, true) => &GEMM_TWO_BIAS,
+    }
 }
 
 /// Appends a sum of no terms: the bias, or 0.

@@ -199,6 +199,9 @@ fn launch(
     });
 }
 
+/// Keys and positions of all lines, both [lines, N] and i32.
+type Lines = [Value; 2];
+
 pub(super) fn sort(
     cx: &Rc<Context>,
     x: &Value,
@@ -208,9 +211,31 @@ pub(super) fn sort(
     values: &Value,
     indices: &Value,
 ) -> Result<()> {
-    let lines = outer * inner;
-    let empty = || cx.empty([lines, n], DType::I32);
-    let (mut keys, mut places) = (empty()?, empty()?);
+    let lines = write_keys(cx, x, [outer, n, inner], descending)?;
+    let [keys, places] = merge_runs(cx, lines, [outer * inner, n])?;
+    let first = |lines: &Value, y: &Value| {
+        let from = Side { value: lines, start: 0, strides: SmallVec::from_slice(&[inner * n, 1, n]) };
+        let y = y.reshape([outer, count, inner]);
+        copy(cx, "sort", &[outer, count, inner], &from, &Side::whole(&y))
+    };
+    first(&places, indices)?;
+    if x.dtype == DType::F32 {
+        // Not from the keys, which do not distinguish −0.
+        return gather(cx, x, indices, values, [outer, n, count, inner]);
+    }
+    let sorted = cx.empty([outer, count, inner], DType::I32)?;
+    first(&keys, &sorted)?;
+    let binds = [Bind::new(&sorted, &[1], 1), Bind::new(values, &[1], 1)];
+    windows(cx, "sort", &[values.size()], &[], &binds, |w| {
+        let size = w.count[0];
+        launch(cx, &VALUES, [0, descending as u32, 0, 0], w.ranges, size, Values { size }.words());
+    })
+}
+
+/// Creates the keys and positions of the lines of x, [outer, N, inner].
+fn write_keys(cx: &Rc<Context>, x: &Value, [outer, n, inner]: [usize; 3], descending: bool) -> Result<Lines> {
+    let empty = || cx.empty([outer * inner, n], DType::I32);
+    let (keys, places) = (empty()?, empty()?);
     let params = [(x.dtype == DType::I32) as u32, descending as u32, 0, 0];
     let by_line = [inner * n, 1, n];
     let binds = [
@@ -232,15 +257,18 @@ pub(super) fn sort(
         };
         launch(cx, &KEYS, params, w.ranges, size, keys.words());
     })?;
+    Ok([keys, places])
+}
+
+/// Merges runs of 1, 2, 4, … elements until each line is one sorted run.
+fn merge_runs(cx: &Rc<Context>, [mut keys, mut places]: Lines, [lines, n]: [usize; 2]) -> Result<Lines> {
+    let empty = || cx.empty([lines, n], DType::I32);
     let ranks = empty()?;
     let (mut new_keys, mut new_places) = (empty()?, empty()?);
+    let (from, to) = ([n, 1, 0], [n, 0, 1]);
     let mut run = 1;
     while run < n {
-        let binds = [
-            Bind::new(&keys, &[n, 1, 0], 1),
-            Bind::new(&keys, &[n, 0, 1], 1),
-            Bind::new(&ranks, &[n, 1, 0], 1),
-        ];
+        let binds = [Bind::new(&keys, &from, 1), Bind::new(&keys, &to, 1), Bind::new(&ranks, &from, 1)];
         windows(cx, "sort", &[lines, n, n], &[], &binds, |w| {
             let size = w.count[0] * w.count[1];
             let rank = Rank {
@@ -254,7 +282,6 @@ pub(super) fn sort(
             };
             launch(cx, &RANK, [0; 4], w.ranges, size, rank.words());
         })?;
-        let (from, to) = ([n, 1, 0], [n, 0, 1]);
         let binds = [
             Bind::new(&ranks, &from, 1),
             Bind::new(&keys, &from, 1),
@@ -271,21 +298,5 @@ pub(super) fn sort(
         std::mem::swap(&mut places, &mut new_places);
         run *= 2;
     }
-    let first = |lines: &Value, y: &Value| {
-        let from = Side { value: lines, start: 0, strides: SmallVec::from_slice(&by_line) };
-        let y = y.reshape([outer, count, inner]);
-        copy(cx, "sort", &[outer, count, inner], &from, &Side::whole(&y))
-    };
-    first(&places, indices)?;
-    if x.dtype == DType::F32 {
-        // Not from the keys, which do not distinguish −0.
-        return gather(cx, x, indices, values, [outer, n, count, inner]);
-    }
-    let sorted = cx.empty([outer, count, inner], DType::I32)?;
-    first(&keys, &sorted)?;
-    let binds = [Bind::new(&sorted, &[1], 1), Bind::new(values, &[1], 1)];
-    windows(cx, "sort", &[values.size()], &[], &binds, |w| {
-        let size = w.count[0];
-        launch(cx, &VALUES, [0, params[1], 0, 0], w.ranges, size, Values { size }.words());
-    })
+    Ok([keys, places])
 }
