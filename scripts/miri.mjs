@@ -1,12 +1,14 @@
-// `npm run test:miri [-- PARTS…]`: runs the engine's small tests with the baseline of the native kernels under Miri, which
-// detects undefined behaviour of memory and threads. A test is small if it takes less than half a millisecond when
-// compiled, since Miri is about ten thousand times slower. Parts of names select tests. Ends with the line
-// `miri: N passed, N failed`. Needs nightly Rust: rustup toolchain install nightly --component miri,rust-src
+// `npm run test:miri [-- PARTS…]`: runs the small tests of `lowrank-cpu` and of the engine, with the baseline of the native
+// kernels, under Miri, which detects undefined behaviour of memory and threads. A test is small if it takes less than half
+// a millisecond when compiled, since Miri is about ten thousand times slower. Parts of names select tests. Ends with the
+// line `miri: N passed, N failed`. Needs nightly Rust: rustup toolchain install nightly --component miri,rust-src
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { argv, env } from "node:process";
 import { cargoCounts, verdict } from "./counts.mjs";
 import { built, checkout } from "./drivers/engine.mjs";
+
+const CRATES = ["lowrank-cpu", "lowrank-engine"];
 
 /** The time limit of a small test in seconds. */
 const SMALL = 0.0005;
@@ -49,48 +51,60 @@ if (spawnSync("cargo", ["+nightly", "miri", "--version"], { encoding: "utf8" }).
   process.exit(2);
 }
 const level = { LOWRANK_ISA: "baseline", LOWRANK_NO_GPU: "1" };
-const timed = spawnSync(built(), ["-Zunstable-options", "--report-time", "--test-threads=1"], {
-  cwd: checkout,
-  encoding: "utf8",
-  maxBuffer: 2 ** 28,
-  env: { ...env, ...level, RUSTC_BOOTSTRAP: "1" },
-});
-const told = [...timed.stdout.matchAll(/^test (\S+) \.\.\. ok <([\d.]+)s>$/gm)];
-const small = told.filter(([, , seconds]) => Number(seconds) < SMALL).map(([, test]) => test);
-const chosen = small.filter(
-  (test) => !has([...CANNOT, ...LONG])(test) && (parts.length === 0 || has(parts)(test)),
-);
-console.error(`lowrank: ${told.length} tests, ${small.length} small, ${chosen.length} by Miri`);
-if (timed.status !== 0 || chosen.length === 0) {
-  console.error(
-    timed.status === 0 ? "lowrank: no test is left" : `lowrank: compiled, they fail:\n${timed.stdout}`,
+
+/** Returns the names of a crate's small tests that Miri supports, among those that the arguments select. */
+function choose(crate) {
+  const timed = spawnSync(built(crate), ["-Zunstable-options", "--report-time", "--test-threads=1"], {
+    cwd: checkout,
+    encoding: "utf8",
+    maxBuffer: 2 ** 28,
+    env: { ...env, ...level, RUSTC_BOOTSTRAP: "1" },
+  });
+  if (timed.status !== 0) {
+    console.error(`lowrank: the compiled tests of ${crate} fail:\n${timed.stdout}`);
+    process.exit(1);
+  }
+  const reports = [...timed.stdout.matchAll(/^test (\S+) \.\.\. ok <([\d.]+)s>$/gm)];
+  const small = reports.filter(([, , seconds]) => Number(seconds) < SMALL).map(([, test]) => test);
+  const chosen = small.filter(
+    (test) => !has([...CANNOT, ...LONG])(test) && (parts.length === 0 || has(parts)(test)),
   );
-  process.exit(1);
+  console.error(
+    `lowrank: ${crate}: ${reports.length} tests, ${small.length} small, ${chosen.length} by Miri`,
+  );
+  return chosen;
 }
 
-const args = [
-  "+nightly",
-  "miri",
-  "test",
-  "-p",
-  "lowrank-engine",
-  "--lib",
-  "--",
-  "--exact",
-  "--test-threads=1",
-];
-const miri = spawn("cargo", [...args, ...chosen], {
-  cwd: checkout,
-  stdio: ["ignore", "pipe", "inherit"],
-  // Without isolation, tests can query the system's memory and the processor's name.
-  env: { ...env, ...level, MIRIFLAGS: `${env.MIRIFLAGS ?? ""} -Zmiri-disable-isolation` },
-});
-let wrote = "";
-miri.stdout.setEncoding("utf8").on("data", (text) => {
-  wrote += text;
-  process.stdout.write(text);
-});
-const [status] = await once(miri, "close");
-const { passed, failed } = verdict(cargoCounts(wrote), status);
-console.log(`miri: ${passed} passed, ${failed} failed`);
-process.exitCode = failed > 0 ? 1 : 0;
+/** Runs tests of a crate under Miri; resolves to the numbers that passed and failed. */
+async function runByMiri(crate, tests) {
+  const args = ["+nightly", "miri", "test", "-p", crate, "--lib", "--", "--exact", "--test-threads=1"];
+  const miri = spawn("cargo", [...args, ...tests], {
+    cwd: checkout,
+    stdio: ["ignore", "pipe", "inherit"],
+    // Without isolation, tests can query the system's memory and the processor's name.
+    env: { ...env, ...level, MIRIFLAGS: `${env.MIRIFLAGS ?? ""} -Zmiri-disable-isolation` },
+  });
+  let wrote = "";
+  miri.stdout.setEncoding("utf8").on("data", (text) => {
+    wrote += text;
+    process.stdout.write(text);
+  });
+  const [status] = await once(miri, "close");
+  return verdict(cargoCounts(wrote), status);
+}
+
+const chosen = CRATES.map((crate) => ({ crate, tests: choose(crate) })).filter(
+  ({ tests }) => tests.length > 0,
+);
+if (chosen.length === 0) {
+  console.error("lowrank: no test is left");
+  process.exit(1);
+}
+const sum = { passed: 0, failed: 0 };
+for (const { crate, tests } of chosen) {
+  const { passed, failed } = await runByMiri(crate, tests);
+  sum.passed += passed;
+  sum.failed += failed;
+}
+console.log(`miri: ${sum.passed} passed, ${sum.failed} failed`);
+process.exitCode = sum.failed > 0 ? 1 : 0;

@@ -20,9 +20,9 @@ const TRAINING = [
   "--match=*products in f16 on gpu*",
 ];
 
-/** Builds the engine's tests and returns the program. */
-export function built() {
-  const args = ["test", "--release", "-p", "lowrank-engine", "--lib", "--no-run", "--message-format=json"];
+/** Builds the tests of the engine, or of another crate, and returns the program. */
+export function built(crate = "lowrank-engine") {
+  const args = ["test", "--release", "-p", crate, "--lib", "--no-run", "--message-format=json"];
   const { status, stdout, stderr } = spawnSync("cargo", args, {
     cwd: checkout,
     encoding: "utf8",

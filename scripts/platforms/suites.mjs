@@ -1,4 +1,4 @@
-// The engine's own tests on emulated processors and systems, and type checks for systems that cannot be run here.
+// The crates' own tests on emulated processors and systems, and type checks for systems that cannot be run here.
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { STARTS_ITSELF, results } from "../engine-tests.mjs";
@@ -10,7 +10,11 @@ const CPU = "/proc/cpuinfo";
 const FAULTS = existsSync(CPU) && /^flags\s*:.* cpuid_fault( |$)/m.test(readFileSync(CPU, "utf8"));
 
 /** The names of crates in rows. */
-const CRATES = { lowrank_engine: "lowrank-engine", lowrank_linalg: "lowrank-linalg" };
+const CRATES = {
+  lowrank_cpu: "lowrank-cpu",
+  lowrank_engine: "lowrank-engine",
+  lowrank_linalg: "lowrank-linalg",
+};
 
 /** A test that opens the CPU device, whose error for an unknown level lists the available ones. */
 const OPENS_CPU = "ops::reshape::tests::equals_the_plain_form";

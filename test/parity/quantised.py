@@ -3,7 +3,7 @@
 The values are not stored: they are a hash of their indices (`Array::random` of the engine's tests), times a factor by
 block. NF4 follows arXiv 2305.14314 (section 3 and appendix E): blocks of 64, scaled by the largest magnitude; these
 scales, minus their mean, are 8-bit floats (E4M3) in groups of 256. The paper does not specify the rounding of the second
-scale; here it is rounded up to 16 significant bits, as in the layout (crates/engine/src/quant/nf4.rs).
+scale; here it is rounded up to 16 significant bits, as in the layout (crates/cpu/src/quant/nf4.rs).
 
 Blocks of `ggml.*` come from ggml's library, since gguf-py has no k-quants: GGML_BASE is the path of its
 libggml-base.so, for example from npm's @node-llama-cpp/linux-x64 3.22.1 (bins/linux-x64).

@@ -115,6 +115,7 @@ for (const { of, rooms, least } of [
   { of: "src/", rooms: library(), least: 40 },
   { of: "the engine", rooms: crate("engine"), least: 80 },
   { of: "the binding", rooms: crate("node"), least: 15 },
+  { of: "the CPU's kernels", rooms: crate("cpu"), least: 4 },
 ])
   test(`no module of ${of} imports one that imports it`, (t) => {
     t.true(rooms.size >= least, `${rooms.size} rooms`);

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
+use lowrank_cpu::quant::BlockType;
 use lowrank_engine::context::{Context, Value};
 use lowrank_engine::device::{Device, Sink, cpu::Cpu};
 use lowrank_engine::dtype::DType;
 use lowrank_engine::kernels::gemm::{Gemm, Matrix, gemm};
 use lowrank_engine::mapped_file::MappedFile;
-use lowrank_engine::quant::BlockType;
 
 /// More bytes than any cache has.
 const PAST_CACHES: usize = 640 << 20;

@@ -36,9 +36,10 @@ pub fn generate(
 mod tests {
     use std::sync::mpsc::channel;
 
+    use lowrank_cpu::random::Stream;
+
     use super::*;
     use crate::device::{Device, Sink, cpu::Cpu};
-    use crate::random::Stream;
 
     #[test]
     fn pieces_are_what_one_fill_draws() {

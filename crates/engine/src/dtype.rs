@@ -1,6 +1,7 @@
 //! Element types of storage.
 
-use crate::quant::BlockType;
+use lowrank_cpu::quant::BlockType;
+
 use crate::shape::Shape;
 
 /// f32 for computation; f16, bf16 and blocks store frozen weights; i32 holds indices.

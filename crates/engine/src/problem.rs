@@ -4,13 +4,14 @@
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
+use lowrank_cpu::random::Stream;
+
 use crate::context::{Context, Value};
 use crate::device::Sink;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::Params;
 use crate::profile::Profile;
-use crate::random::Stream;
 use crate::recording::{Command, Reply};
 use crate::shape::Shape;
 use crate::tune::Trial;

@@ -1,8 +1,8 @@
 //! Packing of values into quantised blocks, for files that store them so.
 
+use lowrank_cpu::quant::pack::{WRITTEN, pack_for_file};
 use lowrank_engine::dtype::DType;
 use lowrank_engine::error::{Code, fail_code};
-use lowrank_engine::quant::pack::{WRITTEN, pack_for_file};
 use napi::Env;
 use napi::bindgen_prelude::Uint8ArraySlice;
 use napi_derive::napi;

@@ -1,9 +1,9 @@
 //! Random values for initial weights and sampling.
 
+use lowrank_cpu::random::Stream;
 use lowrank_engine::device::cpu::system;
 use lowrank_engine::drawn::generate;
 use lowrank_engine::error::{Code, fail_code};
-use lowrank_engine::random::Stream;
 use lowrank_engine::tape::Tensor;
 use napi::bindgen_prelude::{Float32Array, Int32Array};
 use napi_derive::napi;

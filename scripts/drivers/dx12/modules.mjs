@@ -1,6 +1,6 @@
 // Groups the engine's tests that launch kernels into modules; each module runs in a separate process.
 
-const MODULES = ["device::gpu::", "kernels::", "ops::", "optim::", "quant::", "tape::"];
+const MODULES = ["device::gpu::", "kernels::", "ops::", "optim::", "tape::"];
 
 /** Returns one test filter per module: two parts of a path, such as `ops::attention::`. */
 export function grouped(names) {

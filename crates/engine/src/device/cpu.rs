@@ -10,16 +10,18 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use lowrank_cpu::simd::{self, level};
+use lowrank_cpu::threads::{PATIENCE, Threads};
+
 use super::Runner;
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use crate::kernel::native::{NativeLaunch, PATIENCE, Threads};
+use crate::kernel::native::NativeLaunch;
 use crate::kernel::{BufferId, Range};
 use crate::mapped_file::MappedFile;
 use crate::profile::{Kind, Profile};
 use crate::recording::{Command, CpuUse};
-use crate::simd::{self, level};
 use crate::trace::Note;
 use memory::{Loose, Memory};
 
@@ -54,7 +56,7 @@ impl Cpu {
     /// Opens the processor with `threads` workers (0: one per core). The calling thread, which is the device's, is one
     /// of them: passing each launch to another thread and waiting for it took a third of the time of a decoded token.
     pub fn open(threads: usize) -> Result<(Profile, Cpu)> {
-        simd::level::chosen()?;
+        simd::level::chosen().map_err(|unknown| Error::new(Code::Option, unknown.to_string()))?;
         let threads = match threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             n => n,

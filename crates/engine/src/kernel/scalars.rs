@@ -84,8 +84,23 @@ impl<A: Field, B: Field> Field for (A, B) {
     }
 }
 
+/// The members of a struct of scalars in the shader.
+pub fn members<F: Field>() -> Vec<Member> {
+    let mut members = Vec::new();
+    F::declare("", &mut members);
+    members
+}
+
+/// A launch's words for a struct of scalars.
+pub fn words(scalars: impl Field) -> Words {
+    let mut words = Words::new();
+    scalars.put(&mut words);
+    words
+}
+
 /// Defines a struct of scalars: its declaration is the shader's (`members`), its value is a launch's (`words`), and a
-/// native kernel reads it with `NativeLaunch::scalars`.
+/// native kernel reads it with `NativeLaunch::scalars`. `for NAME { … }` makes scalars of a struct of another crate, all of
+/// whose fields are listed in the order of the words.
 #[macro_export]
 macro_rules! scalars {
     ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty),* $(,)? }) => {
@@ -95,6 +110,21 @@ macro_rules! scalars {
             $($(#[$field_meta])* pub $field: $type,)*
         }
 
+        $crate::scalars! { for $name { $($field: $type),* } }
+
+        // A nested struct is declared and passed by the outer one.
+        #[allow(dead_code)]
+        impl $name {
+            $vis fn members() -> Vec<$crate::kernel::scalars::Member> {
+                $crate::kernel::scalars::members::<$name>()
+            }
+
+            $vis fn words(self) -> $crate::kernel::scalars::Words {
+                $crate::kernel::scalars::words(self)
+            }
+        }
+    };
+    (for $name:ident { $($field:ident: $type:ty),* $(,)? }) => {
         impl $crate::kernel::scalars::Field for $name {
             #[allow(unused_variables)]
             fn declare(_: &str, members: &mut Vec<$crate::kernel::scalars::Member>) {
@@ -109,22 +139,6 @@ macro_rules! scalars {
             #[allow(unused_variables)]
             fn take(words: &mut std::slice::Iter<u32>) -> Self {
                 $name { $($field: $crate::kernel::scalars::Field::take(words),)* }
-            }
-        }
-
-        // A nested struct is declared and passed by the outer one.
-        #[allow(dead_code)]
-        impl $name {
-            $vis fn members() -> Vec<$crate::kernel::scalars::Member> {
-                let mut members = Vec::new();
-                <$name as $crate::kernel::scalars::Field>::declare("", &mut members);
-                members
-            }
-
-            $vis fn words(self) -> $crate::kernel::scalars::Words {
-                let mut words = $crate::kernel::scalars::Words::new();
-                $crate::kernel::scalars::Field::put(self, &mut words);
-                words
             }
         }
     };

@@ -5,13 +5,14 @@ use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 
+use lowrank_cpu::quant::BlockType;
+use lowrank_cpu::testing::{draw_blocks, hash_values, unpack_all};
+
 use crate::context::{Context, Spec, Value};
 use crate::device::{Device, Sink, cpu::Cpu, gpu::Gpu};
 use crate::dtype::DType;
 use crate::op::{Backward, Gradients, Op, run};
 use crate::profile::{Kind, Profile};
-use crate::quant::BlockType;
-use crate::quant::tests::{drawn, unpacked};
 
 /// A plain array in f64; `dtype` is its storage type on a device.
 #[derive(Clone, Debug)]
@@ -46,16 +47,7 @@ impl Array {
 
     /// Values in (-1, 1) from a hash of `name`, exact in f32.
     pub fn random(name: &str, shape: &[usize]) -> Array {
-        let seed = name.bytes().fold(0x811c9dc5u32, |h, b| (h ^ b as u32).wrapping_mul(0x01000193));
-        let size = shape.iter().product::<usize>();
-        let data = (0..size as u32).map(|i| {
-            let mut z = seed.wrapping_add(i.wrapping_mul(0x9e3779b9));
-            z = (z ^ (z >> 16)).wrapping_mul(0x85ebca6b);
-            z = (z ^ (z >> 13)).wrapping_mul(0xc2b2ae35);
-            z ^= z >> 16;
-            ((z >> 8) as f64 / (1u32 << 24) as f64 - 0.5) * 2.0
-        });
-        Array::new(shape, data.collect())
+        Array::new(shape, hash_values(name, shape.iter().product()))
     }
 
     /// Integers below `n` from a hash of `name`, stored as i32.
@@ -309,8 +301,8 @@ pub fn compare(what: &str, got: &Array, expected: &Array, tolerance: f64) {
 
 /// Returns a weight in blocks of `kind`, and the same values in f32.
 pub fn in_blocks(cx: &Rc<Context>, kind: BlockType, shape: &[usize]) -> [Value; 2] {
-    let blocks = drawn(kind, shape.iter().product(), 7);
-    let wide = bytemuck::cast_slice(&unpacked(kind, &blocks)).to_vec();
+    let blocks = draw_blocks(kind, shape.iter().product(), 7);
+    let wide = bytemuck::cast_slice(&unpack_all(kind, &blocks)).to_vec();
     [(DType::Block(kind), blocks), (DType::F32, wide)].map(|(dtype, x)| cx.upload(shape, dtype, x).unwrap())
 }
 

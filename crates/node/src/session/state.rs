@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use lowrank_cpu::quant::BlockType;
 use lowrank_engine::context::{Context, Value};
 use lowrank_engine::device::gpu::compiler;
 use lowrank_engine::device::registry::{self, Opened};
@@ -14,7 +15,6 @@ use lowrank_engine::error::{self as engine, fail_code};
 use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::op::Op;
 use lowrank_engine::optim::{Adafactor, Adam, AdamW, Lion, Optimizer, Sgd};
-use lowrank_engine::quant::BlockType;
 use lowrank_engine::recording::{CancelToken, CpuUse};
 use lowrank_engine::tape::{Tape, Tensor};
 use lowrank_engine::tune::Notice;

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use lowrank_cpu::quant::unpack;
+
 use super::cursor::Cursor;
 use super::header::Header;
 use super::metadata::{self, MetaValue, Numbers, Texts};
@@ -16,7 +18,6 @@ use crate::fail;
 use crate::format::convert::convert;
 use crate::format::{json::Fault, map_checked, quote};
 use crate::mapped_file::MappedFile;
-use crate::quant::unpack;
 
 /// The order of a tensor's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
+use lowrank_cpu::quant::BlockType;
 use smallvec::SmallVec;
 
 use super::cursor::Cursor;
 use crate::dtype::DType;
 use crate::format::json::Fault;
 use crate::format::quote;
-use crate::quant::BlockType;
 use crate::shape::Shape;
 
 const MOST_DIMS: usize = 4;

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use lowrank_cpu::quant::BlockType;
+use lowrank_cpu::quant::pack::{MADE, pack};
+
 use super::header::{self, Entry};
 use super::{Dtype, to_compute_type};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::format::convert::{convert, widen};
 use crate::format::{map_checked, quote};
 use crate::mapped_file::MappedFile;
-use crate::quant::BlockType;
-use crate::quant::pack::{MADE, pack};
 
 /// A checked file. It stays mapped while the reader or a value in it exists, or until it is unmapped because the file
 /// is replaced.
@@ -143,7 +144,7 @@ impl Reader {
                 };
                 pack(kind, entry.shape.size(), &read)
             })?;
-            cx.write(&value, packed.map_err(|e| Error::new(e.code, format!("{shown}: {}", e.message)))?);
+            cx.write(&value, packed.map_err(|e| Error::new(Code::Dtype, format!("{shown}: {e}")))?);
         }
         Ok(value)
     }

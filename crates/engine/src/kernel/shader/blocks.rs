@@ -4,7 +4,7 @@
 //! repacked when a weight is uploaded; the scales, and the words around the codes, come from a cache. Products of a
 //! scale and a code are exact in f32, so that fusing them with a sum changes no bit.
 
-use crate::quant::{BlockType, nf4};
+use lowrank_cpu::quant::{BlockType, nf4};
 
 /// `load_NAME(element)`, and `load_vec4_NAME(element / 4)`; `p.NAME_at` is in bytes.
 pub fn loaders(name: &str, kind: BlockType) -> String {
@@ -42,7 +42,7 @@ fn spread_@(word: u32, shift: u32) -> vec4<u32> { return vec4<u32>(word) >> (vec
 /// The table of a type whose codes are indices into one.
 fn table(kind: BlockType) -> String {
     let values: Vec<String> = match kind {
-        BlockType::Iq4Nl => crate::quant::IQ4_NL.iter().map(|v| format!("{v:?}")).collect(),
+        BlockType::Iq4Nl => lowrank_cpu::quant::IQ4_NL.iter().map(|v| format!("{v:?}")).collect(),
         BlockType::Nf4 => nf4::TABLE.iter().map(|v| format!("{v:?}")).collect(),
         _ => return String::new(),
     };

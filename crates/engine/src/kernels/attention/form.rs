@@ -1,7 +1,7 @@
 //! The variants of the kernels: head size, invocations, vector reads, and reductions with or without subgroups.
 
-use super::geometry::DIM;
 use crate::kernel::{Kernel, Params};
+use lowrank_cpu::attention::DIM;
 
 /// Head sizes that shaders are compiled for; smaller ones are padded.
 pub const CLASSES: [usize; 4] = [32, 64, 128, DIM];

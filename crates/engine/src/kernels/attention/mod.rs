@@ -6,11 +6,11 @@
 //! windows of rows are contiguous. With heads first, all have heads before rows; rows and heads have strides. Query
 //! head h reads key/value head h / (H / Hkv).
 //! Dropout: a mask multiplies the weights; it depends on their positions and is computed again in backward
-//! (native/dropped.rs).
+//! (`lowrank_cpu::attention`).
 //! Keys that no query of a tile sees are skipped. Hidden scores are −3.4e38.
 //! Cost: 4·T·S·D·H flops forward and 10·T·S·D·H backward (14 on a GPU, since both kernels compute S); half of that if
 //! causal; memory O(T). Windows of keys are merged through (o, L) in the outputs.
-//! Shaders: shader.rs. CPU twins: native/mod.rs.
+//! Shaders: shader.rs. CPU twins: native.rs.
 //! Source: Dao, FlashAttention-2, arXiv 2307.08691.
 
 mod form;
@@ -23,14 +23,16 @@ pub(crate) mod tests;
 mod tile;
 
 pub use form::describe;
-pub use geometry::{DIM, Sizes};
+pub use geometry::Sizes;
+pub use lowrank_cpu::attention::DIM;
 pub use plan::{Attend, Dropout, Flow, backward, forward};
 
 use crate::dtype::DType;
-use crate::kernel::{Access, Kernel, Twin, Variant, concat};
+use crate::kernel::{Access, Kernel, Twin, Variant, concat, scalars};
 use crate::scalars;
 use form::{CLASSES, Decode, Form};
-use geometry::{Dropped, Geometry};
+use geometry::Dropped;
+use lowrank_cpu::attention::Geometry;
 
 const F: DType = DType::F32;
 const I: DType = DType::I32;
@@ -50,7 +52,7 @@ const DTYPES: [DType; 8] = [F, F, F, I, I, I, F, F];
 static FORWARD: Kernel = Kernel {
     name: "attention",
     bindings: &BINDINGS,
-    scalars: Geometry::members,
+    scalars: scalars::members::<Geometry>,
     twin: Twin::Both { wgsl: |params| shader::forward(&BINDINGS, params), native: native::forward },
     variants: || forms(&DTYPES, true),
 };
@@ -114,7 +116,7 @@ static BACKWARD: Kernel = Kernel {
         ("d_v", Access::ReadWrite),
         ("parts", Access::ReadWrite),
     ],
-    scalars: Geometry::members,
+    scalars: scalars::members::<Geometry>,
     twin: Twin::Native(native::backward),
     variants: Vec::new,
 };
@@ -158,14 +160,14 @@ const BACKWARD_READS: [(&str, Access); 6] = [
 static BACKWARD_Q: Kernel = Kernel {
     name: "attention_backward_q",
     bindings: &concat::<_, 7>(&BACKWARD_READS, &[("d_q", Access::ReadWrite)]),
-    scalars: Geometry::members,
+    scalars: scalars::members::<Geometry>,
     twin: Twin::Gpu(|params| shader::backward_q(BACKWARD_Q.bindings, params)),
     variants: || forms(&[F, F, F, F, I, I, F], false),
 };
 static BACKWARD_KV: Kernel = Kernel {
     name: "attention_backward_kv",
     bindings: &concat::<_, 8>(&BACKWARD_READS, &[("d_k", Access::ReadWrite), ("d_v", Access::ReadWrite)]),
-    scalars: Geometry::members,
+    scalars: scalars::members::<Geometry>,
     twin: Twin::Gpu(|params| shader::backward_kv(BACKWARD_KV.bindings, params)),
     variants: || forms(&[F, F, F, F, I, I, F, F], false),
 };

@@ -7,13 +7,14 @@ mod transposed;
 
 use std::rc::Rc;
 
+use lowrank_cpu::attention::{FIRST, Geometry};
 use smallvec::SmallVec;
 
 use self::binds::{Binds, Inner, List};
 use self::decode::{decode, decodes};
 use self::rows::{delta, labels, rows};
 use super::form::{Form, LARGE, SMALL};
-use super::geometry::{Dropped, FIRST, Geometry, Sizes};
+use super::geometry::{Dropped, Sizes};
 use super::tile::{ACROSS, Tile};
 use super::{
     BACKWARD, BACKWARD_DROPPED, BACKWARD_KV, BACKWARD_KV_DROPPED, BACKWARD_Q, BACKWARD_Q_DROPPED, FORWARD,
@@ -22,6 +23,7 @@ use super::{
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::kernel::scalars::words;
 use crate::kernel::{Kernel, Launch};
 use crate::kernels::elementwise::wide;
 use crate::kernels::gemm::Precision;
@@ -217,7 +219,7 @@ fn launches(
             params: form.params(),
             bindings: w.ranges,
             scalars: match a.dropout {
-                None => g.words(),
+                None => words(g),
                 Some(Dropout { key, threshold }) => {
                     // Element i of q has its log-sum-exp at i / D.
                     let at = w.start[0] * g.q_batch + w.start[1] * g.group * g.q_head + w.start[t] * g.q_row;

@@ -8,12 +8,13 @@ mod native;
 
 use std::rc::Rc;
 
+use lowrank_cpu::quant::BlockType;
+
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
 use crate::launch::{Bind, windows};
-use crate::quant::BlockType;
 use crate::scalars;
 
 const THREADS: u32 = 128;

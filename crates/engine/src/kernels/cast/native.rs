@@ -1,11 +1,12 @@
 //! The CPU twin.
 
+use lowrank_cpu::simd::level;
+use lowrank_cpu::tasks::{GRAIN, each_chunk};
+
 use crate::dtype::DType;
-use crate::kernel::native::{GRAIN, NativeLaunch, each_chunk};
+use crate::kernel::native::NativeLaunch;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-
-use crate::simd::level;
 
 pub fn cast(l: &NativeLaunch) {
     use DType::*;

@@ -1,7 +1,9 @@
 //! The CPU twin: `memcpy` for rows, tiles for transpositions, single elements otherwise.
 
+use lowrank_cpu::tasks::{GRAIN, Shared, each_row, each_task};
+
 use super::{TILE, Walk};
-use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row, each_task};
+use crate::kernel::native::NativeLaunch;
 
 pub fn copy(l: &NativeLaunch) {
     match l.dtype(0).bytes() {

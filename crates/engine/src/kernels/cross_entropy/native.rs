@@ -1,8 +1,10 @@
 //! The CPU twins, one row at a time. Forward reads a row once, in blocks that fit L1.
 
+use lowrank_cpu::simd::{exp_or_zero, log_sum, max, sum, vectorised};
+use lowrank_cpu::tasks::{GRAIN, Shared, each_row};
+
 use super::{Row, ScaledRow, Settled, StridedRow};
-use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
-use crate::simd::{exp_or_zero, log_sum, max, sum, vectorised};
+use crate::kernel::native::NativeLaunch;
 
 pub fn rows(l: &NativeLaunch) {
     let Row { n, ignore, smoothing } = l.scalars();

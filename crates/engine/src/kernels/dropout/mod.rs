@@ -10,6 +10,8 @@ mod native;
 
 use std::rc::Rc;
 
+use lowrank_cpu::random::words;
+
 use crate::context::{Context, Value};
 use crate::error::Result;
 use crate::fail;
@@ -18,7 +20,6 @@ use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::elementwise;
 use crate::launch::{Bind, windows};
-use crate::random::words;
 use crate::scalars;
 
 const THREADS: u32 = 64;

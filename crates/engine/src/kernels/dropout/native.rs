@@ -1,9 +1,11 @@
 //! The CPU twin: 64 elements at a time, compiled for each instruction set.
 
+use lowrank_cpu::random::philox_lanes;
+use lowrank_cpu::simd::vectorised;
+use lowrank_cpu::tasks::{GRAIN, each_chunk};
+
 use super::Scalars;
-use crate::kernel::native::{GRAIN, NativeLaunch, each_chunk};
-use crate::random::philox_lanes;
-use crate::simd::vectorised;
+use crate::kernel::native::NativeLaunch;
 
 /// Counters that are computed in parallel.
 const LANES: usize = 16;

@@ -3,12 +3,13 @@
 use std::cmp::Ordering;
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
-use crate::dtype::DType;
-use crate::kernel::shader::TRIGONOMETRIC;
-use crate::simd::{
+use lowrank_cpu::simd::{
     Fma, NEAR, cos_far, cos_near, erf, exp, expm1, log, log1p, sigmoid, silu, silu_backward, sin_far,
     sin_near, tanh, vectorised,
 };
+
+use crate::dtype::DType;
+use crate::kernel::shader::TRIGONOMETRIC;
 
 macro_rules! functions {
     ($($name:ident, $label:literal, ($($operand:ident),+), $wgsl:expr, $native:expr $(, |$y:ident, $x:pat_param| $mend:expr)?;)*) => {

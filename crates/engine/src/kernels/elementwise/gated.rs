@@ -6,16 +6,18 @@
 
 use std::rc::Rc;
 
+use lowrank_cpu::simd::{sigmoid, vectorised};
+use lowrank_cpu::tasks::{GRAIN, Shared, each_chunk};
+
 use super::function::PRELUDE;
 use super::{THREADS, wide};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_chunk};
+use crate::kernel::native::NativeLaunch;
 use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::scalars;
-use crate::simd::{sigmoid, vectorised};
 
 scalars! {
     struct Gated { size: u32 }

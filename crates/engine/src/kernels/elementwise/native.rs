@@ -3,10 +3,12 @@
 //! Each function has a loop over contiguous f32 operands. An operand that is broadcast, strided or of another dtype is
 //! first copied in blocks, which fit L1.
 
+use lowrank_cpu::tasks::{GRAIN, Shared, each_chunk, each_task};
+
 use super::function::Loop;
 use super::{Function, Steps, Walk};
 use crate::dtype::DType;
-use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_chunk, each_task};
+use crate::kernel::native::NativeLaunch;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 

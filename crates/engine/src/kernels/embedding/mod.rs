@@ -14,13 +14,14 @@ mod native;
 
 use std::rc::Rc;
 
+use lowrank_cpu::quant::BlockType;
+
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
 use crate::launch::{Bind, windows};
-use crate::quant::BlockType;
 use crate::scalars;
 
 const THREADS: u32 = 64;

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 
+use lowrank_cpu::quant::BlockType;
+use lowrank_cpu::simd::level;
+use lowrank_cpu::tasks::{GRAIN, Shared, each_row};
+
 use super::{Links, Scatter, Take};
 use crate::dtype::DType;
-use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
+use crate::kernel::native::NativeLaunch;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-
-use crate::quant::BlockType;
-use crate::simd::level;
 
 pub fn take(l: &NativeLaunch) {
     match l.dtype(0) {

@@ -5,10 +5,11 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
+use lowrank_cpu::tasks::each_chunk;
+
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::native::each_chunk;
 use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::scalars;

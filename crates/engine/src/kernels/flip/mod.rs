@@ -6,10 +6,12 @@
 
 use std::rc::Rc;
 
+use lowrank_cpu::tasks::{GRAIN, Shared, each_row};
+
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
+use crate::kernel::native::NativeLaunch;
 use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::scalars;

@@ -1,8 +1,10 @@
 //! The CPU twin: lines of the outer dimension in parallel.
 
+use lowrank_cpu::tasks::{GRAIN, Shared, each_row};
+
 use super::Walk;
 use crate::dtype::DType;
-use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
+use crate::kernel::native::NativeLaunch;
 use half::{bf16, f16};
 
 impl Walk {

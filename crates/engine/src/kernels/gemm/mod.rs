@@ -5,7 +5,7 @@
 //! weights). All sums are in f32, in ascending k.
 //!
 //! GPU: tiles, the outer variant, dot products, and few rows by columns (shader.rs); plan.rs chooses. Where C is small,
-//! K is split (split.rs), which changes the order of sums. CPU: a blocked loop nest (native/).
+//! K is split (split.rs), which changes the order of sums. CPU: the products of `lowrank_cpu` (native/).
 
 mod bindings;
 mod columns;
@@ -32,6 +32,8 @@ pub use together::{dense_together, goes_together};
 
 use std::rc::Rc;
 
+use lowrank_cpu::gemm::{ALIASING_STRIDE, LINE};
+use lowrank_cpu::quant::BlockType;
 use smallvec::SmallVec;
 
 use crate::context::{Context, Value};
@@ -41,12 +43,11 @@ use crate::kernel::{Kernel, Launch, Params, Range, Twin, Variant};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, windows};
 use crate::profile::Kind;
-use crate::quant::BlockType;
 
 /// The leading dimension, in elements, for a factor of `columns` columns: a stride of a large power of two aliases in
 /// L1, and the CPU product would copy them first.
 pub fn row_stride(columns: usize) -> usize {
-    if columns.is_multiple_of(native::ALIASING_STRIDE) { columns + native::LINE } else { columns }
+    if columns.is_multiple_of(ALIASING_STRIDE) { columns + LINE } else { columns }
 }
 
 static GEMM: Kernel = kernel::<false, false, 2>("gemm", &[A, B, C]);

@@ -1,5 +1,8 @@
 use std::rc::Rc;
 
+use lowrank_cpu::quant::BlockType;
+use lowrank_cpu::testing::{draw_blocks, unpack_all};
+
 use super::plan::{Form, Reads, candidates};
 use super::stage::Read;
 use super::{Gemm, KERNELS, Matrix, Segment, gemm, gemm_with, in_f16, parts, split};
@@ -9,7 +12,6 @@ use crate::kernel::Kernel;
 use crate::kernel::forms::{self, assert_all, launched_in};
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, gpu_contexts, read};
 use crate::profile::Kind;
-use crate::quant::{BlockType, tests as quant};
 
 /// Returns Σ over `k` terms of a[i, t] · b[t, j], of row-major factors or their transposes.
 fn sum(a: &[f64], b: &[f64], [m, n, k]: [usize; 3], [i, j]: [usize; 2], trans: [bool; 2]) -> f64 {
@@ -384,8 +386,8 @@ fn product_of_blocks(cx: &Rc<Context>, kind: BlockType, reads: Reads, m: usize, 
     // Reads of single elements start at an unaligned element of A.
     let shift = if reads == Reads::ELEMENTS { 3 } else { 4 };
     let [n, k] = if trans { [37, 512] } else { [512, 36] };
-    let blocks = quant::drawn(kind, n * k, 5);
-    let values = quant::unpacked(kind, &blocks);
+    let blocks = draw_blocks(kind, n * k, 5);
+    let values = unpack_all(kind, &blocks);
     let shape = if trans { [n, k] } else { [k, n] };
     let stored = cx.upload(shape, DType::Block(kind), blocks).unwrap();
     let wide = cx.upload(shape, DType::F32, bytemuck::cast_slice(&values).to_vec()).unwrap();

@@ -6,6 +6,8 @@
 
 use std::rc::Rc;
 
+use lowrank_cpu::gemm::MAX_GEMV_ROWS;
+
 use super::native;
 use crate::context::{Context, Value};
 use crate::kernel::{Access, Kernel, Launch, Twin};
@@ -61,7 +63,7 @@ pub const KERNELS: &[&Kernel] = &[&OF_TWO, &OF_THREE];
 /// Whether products of x by these weights can be one launch; more rows are multiplied in tiles.
 pub fn goes_together(cx: &Context, x: &Value, weights: &[&Value]) -> bool {
     let alike = weights.iter().all(|weight| weight.dtype == weights[0].dtype && weight.size() > 0);
-    let few = (1..=native::MAX_GEMV_ROWS).contains(&x.shape.rows());
+    let few = (1..=MAX_GEMV_ROWS).contains(&x.shape.rows());
     cx.profile.kind == Kind::Cpu && few && alike && [2, 3].contains(&weights.len())
 }
 

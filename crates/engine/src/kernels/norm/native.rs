@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
+use lowrank_cpu::simd::{dot, sum, sum_by, vectorised};
+use lowrank_cpu::tasks::{GRAIN, Shared, each_chunk, each_range, each_row};
+
 use super::{Backward, Chunks, Forward};
-use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_chunk, each_range, each_row};
-use crate::simd::{dot, sum, sum_by, vectorised};
+use crate::kernel::native::NativeLaunch;
 
 fn optional<'a>(l: &'a NativeLaunch, present: bool, binding: usize) -> Option<Cow<'a, [f32]>> {
     present.then(|| l.read_f32(binding))
@@ -131,7 +133,7 @@ vectorised! {
 
 /// Σ a (b − mean).
 #[inline(always)]
-fn centred_dot<S: crate::simd::Fma>(a: &[f32], b: &[f32], mean: f32) -> f32 {
+fn centred_dot<S: lowrank_cpu::simd::Fma>(a: &[f32], b: &[f32], mean: f32) -> f32 {
     let mut total = 0.0;
     let mut block = [0f32; 256];
     for (a, b) in a.chunks(256).zip(b.chunks(256)) {

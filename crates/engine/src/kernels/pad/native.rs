@@ -1,7 +1,9 @@
 //! The CPU twin: whole rows of `inner` elements.
 
+use lowrank_cpu::tasks::{GRAIN, Shared, each_row};
+
 use super::{Mode, Scalars};
-use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
+use crate::kernel::native::NativeLaunch;
 
 struct Edges {
     mode: Mode,

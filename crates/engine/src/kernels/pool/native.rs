@@ -1,7 +1,9 @@
 //! The CPU twin: each task has whole planes, so it can scatter gradients.
 
+use lowrank_cpu::tasks::{GRAIN, Shared, each_row};
+
 use super::{Scalars, Windows};
-use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
+use crate::kernel::native::NativeLaunch;
 
 impl Windows {
     fn of(l: &NativeLaunch) -> Windows {

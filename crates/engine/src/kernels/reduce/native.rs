@@ -1,10 +1,12 @@
 //! The CPU twins: spans of 1,024 terms in f32 lanes, their sums in f64.
 
+use lowrank_cpu::simd::{Fma, max, min, sum, sum_by, vectorised};
+use lowrank_cpu::tasks::{Shared, each_row};
+
 use super::argmax::{Indexed, Placed};
 use super::{Reduced, Reduction, Rows};
 use crate::dtype::DType;
-use crate::kernel::native::{NativeLaunch, Shared, each_row};
-use crate::simd::{Fma, max, min, sum, sum_by, vectorised};
+use crate::kernel::native::NativeLaunch;
 
 const SUM: u32 = Reduction::Sum as u32;
 const MAX: u32 = Reduction::Max as u32;

@@ -1,8 +1,10 @@
 //! The CPU twin: rows of [H, D] in parallel chunks; a position's table row serves all heads.
 
+use lowrank_cpu::simd::vectorised;
+use lowrank_cpu::tasks::{GRAIN, Shared, each_row};
+
 use super::{INVERSE, POSITIONS, Rotary, RotaryTwo};
-use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
-use crate::simd::vectorised;
+use crate::kernel::native::NativeLaunch;
 
 /// A tensor of a launch: [heads, batch stride, position stride], x and y.
 type Tensor<'a> = ([usize; 3], &'a [f32], Shared<f32>);
@@ -76,7 +78,7 @@ vectorised! {
 
 /// y = a · c + sign · b · s.
 #[inline(always)]
-fn turn<S: crate::simd::Fma>([a, b, c, s]: [&[f32]; 4], sign: f32, y: &mut [f32]) {
+fn turn<S: lowrank_cpu::simd::Fma>([a, b, c, s]: [&[f32]; 4], sign: f32, y: &mut [f32]) {
     for ((y, (a, b)), (c, s)) in y.iter_mut().zip(a.iter().zip(b)).zip(c.iter().zip(s)) {
         *y = S::fma(sign * b, *s, a * c);
     }

@@ -22,6 +22,7 @@ mod native;
 
 use std::rc::Rc;
 
+use lowrank_cpu::random::words;
 use smallvec::SmallVec;
 
 use crate::context::{Context, Value};
@@ -30,7 +31,6 @@ use crate::error::Result;
 use crate::kernel::shader::HIGH_WORD;
 use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
 use crate::launch::row_windows;
-use crate::random::words;
 use crate::scalars;
 
 const THREADS: u32 = 256;

@@ -2,9 +2,12 @@
 
 use std::cell::RefCell;
 
+use lowrank_cpu::simd::{max, sum_by, vectorised};
+use lowrank_cpu::tasks::{each_chunk, map_tasks};
+use lowrank_cpu::threads::count;
+
 use super::{EXP2, FARTHEST, LOG2_E, Sampling, Scalars, WORDS};
-use crate::kernel::native::{NativeLaunch, count, each_chunk, map_tasks};
-use crate::simd::{max, sum_by, vectorised};
+use crate::kernel::native::NativeLaunch;
 
 /// Tokens per task.
 const CHUNK: usize = 8 * 1024;

@@ -1,7 +1,9 @@
 //! The CPU twin: up to 64 neighbouring columns, in f64.
 
+use lowrank_cpu::tasks::{Shared, each_row};
+
 use super::Scalars;
-use crate::kernel::native::{NativeLaunch, Shared, each_row};
+use crate::kernel::native::NativeLaunch;
 
 /// Neighbouring columns that a task sums together.
 const WIDTH: usize = 64;

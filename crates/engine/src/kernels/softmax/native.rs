@@ -1,8 +1,10 @@
 //! The CPU twins: one row at a time, or up to 64 neighbouring columns.
 
+use lowrank_cpu::simd::{dot, exp_or_zero, max, sum, sum_by, vectorised};
+use lowrank_cpu::tasks::{GRAIN, Shared, each_row};
+
 use super::Scalars;
-use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
-use crate::simd::{dot, exp_or_zero, max, sum, sum_by, vectorised};
+use crate::kernel::native::NativeLaunch;
 
 const WIDTH: usize = 64;
 

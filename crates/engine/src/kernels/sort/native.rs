@@ -1,8 +1,10 @@
 //! The CPU twin: one line at a time, as words of key and position.
 
+use lowrank_cpu::tasks::{Shared, each_range};
+
 use super::Scalars;
 use crate::dtype::DType;
-use crate::kernel::native::{NativeLaunch, Shared, each_range};
+use crate::kernel::native::NativeLaunch;
 
 pub fn sort(l: &NativeLaunch) {
     match l.dtype(0) {

@@ -13,6 +13,8 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
+use lowrank_cpu::random::{philox, words};
+
 use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -22,7 +24,6 @@ use crate::kernels::dropout::check_probability;
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::dropout::Dropout;
-use crate::random::{philox, words};
 
 /// Inputs: q, k, v, then the segments and the mask if the attributes request them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

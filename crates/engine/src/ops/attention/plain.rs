@@ -1,8 +1,9 @@
 //! The oracle: each score separately, softmax over the visible ones, in f64.
 
+use lowrank_cpu::random::philox;
+
 use super::Attention;
 use crate::ops::checks::Array;
-use crate::random::philox;
 
 /// [B, M, N, …] as [B, N, M, …].
 fn exchange_dims(x: &Array) -> Array {

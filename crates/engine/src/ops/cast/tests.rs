@@ -1,6 +1,7 @@
 use std::sync::mpsc::channel;
 
 use half::{bf16, f16};
+use lowrank_cpu::quant::BlockType;
 
 use super::{Cast, plain::plain};
 use crate::context::Value;
@@ -13,7 +14,6 @@ use crate::op::{Op, run1};
 use crate::ops::checks::{Array, check, contexts, in_blocks, read};
 use crate::ops::sum::Sum;
 use crate::ops::unary::Unary;
-use crate::quant::BlockType;
 use crate::tape::{Tape, Tensor};
 
 /// Ties in both directions, the ends of each range, f16 subnormals, values that overflow.

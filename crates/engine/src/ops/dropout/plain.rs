@@ -1,8 +1,9 @@
 //! The oracle: one element at a time, one counter each.
 
+use lowrank_cpu::random::{philox, words};
+
 use super::Dropout;
 use crate::ops::checks::Array;
-use crate::random::{philox, words};
 
 pub fn keeps(op: &Dropout, i: usize) -> bool {
     let [low, high] = words(op.offset);

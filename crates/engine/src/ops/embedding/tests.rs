@@ -1,3 +1,5 @@
+use lowrank_cpu::quant::BlockType;
+
 use super::{Embedding, plain::plain};
 use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
@@ -6,7 +8,6 @@ use crate::kernel::forms::every_form;
 use crate::kernels;
 use crate::op::{Backward, Op, run1};
 use crate::ops::checks::{Array, check, compare, contexts, in_blocks, read};
-use crate::quant::BlockType;
 use std::rc::Rc;
 
 const BOTH: [Embedding; 2] =

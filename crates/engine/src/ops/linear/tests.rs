@@ -1,3 +1,5 @@
+use lowrank_cpu::quant::BlockType;
+
 use super::{Linear, plain::plain};
 use crate::context::{Spec, Value};
 use crate::dtype::DType;
@@ -9,7 +11,6 @@ use crate::ops::checks::{
 };
 use crate::ops::unary::Unary;
 use crate::profile::Kind;
-use crate::quant::BlockType;
 
 fn inputs(op: Linear, rows: &[usize], features: usize, out: usize, bias: bool) -> Vec<Array> {
     let shape = [rows, &[features]].concat();

@@ -1,3 +1,5 @@
+use lowrank_cpu::quant::BlockType;
+
 use super::{LinearCrossEntropy, Wanted, plain::plain};
 use crate::dtype::DType;
 use crate::error::Code;
@@ -6,7 +8,6 @@ use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, TOLERANCE, check, compare, contexts, in_blocks, read, same_by_blocks};
 use crate::ops::cross_entropy::Reduction;
 use crate::profile::Kind;
-use crate::quant::BlockType;
 
 const HIDDEN: Wanted = Wanted { hidden: true, weight: false, bias: false };
 const ALL: Wanted = Wanted { hidden: true, weight: true, bias: true };

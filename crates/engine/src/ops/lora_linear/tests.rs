@@ -1,3 +1,5 @@
+use lowrank_cpu::quant::BlockType;
+
 use super::{LoraLinear, Path, RowRange, plain::plain};
 use crate::context::{Spec, Value};
 use crate::dtype::DType;
@@ -8,7 +10,6 @@ use crate::ops::checks::{
 };
 use crate::ops::dropout::Dropout;
 use crate::ops::linear::Linear;
-use crate::quant::BlockType;
 
 /// alpha != r: the scale is not 1.
 const SCALE: f32 = 1.75;

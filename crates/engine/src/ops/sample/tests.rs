@@ -1,5 +1,7 @@
 use std::rc::Rc;
 
+use lowrank_cpu::random::Stream;
+
 use super::{Sample, plain::plain, plain::probabilities, record};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
@@ -7,7 +9,6 @@ use crate::error::Code;
 use crate::kernel::forms::every_form;
 use crate::kernels;
 use crate::ops::checks::{Array, contexts, read};
-use crate::random::Stream;
 
 const PLAIN: Sample = Sample { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0 };
 

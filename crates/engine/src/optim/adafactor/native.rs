@@ -1,6 +1,8 @@
 //! The CPU twin.
 
-use crate::kernel::native::{GRAIN, NativeLaunch, each_chunk};
+use lowrank_cpu::tasks::{GRAIN, each_chunk};
+
+use crate::kernel::native::NativeLaunch;
 
 pub fn commit(l: &NativeLaunch) {
     let &[_, stop, ..] = l.read::<f32>(1) else { unreachable!("four values") };

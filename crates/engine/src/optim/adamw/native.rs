@@ -1,8 +1,10 @@
 //! The CPU twin: chunks in parallel, in loops that vectorise.
 
+use lowrank_cpu::simd::vectorised;
+use lowrank_cpu::tasks::{GRAIN, Shared, each_chunk};
+
 use super::Scalars;
-use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_chunk};
-use crate::simd::vectorised;
+use crate::kernel::native::NativeLaunch;
 
 /// The effect of weight decay on an element's gradient g, after clipping.
 pub trait Decay {

@@ -1,7 +1,9 @@
 //! The CPU twins.
 
+use lowrank_cpu::tasks::{GRAIN, each_chunk};
+
 use super::{CHUNK, Clip, Counted, VerdictScalars};
-use crate::kernel::native::{GRAIN, NativeLaunch, each_chunk};
+use crate::kernel::native::NativeLaunch;
 
 /// Fewest chunks per task.
 const CHUNKS: usize = 32;

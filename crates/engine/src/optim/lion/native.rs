@@ -1,8 +1,10 @@
 //! The CPU twin: chunks in parallel, in loops that vectorise.
 
+use lowrank_cpu::simd::vectorised;
+use lowrank_cpu::tasks::{GRAIN, Shared, each_chunk};
+
 use super::Scalars;
-use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_chunk};
-use crate::simd::vectorised;
+use crate::kernel::native::NativeLaunch;
 
 pub fn lion(l: &NativeLaunch) {
     let &[factor, stop, ..] = l.read::<f32>(1) else { unreachable!("four values") };

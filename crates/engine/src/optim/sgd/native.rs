@@ -1,7 +1,9 @@
 //! The CPU twins.
 
+use lowrank_cpu::tasks::{GRAIN, Shared, each_chunk};
+
 use super::{Momentum, Plain};
-use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_chunk};
+use crate::kernel::native::NativeLaunch;
 
 pub fn sgd(l: &NativeLaunch) {
     let &[factor, stop, ..] = l.read::<f32>(1) else { unreachable!("four values") };

@@ -1,12 +1,13 @@
 use std::path::Path;
 
+use lowrank_cpu::quant::BlockType;
+
 use super::super::cursor::Cursor;
 use super::super::header::Header;
 use super::super::metadata::{self, MetaValue};
 use super::super::tensors::{Entry, TensorType};
 use super::written::{Written, file, meta_list, meta_text, meta_u32, text};
 use crate::dtype::DType;
-use crate::quant::BlockType;
 use crate::shape::Shape;
 
 const F32: u32 = 0;

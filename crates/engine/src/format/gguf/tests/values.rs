@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use lowrank_cpu::quant::BlockType;
+
 use super::super::{Reader, RowOrder};
 use super::written::{Written, file, meta_list, meta_u32, text};
 use crate::dtype::DType;
@@ -8,7 +10,6 @@ use crate::format::safetensors;
 use crate::format::test_folder::TestFolder;
 use crate::mapped_file;
 use crate::ops::checks::{contexts, read};
-use crate::quant::BlockType;
 
 /// Blocks of a type with finite values, unpacked by gguf-py.
 fn golden(kind: BlockType) -> (Vec<u8>, Vec<f32>) {
@@ -97,7 +98,7 @@ fn rows_of_blocks_are_put_in_halves_and_stay_blocks() {
         assert_eq!((unpacked.dtype, &*unpacked.shape), (DType::F32, &[4, 64][..]));
         let rows: Vec<u8> = (0..4u8).flat_map(|row| vec![row; 2 * block]).collect();
         let mut expected = [0f32; 256];
-        crate::quant::unpack(BlockType::Q8_0, &rows, &mut expected);
+        lowrank_cpu::quant::unpack(BlockType::Q8_0, &rows, &mut expected);
         let bits = |values: &[f64]| values.iter().map(|v| (*v as f32).to_bits()).collect::<Vec<_>>();
         let expected: Vec<f64> = expected.iter().map(|v| f64::from(*v)).collect();
         assert_eq!(bits(&read(&unpacked).data), bits(&expected));

@@ -1,11 +1,12 @@
 //! The bindings of a launch, as footprints over its index space.
 
+use lowrank_cpu::attention::{CAUSAL, FIRST, Geometry, MASK, ROUNDED, SEGMENTS};
 use smallvec::SmallVec;
 
 use super::{Attend, Flow};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
-use crate::kernels::attention::geometry::{CAUSAL, FIRST, Geometry, MASK, ROUNDED, SEGMENTS, Sizes};
+use crate::kernels::attention::geometry::Sizes;
 use crate::kernels::gemm::Precision;
 use crate::launch::Bind;
 

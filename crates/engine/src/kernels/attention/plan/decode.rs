@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use lowrank_cpu::attention::Geometry;
 use smallvec::SmallVec;
 
 use super::Attend;
@@ -11,7 +12,6 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::Launch;
 use crate::kernels::attention::form::Decode;
-use crate::kernels::attention::geometry::Geometry;
 use crate::kernels::attention::{DECODE, DECODE_THREADS, MERGE, Parts, Split, THREADS};
 use crate::kernels::elementwise::wide;
 use crate::launch::{Bind, Window, windows};

@@ -1,8 +1,9 @@
 //! Gathers the elements of x for positions and taps into rows: one row per tap, one column per position.
 
+use lowrank_cpu::simd::{Lanes, vectorised};
+
 use crate::kernel::native::NativeLaunch;
 use crate::kernels::conv::walk::Scalars;
-use crate::simd::{Lanes, vectorised};
 
 /// The scalars of a launch; see `walk.rs`.
 pub struct View {

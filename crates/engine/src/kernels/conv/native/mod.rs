@@ -7,13 +7,14 @@
 mod gather;
 
 use half::{bf16, f16};
-
-use crate::dtype::DType;
-use crate::kernel::native::{NativeLaunch, Shared};
-use crate::kernels::gemm::native::{
+use lowrank_cpu::gemm::{
     CBlock, Epilogue, KernelTable, Left, Partition, Right, Source, Storage, TileProduct, blocking,
     choose_register_kc, current_table, with_workspace,
 };
+use lowrank_cpu::tasks::Shared;
+
+use crate::dtype::DType;
+use crate::kernel::native::NativeLaunch;
 use gather::{View, gather};
 
 /// Positions that are gathered together for the weight's gradient: with a panel's taps, 16 KiB.

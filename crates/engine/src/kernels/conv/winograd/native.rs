@@ -1,15 +1,16 @@
 //! The tasks: panels of tiles by slivers of rows.
 
 use half::{bf16, f16};
+use lowrank_cpu::gemm::{
+    Epilogue, KernelTable, LINE, Left, Right, Source, Storage, TileProduct, current_table, with_workspace,
+};
+use lowrank_cpu::tasks::{Shared, each_task};
 
 use super::tiles::{Run, give, line_buffer_size, take};
 use super::weight::{Factor, transform};
 use super::{OUT, PLACES, Scalars, TAPS, WeightScalars};
 use crate::dtype::DType;
-use crate::kernel::native::{NativeLaunch, Shared, each_task};
-use crate::kernels::gemm::native::{
-    Epilogue, KernelTable, LINE, Left, Right, Source, Storage, TileProduct, current_table, with_workspace,
-};
+use crate::kernel::native::NativeLaunch;
 
 /// Elements of V in a task's workspace, approximately: half of a usual L2 of 1 MiB. A single panel may have more.
 const HELD: usize = 128 * 1024;

@@ -1,11 +1,11 @@
 use half::{bf16, f16};
+use lowrank_cpu::gemm::{KernelTable, Storage, available};
+use lowrank_cpu::threads::Threads;
 
 use super::native::{correlate, weight_by};
 use super::{PLACES, Scalars, TAPS, WeightScalars, suits};
 use crate::dtype::DType;
-use crate::kernel::native::Threads;
 use crate::kernels::conv::{self, Walk};
-use crate::kernels::gemm::native::{KernelTable, Storage, available};
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
 use crate::profile::Kind;
 

@@ -1,8 +1,9 @@
 //! Transforms of tiles: from x to V, and from the sums to y.
 
+use lowrank_cpu::simd::{Isa, Lanes, Zip, compiled};
+use lowrank_cpu::tasks::Shared;
+
 use super::{IN, OUT, Scalars, count_tiles};
-use crate::kernel::native::Shared;
-use crate::simd::{Isa, Lanes, Zip, compiled};
 
 /// Tiles of a panel that are adjacent within an image.
 #[derive(Clone, Copy)]

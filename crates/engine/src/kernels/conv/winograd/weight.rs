@@ -1,8 +1,9 @@
 //! The weight's transform, and its layout.
 
+use lowrank_cpu::gemm::KernelTable;
+use lowrank_cpu::simd::{Lanes, compiled};
+
 use super::{IN, PLACES, TAPS};
-use crate::kernels::gemm::native::KernelTable;
-use crate::simd::{Lanes, compiled};
 
 /// Most channels whose products are summed in registers: with a panel's V for all elements, half of a usual L2 of 1
 /// MiB.

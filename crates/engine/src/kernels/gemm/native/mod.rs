@@ -1,50 +1,22 @@
-//! The CPU twin: a blocked GEMM over packed panels of B, and a single pass over B for few rows.
-//!
-//! docs/design/measurements.md has the rates and the variants that were tried.
+//! The CPU twin: passes a launch's operands to the products of `lowrank_cpu`, after checking their extents.
 
-mod arguments;
 mod autotune;
-mod blocking;
-mod cache_line;
-mod driver;
-mod gemv;
-mod microkernel;
-mod pack;
-mod partition;
-mod product;
-mod quantised;
-mod rounded;
-mod table;
-mod task;
-#[cfg(test)]
-mod tests;
-mod workspace;
 
-pub use arguments::MAX_GEMV_ROWS;
-// Used by attention and convolutions, which multiply tile by tile.
-pub use arguments::{Epilogue, Left, Right, Source, TileProduct};
 pub use autotune::rounded_level;
-pub use blocking::{blocking, choose_register_kc};
-pub use cache_line::{ALIASING_STRIDE, LINE};
-pub use partition::{CBlock, Partition};
-#[cfg(test)]
-pub use table::available;
-pub use table::{KernelTable, Storage, current_table};
-pub use workspace::with_workspace;
 
 use half::{bf16, f16};
-
-use product::{Product, Second};
+use lowrank_cpu::gemm::{
+    Blocks, KernelTable, MAX_GEMV_ROWS, Multiply, Place, Product, Second, Storage, current_table,
+};
+use lowrank_cpu::quant::BlockType;
 
 use super::bindings::{Scalars, ScalarsOfTwo};
 use crate::dtype::DType;
 use crate::kernel::native::NativeLaunch;
-use crate::quant::BlockType;
-use quantised::{Blocks, Place};
 
 /// A product, of two segments where `TWO`; C is binding `OUT`, the last.
 pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &NativeLaunch) {
-    let (table, threads) = (table::current_table(), l.threads);
+    let (table, threads) = (current_table(), l.threads);
     let (s, second) = match TWO {
         true => {
             let both: ScalarsOfTwo = l.scalars();
@@ -55,19 +27,19 @@ pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &NativeLaunc
     match l.dtype(1) {
         // SAFETY: `bind_product` checks that each operand reaches as far as the launch says, and C is written by it
         // alone.
-        DType::F32 => unsafe { bind_product::<f32, BIAS, OUT>(l, &s, second).run(table, threads) },
+        DType::F32 => unsafe { bind_product::<f32, BIAS, OUT>(l, &s, second).multiply(table, threads) },
         // SAFETY: as above.
-        DType::F16 => unsafe { bind_product::<f16, BIAS, OUT>(l, &s, second).run(table, threads) },
+        DType::F16 => unsafe { bind_product::<f16, BIAS, OUT>(l, &s, second).multiply(table, threads) },
         // SAFETY: as above.
         DType::BF16 if s.rounded && s.m > MAX_GEMV_ROWS => unsafe {
             bind_product::<bf16, BIAS, OUT>(l, &s, second).run_rounded(autotune::rounded_table(), threads)
         },
         // SAFETY: as above.
-        DType::BF16 => unsafe { bind_product::<bf16, BIAS, OUT>(l, &s, second).run(table, threads) },
+        DType::BF16 => unsafe { bind_product::<bf16, BIAS, OUT>(l, &s, second).multiply(table, threads) },
         // SAFETY: as above.
         DType::Block(kind) => unsafe {
             let b = bind_blocks(l, 1, kind, table);
-            bind_product_by::<Blocks, BIAS, OUT>(l, &s, b, second).run(table, threads)
+            bind_product_by::<Blocks, BIAS, OUT>(l, &s, b, second).multiply(table, threads)
         },
         DType::I32 => unreachable!("validated by the operation"),
     }
@@ -115,7 +87,9 @@ fn run_together<T: Storage<At = *const T> + bytemuck::Pod, const N: usize>(
     m: usize,
     k: usize,
     n: [usize; N],
-) {
+) where
+    Product<T>: Multiply,
+{
     run_together_by::<T, N>(l, m, k, n, |i| bind_elements::<T>(l, i));
 }
 
@@ -131,7 +105,9 @@ fn run_together_by<T: Storage, const N: usize>(
     k: usize,
     n: [usize; N],
     weight: impl Fn(usize) -> (T::At, usize),
-) {
+) where
+    Product<T>: Multiply,
+{
     let a = l.read::<f32>(0);
     assert!(m * k <= a.len(), "gemm: A ends early");
     let products: [Product<T>; N] = std::array::from_fn(|i| {
@@ -142,7 +118,7 @@ fn run_together_by<T: Storage, const N: usize>(
         Product::row_major([m, n, k], a.as_ptr(), b, c.as_mut_ptr())
     });
     // SAFETY: the assertions above check each operand's extent, and the outputs are bound for writing.
-    unsafe { Product::run_together(&products, table::current_table(), l.threads) };
+    unsafe { Product::multiply_together(&products, current_table(), l.threads) };
 }
 
 /// The product over a launch's operands, which reach as far as it says.
