@@ -3,7 +3,7 @@
 //!
 //! The first group of tiles uses a panel right after it was packed; later groups find it in L2. Meanwhile the next
 //! panel and the next group's rows are prefetched. A row-major B is prefetched in runs of panels, whose columns share
-//! cache lines. On AVX2, a run of f32 panels is also packed during the products of the run before.
+//! cache lines.
 //!
 //! Tiles of three vectors leave rows to the hardware prefetcher: the rows of A, unless they are copied, and the rows of
 //! a row-major B, since all its panels of a task are packed at once.
@@ -170,10 +170,9 @@ impl<T: Storage> Product<T> {
                 single_group,
                 space,
             };
-            let mut packed = 0;
             for from in (0..self.k).step_by(block.kc) {
                 // SAFETY: guaranteed by the caller; the workspace has room for the packed, copied and kept elements.
-                packed = unsafe { task.run_k_block(from, packed) };
+                unsafe { task.run_k_block(from) };
             }
         });
     }
@@ -210,13 +209,11 @@ impl<T: Storage> Task<'_, T> {
         self.config.tiles.wide() && self.product.b_row != 1 && !self.single_group && !self.config.in_place
     }
 
-    /// Computes the block of K that starts at `from`; its first `packed` panels are already packed. Returns the number
-    /// of panels that were packed for the next block.
+    /// Computes the block of K that starts at `from`.
     ///
     /// # Safety
-    /// As for `Product::run_task`; `from` is a multiple of the block size and below K, the earlier blocks are done, and
-    /// the first `packed` panels are in place.
-    unsafe fn run_k_block(&self, from: usize, mut packed: usize) -> usize {
+    /// As for `Product::run_task`; `from` is a multiple of the block size and below K, and the earlier blocks are done.
+    unsafe fn run_k_block(&self, from: usize) {
         let &Task { product, block, ref config, .. } = self;
         let terms = self.terms(from);
         let k = config.elements(terms);
@@ -234,17 +231,15 @@ impl<T: Storage> Task<'_, T> {
         unsafe {
             if self.packs_row_by_row() {
                 self.pack_row_by_row(&k_block);
-                packed = self.block.columns.div_ceil(self.panel());
             }
             let mut groups = self.tile_rows.chunks(self.group_tiles).peekable();
             let mut before = 0;
             while let Some(tiles) = groups.next() {
                 let after = groups.peek().copied().unwrap_or_default();
-                packed = self.multiply_group(&k_block, before, tiles, after, packed);
+                self.multiply_group(&k_block, before, tiles, after);
                 before += tiles.len();
             }
         }
-        packed
     }
 
     /// Packs all panels of a block of K, `B_ROWS` rows at a time.
@@ -275,25 +270,23 @@ impl<T: Storage> Task<'_, T> {
     }
 
     /// Multiplies a group of tiles by all panels. `before` is the number of tiles in earlier groups, `after` the next
-    /// group, empty for the last. The first group packs the panels from `packed` on. Returns the number of panels
-    /// packed for the next block.
+    /// group, empty for the last. The first group packs the panels, unless they were packed row by row.
     ///
     /// # Safety
-    /// As for `run_k_block`; the earlier groups are done; for the first group, `packed` panels are in place. `tiles` is
-    /// not empty.
+    /// As for `run_k_block`; the earlier groups are done. `tiles` is not empty.
     unsafe fn multiply_group(
         &self,
         k_block: &KBlock,
         before: usize,
         tiles: &[(usize, usize)],
         after: &[(usize, usize)],
-        mut packed: usize,
-    ) -> usize {
+    ) {
         let columns = self.block.columns;
         let (panels, run) = (columns.div_ceil(self.panel()), self.run_length());
         let steps = tiles.len() * k_block.k.div_ceil(STRIDE);
         // SAFETY: guaranteed by the caller.
         let left = unsafe { self.copy_group_rows(k_block, tiles) };
+        let packs = before == 0 && !self.config.in_place && !self.packs_row_by_row();
         let mut ahead = Prefetch::nothing();
         if let ([(start, _), ..], true) = (after, self.prefetches_rows()) {
             ahead.rows = k_block.rows.prefetch(*start, count_rows(after)).spread_over(panels * steps);
@@ -302,17 +295,15 @@ impl<T: Storage> Task<'_, T> {
             // SAFETY: guaranteed by the caller.
             unsafe {
                 if i.is_multiple_of(run) {
-                    packed = packed.max(i) + ahead.finish_packing();
-                    let [first, last] = [before == 0, after.is_empty()];
-                    self.start_ahead(k_block, i, [first, last], steps * run.min(panels - i), &mut ahead);
+                    let ends = [before == 0, after.is_empty()];
+                    ahead.panels = self.find_run_ahead(k_block, i, ends, steps * run.min(panels - i));
                 }
-                if before == 0 && i >= packed && !self.config.in_place {
+                if packs {
                     self.pack(k_block, j);
                 }
                 self.multiply_panel(k_block, [j, before], tiles, left, &mut ahead);
             }
         }
-        ahead.finish_packing()
     }
 
     /// The rows of a group in the layout that its tiles read; copies them if the layout asks for it.

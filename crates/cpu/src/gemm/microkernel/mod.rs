@@ -14,23 +14,10 @@ use self::prefetch::Prefetch;
 use self::row_pointers::{RowPointers, STRIDE};
 use super::arguments::{Epilogue, TileProduct};
 use super::cache_line;
-use crate::simd::level::Level;
 use crate::simd::{Isa, Lanes};
 
 /// Terms per pointer increment. Any other instruction per term competes with multiply-adds for ports.
 const UNROLLED: usize = 4;
-
-/// Whether the level's largest microkernels interleave packing (`Prefetch::packing`) where A's terms are contiguous.
-/// AVX2's do, in assembly.
-// On other architectures there is nothing to match.
-#[cfg_attr(any(not(target_arch = "x86_64"), miri), allow(clippy::match_single_binding))]
-pub fn packs(level: Level) -> bool {
-    match level {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        Level::Avx2 => true,
-        _ => false,
-    }
-}
 
 /// Computes a tile of `ROWS` rows, and prefetches `next` meanwhile.
 ///

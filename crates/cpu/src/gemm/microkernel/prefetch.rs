@@ -3,7 +3,6 @@
 
 use crate::gemm::arguments::{At, Left, Source};
 use crate::gemm::cache_line::{LINE_BYTES, prefetch};
-use crate::gemm::pack::interleaved::InterleavedPacking;
 
 /// A microkernel's prefetches: the panels of B that are packed next, and the rows of A that are read next. Both are
 /// prefetched a few lines at a time, since a burst of a hundred lines exceeds the processor's outstanding misses and
@@ -11,14 +10,12 @@ use crate::gemm::pack::interleaved::InterleavedPacking;
 pub struct Prefetch {
     pub panels: StridedPrefetch,
     pub rows: StridedPrefetch,
-    /// Packing that is interleaved with the products. Microkernels without that feature leave it unchanged.
-    pub packing: Option<InterleavedPacking>,
 }
 
 impl Prefetch {
     #[inline]
     pub fn nothing() -> Prefetch {
-        Prefetch { panels: StridedPrefetch::nothing(), rows: StridedPrefetch::nothing(), packing: None }
+        Prefetch { panels: StridedPrefetch::nothing(), rows: StridedPrefetch::nothing() }
     }
 
     /// Prefetches the share of `steps` steps.
@@ -26,11 +23,6 @@ impl Prefetch {
     pub fn fetch(&mut self, steps: usize) {
         self.panels.fetch(steps);
         self.rows.fetch(steps);
-    }
-
-    /// Finishes the interleaved packing. Returns the number of panels that it packed.
-    pub fn finish_packing(&mut self) -> usize {
-        self.packing.take().map_or(0, InterleavedPacking::finish)
     }
 }
 

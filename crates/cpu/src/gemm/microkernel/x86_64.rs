@@ -49,17 +49,13 @@ pub unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize>(
     turns * TURN
 }
 
-/// Takes iterations from `turns`, up to the next prefetch; then prefetches and, if the loop `PACKS`, packs their share.
-/// Returns the number of iterations taken.
+/// Takes iterations from `turns`, up to the next prefetch; then prefetches their share. Returns the number of iterations
+/// taken.
 #[inline(always)]
-fn take_turns<const PACKS: bool>(turns: &mut usize, next: &mut Prefetch) -> usize {
+fn take_turns(turns: &mut usize, next: &mut Prefetch) -> usize {
     let some = (*turns).min(LONG_STRIDE / TURN);
     *turns -= some;
-    let steps = (some * TURN).div_ceil(STRIDE);
-    next.fetch(steps);
-    if PACKS && let Some(packing) = &mut next.packing {
-        packing.advance(steps);
-    }
+    next.fetch((some * TURN).div_ceil(STRIDE));
     some
 }
 
@@ -96,7 +92,7 @@ unsafe fn sum_6_by_2(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
     let (a, mut b) = (RowPointers::new(t.a), t.b.at);
     let (mut a0, mut a3) = (a.at, a.at_3);
     while turns > 0 {
-        let now = take_turns::<true>(&mut turns, next);
+        let now = take_turns(&mut turns, next);
         // SAFETY: guaranteed by the caller: `now` iterations of 8 terms, each 32 bytes of a row of A and 512 bytes of
         // B.
         unsafe {
@@ -158,7 +154,7 @@ unsafe fn sum_8_by_3(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
     let (a, mut b) = (RowPointers::new(t.a), t.b.at);
     let (mut a0, mut a3, mut a6) = (a.at, a.at_3, a.at_6);
     while turns > 0 {
-        let now = take_turns::<false>(&mut turns, next);
+        let now = take_turns(&mut turns, next);
         // SAFETY: guaranteed by the caller: `now` pairs of iterations of 4 terms, each 16 bytes of a row of A and 768
         // bytes of B.
         unsafe {

@@ -2,6 +2,5 @@
 
 pub mod a;
 pub mod b;
-pub mod interleaved;
 #[cfg(target_arch = "x86_64")]
 pub mod pairs;
