@@ -354,11 +354,6 @@ impl Tokenizer {
         self.inner.token_to_id(&token)
     }
 
-    #[napi(catch_unwind)]
-    pub fn id_to_token(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
-    }
-
     /// Returns the number of tokens, including added tokens.
     #[napi(catch_unwind)]
     pub fn vocab_size(&self) -> u32 {
