@@ -86,7 +86,7 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
 }
 
 /** Returns a system error's code, such as `ENOENT`; undefined for other errors. */
-export function systemCode(error: unknown): string | undefined {
+export function readSystemCode(error: unknown): string | undefined {
   if (!(error instanceof Error) || !("code" in error)) return undefined;
   return typeof error.code === "string" ? error.code : undefined;
 }

@@ -39,12 +39,12 @@ export function refuse(where: string, name: string, expected: string, value: unk
 }
 
 /** Accepts any number except NaN, including infinities. */
-export function numeric(where: string, name: string, value: unknown): number {
+export function checkNumber(where: string, name: string, value: unknown): number {
   return typeof value === "number" && !Number.isNaN(value) ? value : refuse(where, name, "a number", value);
 }
 
 /** Accepts a number that satisfies `holds`; `expected` describes that condition. */
-export function numberThat(
+export function checkNumberThat(
   where: string,
   name: string,
   value: unknown,
@@ -55,8 +55,8 @@ export function numberThat(
 }
 
 /** Accepts a whole number of at least `least`. */
-export function whole(where: string, name: string, value: unknown, least = 0): number {
-  return numberThat(
+export function checkWhole(where: string, name: string, value: unknown, least = 0): number {
+  return checkNumberThat(
     where,
     name,
     value,
@@ -66,15 +66,15 @@ export function whole(where: string, name: string, value: unknown, least = 0): n
 }
 
 /** Accepts a number from 0 to 1. */
-export function probability(where: string, name: string, value: unknown): number {
-  return numberThat(where, name, value, (n) => n >= 0 && n <= 1, "a number from 0 to 1");
+export function checkProbability(where: string, name: string, value: unknown): number {
+  return checkNumberThat(where, name, value, (n) => n >= 0 && n <= 1, "a number from 0 to 1");
 }
 
-export function flag(where: string, name: string, value: unknown): boolean {
+export function checkFlag(where: string, name: string, value: unknown): boolean {
   return typeof value === "boolean" ? value : refuse(where, name, "true or false", value);
 }
 
-export function text(where: string, name: string, value: unknown): string {
+export function checkText(where: string, name: string, value: unknown): string {
   return typeof value === "string" ? value : refuse(where, name, "a string", value);
 }
 
@@ -98,7 +98,7 @@ const isClass = (value: Function): boolean =>
   Object.getOwnPropertyDescriptor(value, "prototype")?.writable === false;
 
 /** Accepts a function that can be called. */
-export function callable<T extends Function>(where: string, name: string, value: T): T {
+export function checkCallable<T extends Function>(where: string, name: string, value: T): T {
   if (typeof value === "function" && !isClass(value)) return value;
   return refuse(where, name, "a function", value);
 }
@@ -123,7 +123,7 @@ export function isPlain(value: unknown): value is object {
 }
 
 /** Returns the options of a call; `{}` if there are none. Throws for names that are not in `known`, to catch misspellings. */
-export function options<T extends object>(
+export function checkKnownOptions<T extends object>(
   where: string,
   value: T | undefined,
   known: readonly (keyof T & string)[],

@@ -20,7 +20,7 @@ function isSwapped(from: string, to: string): boolean {
   return false;
 }
 
-function withoutDigits(name: string): string {
+function dropDigits(name: string): string {
   return name.replaceAll(/\d/g, "");
 }
 
@@ -41,7 +41,7 @@ export function findClosest(name: string, known: Iterable<string>): string | und
   for (const candidate of candidates) {
     if (candidate === "") continue;
     // Names that differ only in a number, such as gpu:1 or layers.2, are not misspellings.
-    if (withoutDigits(candidate) === withoutDigits(name)) continue;
+    if (dropDigits(candidate) === dropDigits(name)) continue;
     const [from, to] = [name.toLowerCase(), candidate.toLowerCase()];
     const swapped = isSwapped(from, to);
     const edits = foldName(candidate) === foldName(name) ? 0 : swapped ? 1 : leven(from, to);

@@ -50,7 +50,7 @@ export class BoundedInterpreter extends Interpreter {
 }
 
 /** Python's `range`, limited to `LONGEST_RANGE` elements. */
-export function boundedRange(first: number, second?: number, step = 1): number[] {
+export function createRange(first: number, second?: number, step = 1): number[] {
   const [start, stop] = second === undefined ? [0, first] : [first, second];
   if (![start, stop, step].every(Number.isInteger)) throw new Error("range() takes whole numbers");
   if (step === 0) throw new Error("range() arg 3 must not be zero");
@@ -63,7 +63,7 @@ const context = createContext({ work: undefined as (() => void) | undefined });
 const script = new Script("work()");
 
 /** Returns the result of `work`; throws `OutOfBounds` where it takes too long. */
-export function withinTime<T>(work: () => T, milliseconds = TIME): T {
+export function limitTime<T>(work: () => T, milliseconds = TIME): T {
   let result: { value: T } | undefined;
   context["work"] = (): void => {
     result = { value: work() };

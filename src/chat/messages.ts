@@ -181,12 +181,12 @@ function parseCalls(calls: unknown, name: string, refuse: (what: string) => neve
     if (!isObject(call)) return refuse(`${name}[${i}] must be an object, got ${describeKind(call)}`);
     const { function: called } = call;
     if (isObject(called))
-      return { ...call, function: withParsedArguments(called, `${name}[${i}].function`, refuse) };
-    return withParsedArguments(call, `${name}[${i}]`, refuse);
+      return { ...call, function: parseArguments(called, `${name}[${i}].function`, refuse) };
+    return parseArguments(call, `${name}[${i}]`, refuse);
   });
 }
 
-function withParsedArguments(
+function parseArguments(
   call: Record<string, unknown>,
   name: string,
   refuse: (what: string) => never,

@@ -36,6 +36,6 @@ const FIELDS: Readonly<Record<string, (date: Date) => string>> = {
 };
 
 /** Formats `date`, such as by `%d %b %Y`. */
-export function strftime(date: Date, format: string): string {
+export function formatTime(date: Date, format: string): string {
   return format.replace(/%(.)/g, (all, name: string) => FIELDS[name]?.(date) ?? all);
 }

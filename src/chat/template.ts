@@ -1,9 +1,9 @@
 /** Renders conversations with a model's chat template. */
 import { LowrankError } from "../errors.js";
-import { BoundedInterpreter, boundedRange, OutOfBounds, withinTime } from "./bounded.js";
+import { BoundedInterpreter, createRange, OutOfBounds, limitTime } from "./bounded.js";
 import { Environment, parse, type Program } from "./jinja.js";
 import type { Conversation, Message } from "./messages.js";
-import { strftime } from "./strftime.js";
+import { formatTime } from "./strftime.js";
 
 /** A range of a text, in UTF-16 units, without `end`. */
 export interface Span {
@@ -76,7 +76,7 @@ export class ChatTemplate {
     if (sentinels === undefined) return undefined;
     let program = this.#marked.get(which);
     if (program === undefined) {
-      program = this.#compile(withSentinels(this.#source, sentinels));
+      program = this.#compile(insertSentinels(this.#source, sentinels));
       this.#marked.set(which, program);
     }
     const { plain, spans } = extractSpans(this.#run(program, conversation, {}), sentinels);
@@ -95,16 +95,16 @@ export class ChatTemplate {
     const { addGenerationPrompt = false, variables = {} } = options;
     const environment = new Environment();
     const all = {
-      ...constants(),
+      ...createConstants(),
       ...this.specialTokens,
-      messages: messages.map(withReasoning),
+      messages: messages.map(copyReasoning),
       tools: tools ?? null,
       documents: null,
       add_generation_prompt: addGenerationPrompt,
       ...variables,
     };
     try {
-      return withinTime(() => {
+      return limitTime(() => {
         for (const [name, value] of Object.entries(all)) environment.set(name, value);
         return String(new BoundedInterpreter(environment).run(program).value);
       });
@@ -125,7 +125,7 @@ function readMessage(error: unknown): string {
 }
 
 /** The globals of every template, which the library leaves to its caller. */
-function constants(): Record<string, unknown> {
+function createConstants(): Record<string, unknown> {
   return {
     true: true,
     True: true,
@@ -133,23 +133,23 @@ function constants(): Record<string, unknown> {
     False: false,
     none: null,
     None: null,
-    range: boundedRange,
+    range: createRange,
     raise_exception: (message: unknown): never => {
       throw new Raised(String(message));
     },
-    strftime_now: (format: string) => strftime(new Date(), format),
+    strftime_now: (format: string) => formatTime(new Date(), format),
   };
 }
 
 /** Copies a message's reasoning to the field names that templates read. */
-function withReasoning(message: Message): Message {
+function copyReasoning(message: Message): Message {
   const name = REASONING.find((one) => (message[one] ?? null) !== null);
   if (name === undefined) return message;
   return { thinking: message[name], ...message, reasoning_content: message[name] };
 }
 
 /** Replaces each `generation` tag by a sentinel in a statement with the tag's whitespace control. */
-function withSentinels(source: string, [start, end]: readonly [string, string]): string {
+function insertSentinels(source: string, [start, end]: readonly [string, string]): string {
   return source.replace(
     GENERATION,
     (_, left: string, ends: string | undefined, right: string) =>

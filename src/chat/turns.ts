@@ -125,7 +125,7 @@ class Parts {
     const { messages } = this.conversation;
     const { text } = this;
     const [one, other] = CONTENTS.map((content) =>
-      this.#render(withContent(messages, place, content), false),
+      this.#render(replaceContent(messages, place, content), false),
     );
     // A template that ignores the content reveals nothing.
     if (one === undefined || other === undefined || one === other) return undefined;
@@ -152,7 +152,7 @@ class Parts {
     const { messages } = this.conversation;
     if (messages[place]?.role !== "assistant") return undefined;
     const [content] = CONTENTS;
-    const alone = this.#render(withContent(messages.slice(0, place + 1), place, content), false);
+    const alone = this.#render(replaceContent(messages.slice(0, place + 1), place, content), false);
     const found = alone?.lastIndexOf(content) ?? -1;
     return found < 0 ? undefined : alone?.slice(found + content.length);
   }
@@ -167,7 +167,7 @@ class Parts {
   }
 }
 
-function withContent(messages: readonly Message[], place: number, content: string): Message[] {
+function replaceContent(messages: readonly Message[], place: number, content: string): Message[] {
   return messages.map((message, i) => (i === place ? { ...message, content } : message));
 }
 

@@ -168,7 +168,7 @@ function rejectOnAbort(signal: AbortSignal): Promise<never> {
 async function resolveToken(flag: string | undefined): Promise<{ given: boolean; token: string }> {
   const token = flag ?? process.env["LOWRANK_TOKEN"];
   if (token === undefined)
-    return { given: false, token: (await import("../http/local-access.js")).newToken() };
+    return { given: false, token: (await import("../http/local-access.js")).drawToken() };
   const what = flag === undefined ? "LOWRANK_TOKEN" : "--token";
   if (!/^[\x21-\x7e]{16,}$/.test(token))
     throw new UsageError(`${what} must have at least 16 characters, and no spaces or letters beyond ASCII`);

@@ -1,7 +1,7 @@
 /** Access control of the dashboard's server: requests need the token, and must come from the page on this machine. */
 import type { IncomingMessage } from "node:http";
 
-import { LOOPBACK, sameSecret, senderRefusal } from "../http/local-access.js";
+import { LOOPBACK, compareSecrets, refuseSender } from "../http/local-access.js";
 
 /** The requested path below the token, or the reason for refusing it. */
 export type Access = { path: string; query: URLSearchParams } | { refused: string };
@@ -12,10 +12,10 @@ export type Access = { path: string; query: URLSearchParams } | { refused: strin
  */
 export function checkAccess({ url = "", headers }: IncomingMessage, token: string, port: number): Access {
   const own = `${LOOPBACK}:${port}`;
-  const refused = senderRefusal(headers, { hosts: [own], origins: [`http://${own}`] });
+  const refused = refuseSender(headers, { hosts: [own], origins: [`http://${own}`] });
   if (refused !== undefined) return { refused };
   const [, given = "", path] = /^\/([^/?#]*)\/([^?#]*)/.exec(url) ?? [];
-  if (path === undefined || !sameSecret(given, token))
+  if (path === undefined || !compareSecrets(given, token))
     return { refused: "the address has no token or a wrong one; open the address that was printed" };
   const mark = url.indexOf("?");
   return { path, query: new URLSearchParams(mark === -1 ? "" : url.slice(mark)) };

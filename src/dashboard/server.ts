@@ -3,8 +3,8 @@ import { readFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 
-import { LowrankError, systemCode } from "../errors.js";
-import { LOOPBACK, newToken } from "../http/local-access.js";
+import { LowrankError, readSystemCode } from "../errors.js";
+import { LOOPBACK, drawToken } from "../http/local-access.js";
 import { resolveInPackage } from "../package/files.js";
 import { checkAccess, HEADERS } from "./access.js";
 import type { RunSource } from "./sources.js";
@@ -39,7 +39,7 @@ export interface ListenOptions {
 export class Dashboard {
   readonly #source: RunSource;
   readonly #server: Server;
-  readonly #token = newToken();
+  readonly #token = drawToken();
   readonly #files = new Map<string, Buffer>();
   readonly #streams = new Set<EventStream>();
 
@@ -58,7 +58,7 @@ export class Dashboard {
     const server = dashboard.#server;
     await new Promise<void>((resolve, reject) => {
       server.once("error", (cause) => {
-        const what = `dashboard: port ${port} is not available (${systemCode(cause)})`;
+        const what = `dashboard: port ${port} is not available (${readSystemCode(cause)})`;
         reject(
           new LowrankError("ERR_OPTION", `${what}; give another port, or none for a free one`, { cause }),
         );

@@ -1,7 +1,7 @@
 import { LowrankError } from "../errors.js";
 import { joinExamples, Packing } from "./packing.js";
 import { shuffleEpoch } from "./shuffle.js";
-import { type Example, type Examples, fingerprint, IGNORED, listLengths } from "./store.js";
+import { type Example, type Examples, computeFingerprint, IGNORED, listLengths } from "./store.js";
 
 /**
  * A micro-batch: rows padded on the right to the longest. In a causal model no token attends to the padding; an encoder
@@ -104,7 +104,11 @@ export function buildAttentionMask({ shape: [rows, length], lengths }: Batch): I
 }
 
 /** Yields batches in the data's order, for evaluation. */
-export function* batchesInOrder(examples: Examples, batchSize: number, padTokenId: number): Generator<Batch> {
+export function* listBatchesInOrder(
+  examples: Examples,
+  batchSize: number,
+  padTokenId: number,
+): Generator<Batch> {
   for (let at = 0; at < examples.length; at += batchSize) {
     const count = Math.min(batchSize, examples.length - at);
     yield buildBatch(
@@ -135,7 +139,7 @@ export class BatchPlan {
     if (examples.length === 0) throw new LowrankError("ERR_NO_TRAINED_TOKENS", "there are no examples");
     this.#examples = examples;
     this.#options = options;
-    this.#fingerprint = fingerprint(examples);
+    this.#fingerprint = computeFingerprint(examples);
     const { packing, seed } = options;
     this.#packing = packing && new Packing(listLengths(examples), { ...packing, seed });
     this.stepsPerEpoch = Math.ceil(this.#length / this.#rowsPerStep);
@@ -175,7 +179,7 @@ export class BatchPlan {
   /** Returns the rows of optimizer step `step` without packing. */
   rowsAt(step: number): Batch[] {
     const { batchSize, padTokenId } = this.#options;
-    return [...batchesInOrder(this.#listSequences(step).flat(), batchSize, padTokenId)];
+    return [...listBatchesInOrder(this.#listSequences(step).flat(), batchSize, padTokenId)];
   }
 
   /** Returns the sequences of a step, shortest first where the batch size exceeds 1. */

@@ -113,7 +113,7 @@ export function fitChat(
 }
 
 /** Trains on a whole conversation, up to `maxLength` tokens, except for turns with weight 0. */
-export function wholeChat({ ids, unweighted = [] }: EncodedChat, maxLength: number): FittedChat {
+export function fitWholeChat({ ids, unweighted = [] }: EncodedChat, maxLength: number): FittedChat {
   const kept = ids.subarray(0, maxLength);
   const spans: TokenSpan[] = [];
   let start = 0;

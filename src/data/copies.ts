@@ -29,7 +29,7 @@ export interface OneKind {
  *
  * Calls `refuse` where the row still matches two kinds.
  */
-export function oneKind(given: Fields, refuse: (first: string, other: string) => never): OneKind {
+export function checkOneKind(given: Fields, refuse: (first: string, other: string) => never): OneKind {
   const isNull = (name: string): boolean => (given[name] ?? null) === null;
   const nulls = KIND_FIELDS.filter((name) => name in given && isNull(name));
   const fields =

@@ -97,7 +97,7 @@ export async function* encodeRunning(
     const at = inParts?.lastSeam(text) ?? -1;
     if (at > 0 || text.length <= WHOLE) return at;
     onCut?.();
-    return text.lastIndexOf("\n") + 1 || wholeCharacters(text);
+    return text.lastIndexOf("\n") + 1 || findCharacterEnd(text);
   };
   let first = true;
   const encode = async (part: SizedText): Promise<{ ids: Int32Array; read: number }> => {
@@ -111,7 +111,7 @@ export async function* encodeRunning(
   const framed = (ids: Int32Array | undefined, read: number) => ({ ids: ids ?? new Int32Array(), read });
   yield framed(inParts?.frame[0], 0);
   let read = 0;
-  for await (const one of pipeline(cutAtSeams(parts, seam), encode, signal)) {
+  for await (const one of runPipeline(cutAtSeams(parts, seam), encode, signal)) {
     read = one.read;
     yield one;
   }
@@ -119,7 +119,7 @@ export async function* encodeRunning(
 }
 
 /** Returns a split position that does not divide a surrogate pair. */
-function wholeCharacters(text: string): number {
+function findCharacterEnd(text: string): number {
   const last = text.charCodeAt(text.length - 1);
   return last >= 0xd800 && last <= 0xdbff ? text.length - 1 : text.length;
 }
@@ -148,7 +148,7 @@ const AHEAD = 3;
  * Applies `work` to each element with up to `AHEAD` running, and yields results in the same order. Rejects as soon as
  * the signal is aborted.
  */
-export async function* pipeline<T, R>(
+export async function* runPipeline<T, R>(
   source: AsyncIterable<T>,
   work: (one: T) => Promise<R>,
   signal: AbortSignal | undefined,
@@ -160,13 +160,13 @@ export async function* pipeline<T, R>(
     // Mark a rejection as handled until its turn to be awaited.
     begun.catch(() => {});
     running.push(begun);
-    if (running.length >= AHEAD) yield await abortable(running.shift() as Promise<R>, signal);
+    if (running.length >= AHEAD) yield await makeAbortable(running.shift() as Promise<R>, signal);
   }
-  for (const one of running) yield await abortable(one, signal);
+  for (const one of running) yield await makeAbortable(one, signal);
 }
 
 /** Settles as `promise` does, or rejects as soon as the signal is aborted. */
-async function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+async function makeAbortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   throwIfAborted(signal);
   if (signal === undefined) return promise;
   let stop = (): void => {};

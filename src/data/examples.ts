@@ -1,9 +1,16 @@
 /** Converts data for a language model to examples. */
 import { hasOption, optionName, optionSetting } from "../arguments/option-name.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { encodeChats, fitChat, isWritten, wholeChat, type EncodedChat, type FittedChat } from "./chat.js";
+import { encodeChats, fitChat, isWritten, fitWholeChat, type EncodedChat, type FittedChat } from "./chat.js";
 import type { TrainOn } from "./format.js";
-import { encodeRunning, encodeTexts, findEndTokens, type Encoded, type Encoder, pipeline } from "./encode.js";
+import {
+  encodeRunning,
+  encodeTexts,
+  findEndTokens,
+  type Encoded,
+  type Encoder,
+  runPipeline,
+} from "./encode.js";
 import { describeRow } from "./source/origin.js";
 import type { Content, DataChunk, TextData } from "./read.js";
 import { countCopy, countEmpty, countRow, type DataReport, listSkippedWarnings } from "./report.js";
@@ -57,7 +64,7 @@ export interface RowIds {
   total: number;
 }
 
-function concat(maxLength: number, ...parts: ArrayLike<number>[]): Int32Array {
+function concatIds(maxLength: number, ...parts: ArrayLike<number>[]): Int32Array {
   const length = parts.reduce((sum, part) => sum + part.length, 0);
   const ids = new Int32Array(Math.min(length, maxLength));
   let at = 0;
@@ -70,13 +77,13 @@ function concat(maxLength: number, ...parts: ArrayLike<number>[]): Int32Array {
 }
 
 /** Returns the missing end token, or nothing; a text that was not encoded to its end always gets one. */
-function ending({ ids, total }: Encoded, eosTokenIds: readonly number[]): number[] {
+function completeEnd({ ids, total }: Encoded, eosTokenIds: readonly number[]): number[] {
   const last = total > ids.length ? undefined : ids.at(-1);
   return last !== undefined && eosTokenIds.includes(last) ? [] : eosTokenIds.slice(0, 1);
 }
 
 /** Returns a prompt's ids without an end token added by the tokenizer, since the completion follows. */
-function promptIds(prompt: Encoded, end: Int32Array, eosTokenIds: readonly number[]): Encoded {
+function dropPromptEnd(prompt: Encoded, end: Int32Array, eosTokenIds: readonly number[]): Encoded {
   const { ids, total } = prompt;
   const adds = end.length > 0 && eosTokenIds.includes(end.at(-1) as number);
   if (!adds || total > ids.length || ids.length === 0) return prompt;
@@ -104,18 +111,18 @@ async function encodeRows(
   return rows.map((row, i) => {
     const beginning = beginnings[i] as Encoded;
     if (row.kind === "text") {
-      const last = ending(beginning, eosTokenIds);
+      const last = completeEnd(beginning, eosTokenIds);
       return {
-        ids: concat(maxLength, beginning.ids, last),
+        ids: concatIds(maxLength, beginning.ids, last),
         ignored: 0,
         total: beginning.total + last.length,
       };
     }
-    const prompt = promptIds(beginning, end, eosTokenIds);
+    const prompt = dropPromptEnd(beginning, end, eosTokenIds);
     const completion = others[next++] as Encoded;
-    const last = ending(completion, eosTokenIds);
+    const last = completeEnd(completion, eosTokenIds);
     return {
-      ids: concat(maxLength, prompt.ids, completion.ids, last),
+      ids: concatIds(maxLength, prompt.ids, completion.ids, last),
       ignored: trainOn === "all" ? 0 : Math.min(prompt.ids.length, maxLength),
       total: prompt.total + completion.total + last.length,
     };
@@ -128,7 +135,7 @@ const CHUNK = 1 << 16;
 const MESSAGE = 64;
 
 /** Yields runs of rows of about `CHUNK` characters, with the bytes read up to the end of each. */
-export async function* chunks<
+export async function* splitIntoChunks<
   R extends {
     text?: string | undefined;
     prompt?: string | undefined;
@@ -184,7 +191,11 @@ async function addRows(
     ]);
     return { rows: part, read, plain: plain.values(), chats: chats.values() };
   };
-  for await (const { rows, plain, chats, read } of pipeline(chunks(data.parts(signal)), encode, signal)) {
+  for await (const { rows, plain, chats, read } of runPipeline(
+    splitIntoChunks(data.parts(signal)),
+    encode,
+    signal,
+  )) {
     for (const row of rows) {
       const where = describeRow(data, row.line);
       if (row.kind !== "text" && row.copy !== undefined) countCopy(report, row.line, row.copy);
@@ -241,7 +252,7 @@ function addChat(
   const nothing: FittedChat = { ids: new Int32Array(), spans: [] };
   const written = isWritten(chat, row, report);
   if (written && trainOn === "all") {
-    const { ids, spans } = wholeChat(chat, maxLength);
+    const { ids, spans } = fitWholeChat(chat, maxLength);
     store.addSpans(ids, spans);
     const trained = store.trainedAt(store.length - 1);
     countRow(report, row.line, { total: chat.ids.length, maxLength, trained });
@@ -264,7 +275,7 @@ async function addBlocks(
   const onCut = (): void => void report.roughCuts++;
   for await (const { ids, read } of encodeRunning(data.parts(signal), encoder, { signal, onCut })) {
     checkIds(ids, data.file, vocabSize);
-    const all = concat(Infinity, held, ids);
+    const all = concatIds(Infinity, held, ids);
     let at = 0;
     for (; at + maxLength <= all.length; at += maxLength) store.add(all.subarray(at, at + maxLength), 0);
     held = all.slice(at);

@@ -79,7 +79,7 @@ export function listFiles(data: string | readonly string[]): readonly string[] {
 const BLOCK = 1 << 16;
 
 /** Serialises rows as JSON lines. Throws `ERR_DATA_ROW` for a row that JSON cannot represent. */
-async function* asJsonLines(name: string, rows: RowsInMemory): AsyncGenerator<Uint8Array> {
+async function* serializeRows(name: string, rows: RowsInMemory): AsyncGenerator<Uint8Array> {
   const origin = { file: name, numbering: "index" } as const;
   let [block, index] = ["", 0];
   for await (const row of rows as AsyncIterable<unknown>) {
@@ -113,11 +113,11 @@ async function* asJsonLines(name: string, rows: RowsInMemory): AsyncGenerator<Ui
  * Returns rows as a source of JSON lines, so that they are read in the same way as a file. An array is read as often as
  * needed; rows of an iterable are written to a temporary file as they arrive.
  */
-export function rowsSource(name: string, rows: RowsInMemory): ByteSource {
+export function createRowsSource(name: string, rows: RowsInMemory): ByteSource {
   if (Array.isArray(rows)) return new ArraySource(name, rows as readonly Row[]);
   // Errors of the caller's iterable are rethrown unchanged.
   const failure = (_: string, cause: unknown): unknown => cause;
-  return new Stream(name, () => Readable.from(asJsonLines(name, rows)), failure);
+  return new Stream(name, () => Readable.from(serializeRows(name, rows)), failure);
 }
 
 class ArraySource implements ByteSource {
@@ -131,7 +131,7 @@ class ArraySource implements ByteSource {
 
   async *read(signal?: AbortSignal): AsyncIterable<Uint8Array> {
     let size = 0;
-    for await (const block of asJsonLines(this.name, this.rows)) {
+    for await (const block of serializeRows(this.name, this.rows)) {
       throwIfAborted(signal);
       size += block.length;
       yield block;

@@ -1,7 +1,7 @@
 /** Classes of labelled rows, and such rows as examples. */
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { type Encoded, type Encoder, encodeTexts, findEndTokens, pipeline, truncate } from "./encode.js";
-import { checkIds, chunks, type OnProgress } from "./examples.js";
+import { type Encoded, type Encoder, encodeTexts, findEndTokens, runPipeline, truncate } from "./encode.js";
+import { checkIds, splitIntoChunks, type OnProgress } from "./examples.js";
 import { describeRow, createRowError } from "./source/origin.js";
 import type { LabelData, LabelUse, DataChunk } from "./read.js";
 import { countRow } from "./report.js";
@@ -15,7 +15,7 @@ import { ExampleStore } from "./store.js";
  *
  * Throws `ERR_DATA_ROW` where there is only one class, and for a label that is a misspelled class of the model.
  */
-export function labelNames(
+export function resolveLabelNames(
   { file, labels: found }: Pick<LabelData, "file" | "labels">,
   known: readonly string[] = [],
 ): string[] {
@@ -50,7 +50,7 @@ const MOST_COMPARED = 2000;
  * Returns notices about classes that are probably the same: names that differ only in whitespace, case or Unicode form,
  * and rare classes whose name resembles the name of a frequent one.
  */
-export function labelNotices({ labels }: Pick<LabelData, "labels">): string[] {
+export function describeLabels({ labels }: Pick<LabelData, "labels">): string[] {
   const uses = new Map<string, LabelUse>();
   for (const [label, use] of labels) {
     const before = uses.get(String(label));
@@ -127,7 +127,11 @@ export async function tokenizeLabelled(
   for (const source of data.sources) {
     const { file, size } = source;
     const report = store.begin(source);
-    for await (const { rows, encoded, read } of pipeline(chunks(source.parts(signal)), encode, signal)) {
+    for await (const { rows, encoded, read } of runPipeline(
+      splitIntoChunks(source.parts(signal)),
+      encode,
+      signal,
+    )) {
       for (const [i, { label, line }] of rows.entries()) {
         const whole = encoded[i] as Encoded;
         const ids = truncate(whole.ids, end, maxLength);

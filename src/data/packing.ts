@@ -40,7 +40,7 @@ export class Packing {
       let [to, tokens] = [from, 0];
       while (to < order.length && (to - from < WINDOW.rows || tokens < WINDOW.sequences * maxLength))
         tokens += lengths[order[to++] as number] as number;
-      sequences.push(...firstFit(order.subarray(from, to), lengths, maxLength, separateAbove));
+      sequences.push(...packFirstFit(order.subarray(from, to), lengths, maxLength, separateAbove));
       from = to;
     }
     this.length = sequences.length;
@@ -56,7 +56,7 @@ export class Packing {
 }
 
 /** Places each row, longest first, into the first sequence with enough room. */
-function firstFit(
+function packFirstFit(
   rows: Uint32Array,
   lengths: Uint32Array,
   maxLength: number,

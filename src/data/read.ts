@@ -2,9 +2,16 @@
 import { LowrankError } from "../errors.js";
 import type { DataFormat } from "./format.js";
 import { detectFormat, READERS } from "./readers.js";
-import { jsonLines } from "./formats/json-lines.js";
+import { createJsonLinesReader } from "./formats/json-lines.js";
 import type { RecordReader } from "./formats/records.js";
-import { listFiles, type TrainingData, isFiles, peekRows, rowsSource, type RowsInMemory } from "./given.js";
+import {
+  listFiles,
+  type TrainingData,
+  isFiles,
+  peekRows,
+  createRowsSource,
+  type RowsInMemory,
+} from "./given.js";
 import { HashedSource } from "./source/hashed-source.js";
 import { streamText } from "./source/lines.js";
 import { type Origin, describeRow } from "./source/origin.js";
@@ -129,8 +136,8 @@ async function readRowsInMemory(given: RowsInMemory, options: ReadOptions): Prom
   const { name = "data", signal } = options;
   const { rows, speech } = await peekRows(given);
   if (speech) return readSpokenTexts(name, rows as SpokenTexts, signal);
-  return closeOnError(new HashedSource(rowsSource(name, rows)), (source) =>
-    readRows(source, jsonLines("index"), options),
+  return closeOnError(new HashedSource(createRowsSource(name, rows)), (source) =>
+    readRows(source, createJsonLinesReader("index"), options),
   );
 }
 
@@ -148,16 +155,16 @@ async function closeOnError(
 
 async function readText(source: HashedSource, { signal, onProgress }: ReadOptions): Promise<RunningText> {
   let any = false;
-  for await (const { part, read } of texts(source, signal)) {
+  for await (const { part, read } of readTexts(source, signal)) {
     any ||= /\S/u.test(part);
     onProgress?.({ file: source.name, read, size: source.size });
   }
   if (!any) throw new LowrankError("ERR_DATA_ROW", `${source.name}: the file has no text`);
   const origin: Origin = { file: source.name, numbering: "line" };
-  return { kind: "text", ...contents(source, origin, (signal) => texts(source, signal)) };
+  return { kind: "text", ...contents(source, origin, (signal) => readTexts(source, signal)) };
 }
 
-async function* texts(source: ByteSource, signal?: AbortSignal): AsyncGenerator<DataChunk<string>> {
+async function* readTexts(source: ByteSource, signal?: AbortSignal): AsyncGenerator<DataChunk<string>> {
   let held = "";
   let read = 0;
   for await (const part of streamText(source, false, signal)) {
@@ -272,7 +279,7 @@ function joinSources(all: readonly Data[]): Data {
 }
 
 /** Returns the data if it is for a language model. Throws `ERR_DATA_ROW` for rows with labels or speech. */
-export function textData(data: Data): TextData {
+export function checkTextData(data: Data): TextData {
   if (data.kind === "speech") {
     const what =
       'the row has "audio", but the model is a language model; speech trains models such as Whisper';

@@ -6,13 +6,13 @@ import { DATA_FORMATS, type DataFormat } from "./format.js";
 import { STANDARD_INPUT } from "./source/source.js";
 import { csv } from "./formats/csv.js";
 import { json } from "./formats/json.js";
-import { jsonLines } from "./formats/json-lines.js";
+import { createJsonLinesReader } from "./formats/json-lines.js";
 import { parquet } from "./formats/parquet/reader.js";
 import type { RecordReader } from "./formats/records.js";
 
 export const READERS: Readonly<Record<Exclude<DataFormat, "txt">, RecordReader>> = {
-  jsonl: jsonLines(),
-  ndjson: jsonLines(),
+  jsonl: createJsonLinesReader(),
+  ndjson: createJsonLinesReader(),
   json,
   csv,
   parquet,

@@ -1,6 +1,6 @@
 /** Rows of data with checked fields. */
 import { parseConversation, type RowConversation } from "../chat/messages.js";
-import { oneKind } from "./copies.js";
+import { checkOneKind } from "./copies.js";
 import { checkNames } from "./source/field-names.js";
 import type { RawRow } from "./formats/records.js";
 import { type Origin, createRowError, describeRowShortly } from "./source/origin.js";
@@ -73,8 +73,8 @@ function checkWellFormed(value: string, name: string, refuse: Refuse): string {
 function parseRow(value: unknown, line: number, refuse: Refuse): Row {
   if (typeof value !== "object" || value === null || Array.isArray(value))
     return refuse(`the row is ${describeKind(value)}; ${EXPECTED}`);
-  if ("audio" in value) return audioRow(value as Record<string, unknown>, line, refuse);
-  const { fields, copy } = oneKind(value as Record<string, unknown>, (first, other) =>
+  if ("audio" in value) return parseAudioRow(value as Record<string, unknown>, line, refuse);
+  const { fields, copy } = checkOneKind(value as Record<string, unknown>, (first, other) =>
     refuse(
       `the row has both "${first}" and "${other}"; remove one; ${EXPECTED}. ` +
         "A text or prompt is ignored only if it repeats the other fields",
@@ -107,7 +107,7 @@ function isRows(value: unknown): boolean {
   return Array.isArray(value) && value.length > 0 && value.every((one) => describeKind(one) === "a object");
 }
 
-function audioRow(fields: Record<string, unknown>, line: number, refuse: Refuse): AudioRow {
+function parseAudioRow(fields: Record<string, unknown>, line: number, refuse: Refuse): AudioRow {
   const other = ["label", "prompt", "completion", "messages"].find((name) => name in fields);
   if (other !== undefined) refuse(`the row has both "audio" and "${other}"; ${EXPECTED}`);
   const audio = readStringField(fields, "audio", refuse);

@@ -2,7 +2,7 @@
  * A generator of 32-bit random numbers: splitmix32, a Weyl sequence with murmur3's finalizer. Its results are the same
  * on every machine. It is used only for the order of rows.
  */
-export function splitmix32(seed: number): () => number {
+export function createSplitmix32(seed: number): () => number {
   let state = seed | 0;
   return () => {
     state = (state + 0x9e3779b9) | 0;
@@ -15,9 +15,9 @@ export function splitmix32(seed: number): () => number {
 
 /** Returns the order of `length` rows in an epoch (from 0), by Fisher–Yates; a function of seed and epoch only. */
 export function shuffleEpoch(length: number, seed: number, epoch: number): Uint32Array {
-  const key = splitmix32(seed);
-  const high = splitmix32(Math.floor(seed / 2 ** 32) ^ key());
-  const next = splitmix32(high() ^ splitmix32(epoch)());
+  const key = createSplitmix32(seed);
+  const high = createSplitmix32(Math.floor(seed / 2 ** 32) ^ key());
+  const next = createSplitmix32(high() ^ createSplitmix32(epoch)());
   const order = Uint32Array.from({ length }, (_, i) => i);
   for (let i = length - 1; i > 0; i--) {
     const j = Math.floor((next() / 2 ** 32) * (i + 1));

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 
 import { isPlain, formatValue } from "../arguments/check.js";
-import { LowrankError, systemCode, throwIfAborted } from "../errors.js";
+import { LowrankError, readSystemCode, throwIfAborted } from "../errors.js";
 import { findSampleProblem } from "./audio.js";
 import type { DataChunk, SpeechData } from "./read.js";
 import { type Origin, describeRow, createRowError } from "./source/origin.js";
@@ -115,7 +115,7 @@ export class WaveReader {
   }
 
   #unreadable({ line, audio }: AudioRow, cause: unknown): unknown {
-    const code = systemCode(cause);
+    const code = readSystemCode(cause);
     if (cause instanceof LowrankError || code === undefined) return cause;
     const why = code === "ENOENT" || code === "ENOTDIR" ? "is not there" : `cannot be read (${code})`;
     return createRowError(
@@ -205,7 +205,7 @@ class SampleFile {
       for (let at = 0; at < bytes.length;)
         at += writeSync(this.#file as number, bytes, at, bytes.length - at, start + at);
     } catch (cause) {
-      const what = `${tmpdir()}: rows of speech cannot be written there (${systemCode(cause)}); set TMPDIR, or give an array`;
+      const what = `${tmpdir()}: rows of speech cannot be written there (${readSystemCode(cause)}); set TMPDIR, or give an array`;
       throw new LowrankError("ERR_WRITE", what, { cause });
     }
     this.#end += bytes.length;

@@ -1,7 +1,7 @@
 /** Splits rows into training and held-out sets. */
 import { optionName } from "../arguments/option-name.js";
 import { LowrankError } from "../errors.js";
-import { splitmix32 } from "./shuffle.js";
+import { createSplitmix32 } from "./shuffle.js";
 import type { StoredExamples } from "./store.js";
 
 /**
@@ -105,7 +105,7 @@ function shares(sizes: readonly number[], wanted: number): number[] {
 
 /** Returns a random stream that is independent of the order of epochs. */
 function draws(seed: number): () => number {
-  const key = splitmix32(seed);
-  const high = splitmix32(Math.floor(seed / 2 ** 32) ^ key());
-  return splitmix32(high() ^ 0x5eed0fe1);
+  const key = createSplitmix32(seed);
+  const high = createSplitmix32(Math.floor(seed / 2 ** 32) ^ key());
+  return createSplitmix32(high() ^ 0x5eed0fe1);
 }

@@ -40,7 +40,7 @@ function hashExample({ ids, labels }: Pick<Example, "ids" | "labels">): number {
 }
 
 /** Returns a 32-bit hash of the examples, in hexadecimal. */
-export function fingerprint(examples: Examples): string {
+export function computeFingerprint(examples: Examples): string {
   let hash = BASIS;
   for (let row = 0; row < examples.length; row++) {
     const own =

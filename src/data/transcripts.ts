@@ -1,8 +1,8 @@
 /** Converts rows of speech to examples: transcripts as the decoder's input and labels. */
 import { SAMPLE_RATE } from "./audio.js";
 import { throwIfAborted } from "../errors.js";
-import { type Encoded, type Encoder, encodeTexts, pipeline } from "./encode.js";
-import { checkIds, chunks, type OnProgress } from "./examples.js";
+import { type Encoded, type Encoder, encodeTexts, runPipeline } from "./encode.js";
+import { checkIds, splitIntoChunks, type OnProgress } from "./examples.js";
 import { describeRow, createRowError } from "./source/origin.js";
 import type { DataChunk, SpeechData } from "./read.js";
 import { countRow } from "./report.js";
@@ -44,7 +44,11 @@ export async function tokenizeTranscripts(
   for (const source of data.sources) {
     const { file, size } = source;
     const report = store.begin(source);
-    for await (const { rows, encoded, read } of pipeline(chunks(source.parts(signal)), encode, signal)) {
+    for await (const { rows, encoded, read } of runPipeline(
+      splitIntoChunks(source.parts(signal)),
+      encode,
+      signal,
+    )) {
       for (const [i, { line, length, samples }] of rows.entries()) {
         if (length > windowSamples) {
           const [is, most] = [length, windowSamples].map(

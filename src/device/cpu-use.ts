@@ -1,5 +1,5 @@
 /** The number and priority of the engine's threads. */
-import { numberThat, checkChoice, options as known } from "../arguments/check.js";
+import { checkNumberThat, checkChoice, checkKnownOptions as known } from "../arguments/check.js";
 import { call, native } from "../native/binding.js";
 
 /** The priority of the engine's threads on this machine. */
@@ -31,16 +31,16 @@ export interface CurrentCpuUse {
 }
 
 /** Returns the number of threads of the cpu device: one per core, or `LOWRANK_THREADS`. */
-export function cpuThreads(): number {
+export function countCpuThreads(): number {
   return call(() => native().cpuThreads());
 }
 
 /** Validates a number of threads. Throws `ERR_OPTION`. */
 export function checkThreads(where: string, threads: unknown): number {
-  const all = cpuThreads();
+  const all = countCpuThreads();
   const expected = `a whole number from 1 to ${all}, the threads of the cpu`;
   const holds = (count: number): boolean => Number.isSafeInteger(count) && count >= 1 && count <= all;
-  return numberThat(where, "threads", threads, holds, expected);
+  return checkNumberThat(where, "threads", threads, holds, expected);
 }
 
 /** Validates `threads` and `priority`. Throws `ERR_OPTION`. */

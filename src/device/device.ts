@@ -72,13 +72,13 @@ export async function findDevices(device: Device = chosen): Promise<void> {
   if (device === "cpu" || device === "meta:cpu" || (device === "auto" && automatic !== undefined)) return;
   unwrapResult(await native().findDevices());
   if (device !== "auto") return;
-  testing ??= testedInBackground();
+  testing ??= testInBackground();
   await testing;
 }
 
-async function testedInBackground(): Promise<void> {
+async function testInBackground(): Promise<void> {
   const verdicts: [Gpu, Verdict][] = [];
-  for (const gpu of candidates()) {
+  for (const gpu of listCandidates()) {
     const verdict = await test(gpu);
     verdicts.push([gpu, verdict]);
     if (verdict.usable) break;
@@ -87,14 +87,14 @@ async function testedInBackground(): Promise<void> {
 }
 
 /** @internal Returns the driver's information about a GPU; undefined for other devices. */
-export function gpuDetails(device: Device): GpuDetails | undefined {
+export function readGpuDetails(device: Device): GpuDetails | undefined {
   const all = call(() => native().gpuDetails());
   const named = device.replace(/^meta:/, "");
   return named === "gpu" ? all.find(({ lacks }) => lacks == null) : all.find((one) => one.device === named);
 }
 
 /** Returns the usable hardware GPUs, best first. A software GPU is slower than the CPU kernels. */
-function candidates(): Gpu[] {
+function listCandidates(): Gpu[] {
   const real = devices().filter(({ kind }) => kind !== "cpu" && kind !== "software");
   if (real.length === 0) return [];
   const details = new Map(call(() => native().gpuDetails()).map((one) => [one.device, one]));
@@ -117,7 +117,7 @@ function chooseAmong(verdicts: readonly (readonly [Gpu, Verdict])[]): Choice {
           device: found === 0 ? "gpu" : (gpu.device as Choice["device"]),
           why: `${gpu.name} (${gpu.backend})`,
         }
-      : { device: "cpu", why: refused.length > 0 ? refused.map(named).join("; ") : noGpu() };
+      : { device: "cpu", why: refused.length > 0 ? refused.map(named).join("; ") : explainNoGpu() };
   if (refused.length > 0)
     process.emitWarning(
       `${refused.map(named).join("; ")}. device auto is ${choice.device}; run lowrank doctor for a report, or choose the GPU with device gpu`,
@@ -126,7 +126,7 @@ function chooseAmong(verdicts: readonly (readonly [Gpu, Verdict])[]): Choice {
   return choice;
 }
 
-function noGpu(): string {
+function explainNoGpu(): string {
   return devices().some(({ kind }) => kind === "software")
     ? "the only GPU is a software one"
     : "no GPU was found";
@@ -160,7 +160,7 @@ export function chooseDevice(device: Device = chosen): {
   if (device !== "auto") return { device: resolveName(device), why: "as asked" };
   if (automatic === undefined) {
     const verdicts: [Gpu, Verdict][] = [];
-    for (const gpu of candidates()) {
+    for (const gpu of listCandidates()) {
       const verdict = testSync(gpu);
       verdicts.push([gpu, verdict]);
       if (verdict.usable) break;

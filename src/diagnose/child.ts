@@ -3,7 +3,7 @@
  * Started by `self-test/child-process.ts`; nothing imports it.
  */
 import { writeSync } from "node:fs";
-import { devices, gpuDetails } from "../device/device.js";
+import { devices, readGpuDetails } from "../device/device.js";
 import { call, native, session } from "../native/binding.js";
 import type { GpuDetails } from "../native/binding.js";
 import { type Line, type Order, type StepResult } from "../self-test/steps.js";
@@ -49,7 +49,7 @@ const LISTING: Step = {
 function steps({ device, quick }: Order): Step[] {
   const place = device as CheckedDevice;
   const isCpu = device === "cpu";
-  const details = (): GpuDetails | undefined => (isCpu ? undefined : gpuDetails(place));
+  const details = (): GpuDetails | undefined => (isCpu ? undefined : readGpuDetails(place));
   if (device === "none") return [LISTING];
   const first: Step[] = [
     {

@@ -1,6 +1,6 @@
 /** Tests devices in separate processes, so that a crash or hang does not affect this one. */
 import { release } from "node:os";
-import { callable, flag, options as known, refuse } from "../arguments/check.js";
+import { checkCallable, checkFlag, checkKnownOptions as known, refuse } from "../arguments/check.js";
 import type { Device, DeviceInfo } from "../device/device.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { detectPlatform } from "../native/load-error.js";
@@ -65,12 +65,12 @@ export async function diagnose(options?: DiagnoseOptions): Promise<Diagnosis> {
     signal,
     onProgress,
   } = known(where, options, ["device", "quick", "signal", "onProgress"]);
-  flag(where, "quick", quick);
+  checkFlag(where, "quick", quick);
   if (device !== undefined && !/^(auto|cpu|gpu|gpu:\d+)$/.test(String(device)))
     refuse(where, "device", "auto, cpu, gpu or gpu:N", device);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
-  if (onProgress !== undefined) callable(where, "onProgress", onProgress);
+  if (onProgress !== undefined) checkCallable(where, "onProgress", onProgress);
   throwIfAborted(signal);
   if (!canStart())
     throw new LowrankError(

@@ -1,5 +1,5 @@
 /** The client's end of a port, which starts and watches runs. It needs neither Node nor the engine. */
-import { numberThat, options as known, refuse } from "../arguments/check.js";
+import { checkNumberThat, checkKnownOptions as known, refuse } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import type { DeviceInfo } from "../device/device.js";
 import type { FoundRuns } from "../runs/find.js";
@@ -22,7 +22,7 @@ export interface ConnectOptions {
  */
 export function connect(port: Port, options?: ConnectOptions): Client {
   const { timeout = 30_000 } = known("connect", options, ["timeout"]);
-  numberThat(
+  checkNumberThat(
     "connect",
     "timeout",
     timeout,

@@ -1,5 +1,5 @@
 /** The server's end of a port, which runs training. The engine is loaded by the first request that needs it. */
-import { checkChoice, options as known } from "../arguments/check.js";
+import { checkChoice, checkKnownOptions as known } from "../arguments/check.js";
 import type { Priority } from "../device/cpu-use.js";
 import type { FinetuneOptions } from "../train/options.js";
 import { openPort, type Channel, type Port } from "./port.js";

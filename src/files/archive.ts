@@ -4,7 +4,7 @@ import { existsSync, statSync } from "node:fs";
 import { LowrankError } from "../errors.js";
 
 /** Returns the unpacked path of a file in an asar archive; other paths unchanged. */
-export function unpackedPath(path: string): string {
+export function resolveUnpacked(path: string): string {
   return path.replace(/\.asar(?=[\\/])/, ".asar.unpacked");
 }
 
@@ -13,7 +13,7 @@ export function unpackedPath(path: string): string {
  * an archive.
  */
 export function resolveNativePath(path: string): string {
-  const unpacked = unpackedPath(path);
+  const unpacked = resolveUnpacked(path);
   if (unpacked === path) return path;
   if (existsSync(unpacked)) return unpacked;
   if (!existsSync(path) || isFolder(path.slice(0, path.search(/\.asar[\\/]/) + ".asar".length))) return path;

@@ -3,7 +3,7 @@ import { existsSync, lstatSync, realpathSync } from "node:fs";
 import { mkdir, readdir, rename, rm, stat, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 
-import { LowrankError, systemCode } from "../errors.js";
+import { LowrankError, readSystemCode } from "../errors.js";
 import { native, unwrapResult } from "../native/binding.js";
 
 /**
@@ -33,7 +33,7 @@ export function resolveLocation(folder: string): string {
 }
 
 /** Returns the free bytes on a folder's file system; undefined if it does not report them. */
-export async function freeBytes(folder: string): Promise<number | undefined> {
+export async function readFreeBytes(folder: string): Promise<number | undefined> {
   const disk = await statfs(folder).catch(() => undefined);
   return disk === undefined || disk.blocks === 0 ? undefined : disk.bavail * disk.bsize;
 }
@@ -94,7 +94,7 @@ export async function releaseMappings(
     try {
       return await change();
     } catch (error) {
-      if (!REFUSALS.has(systemCode(error) ?? "")) throw error;
+      if (!REFUSALS.has(readSystemCode(error) ?? "")) throw error;
       let released = 0;
       for (const path of paths) released += unwrapResult(await native().releaseMapped(path));
       if (released === 0)

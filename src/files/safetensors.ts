@@ -1,7 +1,7 @@
 /** Safetensors files as dictionaries of tensors. */
 import type * as Binding from "../../native/binding.js";
 import { resolveNativePath } from "./archive.js";
-import { isPlain, options, refuse, text } from "../arguments/check.js";
+import { isPlain, checkKnownOptions, refuse, checkText } from "../arguments/check.js";
 import { resolveDevice, type Device } from "../device/device.js";
 import { LowrankError, type ErrorCode } from "../errors.js";
 import { call, native, session, translateError, type WeightsFile } from "../native/binding.js";
@@ -21,7 +21,7 @@ export function mapTensor(file: WeightsFile, name: string, device?: Device, dtyp
 }
 
 /** @internal Reads all names; on an error, disposes those already read. */
-export function byName(names: readonly string[], read: (name: string) => Tensor): Record<string, Tensor> {
+export function readByName(names: readonly string[], read: (name: string) => Tensor): Record<string, Tensor> {
   const out = new Map<string, Tensor>();
   try {
     for (const name of names) out.set(name, read(name));
@@ -54,10 +54,10 @@ export interface SaveFileOptions {
 // Asynchronous by contract, since uploading to a device may be slow.
 // eslint-disable-next-line @typescript-eslint/require-await
 export async function load(path: string, given?: LoadFileOptions): Promise<Record<string, Tensor>> {
-  text("safetensors.load", "path", path);
-  const { device } = options("safetensors.load", given, ["device"]);
+  checkText("safetensors.load", "path", path);
+  const { device } = checkKnownOptions("safetensors.load", given, ["device"]);
   const file = openWeights(path);
-  return byName(file.names(), (name) => mapTensor(file, name, device));
+  return readByName(file.names(), (name) => mapTensor(file, name, device));
 }
 
 /**
@@ -73,10 +73,10 @@ export async function save(
   given?: SaveFileOptions,
 ): Promise<void> {
   const where = "safetensors.save";
-  text(where, "path", path);
-  const { metadata = {} } = options(where, given, ["metadata"]);
+  checkText(where, "path", path);
+  const { metadata = {} } = checkKnownOptions(where, given, ["metadata"]);
   if (!isPlain(metadata)) refuse(where, "metadata", "texts by name", metadata);
-  for (const [name, value] of Object.entries(metadata)) text(where, `metadata.${name}`, value);
+  for (const [name, value] of Object.entries(metadata)) checkText(where, `metadata.${name}`, value);
   if (!isPlain(tensors)) refuse(where, "tensors", "tensors by name", tensors);
   for (const [name, tensor] of Object.entries(tensors))
     if (!isTensor(tensor)) refuse(where, `tensors.${name}`, "a tensor", tensor);
@@ -93,20 +93,20 @@ export async function save(
       return { name, dtype: tensor.dtype, shape: [...tensor.shape], bytes };
     }),
   );
-  await settledFile(native().writeSafetensors(path, entries, metadata));
+  await awaitFile(native().writeSafetensors(path, entries, metadata));
 }
 
 /** @internal Writes a text file atomically. Throws `ERR_WRITE`. */
 export async function writeWhole(path: string, text: string): Promise<void> {
-  await settledFile(native().writeFile(path, new TextEncoder().encode(text)));
+  await awaitFile(native().writeFile(path, new TextEncoder().encode(text)));
 }
 
-async function settledFile(writing: Promise<Binding.Failure | null>): Promise<void> {
+async function awaitFile(writing: Promise<Binding.Failure | null>): Promise<void> {
   const failure = await writing;
   if (failure !== null) throw new LowrankError(failure.code as ErrorCode, failure.message);
 }
 
 /** @internal Returns the bytes of one element. */
-export function elementBytes(dtype: DType): number {
+export function countElementBytes(dtype: DType): number {
   return dtype === "f32" || dtype === "i32" ? 4 : 2;
 }

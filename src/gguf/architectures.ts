@@ -107,7 +107,7 @@ export interface GgufModule {
  * Returns the module for a path in transformers, with or without the family's prefix; undefined where llama.cpp has
  * none.
  */
-export function ggufModule(architecture: Architecture, path: string): GgufModule | undefined {
+export function findGgufModule(architecture: Architecture, path: string): GgufModule | undefined {
   const bare = path.replace(/^(model|transformer)\./, "");
   const outer = own(architecture.outer, bare);
   if (outer !== undefined) return { name: outer, kind: outer, block: undefined };

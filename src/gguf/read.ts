@@ -2,10 +2,10 @@
 import { closeSync, openSync, readSync } from "node:fs";
 
 import { resolveNativePath } from "../files/archive.js";
-import { options, text } from "../arguments/check.js";
+import { checkKnownOptions, checkText } from "../arguments/check.js";
 import { resolveDevice, type Device } from "../device/device.js";
 import { call, native, session, type GgufFile } from "../native/binding.js";
-import { byName, type LoadFileOptions } from "../files/safetensors.js";
+import { readByName, type LoadFileOptions } from "../files/safetensors.js";
 import { type DType, type Tensor, wrapHandle } from "../tensor/tensor.js";
 
 /** A metadata value; a bigint where a number cannot represent it exactly. */
@@ -20,7 +20,7 @@ export function openGguf(path: string): GgufFile {
  * @internal Returns one tensor of a file, frozen. Plain types are memory-mapped on the CPU; block formats are unpacked
  * to f32 unless `dtype` names them. With `heads`, interleaved rows of rotary heads become halves.
  */
-export function ggufTensor(
+export function mapGgufTensor(
   file: GgufFile,
   name: string,
   device?: Device,
@@ -55,8 +55,8 @@ export function isGguf(path: string): boolean {
 // Asynchronous by contract: uploads to a device may be slow.
 // eslint-disable-next-line @typescript-eslint/require-await
 export async function load(path: string, given?: LoadFileOptions): Promise<Record<string, Tensor>> {
-  text("gguf.load", "path", path);
-  const { device } = options("gguf.load", given, ["device"]);
+  checkText("gguf.load", "path", path);
+  const { device } = checkKnownOptions("gguf.load", given, ["device"]);
   const file = openGguf(path);
-  return byName(file.names(), (name) => ggufTensor(file, name, device));
+  return readByName(file.names(), (name) => mapGgufTensor(file, name, device));
 }

@@ -12,7 +12,7 @@ const SMALLER_BLOCKS: Partial<Record<GgufType, GgufType>> = { q4_k: "q5_0", q5_k
  * Returns the type in which rows of a shape are stored. Block formats require the row size to be a multiple of the
  * block size; other rows get smaller blocks, or else f16, as in llama.cpp.
  */
-export function storableAs(type: GgufType, shape: readonly number[]): GgufType {
+export function chooseStorable(type: GgufType, shape: readonly number[]): GgufType {
   const row = shape.at(-1) ?? 1;
   const types = [type, SMALLER_BLOCKS[type] ?? "f16", "f16"] as const;
   return types.find((one) => row % GGUF_TYPES[one].values === 0) as GgufType;
@@ -22,7 +22,7 @@ export function storableAs(type: GgufType, shape: readonly number[]): GgufType {
  * Returns the bytes of `change(tensor)`, stored as `type`. `where` and `name` are the names in errors. Throws
  * `ERR_DTYPE` where a value is too large for the type, `ERR_NOT_FINITE` where a block contains NaN or infinity.
  */
-export async function storedBytes(
+export async function convertToBytes(
   where: string,
   name: string,
   tensor: Tensor,

@@ -38,7 +38,7 @@ export function isFileType(dtype: string): dtype is GgufFileType {
 }
 
 /** Returns the type itself if it can be written, else the next larger one. */
-export function writableType(type: GgufFileType): GgufType {
+export function chooseWritable(type: GgufFileType): GgufType {
   return Object.hasOwn(LARGER, type) ? LARGER[type as keyof typeof LARGER] : (type as GgufType);
 }
 

@@ -122,7 +122,7 @@ function padLength(length: number): number {
 }
 
 /** Returns the bytes before the tensors' data, with padding. */
-function header(metadata: ReadonlyMap<string, GgufValue>, tensors: readonly GgufTensor[]): Uint8Array {
+function createHeader(metadata: ReadonlyMap<string, GgufValue>, tensors: readonly GgufTensor[]): Uint8Array {
   const out = new Bytes();
   for (const letter of "GGUF") out.u8(letter.charCodeAt(0));
   out.u32(3);
@@ -174,7 +174,7 @@ export async function writeGguf(
     await makeFolder(dirname(path));
     const file = await open(staging, "w");
     try {
-      await append(file, header(metadata, tensors));
+      await append(file, createHeader(metadata, tensors));
       for (const tensor of tensors) {
         signal?.throwIfAborted();
         const bytes = await tensor.bytes();

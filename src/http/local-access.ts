@@ -6,12 +6,12 @@ import type { IncomingHttpHeaders } from "node:http";
 export const LOOPBACK = "127.0.0.1";
 
 /** Draws 256 random bits, as base64url. */
-export function newToken(): string {
+export function drawToken(): string {
   return randomBytes(32).toString("base64url");
 }
 
 /** Compares two secrets in constant time. */
-export function sameSecret(a: string, b: string): boolean {
+export function compareSecrets(a: string, b: string): boolean {
   const [left, right] = [a, b].map((text) => createHash("sha256").update(text).digest());
   return timingSafeEqual(left as Buffer, right as Buffer);
 }
@@ -25,7 +25,7 @@ export interface Senders {
 }
 
 /** Returns why a request is refused by its headers; undefined if it is accepted. */
-export function senderRefusal(headers: IncomingHttpHeaders, { hosts, origins }: Senders): string | undefined {
+export function refuseSender(headers: IncomingHttpHeaders, { hosts, origins }: Senders): string | undefined {
   const { host, origin } = headers;
   if (hosts !== undefined && !hosts.includes(host ?? ""))
     return `the Host header must be ${hosts.join(" or ")}`;

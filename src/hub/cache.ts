@@ -8,7 +8,7 @@ import { copyFile, link, readFile, rename, rm, symlink, writeFile } from "node:f
 import { dirname, join, relative } from "node:path";
 
 import { makeFolder } from "../files/folders.js";
-import { LowrankError, systemCode } from "../errors.js";
+import { LowrankError, readSystemCode } from "../errors.js";
 import { DEFAULT_REVISION, isCommit } from "./name.js";
 
 /** The file of the model's configuration. */
@@ -24,7 +24,7 @@ export type Pointing = (blob: string, pointer: string) => Promise<void>;
 const byName: Pointing = (blob, pointer) => symlink(relative(dirname(pointer), blob), pointer);
 
 /** Returns the ways to try, in this sequence: Windows denies symbolic links to most users, some file systems all links. */
-export function waysToPoint(withoutSymlinks: boolean): readonly Pointing[] {
+export function listWaysToPoint(withoutSymlinks: boolean): readonly Pointing[] {
   return [...(withoutSymlinks ? [] : [byName]), link, copyFile];
 }
 
@@ -85,7 +85,7 @@ export class CachedRepo {
         try {
           return await way(blob, temporary);
         } catch (error) {
-          if (i === ways.length - 1 || systemCode(error) === "ENOSPC") throw error;
+          if (i === ways.length - 1 || readSystemCode(error) === "ENOSPC") throw error;
           await rm(temporary, { force: true });
         }
       }

@@ -3,13 +3,13 @@ import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 
 import { LowrankError } from "../errors.js";
-import { freeBytes, makeFolder } from "../files/folders.js";
+import { readFreeBytes, makeFolder } from "../files/folders.js";
 import type { CachedRepo } from "./cache.js";
 import { convertWriteError, Passing } from "./failures.js";
 import type { HubFile } from "./listing.js";
 import { withLock } from "./lock.js";
 import { PartialFile } from "./partial-file.js";
-import { ask, convertBodyError, persistently } from "./request.js";
+import { ask, convertBodyError, retryPersistently } from "./request.js";
 import type { HubSettings } from "./settings.js";
 
 /**
@@ -59,7 +59,7 @@ class Fetching {
     try {
       if (partial.size > this.file.size) partial = await partial.anew(blob);
       await this.#checkSpace(blob, partial.size);
-      await persistently(
+      await retryPersistently(
         this.settings,
         async () => {
           if (partial.size === this.file.size) return;
@@ -90,7 +90,7 @@ class Fetching {
 
   /** Throws `ENOSPC` if the disk has no room for the remaining bytes. */
   async #checkSpace(blob: string, has: number): Promise<void> {
-    const free = await freeBytes(dirname(blob));
+    const free = await readFreeBytes(dirname(blob));
     if (free === undefined || free >= this.file.size - has) return;
     throw Object.assign(new Error("no space left"), { code: "ENOSPC" });
   }

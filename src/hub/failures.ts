@@ -1,5 +1,5 @@
 /** Errors of the hub and of the connection: one-line messages, and which of them are temporary. */
-import { LowrankError, systemCode } from "../errors.js";
+import { LowrankError, readSystemCode } from "../errors.js";
 import type { HubSettings } from "./settings.js";
 
 /** A temporary failure, after which a retry may succeed. Never leaves this folder. */
@@ -26,12 +26,14 @@ export function createHubError(repo: string, { message, unreachable }: Passing):
 /** Describes a failed connection, before the response (`answered` is false) or during it. */
 export function describeConnectionFailure(error: unknown, endpoint: string, answered: boolean): Passing {
   let cause = error;
-  while (cause instanceof Error && systemCode(cause) === undefined && cause.cause !== undefined)
+  while (cause instanceof Error && readSystemCode(cause) === undefined && cause.cause !== undefined)
     cause = cause.cause;
   // A name with several addresses fails with several errors.
   const first = cause instanceof AggregateError ? cause.errors[0] : cause;
   const code =
-    systemCode(first) ?? systemCode(cause) ?? (error instanceof Error ? error.message : String(error));
+    readSystemCode(first) ??
+    readSystemCode(cause) ??
+    (error instanceof Error ? error.message : String(error));
   const cut = answered || ["UND_ERR_SOCKET", "ECONNRESET", "EPIPE"].includes(code);
   return cut
     ? new Passing(`the connection to ${endpoint} was cut (${code})`)
@@ -39,7 +41,7 @@ export function describeConnectionFailure(error: unknown, endpoint: string, answ
 }
 
 /** Converts an unsuccessful response to an error about the model, or to a temporary failure. */
-export function refusal(
+export function convertFailure(
   { endpoint, token }: HubSettings,
   repo: string,
   revision: string | undefined,
@@ -52,7 +54,7 @@ export function refusal(
   const page = `${endpoint}/${repo}`;
   if (status === 429 || status === 408 || status >= 500) {
     const what = status === 429 ? "received too many requests" : "reports an internal error";
-    return new Passing(`${endpoint} ${what} (status ${status})`, secondsIn(headers.get("retry-after")));
+    return new Passing(`${endpoint} ${what} (status ${status})`, parseSeconds(headers.get("retry-after")));
   }
   if (code === "GatedRepo" || (status === 403 && code === null)) {
     const whose = token === undefined ? "then set HF_TOKEN to your token" : "with the account of the token";
@@ -76,7 +78,7 @@ export function refusal(
 }
 
 /** Parses `Retry-After`, seconds or a date, to seconds. */
-function secondsIn(value: string | null): number | undefined {
+function parseSeconds(value: string | null): number | undefined {
   if (value === null) return undefined;
   const seconds = /^\d+$/.test(value.trim()) ? Number(value) : (Date.parse(value) - Date.now()) / 1000;
   return Number.isNaN(seconds) ? undefined : Math.max(0, seconds);
@@ -87,7 +89,7 @@ const FULL = new Set(["ENOSPC", "EDQUOT", "EFBIG"]);
 
 /** Converts a system error of writing into the cache. */
 export function convertWriteError(path: string, error: unknown): unknown {
-  const code = systemCode(error);
+  const code = readSystemCode(error);
   if (code === undefined || error instanceof LowrankError) return error;
   const advice = FULL.has(code)
     ? "free space, or move the cache with HF_HOME; the received part is kept, and the next download continues from there"

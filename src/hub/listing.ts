@@ -4,7 +4,7 @@ import { listFiles, modelInfo } from "@huggingface/hub";
 import { LowrankError } from "../errors.js";
 import { CONFIG, INDEX, WEIGHTS } from "./cache.js";
 import { Passing } from "./failures.js";
-import { ask, convertBodyError, persistently, type RequestedModel } from "./request.js";
+import { ask, convertBodyError, retryPersistently, type RequestedModel } from "./request.js";
 import type { HubSettings } from "./settings.js";
 
 /** A file in the hub's listing. */
@@ -34,10 +34,10 @@ const COMPANIONS = [
 ];
 
 /** Requests the listing from the hub. Throws `ERR_HUB`, `Passing`. */
-export async function listing(settings: HubSettings, asked: RequestedModel): Promise<Listing> {
+export async function requestListing(settings: HubSettings, asked: RequestedModel): Promise<Listing> {
   const { repo, revision } = asked;
   const asking: typeof fetch = (url, init) =>
-    persistently(settings, async () => {
+    retryPersistently(settings, async () => {
       const { response, done } = await ask(
         settings,
         asked,
@@ -61,11 +61,11 @@ export async function listing(settings: HubSettings, asked: RequestedModel): Pro
       additionalFields: ["sha"],
       ...(revision !== undefined && { revision }),
     });
-    const commit = hexadecimal(sha, 40);
+    const commit = checkHexadecimal(sha, 40);
     const files = new Map<string, HubFile>();
     for await (const { type, path, size, oid, lfs } of listFiles({ ...found, repo, revision: commit })) {
       if (type !== "file") continue;
-      const etag = lfs === undefined ? hexadecimal(oid, 40) : hexadecimal(lfs.oid, 64);
+      const etag = lfs === undefined ? checkHexadecimal(oid, 40) : checkHexadecimal(lfs.oid, 64);
       if (!Number.isSafeInteger(size) || typeof path !== "string")
         throw new TypeError("a file without a size");
       files.set(path, { name: path, size, etag });
@@ -79,7 +79,7 @@ export async function listing(settings: HubSettings, asked: RequestedModel): Pro
 }
 
 /** Validates a hash, because it becomes a file name. */
-function hexadecimal(value: unknown, length: number): string {
+function checkHexadecimal(value: unknown, length: number): string {
   if (typeof value === "string" && value.length === length && /^[0-9a-f]+$/.test(value)) return value;
   throw new TypeError("no hash");
 }

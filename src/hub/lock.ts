@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { link, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 
-import { systemCode } from "../errors.js";
+import { readSystemCode } from "../errors.js";
 import { pause } from "./request.js";
 
 /** Seconds between two updates of the lock file's time. */
@@ -24,7 +24,7 @@ export async function withLock<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   const text = JSON.stringify({ host: hostname(), pid: process.pid, token: randomBytes(8).toString("hex") });
-  while (!(await createLockFile(file, text))) if (!(await removedStale(file))) await pause(LOOK, signal);
+  while (!(await createLockFile(file, text))) if (!(await removeStale(file))) await pause(LOOK, signal);
   const beat = setInterval(() => {
     const now = new Date();
     utimes(file, now, now).catch(() => {});
@@ -43,13 +43,13 @@ async function createLockFile(file: string, text: string): Promise<boolean> {
     await writeFile(file, text, { flag: "wx" });
     return true;
   } catch (error) {
-    if (systemCode(error) === "EEXIST") return false;
+    if (readSystemCode(error) === "EEXIST") return false;
     throw error;
   }
 }
 
 /** Removes an abandoned lock; returns whether the lock is gone. */
-async function removedStale(file: string): Promise<boolean> {
+async function removeStale(file: string): Promise<boolean> {
   const [text, state] = await Promise.all([
     readFile(file, "utf8").catch(() => undefined),
     stat(file).catch(() => undefined),
@@ -73,6 +73,6 @@ function isDead(text: string): boolean {
     process.kill(pid, 0);
     return false;
   } catch (error) {
-    return systemCode(error) === "ESRCH";
+    return readSystemCode(error) === "ESRCH";
   }
 }

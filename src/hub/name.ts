@@ -19,16 +19,16 @@ const FILE = /\.(safetensors|gguf|json|bin|pt|pth|onnx|ckpt)$/i;
  * Parses a model's name; undefined for text that can only be a path. No lookup takes place. Throws `ERR_OPTION` for a
  * revision that git does not allow.
  */
-export function hubName(text: string): HubName | undefined {
+export function parseHubName(text: string): HubName | undefined {
   const at = text.indexOf("@");
   const repo = at === -1 ? text : text.slice(0, at);
   if (repo.length > 96 || !/^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9_][\w.-]*$/.test(repo)) return undefined;
   if (/--|\.\.|[.-]$|[.-]\/|\.git$/.test(repo) || FILE.test(repo)) return undefined;
-  return { repo, revision: at === -1 ? undefined : checkedRevision(text, text.slice(at + 1)) };
+  return { repo, revision: at === -1 ? undefined : checkRevision(text, text.slice(at + 1)) };
 }
 
 /** Validates a revision for use in paths and URLs. Throws `ERR_OPTION`. */
-export function checkedRevision(where: string, revision: string): string {
+export function checkRevision(where: string, revision: string): string {
   const parts = revision.split("/");
   if (parts.every((part) => /^[\w+-][\w.+-]*$/.test(part) && !/\.\.|\.$|\.lock$/.test(part))) return revision;
   throw new LowrankError(

@@ -33,7 +33,7 @@ export class PartialFile {
 
   /** Opens and hashes the largest partial file of a blob, or an empty one. Throws system errors. */
   static async of(blob: string, file: HubFile, signal: AbortSignal | undefined): Promise<PartialFile> {
-    const path = pathFor(blob);
+    const path = resolvePath(blob);
     const [largest, ...others] = await listPartialFiles(blob);
     for (const other of others) await rm(other, { force: true });
     if (largest !== undefined) await rename(largest, path).catch(() => {});
@@ -54,7 +54,7 @@ export class PartialFile {
   /** Removes the file and returns an empty one. */
   async anew(blob: string): Promise<PartialFile> {
     await this.discard();
-    const path = pathFor(blob);
+    const path = resolvePath(blob);
     return new PartialFile(path, this.#file, await open(path, "a+"));
   }
 
@@ -88,7 +88,7 @@ export class PartialFile {
   }
 }
 
-function pathFor(blob: string): string {
+function resolvePath(blob: string): string {
   return `${blob}.lowrank-${randomBytes(4).toString("hex")}.incomplete`;
 }
 

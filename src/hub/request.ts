@@ -2,7 +2,7 @@
 import { setTimeout as later } from "node:timers/promises";
 
 import { abortReason, throwIfAborted } from "../errors.js";
-import { describeConnectionFailure, Passing, refusal } from "./failures.js";
+import { describeConnectionFailure, Passing, convertFailure } from "./failures.js";
 import type { HubSettings } from "./settings.js";
 
 /** The maximum number of consecutive failed attempts. */
@@ -47,7 +47,7 @@ export async function ask(
     const response = await fetch(url, { headers, signal: both });
     if (!response.ok) {
       await response.body?.cancel();
-      throw refusal(settings, repo, revision, response);
+      throw convertFailure(settings, repo, revision, response);
     }
     return { response, alive: () => void timer.refresh(), done };
   } catch (error) {
@@ -82,7 +82,7 @@ function convertRequestError(
  * Waits as long as the server requests, by default half a second, doubled each time. Without `begun` a server that cannot
  * be reached is not retried.
  */
-export async function persistently<T>(
+export async function retryPersistently<T>(
   { signal }: HubSettings,
   attempt: () => Promise<T>,
   { progress = () => 0, begun = false }: { progress?: () => number; begun?: boolean } = {},

@@ -4,7 +4,7 @@ import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 
 import { LowrankError } from "../errors.js";
-import { type Pointing, waysToPoint } from "./cache.js";
+import { type Pointing, listWaysToPoint } from "./cache.js";
 
 /** The progress of a download. */
 export interface DownloadProgress {
@@ -53,7 +53,7 @@ export interface HubSettings {
 }
 
 /** Throws `ERR_OPTION` for an invalid address or token. */
-export function hubSettings(options: HubOptions, env: NodeJS.ProcessEnv = process.env): HubSettings {
+export function resolveHubSettings(options: HubOptions, env: NodeJS.ProcessEnv = process.env): HubSettings {
   const home = folder(
     env["HF_HOME"] || join(env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "huggingface"),
   );
@@ -65,7 +65,7 @@ export function hubSettings(options: HubOptions, env: NodeJS.ProcessEnv = proces
     token: checkToken(options.token ?? ownToken(env, home)),
     offline,
     cacheDir: folder(cache),
-    ways: waysToPoint(isTrue(env["HF_HUB_DISABLE_SYMLINKS"])),
+    ways: listWaysToPoint(isTrue(env["HF_HUB_DISABLE_SYMLINKS"])),
     timeout: 1000 * (Number(env["HF_HUB_DOWNLOAD_TIMEOUT"]) || 10),
     signal: options.signal,
     onProgress: options.onProgress ?? (() => {}),

@@ -7,9 +7,9 @@ import { LowrankError, throwIfAborted } from "../errors.js";
 import { CachedRepo, INDEX, listShards } from "./cache.js";
 import { download } from "./download.js";
 import { convertWriteError, Passing, createHubError } from "./failures.js";
-import { listing, listNeededFiles, type HubFile, type Listing } from "./listing.js";
-import { checkedRevision, isCommit, type HubName } from "./name.js";
-import { hubSettings, type HubOptions, type HubSettings } from "./settings.js";
+import { requestListing, listNeededFiles, type HubFile, type Listing } from "./listing.js";
+import { checkRevision, isCommit, type HubName } from "./name.js";
+import { resolveHubSettings, type HubOptions, type HubSettings } from "./settings.js";
 
 /** A hub's model on this machine. */
 export interface Snapshot {
@@ -26,12 +26,12 @@ export interface Snapshot {
  * Throws `ERR_HUB`, `ERR_FILE_FORMAT` for a repository without a model that can be loaded, `ERR_WRITE`, `ERR_OPTION`;
  * the signal's reason.
  */
-export async function hubSnapshot(
+export async function fetchSnapshot(
   name: HubName,
   options: HubOptions = {},
   env: NodeJS.ProcessEnv = process.env,
 ): Promise<Snapshot> {
-  const settings = hubSettings(options, env);
+  const settings = resolveHubSettings(options, env);
   throwIfAborted(settings.signal);
   const { repo } = name;
   const revision = resolveRevision(name, options);
@@ -40,13 +40,13 @@ export async function hubSnapshot(
   const lacks = commit === undefined ? undefined : await cached.lacking(commit);
   const there =
     commit === undefined || lacks !== undefined ? undefined : { folder: cached.snapshot(commit), commit };
-  if (settings.offline) return there ?? notThere(settings, cached, revision, lacks);
+  if (settings.offline) return there ?? createNotThereError(settings, cached, revision, lacks);
   // Other programs may have downloaded only the files that they need.
   if (there !== undefined && isCommit(revision) && existsSync(join(there.folder, "tokenizer.json")))
     return there;
   let found: Listing;
   try {
-    found = await listing(settings, { repo, revision });
+    found = await requestListing(settings, { repo, revision });
   } catch (error) {
     if (!(error instanceof Passing)) throw error;
     if (there === undefined) throw createHubError(repo, error);
@@ -73,10 +73,10 @@ function resolveRevision({ repo, revision }: HubName, options: HubOptions): stri
       "ERR_OPTION",
       `${repo}@${revision}: revision is ${options.revision}, which contradicts the name; give one of them`,
     );
-  return checkedRevision(repo, options.revision);
+  return checkRevision(repo, options.revision);
 }
 
-function notThere(
+function createNotThereError(
   { cacheDir }: HubSettings,
   { repo }: CachedRepo,
   revision: string | undefined,
@@ -114,7 +114,7 @@ async function downloadFiles(settings: HubSettings, cached: CachedRepo, found: L
   const bytes = missing.reduce((sum, { size }) => sum + size, 0);
   let before = 0;
   for (const file of all) {
-    const tell = missing.includes(file) ? progress(settings, repo, file.name, before, bytes) : () => {};
+    const tell = missing.includes(file) ? createProgress(settings, repo, file.name, before, bytes) : () => {};
     await one(file, tell);
     if (missing.includes(file)) before += file.size;
   }
@@ -123,7 +123,7 @@ async function downloadFiles(settings: HubSettings, cached: CachedRepo, found: L
 /** The minimum milliseconds between two reports of progress. */
 const TELL_MS = 100;
 
-function progress(
+function createProgress(
   { onProgress }: HubSettings,
   model: string,
   file: string,

@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { LowrankError } from "../errors.js";
-import { hubName } from "../hub/name.js";
+import { parseHubName } from "../hub/name.js";
 import { findBaseModel } from "../lora/formats/base-model.js";
 import { disposeFile, type AdapterFile } from "../lora/formats/adapter-file.js";
 import { detectKind, readAdapterHeader } from "../lora/formats/convert.js";
@@ -17,7 +17,7 @@ import type { LoadOptions } from "../models/files/load.js";
 import type { Located } from "../models/files/locate.js";
 import { mapTensor, openWeights } from "../files/safetensors.js";
 import { type Contents, readContents } from "./contents.js";
-import { headerModel } from "./model.js";
+import { loadHeaderModel } from "./model.js";
 
 /** Layers with the same rank and alpha. */
 export interface InspectedRank {
@@ -146,7 +146,7 @@ function findBase(
   if (name === undefined || revision !== undefined) return {};
   const { path, places } = findBaseModel(folder, name);
   if (path !== undefined) return { basePath: path };
-  return hubName(name) === undefined ? { baseSought: places } : {};
+  return parseHubName(name) === undefined ? { baseSought: places } : {};
 }
 
 /** Tensor names of kohya and of loralib. */
@@ -159,7 +159,7 @@ async function inspectFile(path: string): Promise<InspectedAdapter> {
   const format = detectKind(names) as "kohya" | "loralib";
   const down = format === "kohya" ? KOHYA : LORALIB;
   const carriers = names.filter((name) => down.test(name));
-  const alphas = format === "kohya" ? await kohyaAlphas(path, names) : loralibAlphas(file.metadata());
+  const alphas = format === "kohya" ? await readKohyaAlphas(path, names) : readLoralibAlphas(file.metadata());
   const layers = carriers.map((name) => {
     const layer =
       format === "kohya" ? name.slice(0, -".lora_down.weight".length) : name.slice(0, -".lora_A".length);
@@ -182,7 +182,7 @@ async function inspectFile(path: string): Promise<InspectedAdapter> {
 }
 
 /** Returns the alpha of each layer, which is a scalar tensor next to it. */
-async function kohyaAlphas(
+async function readKohyaAlphas(
   path: string,
   names: readonly string[],
 ): Promise<(layer: string) => number | undefined> {
@@ -199,7 +199,9 @@ async function kohyaAlphas(
 }
 
 /** Parses the alpha in a loralib header: a number for all layers, or JSON by layer. */
-function loralibAlphas({ lora_alpha: text }: Record<string, string>): (layer: string) => number | undefined {
+function readLoralibAlphas({
+  lora_alpha: text,
+}: Record<string, string>): (layer: string) => number | undefined {
   if (text === undefined) return () => undefined;
   try {
     const value: unknown = JSON.parse(text);
@@ -243,7 +245,7 @@ async function compareWithModel(
   const problems = new Set(found.problems);
   let fit: AdapterFit | undefined;
   const told: string[] = [];
-  const model = await headerModel(located, told, [], chooseTask(path, found));
+  const model = await loadHeaderModel(located, told, [], chooseTask(path, found));
   let read: AdapterFile | undefined;
   try {
     if (model !== undefined) {

@@ -1,7 +1,7 @@
 /** Describes the training data of a run: a data file's rows as tokens of a model. */
 import { reportUnusedLanguage, reportUnusedTemplate } from "../train/without-effect.js";
 import { Packing } from "../data/packing.js";
-import { labelNotices } from "../data/labels.js";
+import { describeLabels } from "../data/labels.js";
 import { splitByTraining, type TextPart } from "../data/parts.js";
 import type { Data } from "../data/read.js";
 import { listWarnings } from "../data/report.js";
@@ -126,12 +126,12 @@ export async function inspectData(
     tokens: lengths.reduce((sum, length) => sum + length, 0),
     trainedTokens,
     maxLength,
-    lengths: binLengths(lengths),
+    lengths: groupLengths(lengths),
     ...(objective.packing !== undefined &&
       lengths.length > 0 && { packing: planPacking(lengths, { maxLength, ...objective.packing }) }),
     ...(classes !== undefined && { classes }),
     notices: [
-      ...(data.kind === "labels" ? labelNotices(data) : []),
+      ...(data.kind === "labels" ? describeLabels(data) : []),
       ...reports.flatMap((report) => listWarnings(report, maxLength)),
       ...reportUnusedLanguage(model, language),
       ...reportUnusedTemplate(model, chatTemplate),
@@ -168,7 +168,7 @@ function planPacking(
 }
 
 /** Counts lengths in ranges between powers of two. */
-function binLengths(lengths: readonly number[]): LengthBin[] {
+function groupLengths(lengths: readonly number[]): LengthBin[] {
   const bins: LengthBin[] = [];
   const longest = lengths.reduce((most, length) => Math.max(most, length), 0);
   for (let from = 1; from <= longest; from *= 2) bins.push({ from, to: 2 * from - 1, rows: 0 });

@@ -2,13 +2,21 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 
-import { flag, checkList, checkChoice, options as known, refuse, text, whole } from "../arguments/check.js";
+import {
+  checkFlag,
+  checkList,
+  checkChoice,
+  checkKnownOptions as known,
+  refuse,
+  checkText,
+  checkWhole,
+} from "../arguments/check.js";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
 import { closeData, readData } from "../data/read.js";
 import { STANDARD_INPUT } from "../data/source/source.js";
 import { LowrankError } from "../errors.js";
 import { isGguf } from "../gguf/read.js";
-import { hubName } from "../hub/name.js";
+import { parseHubName } from "../hub/name.js";
 import type { DownloadProgress } from "../hub/settings.js";
 import { readTemplateFile } from "../models/chat-template-files.js";
 import { defaultModel } from "../models/default.js";
@@ -84,28 +92,30 @@ export async function inspect(
   const { signal } = options;
   signal?.throwIfAborted();
   if (typeof path !== "string")
-    return path.length === 1 ? inspect(path[0] as string, given) : dataAt(path, options);
-  if (path === STANDARD_INPUT) return dataAt(path, options);
+    return path.length === 1 ? inspect(path[0] as string, given) : describeData(path, options);
+  if (path === STANDARD_INPUT) return describeData(path, options);
   if (!existsSync(path)) {
-    if (hubName(path) !== undefined) return inspectModel(await locate(path, options));
+    if (parseHubName(path) !== undefined) return inspectModel(await locate(path, options));
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: there is no such file or folder`);
   }
   const folder = statSync(path).isDirectory();
   if (!folder && isGguf(path)) return inspectModel(await locate(path, { signal }));
   if (folder || path.endsWith(".safetensors")) {
-    if (isAdapter(path)) return inspectAdapter(path, await modelAt(options));
+    if (isAdapter(path)) return inspectAdapter(path, await locateModel(options));
     if (folder && !existsSync(join(path, "config.json"))) {
       const what = "there is neither a config.json, as a model has, nor an adapter_config.json";
       throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: ${what}`);
     }
     return inspectModel(await locate(path, { signal }));
   }
-  return dataAt(path, options);
+  return describeData(path, options);
 }
 
 function checkOptions(path: string | readonly string[], given: InspectOptions): InspectOptions {
   const where = "inspect";
-  const paths = Array.isArray(path) ? checkList(where, "path", path, text) : [text(where, "path", path)];
+  const paths = Array.isArray(path)
+    ? checkList(where, "path", path, checkText)
+    : [checkText(where, "path", path)];
   if (paths.length === 0 || paths.includes(""))
     refuse(where, "path", "the name of a file or a folder, or an array of data files", path);
   const options = known(where, given, OPTIONS);
@@ -117,20 +127,20 @@ function checkOptions(path: string | readonly string[], given: InspectOptions): 
   )
     refuse(where, "model", "a folder, a name at a hub or a loaded model", model);
   for (const name of ["revision", "chatTemplate", "language"] as const)
-    if (options[name] !== undefined && text(where, name, options[name]) === "")
+    if (options[name] !== undefined && checkText(where, name, options[name]) === "")
       refuse(where, name, "no empty text", "");
-  if (offline !== undefined) flag(where, "offline", offline);
+  if (offline !== undefined) checkFlag(where, "offline", offline);
   if (dataFormat !== undefined) checkChoice(where, "dataFormat", dataFormat, DATA_FORMATS);
   if (trainOn !== undefined) checkChoice(where, "trainOn", trainOn, TRAIN_ON);
-  if (maxLength !== undefined) whole(where, "maxLength", maxLength, 2);
-  if (rows !== undefined) whole(where, "rows", rows);
+  if (maxLength !== undefined) checkWhole(where, "maxLength", maxLength, 2);
+  if (rows !== undefined) checkWhole(where, "rows", rows);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
   return options;
 }
 
 /** Locates the given model; for a loaded model returns the folder that it was loaded from. */
-async function modelAt({ model, ...options }: InspectOptions): Promise<Located | undefined> {
+async function locateModel({ model, ...options }: InspectOptions): Promise<Located | undefined> {
   if (model === undefined) return undefined;
   if (typeof model === "string") return locate(model, options);
   const { folder, source = folder, revision } = model;
@@ -142,7 +152,10 @@ async function modelAt({ model, ...options }: InspectOptions): Promise<Located |
 }
 
 /** Describes data, as a run would train on it. */
-async function dataAt(path: string | readonly string[], options: InspectOptions): Promise<InspectedData> {
+async function describeData(
+  path: string | readonly string[],
+  options: InspectOptions,
+): Promise<InspectedData> {
   const { model: named = defaultModel(), signal, trainOn, language } = options;
   const { maxLength = 512, rows: shown = 3 } = options;
   const data = await readData(path, { format: options.dataFormat, signal });

@@ -97,7 +97,7 @@ export async function inspectModel({ path, source, revision }: Located): Promise
   const chatTemplate =
     told(() => companions !== undefined && readChatTemplate(companions, false) !== undefined) ?? false;
   const model =
-    problems.length > 0 ? undefined : await headerModel({ path, source, revision }, problems, notices);
+    problems.length > 0 ? undefined : await loadHeaderModel({ path, source, revision }, problems, notices);
   const found: InspectedModel = {
     kind: "model",
     path,
@@ -118,7 +118,7 @@ export async function inspectModel({ path, source, revision }: Located): Promise
 }
 
 /** Loads the model on a meta device, which compares every name and shape with the configuration. */
-export async function headerModel(
+export async function loadHeaderModel(
   located: Located,
   problems: string[],
   notices: string[],

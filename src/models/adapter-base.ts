@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 
 import { LowrankError } from "../errors.js";
-import { hubName } from "../hub/name.js";
+import { parseHubName } from "../hub/name.js";
 import { findBaseModel } from "../lora/formats/base-model.js";
 import { readConfigFields } from "./config-fields.js";
 
@@ -36,6 +36,6 @@ export function findBaseOfAdapter(folder: string): AdapterBase {
     return { name: undefined, model: undefined, revision: undefined, places: [] };
   const { path, places } = findBaseModel(folder, name);
   if (path !== undefined) return { name, model: path, revision: undefined, places };
-  if (hubName(name) === undefined) return { name, model: undefined, revision: undefined, places };
+  if (parseHubName(name) === undefined) return { name, model: undefined, revision: undefined, places };
   return { name, model: name, revision: config.string("revision"), places };
 }

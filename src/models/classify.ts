@@ -1,5 +1,5 @@
 /** Classification of texts. */
-import { checkList, options as known, refuse, text, whole } from "../arguments/check.js";
+import { checkList, checkKnownOptions as known, refuse, checkText, checkWhole } from "../arguments/check.js";
 import { findEndTokens, truncate } from "../data/encode.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { runEvaluating, noGrad, scope } from "../tensor/scope.js";
@@ -46,13 +46,13 @@ export async function classify(
   options: ClassifyOptions,
 ): Promise<Classified[]> {
   const where = "classify";
-  checkList(where, "texts", texts, text);
+  checkList(where, "texts", texts, checkText);
   const checked = known(where, options, OPTIONS);
   const { labels, maxPositionEmbeddings: most } = model.config as typeof model.config & TextLimits;
   const { batchSize = 32, maxLength = most, topK = labels.length, signal } = checked;
-  whole(where, "batchSize", batchSize, 1);
-  whole(where, "topK", topK, 1);
-  const longest = Math.min(whole(where, "maxLength", maxLength, 1), most);
+  checkWhole(where, "batchSize", batchSize, 1);
+  checkWhole(where, "topK", topK, 1);
+  const longest = Math.min(checkWhole(where, "maxLength", maxLength, 1), most);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
   const { tokenizer } = model;

@@ -2,8 +2,8 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { formatValue as shownPlainly } from "../arguments/check.js";
-import { withoutBom } from "../data/source/utf8.js";
-import { LowrankError, systemCode } from "../errors.js";
+import { removeBom } from "../data/source/utf8.js";
+import { LowrankError, readSystemCode } from "../errors.js";
 
 /** Formats a value for an error message: as JSON where possible, at most 40 characters. */
 function formatField(value: unknown): string {
@@ -161,9 +161,9 @@ export class ConfigFields {
  */
 export function readText(file: string): string | undefined {
   try {
-    return withoutBom(readFileSync(file, "utf8"));
+    return removeBom(readFileSync(file, "utf8"));
   } catch (cause) {
-    const code = systemCode(cause);
+    const code = readSystemCode(cause);
     if (code === "ENOENT" || code === "ENOTDIR") return undefined;
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: cannot be read (${code ?? String(cause)})`, {
       cause,

@@ -1,5 +1,13 @@
 /** Text embeddings. */
-import { flag, checkList, checkChoice, options as known, refuse, text, whole } from "../arguments/check.js";
+import {
+  checkFlag,
+  checkList,
+  checkChoice,
+  checkKnownOptions as known,
+  refuse,
+  checkText,
+  checkWhole,
+} from "../arguments/check.js";
 import { tensor } from "../tensor/create.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { runEvaluating, noGrad, scope } from "../tensor/scope.js";
@@ -51,17 +59,17 @@ export async function embed(
   options: EmbedOptions,
 ): Promise<Float32Array[]> {
   const where = "embed";
-  checkList(where, "texts", texts, text);
+  checkList(where, "texts", texts, checkText);
   const checked = known(where, options, OPTIONS);
   const { batchSize = 32, signal } = checked;
   if (checked.pooling !== undefined) checkPooling(where, checked.pooling);
-  if (checked.normalize !== undefined) flag(where, "normalize", checked.normalize);
-  whole(where, "batchSize", batchSize, 1);
+  if (checked.normalize !== undefined) checkFlag(where, "normalize", checked.normalize);
+  checkWhole(where, "batchSize", batchSize, 1);
   const own = readSettings(model, checked);
   const { pooling = own?.pooling ?? "mean", normalize = own?.normalize ?? true } = checked;
   const { maxLength = own?.maxLength ?? model.config.maxPositionEmbeddings } = checked;
   const poolings = [pooling].flat() as Pooling[];
-  const longest = Math.min(whole(where, "maxLength", maxLength, 1), model.config.maxPositionEmbeddings);
+  const longest = Math.min(checkWhole(where, "maxLength", maxLength, 1), model.config.maxPositionEmbeddings);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
   if (model.tokenizer === undefined) throw createNoTokenizerError(model, "embed: ");

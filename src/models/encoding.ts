@@ -1,6 +1,14 @@
 /** Encodings of texts and pairs of texts: token types, offsets, word ids, truncation and padding. */
 import type * as Binding from "../../native/binding.js";
-import { flag, checkList, checkChoice, options, refuse, text as textOf, whole } from "../arguments/check.js";
+import {
+  checkFlag,
+  checkList,
+  checkChoice,
+  checkKnownOptions,
+  refuse,
+  checkText as textOf,
+  checkWhole,
+} from "../arguments/check.js";
 import { tensor } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
@@ -128,15 +136,15 @@ export function encode(
 ): Int32Array | Encoding {
   const where = "encode";
   textOf(where, "text", text);
-  const known = options(where, given, ENCODE_OPTIONS);
+  const known = checkKnownOptions(where, given, ENCODE_OPTIONS);
   const { addSpecialTokens = true, pair, offsets = false, wordIds = false, maxLength } = known;
   const { truncation = "longest_first" } = known;
-  flag(where, "addSpecialTokens", addSpecialTokens);
+  checkFlag(where, "addSpecialTokens", addSpecialTokens);
   if (pair !== undefined) textOf(where, "pair", pair);
   checkChoice(where, "truncation", truncation, TRUNCATIONS);
   if (maxLength !== undefined) checkLength(where, "maxLength", maxLength);
   checkPair(where, "pair", truncation, pair);
-  const placed = flag(where, "offsets", offsets) || flag(where, "wordIds", wordIds);
+  const placed = checkFlag(where, "offsets", offsets) || checkFlag(where, "wordIds", wordIds);
   if (pair === undefined && maxLength === undefined && !placed) return own.encode(text, addSpecialTokens);
   const left = maxLength !== undefined && defaults().truncationSide === "left";
   const request = { addSpecialTokens, maxLength, strategy: truncation, left };
@@ -152,10 +160,10 @@ export function encodeBatch(
   given: EncodeBatchOptions,
 ): BatchEncoding & Partial<BatchPlaces> {
   const where = "encodeBatch";
-  const known = options(where, given, BATCH_OPTIONS);
+  const known = checkKnownOptions(where, given, BATCH_OPTIONS);
   const { addSpecialTokens = true, offsets = false, wordIds = false, device } = known;
-  flag(where, "addSpecialTokens", addSpecialTokens);
-  const placed = flag(where, "offsets", offsets) || flag(where, "wordIds", wordIds);
+  checkFlag(where, "addSpecialTokens", addSpecialTokens);
+  const placed = checkFlag(where, "offsets", offsets) || checkFlag(where, "wordIds", wordIds);
   const all = checkList(where, "texts", texts, textOf);
   if (all.length === 0) refuse(where, "texts", "an array of at least one text", texts);
   const pairs = known.pairs === undefined ? undefined : checkList(where, "pairs", known.pairs, textOf);
@@ -183,7 +191,7 @@ export function encodeBatch(
 }
 
 function checkLength(where: string, name: string, value: unknown): number {
-  return whole(where, name, value, 1);
+  return checkWhole(where, name, value, 1);
 }
 
 /** Throws `ERR_OPTION` for `only_second` without a second text. */
@@ -285,7 +293,7 @@ function padRows(
   given: EncodeBatchOptions,
   defaults: () => EncodingDefaults,
 ): { ids: Int32Array; mask: Int32Array; types: Int32Array; side: "left" | "right" } {
-  if (given.padTokenId !== undefined) whole(where, "padTokenId", given.padTokenId);
+  if (given.padTokenId !== undefined) checkWhole(where, "padTokenId", given.padTokenId);
   const sides = ["left", "right"] as const;
   const side =
     given.paddingSide === undefined

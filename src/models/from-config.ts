@@ -1,5 +1,5 @@
 /** Creates models from a configuration alone, with randomly initialised weights. */
-import { isPlain, checkChoice, options, formatValue } from "../arguments/check.js";
+import { isPlain, checkChoice, checkKnownOptions, formatValue } from "../arguments/check.js";
 import { resolveDevice, type Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import type { FloatDType } from "../tensor/tensor.js";
@@ -100,7 +100,7 @@ export function buildFromConfig<Config, Model>(
   given: FromConfigOptions | undefined,
   { modelTypes, read, make }: Recipe<Config, Model>,
 ): Model {
-  const { device, dtype = "f32" } = options(where, given, ["device", "dtype"]);
+  const { device, dtype = "f32" } = checkKnownOptions(where, given, ["device", "dtype"]);
   checkChoice(where, "dtype", dtype, ["f32", "f16", "bf16"]);
   if (!isPlain(config)) {
     throw new LowrankError(

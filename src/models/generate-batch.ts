@@ -1,5 +1,5 @@
 /** Generates several texts at once, token by token. */
-import { checkList, refuse, text, whole } from "../arguments/check.js";
+import { checkList, refuse, checkText, checkWhole } from "../arguments/check.js";
 import type { CausalLM } from "./causal-lm.js";
 import { checkGenerateOptions, type GenerateOptions } from "./generate-options.js";
 import type { DecodedText } from "./decoding.js";
@@ -38,8 +38,8 @@ export async function* generateBatch(
     encodePromptIds(where, name, model, prompt as Prompt),
   );
   const seeds = Array.isArray(seed)
-    ? checkOneEach("seed", checkList(where, "seed", seed, whole), prompts.length)
-    : prompts.map(() => whole(where, "seed", seed));
+    ? checkOneEach("seed", checkList(where, "seed", seed, checkWhole), prompts.length)
+    : prompts.map(() => checkWhole(where, "seed", seed));
   const names =
     adapterPerRow === undefined
       ? undefined
@@ -84,5 +84,5 @@ function checkOneEach<T>(name: string, values: T[], prompts: number): T[] {
 }
 
 function checkAdapterName(where: string, name: string, value: unknown): string | null {
-  return value === null ? null : text(where, name, value);
+  return value === null ? null : checkText(where, name, value);
 }

@@ -1,12 +1,12 @@
 /** Checks the options of generation before any work. */
 import {
   checkList,
-  numberThat,
-  options as checkedOptions,
-  probability,
+  checkNumberThat,
+  checkKnownOptions as checkedOptions,
+  checkProbability,
   refuse,
-  text,
-  whole,
+  checkText,
+  checkWhole,
 } from "../arguments/check.js";
 
 /** Sampling options. By default `temperature`, `topK`, `topP` and `minP` filter nothing. */
@@ -92,25 +92,25 @@ export function checkGenerateOptions(
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
   return {
-    maxNewTokens: whole(where, "maxNewTokens", maxNewTokens),
-    temperature: numberThat(
+    maxNewTokens: checkWhole(where, "maxNewTokens", maxNewTokens),
+    temperature: checkNumberThat(
       where,
       "temperature",
       temperature,
       (t) => t >= 0 && Number.isFinite(t),
       "a number of at least 0",
     ),
-    topK: whole(where, "topK", topK),
-    topP: numberThat(where, "topP", topP, (p) => p > 0 && p <= 1, "a number above 0 and at most 1"),
-    minP: probability(where, "minP", minP),
-    repetitionPenalty: numberThat(
+    topK: checkWhole(where, "topK", topK),
+    topP: checkNumberThat(where, "topP", topP, (p) => p > 0 && p <= 1, "a number above 0 and at most 1"),
+    minP: checkProbability(where, "minP", minP),
+    repetitionPenalty: checkNumberThat(
       where,
       "repetitionPenalty",
       repetitionPenalty,
       (r) => r > 0 && Number.isFinite(r),
       "a number above 0",
     ),
-    seed: whole(where, "seed", seed),
+    seed: checkWhole(where, "seed", seed),
     stops:
       typeof stop === "string" ? [stopText(where, "stop", stop)] : checkList(where, "stop", stop, stopText),
     logprobs: typeof logprobs === "boolean" ? (logprobs ? 0 : undefined) : countAlternatives(where, logprobs),
@@ -120,11 +120,11 @@ export function checkGenerateOptions(
 
 function countAlternatives(where: string, logprobs: unknown): number {
   const holds = (n: number): boolean => Number.isSafeInteger(n) && n >= 0;
-  return numberThat(where, "logprobs", logprobs, holds, "true, false or a whole number of at least 0");
+  return checkNumberThat(where, "logprobs", logprobs, holds, "true, false or a whole number of at least 0");
 }
 
 function stopText(where: string, name: string, value: unknown): string {
-  return text(where, name, value) === ""
+  return checkText(where, name, value) === ""
     ? refuse(where, name, "a string of at least one character", value)
     : (value as string);
 }

@@ -1,5 +1,12 @@
 /** The base class of pretrained models. */
-import { flag, checkList, checkChoice, options, probability, refuse } from "../arguments/check.js";
+import {
+  checkFlag,
+  checkList,
+  checkChoice,
+  checkKnownOptions,
+  checkProbability,
+  refuse,
+} from "../arguments/check.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { unload } from "../lora/adapter/active.js";
@@ -74,9 +81,10 @@ export function checkForwardOptions(
   given: ForwardOptions | undefined,
   width?: number,
 ): ForwardOptions & HeadLossOptions {
-  const known = options("forward", given, FORWARD_OPTIONS);
+  const known = checkKnownOptions("forward", given, FORWARD_OPTIONS);
   checkInput(input, known.inputsEmbeds, width);
-  if (known.outputHiddenStates !== undefined) flag("forward", "outputHiddenStates", known.outputHiddenStates);
+  if (known.outputHiddenStates !== undefined)
+    checkFlag("forward", "outputHiddenStates", known.outputHiddenStates);
   for (const name of TENSORS) if (known[name] !== undefined) checkTensor("forward", name, known[name]);
   return { ...known, ...checkLossOptions(known) };
 }
@@ -90,7 +98,7 @@ export function checkLossOptions(
   const { labelSmoothing = 0, reduction = "mean" } = known;
   return {
     adapterPerRow: known.adapterPerRow,
-    labelSmoothing: probability("forward", "labelSmoothing", labelSmoothing),
+    labelSmoothing: checkProbability("forward", "labelSmoothing", labelSmoothing),
     reduction: checkChoice("forward", "reduction", reduction, ["mean", "sum", "none"]),
   };
 }

@@ -1,5 +1,5 @@
 /** The base class of models that transcribe speech. */
-import { flag, options as known, refuse } from "../arguments/check.js";
+import { checkFlag, checkKnownOptions as known, refuse } from "../arguments/check.js";
 import { full, tensor } from "../tensor/create.js";
 import { LowrankError } from "../errors.js";
 import { runPerRow } from "../lora/adapter/per-row.js";
@@ -141,7 +141,7 @@ export abstract class SpeechToText extends PretrainedModel {
     const { adapterPerRow: names } = wanted;
     const states: SpeechStates | undefined =
       given.outputHiddenStates !== undefined &&
-      flag("forward", "outputHiddenStates", given.outputHiddenStates)
+      checkFlag("forward", "outputHiddenStates", given.outputHiddenStates)
         ? { encoder: [], decoder: [] }
         : undefined;
     const hidden = runPerRow(this, batch, names, () => this.hidden(features, ids, states));

@@ -4,7 +4,14 @@ import { dirname } from "node:path";
 
 import type * as Binding from "../../native/binding.js";
 import { resolveNativePath } from "../files/archive.js";
-import { flag, checkList, numberThat, options, refuse, text as textOf } from "../arguments/check.js";
+import {
+  checkFlag,
+  checkList,
+  checkNumberThat,
+  checkKnownOptions,
+  refuse,
+  checkText as textOf,
+} from "../arguments/check.js";
 import { type Conversation, type Message, parseMessages, parseTools } from "../chat/messages.js";
 import { ChatTemplate } from "../chat/template.js";
 import type { Offsets } from "../chat/tokens.js";
@@ -164,7 +171,7 @@ export class Tokenizer extends TemplatedTokenizer {
     const addSpecialTokens = readSwitch(
       "encodeAll",
       "addSpecialTokens",
-      options("encodeAll", given, ["addSpecialTokens"]),
+      checkKnownOptions("encodeAll", given, ["addSpecialTokens"]),
     );
     const rows = await this.encodeRows(texts, { addSpecialTokens });
     return rows.map(({ ids }) => ids.slice());
@@ -210,7 +217,7 @@ export class Tokenizer extends TemplatedTokenizer {
     const checked = checkIds("decode", "ids", ids);
     return this.#native.decode(
       checked,
-      readSwitch("decode", "skipSpecialTokens", options("decode", given, ["skipSpecialTokens"])),
+      readSwitch("decode", "skipSpecialTokens", checkKnownOptions("decode", given, ["skipSpecialTokens"])),
     );
   }
 
@@ -228,7 +235,7 @@ export class Tokenizer extends TemplatedTokenizer {
     const skips = readSwitch(
       "decodeStream",
       "skipSpecialTokens",
-      options("decodeStream", given, ["skipSpecialTokens"]),
+      checkKnownOptions("decodeStream", given, ["skipSpecialTokens"]),
     );
     const stream = wrapMethods(this.#native.decodeStream(before, skips));
     return {
@@ -260,7 +267,7 @@ export class Tokenizer extends TemplatedTokenizer {
   applyChatTemplate(messages: readonly Message[], given?: ChatTemplateOptions): Int32Array | string;
   applyChatTemplate(messages: readonly Message[], given: ChatTemplateOptions = {}): Int32Array | string {
     const where = "applyChatTemplate";
-    const known = options(where, given, CHAT_OPTIONS);
+    const known = checkKnownOptions(where, given, CHAT_OPTIONS);
     const addGenerationPrompt = readSwitch(where, "addGenerationPrompt", known, false);
     const tokenize = readSwitch(where, "tokenize", known);
     const { chatTemplate: own, chatTemplateKwargs: variables = {} } = known;
@@ -373,7 +380,7 @@ function readSwitch<N extends string>(
   otherwise = true,
 ): boolean {
   const value: unknown = given[name];
-  return value === undefined ? otherwise : flag(where, name, value);
+  return value === undefined ? otherwise : checkFlag(where, name, value);
 }
 
 /** Throws `ERR_OPTION` for invalid messages or tools. */
@@ -386,7 +393,7 @@ function checkConversation(where: string, messages: unknown, tools: unknown): Co
 
 /** Checks a token id: any 32-bit integer. Ids unknown to the tokenizer have no text. */
 function checkId(where: string, name: string, value: unknown): number {
-  return numberThat(where, name, value, (id) => Number.isInteger(id) && id === (id | 0), "a token id");
+  return checkNumberThat(where, name, value, (id) => Number.isInteger(id) && id === (id | 0), "a token id");
 }
 
 function checkIds(where: string, name: string, value: unknown): Int32Array {

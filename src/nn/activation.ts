@@ -1,5 +1,5 @@
 /** Activations as layers, for models that are lists of layers. */
-import { numberThat, checkChoice, options } from "../arguments/check.js";
+import { checkNumberThat, checkChoice, checkKnownOptions } from "../arguments/check.js";
 import { scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { checkInput } from "./inputs.js";
@@ -29,7 +29,7 @@ export class GELU extends Module {
   /** By erf, or by tanh if `approximate` is `tanh`. Throws `ERR_OPTION`. */
   constructor(given?: GELUOptions) {
     super();
-    const { approximate = "none" } = options("GELU", given, ["approximate"]);
+    const { approximate = "none" } = checkKnownOptions("GELU", given, ["approximate"]);
     this.approximate = checkChoice("GELU", "approximate", approximate, ["none", "tanh"]);
   }
 
@@ -71,7 +71,13 @@ export class LeakyReLU extends Module {
   /** With the slope `negativeSlope` below 0; 0.01 by default. Throws `ERR_OPTION`. */
   constructor(negativeSlope = 0.01) {
     super();
-    this.negativeSlope = numberThat("LeakyReLU", "negativeSlope", negativeSlope, Number.isFinite, FINITE);
+    this.negativeSlope = checkNumberThat(
+      "LeakyReLU",
+      "negativeSlope",
+      negativeSlope,
+      Number.isFinite,
+      FINITE,
+    );
   }
 
   /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
@@ -89,7 +95,7 @@ export class ELU extends Module {
   /** With `alpha`, 1 by default. Throws `ERR_OPTION`. */
   constructor(alpha = 1) {
     super();
-    this.alpha = numberThat("ELU", "alpha", alpha, Number.isFinite, FINITE);
+    this.alpha = checkNumberThat("ELU", "alpha", alpha, Number.isFinite, FINITE);
   }
 
   /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */
@@ -111,8 +117,8 @@ export class Softplus extends Module {
   constructor(beta = 1, threshold = 20) {
     super();
     const above = (b: number): boolean => b > 0 && Number.isFinite(b);
-    this.beta = numberThat("Softplus", "beta", beta, above, "a number above 0");
-    this.threshold = numberThat("Softplus", "threshold", threshold, Number.isFinite, FINITE);
+    this.beta = checkNumberThat("Softplus", "beta", beta, above, "a number above 0");
+    this.threshold = checkNumberThat("Softplus", "threshold", threshold, Number.isFinite, FINITE);
   }
 
   /** Shapes: x and y [...]. Throws `ERR_OPTION` if it is not a tensor, `ERR_DTYPE`. */

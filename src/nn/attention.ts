@@ -53,10 +53,11 @@ export function scaledDotProductAttention(
     causal = false,
     dropout = 0,
     scale,
-  } = argument.options(where, given, ["mask", "causal", "dropout", "scale"]);
-  argument.flag(where, "causal", causal);
-  argument.probability(where, "dropout", dropout);
-  if (scale !== undefined) argument.numberThat(where, "scale", scale, Number.isFinite, "a finite number");
+  } = argument.checkKnownOptions(where, given, ["mask", "causal", "dropout", "scale"]);
+  argument.checkFlag(where, "causal", causal);
+  argument.checkProbability(where, "dropout", dropout);
+  if (scale !== undefined)
+    argument.checkNumberThat(where, "scale", scale, Number.isFinite, "a finite number");
   if (mask !== undefined) checkInput(where, mask, "mask");
   const { length: rank } = checkShapes(where, q, k, v);
   if (rank < 4) {

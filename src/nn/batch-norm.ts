@@ -1,4 +1,4 @@
-import { flag, numberThat, options, whole } from "../arguments/check.js";
+import { checkFlag, checkNumberThat, checkKnownOptions, checkWhole } from "../arguments/check.js";
 import { ones, zeros } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
@@ -50,19 +50,25 @@ abstract class BatchNormNd extends Module {
 
   protected constructor(layer: string, numFeatures: number, given: BatchNormOptions | undefined) {
     super();
-    const chosen = options(layer, given, OPTIONS);
+    const chosen = checkKnownOptions(layer, given, OPTIONS);
     const { eps = 1e-5, momentum = 0.1, affine = true, trackRunningStats = true, device } = chosen;
-    this.numFeatures = whole(layer, "numFeatures", numFeatures, 1);
-    this.eps = numberThat(layer, "eps", eps, (e) => e >= 0 && Number.isFinite(e), "a number of at least 0");
+    this.numFeatures = checkWhole(layer, "numFeatures", numFeatures, 1);
+    this.eps = checkNumberThat(
+      layer,
+      "eps",
+      eps,
+      (e) => e >= 0 && Number.isFinite(e),
+      "a number of at least 0",
+    );
     const share = (m: number): boolean => m >= 0 && m <= 1;
     this.momentum =
       momentum === null
         ? null
-        : numberThat(layer, "momentum", momentum, share, "null or a number from 0 to 1");
+        : checkNumberThat(layer, "momentum", momentum, share, "null or a number from 0 to 1");
     const shape = [numFeatures];
-    this.weight = flag(layer, "affine", affine) ? makeParameter(ones(shape, { device })) : null;
+    this.weight = checkFlag(layer, "affine", affine) ? makeParameter(ones(shape, { device })) : null;
     this.bias = affine ? makeParameter(zeros(shape, { device })) : null;
-    const tracks = flag(layer, "trackRunningStats", trackRunningStats);
+    const tracks = checkFlag(layer, "trackRunningStats", trackRunningStats);
     this.registerBuffer("running_mean", tracks ? zeros(shape, { device }) : null);
     this.registerBuffer("running_var", tracks ? ones(shape, { device }) : null);
     this.registerBuffer("num_batches_tracked", tracks ? zeros([], { dtype: "i32", device }) : null);

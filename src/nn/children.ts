@@ -1,5 +1,5 @@
 /** Checks of the children of module containers. */
-import { refuse, text } from "../arguments/check.js";
+import { refuse, checkText } from "../arguments/check.js";
 import { isModule, type Module } from "./module.js";
 
 /** Checks that `value` is a module. Throws `ERR_OPTION`. */
@@ -9,7 +9,7 @@ export function checkModule(where: string, name: string, value: unknown): Module
 
 /** The index of the child called `name` among `count`. Throws `ERR_OPTION`. */
 export function findIndex(where: string, name: unknown, count: number): number {
-  const place = Number(text(where, "name", name));
+  const place = Number(checkText(where, "name", name));
   if (Number.isInteger(place) && place >= 0 && place < count) return place;
   return refuse(where, "name", `the index of one of ${count} modules`, name);
 }

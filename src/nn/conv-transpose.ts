@@ -1,4 +1,4 @@
-import { flag, options, refuse, whole } from "../arguments/check.js";
+import { checkFlag, checkKnownOptions, refuse, checkWhole } from "../arguments/check.js";
 import { drawUniform } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
@@ -63,7 +63,7 @@ abstract class ConvTransposeNd extends Module {
   ) {
     super();
     const layer = `ConvTranspose${dims}d`;
-    const chosen = options(layer, given, OPTIONS);
+    const chosen = checkKnownOptions(layer, given, OPTIONS);
     const {
       stride = 1,
       padding = 0,
@@ -73,14 +73,14 @@ abstract class ConvTransposeNd extends Module {
       bias = true,
       device,
     } = chosen;
-    this.inChannels = whole(layer, "inChannels", inChannels, 1);
-    this.outChannels = whole(layer, "outChannels", outChannels, 1);
+    this.inChannels = checkWhole(layer, "inChannels", inChannels, 1);
+    this.outChannels = checkWhole(layer, "outChannels", outChannels, 1);
     this.kernelSize = expandPerDimension(layer, "kernelSize", kernelSize, dims);
     this.stride = expandPerDimension(layer, "stride", stride, dims);
     this.padding = expandPerDimension(layer, "padding", padding, dims, 0);
     this.outputPadding = expandPerDimension(layer, "outputPadding", outputPadding, dims, 0);
     this.dilation = expandPerDimension(layer, "dilation", dilation, dims);
-    this.groups = whole(layer, "groups", groups, 1);
+    this.groups = checkWhole(layer, "groups", groups, 1);
     if (inChannels % groups !== 0 || outChannels % groups !== 0) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
@@ -95,7 +95,7 @@ abstract class ConvTransposeNd extends Module {
     const bound = 1 / Math.sqrt(this.kernelSize.reduce((n, k) => n * k, outChannels / groups));
     const draw = (...shape: number[]): Tensor => makeParameter(drawUniform(shape, -bound, bound, { device }));
     this.weight = draw(inChannels, outChannels / groups, ...this.kernelSize);
-    this.bias = flag(layer, "bias", bias) ? draw(outChannels) : null;
+    this.bias = checkFlag(layer, "bias", bias) ? draw(outChannels) : null;
   }
 
   /**

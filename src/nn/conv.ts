@@ -1,4 +1,4 @@
-import { flag, numberThat, options, whole } from "../arguments/check.js";
+import { checkFlag, checkNumberThat, checkKnownOptions, checkWhole } from "../arguments/check.js";
 import { tensor } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
@@ -67,12 +67,12 @@ export abstract class ConvNd extends Module {
     given: ConvOptions = {},
   ) {
     super();
-    numberThat("ConvNd", "dims", dims, (n) => n === 1 || n === 2 || n === 3, "1, 2 or 3");
+    checkNumberThat("ConvNd", "dims", dims, (n) => n === 1 || n === 2 || n === 3, "1, 2 or 3");
     const layer = `Conv${dims}d`;
     const { bias = true, device, weight, biasValues } = given;
-    whole(layer, "inChannels", inChannels, 1);
-    whole(layer, "outChannels", outChannels, 1);
-    flag(layer, "bias", bias);
+    checkWhole(layer, "inChannels", inChannels, 1);
+    checkWhole(layer, "outChannels", outChannels, 1);
+    checkFlag(layer, "bias", bias);
     const kernel = expandPerDimension(layer, "kernelSize", kernelSize, dims);
     this.inChannels = inChannels;
     this.outChannels = outChannels;
@@ -130,7 +130,7 @@ export class Conv1d extends ConvNd {
    */
   constructor(inChannels: number, outChannels: number, kernelSize: PerDimension, given?: ConvOptions) {
     // Subclasses check their own options.
-    const chosen = new.target === Conv1d ? options("Conv1d", given, OPTIONS) : given;
+    const chosen = new.target === Conv1d ? checkKnownOptions("Conv1d", given, OPTIONS) : given;
     super(1, inChannels, outChannels, kernelSize, chosen);
   }
 }
@@ -144,7 +144,7 @@ export class Conv2d extends ConvNd {
    */
   constructor(inChannels: number, outChannels: number, kernelSize: PerDimension, given?: ConvOptions) {
     // Subclasses check their own options.
-    const chosen = new.target === Conv2d ? options("Conv2d", given, OPTIONS) : given;
+    const chosen = new.target === Conv2d ? checkKnownOptions("Conv2d", given, OPTIONS) : given;
     super(2, inChannels, outChannels, kernelSize, chosen);
   }
 }
@@ -158,7 +158,7 @@ export class Conv3d extends ConvNd {
    */
   constructor(inChannels: number, outChannels: number, kernelSize: PerDimension, given?: ConvOptions) {
     // Subclasses check their own options.
-    const chosen = new.target === Conv3d ? options("Conv3d", given, OPTIONS) : given;
+    const chosen = new.target === Conv3d ? checkKnownOptions("Conv3d", given, OPTIONS) : given;
     super(3, inChannels, outChannels, kernelSize, chosen);
   }
 }

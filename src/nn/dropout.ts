@@ -1,4 +1,4 @@
-import { probability } from "../arguments/check.js";
+import { checkProbability } from "../arguments/check.js";
 import { trains } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { checkInput } from "./inputs.js";
@@ -12,7 +12,7 @@ export class Dropout extends Module {
   /** Drops with probability `p`, from 0 to 1; 0.5 by default. Throws `ERR_OPTION`. */
   constructor(p = 0.5) {
     super();
-    this.p = probability("Dropout", "p", p);
+    this.p = checkProbability("Dropout", "p", p);
   }
 
   /** Shapes: x and y [...]; y is x in `eval()`. Throws `ERR_OPTION` if it is not a tensor. */

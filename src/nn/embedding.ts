@@ -1,4 +1,4 @@
-import { options, whole } from "../arguments/check.js";
+import { checkKnownOptions, checkWhole } from "../arguments/check.js";
 import { tensor } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
@@ -38,13 +38,15 @@ export class Embedding extends Module {
    */
   constructor(numEmbeddings: number, embeddingDim: number, given: EmbeddingOptions = {}) {
     super();
-    whole("Embedding", "numEmbeddings", numEmbeddings, 1);
-    whole("Embedding", "embeddingDim", embeddingDim, 1);
+    checkWhole("Embedding", "numEmbeddings", numEmbeddings, 1);
+    checkWhole("Embedding", "embeddingDim", embeddingDim, 1);
     if (typeof given === "object" && given !== null && "maxNorm" in given && given.maxNorm !== undefined)
       throw createRefusal(LAYER_REFUSALS.maxNorm, "Embedding");
     // Subclasses check their own options.
     const chosen =
-      new.target === Embedding ? options("Embedding", given, ["paddingIdx", "device", "weight"]) : given;
+      new.target === Embedding
+        ? checkKnownOptions("Embedding", given, ["paddingIdx", "device", "weight"])
+        : given;
     const { device, weight } = chosen;
     this.numEmbeddings = numEmbeddings;
     this.embeddingDim = embeddingDim;

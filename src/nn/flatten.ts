@@ -1,4 +1,4 @@
-import { numberThat } from "../arguments/check.js";
+import { checkNumberThat } from "../arguments/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { checkInput } from "./inputs.js";
 import { Module } from "./module.js";
@@ -14,7 +14,7 @@ export class Flatten extends Module {
   constructor(startDim = 1, endDim = -1) {
     super();
     const place = (name: string, value: unknown): number =>
-      numberThat("Flatten", name, value, Number.isInteger, "a whole number");
+      checkNumberThat("Flatten", name, value, Number.isInteger, "a whole number");
     this.startDim = place("startDim", startDim);
     this.endDim = place("endDim", endDim);
   }

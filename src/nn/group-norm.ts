@@ -1,4 +1,4 @@
-import { flag, numberThat, options, whole } from "../arguments/check.js";
+import { checkFlag, checkNumberThat, checkKnownOptions, checkWhole } from "../arguments/check.js";
 import { ones, zeros } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
@@ -36,11 +36,15 @@ export class GroupNorm extends Module {
   /** Over `numChannels` channels in `numGroups` groups. Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide them. */
   constructor(numGroups: number, numChannels: number, given?: GroupNormOptions) {
     super();
-    const { eps = 1e-5, affine = true, device } = options("GroupNorm", given, ["eps", "affine", "device"]);
-    whole("GroupNorm", "numGroups", numGroups, 1);
-    whole("GroupNorm", "numChannels", numChannels, 1);
-    numberThat("GroupNorm", "eps", eps, (e) => e >= 0, "a number of at least 0");
-    flag("GroupNorm", "affine", affine);
+    const {
+      eps = 1e-5,
+      affine = true,
+      device,
+    } = checkKnownOptions("GroupNorm", given, ["eps", "affine", "device"]);
+    checkWhole("GroupNorm", "numGroups", numGroups, 1);
+    checkWhole("GroupNorm", "numChannels", numChannels, 1);
+    checkNumberThat("GroupNorm", "eps", eps, (e) => e >= 0, "a number of at least 0");
+    checkFlag("GroupNorm", "affine", affine);
     if (numChannels % numGroups !== 0) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",

@@ -1,4 +1,4 @@
-import { options } from "../arguments/check.js";
+import { checkKnownOptions } from "../arguments/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import {
   computeAffine,
@@ -36,7 +36,7 @@ export class GRU extends Recurrent {
    * second direction. Throws `ERR_OPTION`.
    */
   constructor(inputSize: number, hiddenSize: number, given?: RecurrentOptions) {
-    super("GRU", 3, inputSize, hiddenSize, options("GRU", given, RECURRENT_OPTIONS));
+    super("GRU", 3, inputSize, hiddenSize, checkKnownOptions("GRU", given, RECURRENT_OPTIONS));
   }
 
   /**

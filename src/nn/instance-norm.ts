@@ -1,5 +1,5 @@
 /** Norms of each channel of each example. */
-import { flag, numberThat, options, whole } from "../arguments/check.js";
+import { checkFlag, checkNumberThat, checkKnownOptions, checkWhole } from "../arguments/check.js";
 import { ones, zeros } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
@@ -50,15 +50,27 @@ abstract class InstanceNormNd extends Module {
 
   protected constructor(layer: string, numFeatures: number, given: InstanceNormOptions | undefined) {
     super();
-    const chosen = options(layer, given, OPTIONS);
+    const chosen = checkKnownOptions(layer, given, OPTIONS);
     const { eps = 1e-5, momentum = 0.1, affine = false, trackRunningStats = false, device } = chosen;
-    this.numFeatures = whole(layer, "numFeatures", numFeatures, 1);
-    this.eps = numberThat(layer, "eps", eps, (e) => e >= 0 && Number.isFinite(e), "a number of at least 0");
-    this.momentum = numberThat(layer, "momentum", momentum, (m) => m >= 0 && m <= 1, "a number from 0 to 1");
+    this.numFeatures = checkWhole(layer, "numFeatures", numFeatures, 1);
+    this.eps = checkNumberThat(
+      layer,
+      "eps",
+      eps,
+      (e) => e >= 0 && Number.isFinite(e),
+      "a number of at least 0",
+    );
+    this.momentum = checkNumberThat(
+      layer,
+      "momentum",
+      momentum,
+      (m) => m >= 0 && m <= 1,
+      "a number from 0 to 1",
+    );
     const shape = [numFeatures];
-    this.weight = flag(layer, "affine", affine) ? makeParameter(ones(shape, { device })) : null;
+    this.weight = checkFlag(layer, "affine", affine) ? makeParameter(ones(shape, { device })) : null;
     this.bias = affine ? makeParameter(zeros(shape, { device })) : null;
-    const tracks = flag(layer, "trackRunningStats", trackRunningStats);
+    const tracks = checkFlag(layer, "trackRunningStats", trackRunningStats);
     this.registerBuffer("running_mean", tracks ? zeros(shape, { device }) : null);
     this.registerBuffer("running_var", tracks ? ones(shape, { device }) : null);
     this.registerBuffer("num_batches_tracked", tracks ? zeros([], { dtype: "i32", device }) : null);

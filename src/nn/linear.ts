@@ -1,4 +1,4 @@
-import { flag, options, whole } from "../arguments/check.js";
+import { checkFlag, checkKnownOptions, checkWhole } from "../arguments/check.js";
 import { drawUniform } from "../tensor/create.js";
 import { session } from "../native/binding.js";
 import { recordOp, makeParameter, type Tensor } from "../tensor/tensor.js";
@@ -48,12 +48,12 @@ export class Linear extends Module {
   ) {
     super();
     // Subclasses check their own options.
-    const chosen = new.target === Linear ? options("Linear", given, OPTIONS) : given;
+    const chosen = new.target === Linear ? checkKnownOptions("Linear", given, OPTIONS) : given;
     const { bias = true, device, weight, biasValues, fanInFanOut = false } = chosen;
-    this.inFeatures = whole("Linear", "inFeatures", inFeatures, 1);
-    this.outFeatures = whole("Linear", "outFeatures", outFeatures, 1);
-    this.fanInFanOut = flag("Linear", "fanInFanOut", fanInFanOut);
-    flag("Linear", "bias", bias);
+    this.inFeatures = checkWhole("Linear", "inFeatures", inFeatures, 1);
+    this.outFeatures = checkWhole("Linear", "outFeatures", outFeatures, 1);
+    this.fanInFanOut = checkFlag("Linear", "fanInFanOut", fanInFanOut);
+    checkFlag("Linear", "bias", bias);
     if (weight === undefined) checkRoom("Linear", device, inFeatures * outFeatures);
     const bound = 1 / Math.sqrt(inFeatures);
     const draw = (shape: number[]): Tensor => drawUniform(shape, -bound, bound, { device });

@@ -1,5 +1,5 @@
 /** Losses, as in `torch.nn.functional`. */
-import { numberThat, checkChoice, options, refuse } from "../arguments/check.js";
+import { checkNumberThat, checkChoice, checkKnownOptions, refuse } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { isTensor, type Tensor } from "../tensor/tensor.js";
 
@@ -46,7 +46,7 @@ export interface HuberOptions extends LossOptions {
  */
 export function huberLoss(input: Tensor, target: Tensor, given?: HuberOptions): Tensor {
   const { reduction, delta = 1 } = checkLossOptions("huberLoss", input, target, given, ["delta"]);
-  numberThat("huberLoss", "delta", delta, (d) => d > 0 && Number.isFinite(d), "a number above 0");
+  checkNumberThat("huberLoss", "delta", delta, (d) => d > 0 && Number.isFinite(d), "a number above 0");
   const difference = input.sub(target);
   // With c = the difference clamped to ±δ, c·(d − ½c) is both branches, and so is its gradient.
   const bounded = difference.clamp(-delta, delta);
@@ -94,7 +94,10 @@ export interface KlDivOptions {
  */
 export function klDiv(input: Tensor, target: Tensor, given?: KlDivOptions): Tensor {
   const where = "klDiv";
-  const { reduction = "mean", logTarget = false } = options(where, given, ["reduction", "logTarget"]);
+  const { reduction = "mean", logTarget = false } = checkKnownOptions(where, given, [
+    "reduction",
+    "logTarget",
+  ]);
   checkChoice(where, "reduction", reduction, [...REDUCTIONS, "batchmean"]);
   if (typeof logTarget !== "boolean") refuse(where, "logTarget", "true or false", logTarget);
   checkAlike(where, input, target);
@@ -122,9 +125,9 @@ export interface CosineSimilarityOptions {
  */
 export function cosineSimilarity(a: Tensor, b: Tensor, given?: CosineSimilarityOptions): Tensor {
   const where = "cosineSimilarity";
-  const { dim = 1, eps = 1e-8 } = options(where, given, ["dim", "eps"]);
-  numberThat(where, "dim", dim, Number.isInteger, "a whole number");
-  numberThat(where, "eps", eps, (e) => e > 0, "a number above 0");
+  const { dim = 1, eps = 1e-8 } = checkKnownOptions(where, given, ["dim", "eps"]);
+  checkNumberThat(where, "dim", dim, Number.isInteger, "a whole number");
+  checkNumberThat(where, "eps", eps, (e) => e > 0, "a number above 0");
   if (!isTensor(a)) refuse(where, "a", "a tensor", a);
   if (!isTensor(b)) refuse(where, "b", "a tensor", b);
   const rank = Math.max(a.shape.length, b.shape.length);
@@ -149,7 +152,7 @@ function checkLossOptions<O extends LossOptions>(
   given: O | undefined,
   more: readonly (keyof O & string)[] = [],
 ): O & { reduction: Reduction } {
-  const known = options<O>(where, given, ["reduction", ...more]);
+  const known = checkKnownOptions<O>(where, given, ["reduction", ...more]);
   const reduction = checkChoice(where, "reduction", known.reduction ?? "mean", REDUCTIONS);
   checkAlike(where, input, target);
   return { ...known, reduction };

@@ -1,4 +1,4 @@
-import { numberThat, options } from "../arguments/check.js";
+import { checkNumberThat, checkKnownOptions } from "../arguments/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import {
   computeAffine,
@@ -51,9 +51,9 @@ export class LSTM extends Recurrent {
    * the suffix `_reverse` for the second direction. Throws `ERR_OPTION`.
    */
   constructor(inputSize: number, hiddenSize: number, given?: LSTMOptions) {
-    const { projSize = 0, ...rest } = options("LSTM", given, [...RECURRENT_OPTIONS, "projSize"]);
+    const { projSize = 0, ...rest } = checkKnownOptions("LSTM", given, [...RECURRENT_OPTIONS, "projSize"]);
     const fits = (n: number): boolean => Number.isInteger(n) && n >= 0 && (n === 0 || n < hiddenSize);
-    numberThat("LSTM", "projSize", projSize, fits, "a whole number below hiddenSize");
+    checkNumberThat("LSTM", "projSize", projSize, fits, "a whole number below hiddenSize");
     super("LSTM", 4, inputSize, hiddenSize, rest, projSize);
     this.projSize = projSize;
   }

@@ -1,4 +1,4 @@
-import { isPlain, refuse, formatValue, text } from "../arguments/check.js";
+import { isPlain, refuse, formatValue, checkText } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { checkModule } from "./children.js";
 import { Module } from "./module.js";
@@ -42,13 +42,13 @@ export class ModuleDict<M extends Module = Module> extends Module {
 
   /** Whether there is a module called `name`. Throws `ERR_OPTION` if `name` is not a string. */
   has(name: string): boolean {
-    text("ModuleDict.has", "name", name);
+    checkText("ModuleDict.has", "name", name);
     return this.named.some(([one]) => one === name);
   }
 
   /** The module called `name`. Throws `ERR_OPTION` with the existing names. */
   get(name: string): M {
-    text("ModuleDict.get", "name", name);
+    checkText("ModuleDict.get", "name", name);
     const found = this.named.find(([one]) => one === name);
     if (found !== undefined) return found[1];
     throw new LowrankError(
@@ -65,7 +65,7 @@ export class ModuleDict<M extends Module = Module> extends Module {
 
   /** Removes the module called `name`, without disposing it; false if there is none. Throws `ERR_OPTION`. */
   delete(name: string): boolean {
-    text("ModuleDict.delete", "name", name);
+    checkText("ModuleDict.delete", "name", name);
     const at = this.named.findIndex(([one]) => one === name);
     if (at >= 0) this.named.splice(at, 1);
     return at >= 0;
@@ -88,7 +88,7 @@ export class ModuleDict<M extends Module = Module> extends Module {
 }
 
 function put<M extends Module>(named: [string, M][], where: string, name: string, module: M): void {
-  text(where, "name", name);
+  checkText(where, "name", name);
   if (name === "" || name.includes(".")) refuse(where, "name", "a name without dots", name);
   checkModule(where, name, module);
   const at = named.findIndex(([one]) => one === name);

@@ -1,4 +1,4 @@
-import { refuse, whole } from "../arguments/check.js";
+import { refuse, checkWhole } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { checkInteger } from "../tensor/arguments.js";
 import { checkModule, findIndex } from "./children.js";
@@ -38,7 +38,7 @@ export class ModuleList<M extends Module = Module> extends Module implements Ite
 
   /** Inserts `module` before `index`. Throws `ERR_OPTION`. */
   insert(index: number, module: M): this {
-    const at = whole("ModuleList.insert", "index", index);
+    const at = checkWhole("ModuleList.insert", "index", index);
     if (at > this.length) refuse("ModuleList.insert", "index", `at most ${this.length}`, index);
     this.items.splice(at, 0, checkModule("ModuleList.insert", "module", module) as M);
     return this;

@@ -1,5 +1,5 @@
 /** The base class of layers. Its properties are inspected, so assigning a module or parameter registers it. */
-import { flag, isPlain, options, refuse, text } from "../arguments/check.js";
+import { checkFlag, isPlain, checkKnownOptions, refuse, checkText } from "../arguments/check.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { keep } from "../tensor/scope.js";
@@ -64,7 +64,7 @@ export abstract class Module {
   /** Replaces the child that `children` calls `name` by `module`. Throws `ERR_OPTION`. */
   replaceChild(name: string, module: Module): void {
     const where = `${this.constructor.name}.replaceChild`;
-    text(where, "name", name);
+    checkText(where, "name", name);
     if (!isModule(module)) refuse(where, "module", "a module", module);
     const [property, index] = name.split(".") as [string, string | undefined];
     const held = (this as Record<string, unknown>)[property];
@@ -105,9 +105,9 @@ export abstract class Module {
     given: { persistent?: boolean | undefined } = {},
   ): void {
     const where = `${this.constructor.name}.registerBuffer`;
-    text(where, "name", name);
-    const { persistent = true } = options(where, given, ["persistent"]);
-    flag(where, "persistent", persistent);
+    checkText(where, "name", name);
+    const { persistent = true } = checkKnownOptions(where, given, ["persistent"]);
+    checkFlag(where, "persistent", persistent);
     if (name === "" || name.includes(".")) refuse(where, "name", "a name without dots", name);
     const held = (this as unknown as Record<string, unknown>)[name];
     const taken =
@@ -131,8 +131,8 @@ export abstract class Module {
    * with `{ trainable: false }` the frozen ones. Throws `ERR_OPTION`.
    */
   namedParameters(filter?: ParameterFilter): IterableIterator<[path: string, parameter: Tensor]> {
-    const { trainable } = options("namedParameters", filter, ["trainable"]);
-    if (trainable !== undefined) flag("namedParameters", "trainable", trainable);
+    const { trainable } = checkKnownOptions("namedParameters", filter, ["trainable"]);
+    if (trainable !== undefined) checkFlag("namedParameters", "trainable", trainable);
     return listParameters(this, trainable);
   }
 
@@ -165,7 +165,7 @@ export abstract class Module {
    * statistics. Throws `ERR_OPTION`.
    */
   train(mode = true): this {
-    this.training = flag(`${this.constructor.name}.train`, "mode", mode);
+    this.training = checkFlag(`${this.constructor.name}.train`, "mode", mode);
     for (const [, child] of this.children()) child.train(mode);
     return this;
   }
@@ -207,8 +207,8 @@ export abstract class Module {
   loadStateDict(state: Record<string, Tensor>, given: { strict?: boolean | undefined } = {}): LoadReport {
     const where = "loadStateDict";
     if (!isPlain(state)) refuse(where, "state", "a dictionary of tensors", state);
-    const { strict = true } = options(where, given, ["strict"]);
-    flag(where, "strict", strict);
+    const { strict = true } = checkKnownOptions(where, given, ["strict"]);
+    checkFlag(where, "strict", strict);
     for (const [name, value] of Object.entries(state))
       if (!isTensor(value)) refuse(where, name, "a tensor", value);
     const own = this.stateDict();

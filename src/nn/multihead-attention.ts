@@ -1,4 +1,4 @@
-import { flag, options, probability, whole } from "../arguments/check.js";
+import { checkFlag, checkKnownOptions, checkProbability, checkWhole } from "../arguments/check.js";
 import { tensor, zeros } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
@@ -61,11 +61,11 @@ export class MultiheadAttention extends Module {
     super();
     const layer = "MultiheadAttention";
     const known = ["dropout", "bias", "batchFirst", "device"] as const;
-    const { dropout = 0, bias = true, batchFirst = false, device } = options(layer, given, known);
-    whole(layer, "embedDim", embedDim, 1);
-    whole(layer, "numHeads", numHeads, 1);
-    flag(layer, "bias", bias);
-    flag(layer, "batchFirst", batchFirst);
+    const { dropout = 0, bias = true, batchFirst = false, device } = checkKnownOptions(layer, given, known);
+    checkWhole(layer, "embedDim", embedDim, 1);
+    checkWhole(layer, "numHeads", numHeads, 1);
+    checkFlag(layer, "bias", bias);
+    checkFlag(layer, "batchFirst", batchFirst);
     if (embedDim % numHeads !== 0) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
@@ -74,7 +74,7 @@ export class MultiheadAttention extends Module {
     }
     this.embedDim = embedDim;
     this.numHeads = numHeads;
-    this.dropout = probability(layer, "dropout", dropout);
+    this.dropout = checkProbability(layer, "dropout", dropout);
     this.batchFirst = batchFirst;
     const bound = Math.sqrt(6 / (4 * embedDim));
     const values = drawUniformValues(3 * embedDim * embedDim, -bound, bound);
@@ -90,8 +90,8 @@ export class MultiheadAttention extends Module {
    */
   forward(query: Tensor, key = query, value = key, given: AttendOptions = {}): Tensor {
     const layer = "MultiheadAttention";
-    const { isCausal = false, keyMask } = options(layer, given, ["isCausal", "keyMask"]);
-    flag(layer, "isCausal", isCausal);
+    const { isCausal = false, keyMask } = checkKnownOptions(layer, given, ["isCausal", "keyMask"]);
+    checkFlag(layer, "isCausal", isCausal);
     if (keyMask !== undefined) checkInput(layer, keyMask, "keyMask");
     for (const [name, x] of Object.entries({ query, key, value })) {
       const { length } = checkInput(layer, x, name).shape;

@@ -1,4 +1,4 @@
-import { numberThat, options, refuse, whole } from "../arguments/check.js";
+import { checkNumberThat, checkKnownOptions, refuse, checkWhole } from "../arguments/check.js";
 import { ones, zeros } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { session } from "../native/binding.js";
@@ -19,7 +19,7 @@ export interface NormOptions {
 }
 
 function resolveEps(layer: string, eps: unknown): number {
-  return numberThat(layer, "eps", eps, (e) => e >= 0 && Number.isFinite(e), "a number of at least 0");
+  return checkNumberThat(layer, "eps", eps, (e) => e >= 0 && Number.isFinite(e), "a number of at least 0");
 }
 
 /** y = x / √(mean(x²) + eps) · w over the last dimension (Zhang and Sennrich 2019). As `torch.nn.RMSNorm` with that eps. */
@@ -32,8 +32,8 @@ export class RMSNorm extends Module {
   /** Over `size` features. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
   constructor(size: number, given?: Omit<NormOptions, "bias">) {
     super();
-    const { eps = 1e-6, device, weight } = options("RMSNorm", given, ["eps", "device", "weight"]);
-    whole("RMSNorm", "size", size, 1);
+    const { eps = 1e-6, device, weight } = checkKnownOptions("RMSNorm", given, ["eps", "device", "weight"]);
+    checkWhole("RMSNorm", "size", size, 1);
     this.eps = resolveEps("RMSNorm", eps);
     this.weight =
       weight === undefined
@@ -70,8 +70,8 @@ export class LayerNorm extends Module {
   constructor(size: number, given?: NormOptions) {
     super();
     const known = ["eps", "device", "weight", "bias"] as const;
-    const { eps = 1e-5, device, weight, bias = true } = options("LayerNorm", given, known);
-    whole("LayerNorm", "size", size, 1);
+    const { eps = 1e-5, device, weight, bias = true } = checkKnownOptions("LayerNorm", given, known);
+    checkWhole("LayerNorm", "size", size, 1);
     this.eps = resolveEps("LayerNorm", eps);
     this.weight =
       weight === undefined

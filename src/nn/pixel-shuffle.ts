@@ -1,5 +1,5 @@
 /** Moves channels into space and back (Shi et al. 2016). */
-import { whole } from "../arguments/check.js";
+import { checkWhole } from "../arguments/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { checkInput, refuseMismatch } from "./inputs.js";
 import { Module } from "./module.js";
@@ -12,7 +12,7 @@ export class PixelShuffle extends Module {
   /** By the factor r. Throws `ERR_OPTION`. */
   constructor(upscaleFactor: number) {
     super();
-    this.upscaleFactor = whole("PixelShuffle", "upscaleFactor", upscaleFactor, 1);
+    this.upscaleFactor = checkWhole("PixelShuffle", "upscaleFactor", upscaleFactor, 1);
   }
 
   /** Shapes: x [.., C·r², H, W], y [.., C, H·r, W·r]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
@@ -34,7 +34,7 @@ export class PixelUnshuffle extends Module {
   /** By the factor r. Throws `ERR_OPTION`. */
   constructor(downscaleFactor: number) {
     super();
-    this.downscaleFactor = whole("PixelUnshuffle", "downscaleFactor", downscaleFactor, 1);
+    this.downscaleFactor = checkWhole("PixelUnshuffle", "downscaleFactor", downscaleFactor, 1);
   }
 
   /** Shapes: x [.., C, H·r, W·r], y [.., C·r², H, W]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */

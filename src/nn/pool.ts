@@ -1,4 +1,4 @@
-import { flag, options } from "../arguments/check.js";
+import { checkFlag, checkKnownOptions } from "../arguments/check.js";
 import { session } from "../native/binding.js";
 import { recordOp, type Tensor } from "../tensor/tensor.js";
 import { expandPerDimension, type PerDimension } from "./convolution.js";
@@ -37,7 +37,7 @@ abstract class Pool extends Module {
     this.kernelSize = expandPerDimension(layer, "kernelSize", kernelSize, dims);
     this.stride = expandPerDimension(layer, "stride", stride, dims);
     this.padding = expandPerDimension(layer, "padding", padding, dims, 0);
-    this.ceilMode = flag(layer, "ceilMode", ceilMode);
+    this.ceilMode = checkFlag(layer, "ceilMode", ceilMode);
   }
 
   abstract override forward(x: Tensor): Tensor;
@@ -72,7 +72,7 @@ abstract class AvgPoolNd extends Pool {
 
   protected constructor(layer: string, dims: number, kernelSize: PerDimension, given: AvgPoolOptions = {}) {
     super(layer, dims, kernelSize, given);
-    this.countIncludePad = flag(layer, "countIncludePad", given.countIncludePad ?? true);
+    this.countIncludePad = checkFlag(layer, "countIncludePad", given.countIncludePad ?? true);
   }
 
   /**
@@ -124,7 +124,7 @@ abstract class AdaptiveAvgPoolNd extends Module {
 export class MaxPool1d extends MaxPoolNd {
   /** Over windows of `kernelSize` elements, one number for all dimensions, or one per dimension. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: PoolOptions) {
-    super("MaxPool1d", 1, kernelSize, options("MaxPool1d", given, OPTIONS));
+    super("MaxPool1d", 1, kernelSize, checkKnownOptions("MaxPool1d", given, OPTIONS));
   }
 }
 
@@ -132,7 +132,7 @@ export class MaxPool1d extends MaxPoolNd {
 export class MaxPool2d extends MaxPoolNd {
   /** Over windows of `kernelSize` elements, one number for all dimensions, or one per dimension. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: PoolOptions) {
-    super("MaxPool2d", 2, kernelSize, options("MaxPool2d", given, OPTIONS));
+    super("MaxPool2d", 2, kernelSize, checkKnownOptions("MaxPool2d", given, OPTIONS));
   }
 }
 
@@ -140,7 +140,7 @@ export class MaxPool2d extends MaxPoolNd {
 export class MaxPool3d extends MaxPoolNd {
   /** Over windows of `kernelSize` elements, one number for all dimensions, or one per dimension. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: PoolOptions) {
-    super("MaxPool3d", 3, kernelSize, options("MaxPool3d", given, OPTIONS));
+    super("MaxPool3d", 3, kernelSize, checkKnownOptions("MaxPool3d", given, OPTIONS));
   }
 }
 
@@ -148,7 +148,7 @@ export class MaxPool3d extends MaxPoolNd {
 export class AvgPool1d extends AvgPoolNd {
   /** Over windows of `kernelSize` elements, one number for all dimensions, or one per dimension. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: AvgPoolOptions) {
-    super("AvgPool1d", 1, kernelSize, options("AvgPool1d", given, AVG_OPTIONS));
+    super("AvgPool1d", 1, kernelSize, checkKnownOptions("AvgPool1d", given, AVG_OPTIONS));
   }
 }
 
@@ -156,7 +156,7 @@ export class AvgPool1d extends AvgPoolNd {
 export class AvgPool2d extends AvgPoolNd {
   /** Over windows of `kernelSize` elements, one number for all dimensions, or one per dimension. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: AvgPoolOptions) {
-    super("AvgPool2d", 2, kernelSize, options("AvgPool2d", given, AVG_OPTIONS));
+    super("AvgPool2d", 2, kernelSize, checkKnownOptions("AvgPool2d", given, AVG_OPTIONS));
   }
 }
 
@@ -164,7 +164,7 @@ export class AvgPool2d extends AvgPoolNd {
 export class AvgPool3d extends AvgPoolNd {
   /** Over windows of `kernelSize` elements, one number for all dimensions, or one per dimension. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: AvgPoolOptions) {
-    super("AvgPool3d", 3, kernelSize, options("AvgPool3d", given, AVG_OPTIONS));
+    super("AvgPool3d", 3, kernelSize, checkKnownOptions("AvgPool3d", given, AVG_OPTIONS));
   }
 }
 

@@ -1,5 +1,5 @@
 /** The common part of LSTM and GRU: layers, directions, and the loop over time. */
-import { flag, probability, whole } from "../arguments/check.js";
+import { checkFlag, checkProbability, checkWhole } from "../arguments/check.js";
 import { drawUniform, zeros } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
@@ -101,13 +101,13 @@ export abstract class Recurrent extends Module {
     projected = 0,
   ) {
     super();
-    this.inputSize = whole(layer, "inputSize", inputSize, 1);
-    this.hiddenSize = whole(layer, "hiddenSize", hiddenSize, 1);
-    this.numLayers = whole(layer, "numLayers", numLayers, 1);
-    this.bias = flag(layer, "bias", bias);
-    this.batchFirst = flag(layer, "batchFirst", batchFirst);
-    this.dropout = probability(layer, "dropout", dropout);
-    this.bidirectional = flag(layer, "bidirectional", bidirectional);
+    this.inputSize = checkWhole(layer, "inputSize", inputSize, 1);
+    this.hiddenSize = checkWhole(layer, "hiddenSize", hiddenSize, 1);
+    this.numLayers = checkWhole(layer, "numLayers", numLayers, 1);
+    this.bias = checkFlag(layer, "bias", bias);
+    this.batchFirst = checkFlag(layer, "batchFirst", batchFirst);
+    this.dropout = checkProbability(layer, "dropout", dropout);
+    this.bidirectional = checkFlag(layer, "bidirectional", bidirectional);
     const bound = 1 / Math.sqrt(hiddenSize);
     const draw = (...shape: number[]): Tensor => makeParameter(drawUniform(shape, -bound, bound, { device }));
     const [rows, out] = [gates * hiddenSize, projected || hiddenSize];

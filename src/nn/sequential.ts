@@ -1,4 +1,4 @@
-import { callable } from "../arguments/check.js";
+import { checkCallable } from "../arguments/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { checkModule, findIndex } from "./children.js";
 import { Module } from "./module.js";
@@ -28,7 +28,11 @@ export class Sequential extends Module {
   /** The output of the last module; each gets the output of the one before. Throws their errors. */
   forward(x: Tensor): Tensor {
     return this.layers.reduce((y, layer, i) => {
-      const forward = callable("Sequential", `forward of layer ${i}`, layer.forward as (x: Tensor) => Tensor);
+      const forward = checkCallable(
+        "Sequential",
+        `forward of layer ${i}`,
+        layer.forward as (x: Tensor) => Tensor,
+      );
       return forward.call(layer, y);
     }, x);
   }

@@ -1,5 +1,5 @@
 /** Softmax and its logarithm as layers. */
-import { numberThat } from "../arguments/check.js";
+import { checkNumberThat } from "../arguments/check.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { checkInput } from "./inputs.js";
 import { Module } from "./module.js";
@@ -12,7 +12,7 @@ export class Softmax extends Module {
   /** Along `dim`, by default the last. Throws `ERR_OPTION`. */
   constructor(dim = -1) {
     super();
-    this.dim = numberThat("Softmax", "dim", dim, Number.isSafeInteger, "a whole number");
+    this.dim = checkNumberThat("Softmax", "dim", dim, Number.isSafeInteger, "a whole number");
   }
 
   /** Shapes: x and y [...]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH` if the dimension does not exist, `ERR_DTYPE`. */
@@ -29,7 +29,7 @@ export class LogSoftmax extends Module {
   /** Along `dim`, by default the last. Throws `ERR_OPTION`. */
   constructor(dim = -1) {
     super();
-    this.dim = numberThat("LogSoftmax", "dim", dim, Number.isSafeInteger, "a whole number");
+    this.dim = checkNumberThat("LogSoftmax", "dim", dim, Number.isSafeInteger, "a whole number");
   }
 
   /** Shapes: x and y [...]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH` if the dimension does not exist, `ERR_DTYPE`. */

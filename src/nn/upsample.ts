@@ -1,4 +1,11 @@
-import { flag, numberThat, checkChoice, options, refuse, whole } from "../arguments/check.js";
+import {
+  checkFlag,
+  checkNumberThat,
+  checkChoice,
+  checkKnownOptions,
+  refuse,
+  checkWhole,
+} from "../arguments/check.js";
 import { tensor } from "../tensor/create.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
@@ -50,16 +57,21 @@ export class Upsample extends Module {
     super();
     const layer = new.target.name;
     const known = ["size", "scaleFactor", "mode", "alignCorners"] as const;
-    const { size, scaleFactor, mode = "nearest", alignCorners } = { ...options(layer, given, known) };
+    const {
+      size,
+      scaleFactor,
+      mode = "nearest",
+      alignCorners,
+    } = { ...checkKnownOptions(layer, given, known) };
     if ((size === undefined) === (scaleFactor === undefined))
       throw new LowrankError("ERR_OPTION", `${layer}: give one of size and scaleFactor`);
-    each(size, (one) => whole(layer, "size", one, 1));
+    each(size, (one) => checkWhole(layer, "size", one, 1));
     const factor = (n: number): boolean => n > 0 && Number.isFinite(n);
-    each(scaleFactor, (one) => numberThat(layer, "scaleFactor", one, factor, "a number above 0"));
+    each(scaleFactor, (one) => checkNumberThat(layer, "scaleFactor", one, factor, "a number above 0"));
     this.size = size ?? null;
     this.scaleFactor = scaleFactor ?? null;
     this.mode = checkChoice(layer, "mode", mode, MODES);
-    if (alignCorners !== undefined) flag(layer, "alignCorners", alignCorners);
+    if (alignCorners !== undefined) checkFlag(layer, "alignCorners", alignCorners);
     if (mode === "nearest" && alignCorners !== undefined)
       refuse(
         layer,

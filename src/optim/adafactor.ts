@@ -1,4 +1,4 @@
-import { options } from "../arguments/check.js";
+import { checkKnownOptions } from "../arguments/check.js";
 import { Optimizer, type Parameters, type RuleOptions, type StateShapes } from "./optimizer.js";
 
 /** The options of `Adafactor`. */
@@ -39,7 +39,7 @@ export class Adafactor extends Optimizer<AdafactorOptions> {
    * Takes parameters as `AdamW` does. Throws `ERR_OPTION` for options out of range or unknown, and without parameters.
    */
   constructor(params: Parameters<AdafactorOptions>, given?: Partial<AdafactorOptions>) {
-    const chosen = options("Adafactor", given, ["lr", "beta2Decay", "eps", "d", "weightDecay"]);
+    const chosen = checkKnownOptions("Adafactor", given, ["lr", "beta2Decay", "eps", "d", "weightDecay"]);
     const { lr = 1e-2, beta2Decay = -0.8, eps = [EPSILON, 1e-3], d = 1, weightDecay = 0 } = chosen;
     super("Adafactor", "adafactor", shapes, params, { lr, beta2Decay, eps, d, weightDecay });
   }

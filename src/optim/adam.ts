@@ -1,4 +1,4 @@
-import { options } from "../arguments/check.js";
+import { checkKnownOptions } from "../arguments/check.js";
 import { Optimizer, type Parameters, type RuleOptions } from "./optimizer.js";
 
 /** The options of `Adam`. */
@@ -19,7 +19,7 @@ export class Adam extends Optimizer<AdamOptions> {
    * Takes parameters as `AdamW` does. Throws `ERR_OPTION` for options out of range or unknown, and without parameters.
    */
   constructor(params: Parameters<AdamOptions>, given?: Partial<AdamOptions>) {
-    const chosen = options("Adam", given, ["lr", "betas", "eps", "weightDecay"]);
+    const chosen = checkKnownOptions("Adam", given, ["lr", "betas", "eps", "weightDecay"]);
     const { lr = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0 } = chosen;
     super("Adam", "adam", ["exp_avg", "exp_avg_sq"], params, { lr, betas, eps, weightDecay });
   }

@@ -1,4 +1,4 @@
-import { options } from "../arguments/check.js";
+import { checkKnownOptions } from "../arguments/check.js";
 import { Optimizer, type Parameters, type RuleOptions } from "./optimizer.js";
 
 /** The options of `AdamW`. */
@@ -20,7 +20,7 @@ export class AdamW extends Optimizer<AdamWOptions> {
    * range or unknown, and if there are no parameters.
    */
   constructor(params: Parameters<AdamWOptions>, given?: Partial<AdamWOptions>) {
-    const chosen = options("AdamW", given, ["lr", "betas", "eps", "weightDecay"]);
+    const chosen = checkKnownOptions("AdamW", given, ["lr", "betas", "eps", "weightDecay"]);
     const { lr = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01 } = chosen;
     super("AdamW", "adamw", ["exp_avg", "exp_avg_sq"], params, { lr, betas, eps, weightDecay });
   }

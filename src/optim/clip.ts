@@ -1,4 +1,4 @@
-import { numberThat } from "../arguments/check.js";
+import { checkNumberThat } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import { type Tensor, wrapHandle } from "../tensor/tensor.js";
@@ -11,7 +11,7 @@ import { listParameters } from "./optimizer.js";
  */
 export function clipGradNorm(params: Iterable<Tensor>, max: number): Tensor {
   const all = listParameters("clipGradNorm", params);
-  numberThat("clipGradNorm", "max", max, (n) => n >= 0, "a number of at least 0");
+  checkNumberThat("clipGradNorm", "max", max, (n) => n >= 0, "a number of at least 0");
   const [first] = all;
   if (first === undefined)
     throw new LowrankError("ERR_OPTION", "clipGradNorm: the list of parameters is empty");

@@ -1,4 +1,4 @@
-import { options } from "../arguments/check.js";
+import { checkKnownOptions } from "../arguments/check.js";
 import { Optimizer, type Parameters, type RuleOptions } from "./optimizer.js";
 
 /** The options of `Lion`. */
@@ -20,7 +20,7 @@ export class Lion extends Optimizer<LionOptions> {
    * Takes parameters as `AdamW` does. Throws `ERR_OPTION` for options out of range or unknown, and without parameters.
    */
   constructor(params: Parameters<LionOptions>, given?: Partial<LionOptions>) {
-    const chosen = options("Lion", given, ["lr", "betas", "weightDecay"]);
+    const chosen = checkKnownOptions("Lion", given, ["lr", "betas", "weightDecay"]);
     const { lr = 1e-4, betas = [0.9, 0.99], weightDecay = 0 } = chosen;
     super("Lion", "lion", ["exp_avg"], params, { lr, betas, weightDecay });
   }

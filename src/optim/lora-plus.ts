@@ -1,4 +1,4 @@
-import { numberThat, options as known } from "../arguments/check.js";
+import { checkNumberThat, checkKnownOptions as known } from "../arguments/check.js";
 import { checkModule } from "../nn/children.js";
 import { Embedding } from "../nn/embedding.js";
 import { join, type Module } from "../nn/module.js";
@@ -26,7 +26,7 @@ export function loraPlusGroups(model: Module, options: LoraPlusOptions): Paramet
   const { lr, ratio, lrEmbedding = 1e-6 } = known(where, options, ["lr", "ratio", "lrEmbedding"]);
   const isRate = (n: number): boolean => n >= 0 && Number.isFinite(n);
   for (const [option, value] of Object.entries({ lr, ratio, lrEmbedding }))
-    numberThat(where, option, value, isRate, "0 or more");
+    checkNumberThat(where, option, value, isRate, "0 or more");
   const groups = {
     a: { params: [] as Tensor[], lr },
     embedding: { params: [] as Tensor[], lr: lrEmbedding },

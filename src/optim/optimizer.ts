@@ -1,9 +1,17 @@
 /** The base class of optimizers: parameters in groups, each with options, and a state on the device. */
-import { flag, checkList, numberThat, numeric, options, refuse, text } from "../arguments/check.js";
+import {
+  checkFlag,
+  checkList,
+  checkNumberThat,
+  checkNumber,
+  checkKnownOptions,
+  refuse,
+  checkText,
+} from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import { beforeReads, readAlong, type StartedRead } from "../native/reads.js";
-import { elementBytes } from "../files/safetensors.js";
+import { countElementBytes } from "../files/safetensors.js";
 import { scope } from "../tensor/scope.js";
 import { isTensor, type Tensor, wrapHandle } from "../tensor/tensor.js";
 import { readState, writeState } from "./state-file.js";
@@ -91,13 +99,13 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     params: Parameters<Options>,
     defaults: Options,
   ) {
-    text("Optimizer", "where", where);
+    checkText("Optimizer", "where", where);
     this.#rule = rule;
     this.#states = typeof states === "function" ? states : elementwise(states);
     this.groups = parseGroups(where, params).map((group, i) => {
       const { params: own, ...given } = group;
       const name = `${where}: group ${i}`;
-      const chosen = options(
+      const chosen = checkKnownOptions(
         name,
         given as unknown as Options,
         Object.keys(defaults) as (keyof Options & string)[],
@@ -142,7 +150,8 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
 
   /** @internal Appends a step; `latches` as in `stepLatched`. */
   protected update(max: number | undefined, latches: boolean): Tensor {
-    if (max !== undefined) numberThat("stepClipped", "max", max, (n) => n >= 0, "a number of at least 0");
+    if (max !== undefined)
+      checkNumberThat("stepClipped", "max", max, (n) => n >= 0, "a number of at least 0");
     return wrapHandle(session().optimizerStep(this.#alive(), this.#options(), max, latches));
   }
 
@@ -150,7 +159,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   get stateBytes(): number {
     const sizes = this.#parameters.flatMap(({ shape }) => Object.values(this.#states(shape)));
     const values = sizes.reduce((sum, shape) => sum + shape.reduce((n, d) => n * d, 1), 0);
-    return values * elementBytes("f32");
+    return values * countElementBytes("f32");
   }
 
   /** The number of steps skipped because gradients were not finite, as far as it was read. */
@@ -243,7 +252,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
    * Throws `ERR_WRITE`.
    */
   async save(path: string): Promise<void> {
-    text("optimizer.save", "path", path);
+    checkText("optimizer.save", "path", path);
     // Skipped steps count until their number has been read.
     if (this.#unheard !== undefined) await readAlong();
     await writeState(path, this.#rule, this.stateDict());
@@ -257,7 +266,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   // Asynchronous, as `save` is: a device may take time to receive the file's content.
   // eslint-disable-next-line @typescript-eslint/require-await
   async load(path: string): Promise<void> {
-    text("optimizer.load", "path", path);
+    checkText("optimizer.load", "path", path);
     this.#alive();
     const groups = this.groups.map(({ params, ...options }) => ({
       options,
@@ -365,11 +374,11 @@ function checkArray(where: string, name: string, value: unknown): unknown[] {
 /** Checks the types of options; the engine checks their ranges. */
 function checkOptions<Options>(where: string, given: Options): Options {
   for (const [name, value] of Object.entries(given as Record<string, unknown>)) {
-    if (name === "nesterov") flag(where, name, value);
+    if (name === "nesterov") checkFlag(where, name, value);
     else if (name === "betas" || (name === "eps" && typeof value === "object")) {
-      const pair = checkList(where, name, value, numeric);
+      const pair = checkList(where, name, value, checkNumber);
       if (pair.length !== 2) refuse(where, name, "two numbers", value);
-    } else numeric(where, name, value);
+    } else checkNumber(where, name, value);
   }
   return given;
 }

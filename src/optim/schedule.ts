@@ -1,5 +1,5 @@
 /** Learning-rate schedules: factors of the optimizer's rate, as in transformers. */
-import { numberThat, options as known } from "../arguments/check.js";
+import { checkNumberThat, checkKnownOptions as known } from "../arguments/check.js";
 
 /** The factor for step `step`, counted from 0. */
 export type Schedule = (step: number) => number;
@@ -40,7 +40,7 @@ function addWarmup(
   const { warmup = 0, total } = known(where, options, ["warmup", "total"]);
   const isCount = (n: number): boolean => n >= 0 && Number.isFinite(n);
   for (const [option, value] of Object.entries({ warmup, total }))
-    numberThat(where, option, value, isCount, "a number of steps");
+    checkNumberThat(where, option, value, isCount, "a number of steps");
   const rest = Math.max(1, total - warmup);
   return (step) => (step < warmup ? step / Math.max(1, warmup) : fall(step - warmup, rest));
 }

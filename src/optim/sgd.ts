@@ -1,4 +1,4 @@
-import { options } from "../arguments/check.js";
+import { checkKnownOptions } from "../arguments/check.js";
 import { Optimizer, type Parameters, type RuleOptions } from "./optimizer.js";
 
 /** The options of `SGD`. */
@@ -22,7 +22,7 @@ export class SGD extends Optimizer<SGDOptions> {
    */
   constructor(params: Parameters<SGDOptions>, given?: Partial<SGDOptions>) {
     const known = ["lr", "momentum", "dampening", "weightDecay", "nesterov"] as const;
-    const chosen = options("SGD", given, known);
+    const chosen = checkKnownOptions("SGD", given, known);
     const { lr = 1e-3, momentum = 0, dampening = 0, weightDecay = 0, nesterov = false } = chosen;
     super("SGD", "sgd", ["momentum_buffer"], params, { lr, momentum, dampening, weightDecay, nesterov });
   }

@@ -7,7 +7,7 @@ import { existsSync } from "node:fs";
 import { open, stat, type FileHandle } from "node:fs/promises";
 import { basename } from "node:path";
 
-import { LowrankError, systemCode } from "../errors.js";
+import { LowrankError, readSystemCode } from "../errors.js";
 
 /** The file's name in an output folder. */
 export const EVENTS = "events.jsonl";
@@ -125,8 +125,8 @@ async function openRegularFile(file: string): Promise<FileHandle> {
  */
 export async function* readLines(file: string, from = 0): AsyncGenerator<RecordedLine, void, void> {
   const handle = await openRegularFile(file).catch((error: unknown) => {
-    if (["ENOENT", "ENOTDIR"].includes(systemCode(error) ?? "")) return undefined;
-    throw new LowrankError("ERR_FILE_FORMAT", `${file}: cannot be read (${systemCode(error)})`, {
+    if (["ENOENT", "ENOTDIR"].includes(readSystemCode(error) ?? "")) return undefined;
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: cannot be read (${readSystemCode(error)})`, {
       cause: error,
     });
   });

@@ -27,7 +27,7 @@ export function isRunning({ pid, host, started }: ProcessIdentity): boolean | un
     return now !== undefined && now === started;
   }
   // Another program reports the start. If there is none, a process with the same number counts as the same process.
-  const now = askedStart(pid);
+  const now = askStart(pid);
   return now === undefined || Math.abs(now - Number(started)) < ROUNDING_MS;
 }
 
@@ -56,7 +56,7 @@ function readStart(pid: number): string | undefined {
 }
 
 /** Asks another program for the start of a process, in milliseconds since 1970. */
-function askedStart(pid: number): number | undefined {
+function askStart(pid: number): number | undefined {
   const [program, args] =
     process.platform === "win32"
       ? ["powershell", ["-NoProfile", "-Command", `(Get-Process -Id ${pid}).StartTime.ToString('o')`]]

@@ -61,7 +61,7 @@ function numberIn(event: RecordedEvent | undefined, field: string): number | nul
   return typeof value === "number" ? value : null;
 }
 
-function textIn(event: RecordedEvent | undefined, field: string): string | null {
+function readText(event: RecordedEvent | undefined, field: string): string | null {
   const value = event?.[field];
   return typeof value === "string" ? value : null;
 }
@@ -97,7 +97,7 @@ export class RunReader {
     );
     if (identifyFile(header) !== this.#header || size < this.#offset) this.#reset(header);
     for await (const line of readLines(this.file, this.#offset)) this.#take(line);
-    return this.#summary(header, await holderState(dirname(this.file)));
+    return this.#summary(header, await deriveState(dirname(this.file)));
   }
 
   #reset(header: EventsHeader): void {
@@ -146,7 +146,7 @@ export class RunReader {
       folder: dirname(this.file),
       file: this.file,
       state: ended[type] ?? going,
-      model: textIn(start, "model"),
+      model: readText(start, "model"),
       step: numberIn(step, "step") ?? numberIn(start, "resumedFrom") ?? 0,
       steps: numberIn(start, "steps"),
       loss: numberIn(step, "loss"),
@@ -157,7 +157,7 @@ export class RunReader {
       rank: numberIn(start, "rank"),
       started: this.#started ?? header.at,
       updated: Math.max(header.at, last?.at ?? 0, step?.at ?? 0),
-      message: type === "failed" ? textIn(last, "message") : null,
+      message: type === "failed" ? readText(last, "message") : null,
       checkpoint: this.#checkpoint,
       damaged: this.#damaged,
     };
@@ -170,7 +170,7 @@ export function identifyFile({ line, at }: EventsHeader): string {
 }
 
 /** Derives the state of a run without a recorded end from the lock of its output folder. */
-async function holderState(folder: string): Promise<RunState> {
+async function deriveState(folder: string): Promise<RunState> {
   const text = await readFile(join(folder, "run.lock"), "utf8").catch(() => undefined);
   if (text === undefined) return "interrupted";
   try {

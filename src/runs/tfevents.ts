@@ -24,7 +24,7 @@ const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   return crc >>> 0;
 });
 
-function crc32c(bytes: Buffer): number {
+function computeCrc32c(bytes: Buffer): number {
   let crc = 0xffffffff;
   for (const byte of bytes) crc = (crc >>> 8) ^ (TABLE[(crc ^ byte) & 0xff] as number);
   return ~crc >>> 0;
@@ -32,7 +32,7 @@ function crc32c(bytes: Buffer): number {
 
 /** Returns the checksum as TFRecord stores it: rotated, plus a constant. */
 function maskChecksum(bytes: Buffer): Buffer {
-  const crc = crc32c(bytes);
+  const crc = computeCrc32c(bytes);
   const stored = Buffer.alloc(4);
   stored.writeUInt32LE((((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0);
   return stored;
@@ -50,37 +50,37 @@ const EIGHT_BYTES = 1;
 const DELIMITED = 2;
 const FOUR_BYTES = 5;
 
-function varint(value: number): Buffer {
+function encodeVarint(value: number): Buffer {
   const bytes: number[] = [];
   let rest = value;
   for (; rest >= 128; rest = Math.floor(rest / 128)) bytes.push((rest % 128) | 128);
   return Buffer.from([...bytes, rest]);
 }
 
-function field(number: number, wire: number, content: Buffer): Buffer {
-  return Buffer.concat([varint(number * 8 + wire), content]);
+function encodeField(number: number, wire: number, content: Buffer): Buffer {
+  return Buffer.concat([encodeVarint(number * 8 + wire), content]);
 }
 
 function encodeDelimited(number: number, content: Buffer): Buffer {
-  return field(number, DELIMITED, Buffer.concat([varint(content.length), content]));
+  return encodeField(number, DELIMITED, Buffer.concat([encodeVarint(content.length), content]));
 }
 
 /** Encodes an Event: wall_time = 1, step = 2, and its content. */
-function eventRecord(at: number, step: number, what: Buffer): Buffer {
+function encodeEvent(at: number, step: number, what: Buffer): Buffer {
   const time = Buffer.alloc(8);
   time.writeDoubleLE(at / 1000);
   // Fields with the value 0 are omitted.
-  const steps = step === 0 ? [] : [field(2, VARINT, varint(step))];
-  return record(Buffer.concat([field(1, EIGHT_BYTES, time), ...steps, what]));
+  const steps = step === 0 ? [] : [encodeField(2, VARINT, encodeVarint(step))];
+  return record(Buffer.concat([encodeField(1, EIGHT_BYTES, time), ...steps, what]));
 }
 
 /** Encodes a Summary.Value: tag = 1, simple_value = 2. */
-function scalar(tag: string, value: number): Buffer {
+function encodeScalar(tag: string, value: number): Buffer {
   const single = Buffer.alloc(4);
   single.writeFloatLE(value);
   return encodeDelimited(
     1,
-    Buffer.concat([encodeDelimited(1, Buffer.from(tag)), field(2, FOUR_BYTES, single)]),
+    Buffer.concat([encodeDelimited(1, Buffer.from(tag)), encodeField(2, FOUR_BYTES, single)]),
   );
 }
 
@@ -111,8 +111,8 @@ export class TensorboardFormat implements MetricsFormat {
   head(): Buffer {
     // file_version = 3; session_log = 7, whose status = 1 is START.
     const version = encodeDelimited(3, Buffer.from("brain.Event:2"));
-    const start = encodeDelimited(7, field(1, VARINT, varint(1)));
-    return Buffer.concat([eventRecord(this.#began, 0, version), eventRecord(this.#began, 0, start)]);
+    const start = encodeDelimited(7, encodeField(1, VARINT, encodeVarint(1)));
+    return Buffer.concat([encodeEvent(this.#began, 0, version), encodeEvent(this.#began, 0, start)]);
   }
 
   add(event: RecordedEvent): Buffer {
@@ -130,7 +130,7 @@ export class TensorboardFormat implements MetricsFormat {
     // summary = 5
     return scalars.length === 0
       ? Buffer.alloc(0)
-      : eventRecord(event.at, step, encodeDelimited(5, Buffer.concat(scalars)));
+      : encodeEvent(event.at, step, encodeDelimited(5, Buffer.concat(scalars)));
   }
 
   rest(): Buffer {
@@ -141,6 +141,6 @@ export class TensorboardFormat implements MetricsFormat {
 function encodeScalars(event: RecordedEvent, tags: Readonly<Record<string, string>>): Buffer[] {
   return Object.entries(tags).flatMap(([name, tag]) => {
     const value = readNumber(event, name);
-    return value === undefined ? [] : [scalar(tag, value)];
+    return value === undefined ? [] : [encodeScalar(tag, value)];
   });
 }

@@ -25,7 +25,7 @@ const OUTSIDE = new Set(["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGKILL"]);
 /** The maximum length of stderr to keep. */
 const STDERR = 2000;
 
-function command(order: Order): { file: string; args: string[]; env: NodeJS.ProcessEnv } {
+function createCommand(order: Order): { file: string; args: string[]; env: NodeJS.ProcessEnv } {
   const script = resolveProgram("diagnose/child");
   const env: NodeJS.ProcessEnv = {
     ...process.env,
@@ -70,7 +70,7 @@ export async function runChild(
   onLine: (line: Line) => void,
   signal?: AbortSignal,
 ): Promise<Ended> {
-  const { file, args, env } = command(order);
+  const { file, args, env } = createCommand(order);
   const child = spawn(file, args, { env, stdio: ["ignore", "pipe", "pipe"], windowsHide: true });
   const lines: Line[] = [];
   let [buffered, stderr, hung] = ["", "", false];
@@ -114,7 +114,7 @@ export async function runChild(
 
 /** Runs the process and waits for at most `limit` milliseconds. Throws if it cannot be started. */
 export function runChildSync(order: Order, limit: number): Ended {
-  const { file, args, env } = command(order);
+  const { file, args, env } = createCommand(order);
   const { stdout, stderr, status, signal, error } = spawnSync(file, args, {
     env,
     stdio: ["ignore", "pipe", "pipe"],

@@ -2,8 +2,8 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { type AddressInfo, isIP } from "node:net";
 
-import { LowrankError, systemCode } from "../errors.js";
-import { type Senders, sameSecret, senderRefusal } from "../http/local-access.js";
+import { LowrankError, readSystemCode } from "../errors.js";
+import { type Senders, compareSecrets, refuseSender } from "../http/local-access.js";
 import { ApiError, asApiError } from "./api-error.js";
 import { Batcher, type Job } from "./batcher.js";
 import { readBody } from "./body.js";
@@ -86,7 +86,7 @@ export class ModelServer {
       });
     } catch (cause) {
       await opened.#batcher.close();
-      const code = systemCode(cause) ?? (cause as Error).message;
+      const code = readSystemCode(cause) ?? (cause as Error).message;
       throw new LowrankError("ERR_OPTION", `cannot listen on ${host}:${port} (${code}); choose another`, {
         cause,
       });
@@ -163,7 +163,7 @@ export class ModelServer {
   /** Checks the caller's authorization and origin; answers CORS preflight requests of allowed origins. */
   #admit(request: IncomingMessage, response: ServerResponse): boolean {
     const { token, origins } = this.#options;
-    const refused = senderRefusal(request.headers, this.#senders());
+    const refused = refuseSender(request.headers, this.#senders());
     if (refused !== undefined) throw new ApiError(403, refused, { code: "forbidden" });
     const { origin } = request.headers;
     if (origin !== undefined && origins.includes(origin)) {
@@ -178,7 +178,7 @@ export class ModelServer {
       }
     }
     const [, given = ""] = /^Bearer +(\S+) *$/i.exec(request.headers.authorization ?? "") ?? [];
-    if (sameSecret(given, token)) return false;
+    if (compareSecrets(given, token)) return false;
     const what = given === "" ? "the Authorization header has no bearer token" : "the bearer token is wrong";
     throw new ApiError(401, what, { code: "invalid_api_key" }, { "WWW-Authenticate": "Bearer" });
   }

@@ -13,8 +13,8 @@ export type LikeOptions = Omit<TensorOptions, "shape">;
  * `rows`. Equivalent to `torch.eye`. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
  */
 export function eye(rows: number, columns?: number, options?: Omit<TensorOptions, "shape">): Tensor {
-  argument.whole("eye", "rows", rows);
-  const wide = columns === undefined ? rows : argument.whole("eye", "columns", columns);
+  argument.checkWhole("eye", "rows", rows);
+  const wide = columns === undefined ? rows : argument.checkWhole("eye", "columns", columns);
   const { dtype = "f32", device, requiresGrad } = checkShapeAndOptions("eye", [rows, wide], options);
   const made = scope(() => {
     const numbers = (n: number): Tensor =>
@@ -38,8 +38,8 @@ export function linspace(
   options?: Omit<TensorOptions, "shape">,
 ): Tensor {
   for (const [name, value] of Object.entries({ start, end }))
-    argument.numberThat("linspace", name, value, Number.isFinite, "a finite number");
-  argument.whole("linspace", "steps", steps);
+    argument.checkNumberThat("linspace", name, value, Number.isFinite, "a finite number");
+  argument.checkWhole("linspace", "steps", steps);
   const { dtype, device, requiresGrad } = checkShapeAndOptions("linspace", [steps], options);
   const step = steps > 1 ? (end - start) / (steps - 1) : 0;
   // Computed from the nearer end, so that both ends are exact.

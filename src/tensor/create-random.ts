@@ -22,8 +22,14 @@ export function randint(
 ): Tensor {
   checkInteger("randint", "low", low);
   checkInteger("randint", "high", high);
-  argument.numberThat("randint", "low", low, (n) => n >= -(2 ** 31), "at least −2³¹");
-  argument.numberThat("randint", "high", high, (n) => n > low && n <= 2 ** 31, "above low and at most 2³¹");
+  argument.checkNumberThat("randint", "low", low, (n) => n >= -(2 ** 31), "at least −2³¹");
+  argument.checkNumberThat(
+    "randint",
+    "high",
+    high,
+    (n) => n > low && n <= 2 ** 31,
+    "above low and at most 2³¹",
+  );
   const { device, ...given } = checkShapeAndOptions("randint", shape, options);
   const size = shape.reduce((n, d) => n * d, 1);
   const values = call(() => native().integers(...drawStream(), size, low, high));
@@ -35,8 +41,8 @@ export function randint(
  * permutation on every device. Throws `ERR_OPTION`.
  */
 export function randperm(n: number, options?: RandomOptions): Tensor {
-  argument.whole("randperm", "n", n);
-  argument.numberThat("randperm", "n", n, (size) => size < 2 ** 31, "below 2³¹");
+  argument.checkWhole("randperm", "n", n);
+  argument.checkNumberThat("randperm", "n", n, (size) => size < 2 ** 31, "below 2³¹");
   const { device, ...given } = checkShapeAndOptions("randperm", [n], options);
   const values = call(() => native().permutation(...drawStream(), n));
   return finishTensor(tensor(values, { device }), { dtype: "i32", ...dropUndefinedDtype(given) });

@@ -34,10 +34,10 @@ function checkTensorOptions(
   options: TensorOptions | undefined,
   known: readonly (keyof TensorOptions)[],
 ): TensorOptions {
-  const { shape, dtype, requiresGrad, ...rest } = argument.options(where, options, known);
-  if (shape !== undefined) argument.checkList(where, "shape", shape, argument.whole);
+  const { shape, dtype, requiresGrad, ...rest } = argument.checkKnownOptions(where, options, known);
+  if (shape !== undefined) argument.checkList(where, "shape", shape, argument.checkWhole);
   if (dtype !== undefined) argument.checkChoice(where, "dtype", dtype, DTYPES);
-  if (requiresGrad !== undefined) argument.flag(where, "requiresGrad", requiresGrad);
+  if (requiresGrad !== undefined) argument.checkFlag(where, "requiresGrad", requiresGrad);
   return { ...rest, shape, dtype, requiresGrad };
 }
 
@@ -47,7 +47,7 @@ export function checkShapeAndOptions(
   shape: readonly number[],
   options: Omit<TensorOptions, "shape"> | undefined,
 ): TensorOptions {
-  argument.checkList(where, "shape", shape, argument.whole);
+  argument.checkList(where, "shape", shape, argument.checkWhole);
   return checkTensorOptions(where, options, OPTIONS.slice(1));
 }
 
@@ -154,7 +154,7 @@ export function full(
   options?: Omit<TensorOptions, "shape">,
 ): Tensor {
   const given = checkShapeAndOptions("full", shape, options);
-  argument.numberThat(
+  argument.checkNumberThat(
     "full",
     "value",
     value,
@@ -197,14 +197,14 @@ export function arange(
     start = 0,
     step = 1,
     ...rest
-  } = argument.options("arange", options, [...OPTIONS.slice(1), "start", "step"] as never);
+  } = argument.checkKnownOptions("arange", options, [...OPTIONS.slice(1), "start", "step"] as never);
   const given = checkTensorOptions("arange", rest, OPTIONS.slice(1));
   for (const [name, value] of Object.entries({ end, start, step })) {
-    argument.numberThat("arange", name, value, Number.isFinite, "a finite number");
+    argument.checkNumberThat("arange", name, value, Number.isFinite, "a finite number");
   }
-  argument.numberThat("arange", "step", step, (s) => s !== 0, "another number than 0");
+  argument.checkNumberThat("arange", "step", step, (s) => s !== 0, "another number than 0");
   const size = Math.max(0, Math.ceil((end - start) / step));
-  argument.numberThat(
+  argument.checkNumberThat(
     "arange",
     "end",
     end,

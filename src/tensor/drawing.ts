@@ -48,9 +48,9 @@ export const drawing = {
    * Throws `ERR_SHAPE_MISMATCH`, also for more than C without replacement; `ERR_DTYPE` for i32, `ERR_OPTION`.
    */
   multinomial(count: number, options?: MultinomialOptions): Tensor {
-    const { replacement = false } = argument.options("multinomial", options, ["replacement"]);
-    argument.flag("multinomial", "replacement", replacement);
-    argument.whole("multinomial", "count", count, 1);
+    const { replacement = false } = argument.checkKnownOptions("multinomial", options, ["replacement"]);
+    argument.checkFlag("multinomial", "replacement", replacement);
+    argument.checkWhole("multinomial", "count", count, 1);
     const { shape } = this;
     const classes = shape.at(-1) ?? 0;
     if (this.dtype === "i32") {

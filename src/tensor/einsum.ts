@@ -1,5 +1,5 @@
 /** Einstein summation by permutations and batched matrix products. */
-import { text } from "../arguments/check.js";
+import { checkText } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
@@ -25,7 +25,7 @@ interface NamedTensor {
  */
 export function einsum(spec: string, ...tensors: Tensor[]): Tensor {
   const operands = tensors.map((t, i) => checkTensor("einsum", `tensors[${i}]`, t));
-  const { terms, result } = parseSpec(text("einsum", "spec", spec), operands);
+  const { terms, result } = parseSpec(checkText("einsum", "spec", spec), operands);
   return scope(() => {
     const sizes = new Map<string, number>();
     const named = operands.map((t, i) => takeDiagonal({ tensor: t, names: terms[i] as string[] }, spec));

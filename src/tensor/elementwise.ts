@@ -135,9 +135,18 @@ export const elementwise = {
   },
   /** log(1 + eˣ), a smooth ReLU, accurate at both ends. Throws `ERR_OPTION`. */
   softplus(options?: SoftplusOptions): Tensor {
-    const { beta = 1, threshold = 20 } = argument.options("softplus", options, ["beta", "threshold"]);
-    argument.numberThat("softplus", "beta", beta, (b) => b > 0 && Number.isFinite(b), "a number above 0");
-    argument.numeric("softplus", "threshold", threshold);
+    const { beta = 1, threshold = 20 } = argument.checkKnownOptions("softplus", options, [
+      "beta",
+      "threshold",
+    ]);
+    argument.checkNumberThat(
+      "softplus",
+      "beta",
+      beta,
+      (b) => b > 0 && Number.isFinite(b),
+      "a number above 0",
+    );
+    argument.checkNumber("softplus", "threshold", threshold);
     if (beta === 1 && threshold >= SOFTPLUS_LINEAR) return recordUnary("softplus", this.id);
     return scope(() => {
       const x = this.mul(beta);
@@ -187,7 +196,7 @@ export const elementwise = {
   },
   /** x·Φ(x), exact by erf or in GPT-2's tanh approximation. Throws `ERR_OPTION`. */
   gelu(options?: GeluOptions): Tensor {
-    const { approximate = "none" } = argument.options("gelu", options, ["approximate"]);
+    const { approximate = "none" } = argument.checkKnownOptions("gelu", options, ["approximate"]);
     argument.checkChoice("gelu", "approximate", approximate, ["none", "tanh"]);
     return recordUnary(approximate === "tanh" ? "gelu_tanh" : "gelu", this.id);
   },
@@ -196,8 +205,8 @@ export const elementwise = {
    * is 0 outside. Throws `ERR_OPTION` for a bound that is not a number.
    */
   clamp(low: number, high: number): Tensor {
-    argument.numeric("clamp", "low", low);
-    argument.numeric("clamp", "high", high);
+    argument.checkNumber("clamp", "low", low);
+    argument.checkNumber("clamp", "high", high);
     return recordOp(() => session().clamp(this.id, low, high));
   },
   /**
@@ -223,7 +232,7 @@ export const elementwise = {
    * `ERR_DTYPE` for i32.
    */
   dropout(p = 0.5): Tensor {
-    argument.probability("dropout", "p", p);
+    argument.checkProbability("dropout", "p", p);
     return recordInFloats(this, (x) => session().dropout(x, p, ...drawStream()));
   },
 } satisfies ThisType<Tensor>;

@@ -72,7 +72,7 @@ export const indexing = {
    * for an index out of range (an index known only to the device gives no 1), `ERR_DTYPE`, `ERR_OPTION`.
    */
   oneHot(classes: number): Tensor {
-    argument.whole("oneHot", "classes", classes, 1);
+    argument.checkWhole("oneHot", "classes", classes, 1);
     return recordOp(() => session().oneHot(this.id, classes));
   },
 

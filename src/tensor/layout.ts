@@ -223,7 +223,7 @@ export const layout = {
    * f32), `ERR_OPTION`.
    */
   pad(padding: readonly number[], options?: PadOptions): Tensor {
-    const { mode = "constant", value = 0 } = argument.options("pad", options, ["mode", "value"]);
+    const { mode = "constant", value = 0 } = argument.checkKnownOptions("pad", options, ["mode", "value"]);
     argument.checkChoice("pad", "mode", mode, ["constant", "reflect", "replicate", "circular"]);
     if (typeof value !== "number") refuse("pad", "value", "a number", value);
     const list = argument.checkList("pad", "padding", padding, checkInteger);

@@ -36,10 +36,13 @@ export const products = {
    * `ERR_OPTION`.
    */
   matmul(other: Tensor, options?: MatmulOptions): Tensor {
-    const { transA = false, transB = false } = argument.options("matmul", options, ["transA", "transB"]);
+    const { transA = false, transB = false } = argument.checkKnownOptions("matmul", options, [
+      "transA",
+      "transB",
+    ]);
     const of = checkTensor("matmul", "other", other);
-    argument.flag("matmul", "transA", transA);
-    argument.flag("matmul", "transB", transB);
+    argument.checkFlag("matmul", "transA", transA);
+    argument.checkFlag("matmul", "transB", transB);
     const [rankA, rankB] = [this.shape.length, of.shape.length];
     if (rankA > 1 && rankB > 1) return multiply(this, of, transA, transB);
     checkVectors(this.shape, transA, of.shape, transB);
@@ -64,7 +67,7 @@ export const products = {
    * `ERR_DTYPE`, `ERR_OPTION`.
    */
   crossEntropy(targets: Tensor, options?: CrossEntropyOptions): Tensor {
-    const given = argument.options("crossEntropy", options, [
+    const given = argument.checkKnownOptions("crossEntropy", options, [
       "weight",
       "ignoreIndex",
       "labelSmoothing",
@@ -76,7 +79,7 @@ export const products = {
     // Targets are i32.
     if (ignoreIndex !== (ignoreIndex | 0))
       argument.refuse("crossEntropy", "ignoreIndex", "a whole number of 32 bits", ignoreIndex);
-    argument.probability("crossEntropy", "labelSmoothing", labelSmoothing);
+    argument.checkProbability("crossEntropy", "labelSmoothing", labelSmoothing);
     argument.checkChoice("crossEntropy", "reduction", reduction, ["mean", "sum", "none"]);
     if (weight !== undefined) {
       const factors = checkTensor("crossEntropy", "weight", weight);

@@ -1,7 +1,7 @@
 /** Random values from one counter-based generator (Philox 4×32-10), addressed by a seed and a count of draws. */
 import { AsyncLocalStorage } from "node:async_hooks";
 
-import { whole as wholeNumber } from "../arguments/check.js";
+import { checkWhole as wholeNumber } from "../arguments/check.js";
 import { native, call } from "../native/binding.js";
 
 /** The generator's state: the seed and the number of draws so far. */

@@ -116,8 +116,8 @@ export const reductions = {
    * errors as in `sum`.
    */
   norm(dim?: Dims, options: NormOptions = {}): Tensor {
-    const { p = 2, ...rest } = argument.options("norm", options, ["p", "keepDim"]);
-    argument.numeric("norm", "p", p);
+    const { p = 2, ...rest } = argument.checkKnownOptions("norm", options, ["p", "keepDim"]);
+    argument.checkNumber("norm", "p", p);
     checkDimensions("norm", dim, this.shape.length);
     return scope(() => {
       const x = widen(this);
@@ -252,8 +252,8 @@ function testElements(
 }
 
 function computeVariance(x: Tensor, op: string, dim: Dims | undefined, options: VarianceOptions): Tensor {
-  const { correction = 1, keepDim } = argument.options(op, options, ["correction", "keepDim"]);
-  argument.numeric(op, "correction", correction);
+  const { correction = 1, keepDim } = argument.checkKnownOptions(op, options, ["correction", "keepDim"]);
+  argument.checkNumber(op, "correction", correction);
   keepsDimension(op, { keepDim });
   const dims = checkDimensions(op, dim, x.shape.length);
   const n = dims.reduce((n, d) => n * (x.shape[d] as number), 1);
@@ -266,8 +266,8 @@ function computeVariance(x: Tensor, op: string, dim: Dims | undefined, options: 
 
 /** Returns `keepDim`, checked. */
 export function keepsDimension(op: string, options: ReduceOptions | undefined): boolean {
-  const { keepDim = false } = argument.options(op, options, ["keepDim"]);
-  return argument.flag(op, "keepDim", keepDim);
+  const { keepDim = false } = argument.checkKnownOptions(op, options, ["keepDim"]);
+  return argument.checkFlag(op, "keepDim", keepDim);
 }
 
 /** Returns `shape` with 1 for each of `dims`. */

@@ -4,8 +4,8 @@
  */
 import { AsyncLocalStorage, AsyncResource } from "node:async_hooks";
 
-import { callable, formatValue } from "../arguments/check.js";
-import { checkCpuUse, cpuThreads, type CpuUse, type CurrentCpuUse } from "../device/cpu-use.js";
+import { checkCallable, formatValue } from "../arguments/check.js";
+import { checkCpuUse, countCpuThreads, type CpuUse, type CurrentCpuUse } from "../device/cpu-use.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 
@@ -175,7 +175,7 @@ export function leavesNothing(): boolean {
  * scope. If `fn` throws, all of them are disposed.
  */
 export function scope<T>(fn: () => T): T {
-  callable("scope", "fn", fn);
+  checkCallable("scope", "fn", fn);
   const outer = frames.getStore() ?? OUTSIDE;
   const made = new ScopeTensors(outer);
   return settle(
@@ -188,7 +188,7 @@ export function scope<T>(fn: () => T): T {
 
 /** Runs `fn` without recording operations for backward. */
 export function noGrad<T>(fn: () => T): T {
-  callable("noGrad", "fn", fn);
+  checkCallable("noGrad", "fn", fn);
   const outer = frames.getStore() ?? OUTSIDE;
   return frames.run({ ...outer, noGrad: true }, fn);
 }
@@ -223,7 +223,7 @@ export function setMatmulPrecision(precision: MatmulPrecision): void {
 
 /** Runs `fn` with another matmul precision. Throws `ERR_OPTION`. */
 export function withMatmulPrecision<T>(precision: MatmulPrecision, fn: () => T): T {
-  callable("withMatmulPrecision", "fn", fn);
+  checkCallable("withMatmulPrecision", "fn", fn);
   const outer = frames.getStore() ?? OUTSIDE;
   return frames.run({ ...outer, products: checkPrecision("withMatmulPrecision", precision) }, fn);
 }
@@ -231,7 +231,7 @@ export function withMatmulPrecision<T>(precision: MatmulPrecision, fn: () => T):
 /** Returns the CPU settings of the running code. */
 export function cpuUse(): CurrentCpuUse {
   const { threads, priority = "normal" } = frames.getStore()?.cpu ?? cpu;
-  const all = cpuThreads();
+  const all = countCpuThreads();
   return { threads: threads ?? (priority === "background" ? Math.max(1, all - 1) : all), priority };
 }
 
@@ -246,7 +246,7 @@ export function setCpuUse(use: CpuUse): void {
 
 /** Runs `fn` with other threads or priority; omitted options keep their values. Throws `ERR_OPTION`. */
 export function withCpuUse<T>(use: CpuUse, fn: () => T): T {
-  callable("withCpuUse", "fn", fn);
+  checkCallable("withCpuUse", "fn", fn);
   return withCheckedCpuUse(checkCpuUse("withCpuUse", use), fn);
 }
 
@@ -271,7 +271,7 @@ function checkPrecision(where: string, precision: MatmulPrecision): MatmulPrecis
  * Recomputation uses the same random masks. Tensors that `fn` makes and does not return are disposed.
  */
 export function checkpoint<T>(fn: () => T): T {
-  callable("checkpoint", "fn", fn);
+  checkCallable("checkpoint", "fn", fn);
   const outer = frames.getStore() ?? OUTSIDE;
   // A nested checkpoint is part of the outer one.
   if (outer.region !== 0 || outer.noGrad) return scope(fn);

@@ -34,8 +34,8 @@ export const sorting = {
    * Shapes: both results have this tensor's shape. Throws `ERR_SHAPE_MISMATCH` for a missing dimension, `ERR_OPTION`.
    */
   sort(dim = -1, options?: SortOptions): Sorted {
-    const { descending = false } = argument.options("sort", options, ["descending"]);
-    argument.flag("sort", "descending", descending);
+    const { descending = false } = argument.checkKnownOptions("sort", options, ["descending"]);
+    argument.checkFlag("sort", "descending", descending);
     const at = checkDimension("sort", dim, Math.max(this.shape.length, 1));
     return sortBy(this, at, descending, this.shape[at] ?? 1, false);
   },
@@ -46,9 +46,9 @@ export const sorting = {
    * elements.
    */
   topk(k: number, dim = -1, options?: TopkOptions): Sorted {
-    const { largest = true } = argument.options("topk", options, ["largest"]);
-    argument.flag("topk", "largest", largest);
-    argument.whole("topk", "k", k);
+    const { largest = true } = argument.checkKnownOptions("topk", options, ["largest"]);
+    argument.checkFlag("topk", "largest", largest);
+    argument.checkWhole("topk", "k", k);
     return sortBy(this, checkDimension("topk", dim, Math.max(this.shape.length, 1)), largest, k, true);
   },
 

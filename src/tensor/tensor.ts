@@ -2,7 +2,7 @@
  * Tensors: handles, lifetimes, autograd and values. The methods that record operations are in files by kind, such as
  * `elementwise.ts`; `create.ts` creates tensors from values.
  */
-import { flag, refuse } from "../arguments/check.js";
+import { checkFlag, refuse } from "../arguments/check.js";
 import { resolveDevice, type Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { direct, lastMade, session } from "../native/binding.js";
@@ -143,7 +143,7 @@ export class Tensor {
 
   /** Throws `ERR_DTYPE` unless this is f32, `ERR_NO_GRADIENT` for the result of an operation. */
   set requiresGrad(on: boolean) {
-    flag("requiresGrad", "the value", on);
+    checkFlag("requiresGrad", "the value", on);
     session().setRequiresGrad(this.id, on);
     if (on) parameters.add(this);
   }

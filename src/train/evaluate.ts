@@ -1,4 +1,4 @@
-import { type Batch, batchesInOrder } from "../data/batches.js";
+import { type Batch, listBatchesInOrder } from "../data/batches.js";
 import type { Examples } from "../data/store.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import type { Module } from "../nn/module.js";
@@ -62,7 +62,7 @@ export async function evaluate(
   let sum = 0;
   let tokens = 0;
   try {
-    for (const batch of batchesInOrder(examples, batchSize, tokenisation.padTokenId)) {
+    for (const batch of listBatchesInOrder(examples, batchSize, tokenisation.padTokenId)) {
       await between?.();
       throwIfAborted(signal);
       const measured = noGrad(() => scope(() => objective.measure(batch)));

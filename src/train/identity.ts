@@ -10,7 +10,7 @@ import { open, readdir, readFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
 import { type Data, listHashes } from "../data/read.js";
-import { LowrankError, systemCode } from "../errors.js";
+import { LowrankError, readSystemCode } from "../errors.js";
 import { isGguf } from "../gguf/read.js";
 import { digestMetadata } from "../gguf/import/model.js";
 import type { PretrainedModel } from "../models/pretrained.js";
@@ -74,7 +74,7 @@ async function explainReadErrors<T>(file: string, read: () => Promise<T>): Promi
   try {
     return await read();
   } catch (cause) {
-    const code = systemCode(cause);
+    const code = readSystemCode(cause);
     if (code === "ENOENT") throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: no such file`, { cause });
     const why = code === "EISDIR" ? "is a folder, and a file was expected" : `cannot be read (${code})`;
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${why}`, { cause });

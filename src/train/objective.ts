@@ -6,7 +6,7 @@ import { tokenizeRows, type OnProgress } from "../data/examples.js";
 import type { TrainOn } from "../data/format.js";
 import { tokenizeLabelled } from "../data/labels.js";
 import { tokenizeTranscripts } from "../data/transcripts.js";
-import { type Data, locateFirst, textData } from "../data/read.js";
+import { type Data, locateFirst, checkTextData } from "../data/read.js";
 import type { ExampleStore } from "../data/store.js";
 import { LowrankError } from "../errors.js";
 import type { CausalLM } from "../models/causal-lm.js";
@@ -77,7 +77,7 @@ export class LanguageModelling implements Objective {
   examples(data: Data, signal: AbortSignal | undefined, onProgress?: OnProgress): Promise<ExampleStore> {
     const { tokenizer, ...limits } = this.tokenisation;
     const { trainOn = "completion" } = this.options;
-    return tokenizeRows(textData(data), tokenizer, { ...limits, trainOn, signal, onProgress });
+    return tokenizeRows(checkTextData(data), tokenizer, { ...limits, trainOn, signal, onProgress });
   }
 
   lossSum({ ids, labels, shape, positions }: Batch, scale: number): Tensor {

@@ -1,6 +1,6 @@
 /** The data of a fine-tuning run: training examples and held-out examples. */
 import { type OnProgress, keepTrained } from "../data/examples.js";
-import { labelNames, labelNotices } from "../data/labels.js";
+import { resolveLabelNames, describeLabels } from "../data/labels.js";
 import type { TrainingData } from "../data/given.js";
 import { closeData, type Data, readData } from "../data/read.js";
 import { type DataReport, describeLoweredLength, listWarnings } from "../data/report.js";
@@ -134,7 +134,7 @@ export async function prepare(
   if (maxLength < asked && settings.given.includes("maxLength"))
     warn(describeLoweredLength(asked, maxLength));
   for (const data of [files.train, files.held])
-    if (data?.kind === "labels") for (const message of labelNotices(data)) warn(message);
+    if (data?.kind === "labels") for (const message of describeLabels(data)) warn(message);
   const reports: DataReport[] = [];
   const tokenised = async (data: Data): Promise<StoredExamples> => {
     const onProgress: OnProgress = createProgress("tokenise", emit);
@@ -193,7 +193,7 @@ export function findClasses(
   if (train.kind !== "labels") return undefined;
   if (adapter !== undefined) checkClasses(train, adapter);
   if (adapter !== undefined) return [...adapter];
-  return labelNames(train, typeof model === "string" ? readLabels(model) : readClasses(model));
+  return resolveLabelNames(train, typeof model === "string" ? readLabels(model) : readClasses(model));
 }
 
 /** Removes the temporary files that hold data from streams. */

@@ -4,7 +4,7 @@ import type { Examples } from "../data/store.js";
 import { adapters, setAdapter, type InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { loraPlusGroups, type Optimizer } from "../optim/index.js";
-import { elementBytes } from "../files/safetensors.js";
+import { countElementBytes } from "../files/safetensors.js";
 import type { Objective } from "./objective.js";
 import { createOptimizer } from "./optimizer-types.js";
 import type { Settings } from "./settings.js";
@@ -60,6 +60,6 @@ export function createRunOptimizer(
 export function computeSavedBytes(optimizer: Optimizer, checkpoints: boolean): number {
   const { groups, stateBytes } = optimizer;
   const trained = groups.flatMap(({ params }) => params);
-  const adapter = trained.reduce((sum, { size, dtype }) => sum + size * elementBytes(dtype), 0);
+  const adapter = trained.reduce((sum, { size, dtype }) => sum + size * countElementBytes(dtype), 0);
   return adapter + (checkpoints ? adapter + stateBytes : 0);
 }

@@ -2,9 +2,9 @@
 import {
   isPlain,
   checkList,
-  options as knownOptions,
+  checkKnownOptions as knownOptions,
   refuse as refuseKind,
-  text,
+  checkText,
 } from "../arguments/check.js";
 import { checkThreads } from "../device/cpu-use.js";
 import { listFiles, type TrainingData, isFiles, isRows } from "../data/given.js";
@@ -147,8 +147,8 @@ export function checkKinds(given: FinetuneOptions): void {
     throw createRefusal(TRAINING_REFUSALS.templateOfLoaded, "finetune");
   if (options.quantize !== undefined && model !== undefined && typeof model !== "string")
     throw createRefusal(TRAINING_REFUSALS.quantizeOfLoaded, "finetune");
-  if (lora?.name !== undefined) text("finetune", "lora.name", lora.name);
-  if (lora?.modulesToSave != null) checkList("finetune", "lora.modulesToSave", lora.modulesToSave, text);
+  if (lora?.name !== undefined) checkText("finetune", "lora.name", lora.name);
+  if (lora?.modulesToSave != null) checkList("finetune", "lora.modulesToSave", lora.modulesToSave, checkText);
   if (resume !== false && overwrite) throw createRefusal(TRAINING_REFUSALS.resumeWithOverwrite, "finetune");
 }
 

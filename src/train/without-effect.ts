@@ -1,6 +1,6 @@
 /** Warns about options that were given and have no effect on the run. */
 import { listLoraLayers } from "../lora/adapter/registry.js";
-import { gpuDetails } from "../device/device.js";
+import { readGpuDetails } from "../device/device.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { SpeechToText } from "../models/speech-to-text.js";
 import { optionName, optionSetting } from "../arguments/option-name.js";
@@ -53,7 +53,7 @@ function reportUnusedPrecision(
         "only a GPU multiplies in f16, and the run is on the cpu",
       ),
     ];
-  const gpu = cpu || precision !== "f16" ? undefined : gpuDetails(device);
+  const gpu = cpu || precision !== "f16" ? undefined : readGpuDetails(device);
   if (gpu?.f16 === false)
     return [describeNoEffect("matmulPrecision", precision, `the GPU ${gpu.device} does not compute in f16`)];
   if (precision === "bf16" && !cpu)

@@ -4,9 +4,9 @@ import { dirname, join } from "node:path";
 
 import test from "ava";
 
-import { BoundedInterpreter, OutOfBounds, withinTime } from "../../src/chat/bounded.js";
+import { BoundedInterpreter, OutOfBounds, limitTime } from "../../src/chat/bounded.js";
 import { Environment, parse } from "../../src/chat/jinja.js";
-import { strftime } from "../../src/chat/strftime.js";
+import { formatTime } from "../../src/chat/strftime.js";
 import { ChatTemplate } from "../../src/chat/template.js";
 import { LowrankError } from "../../src/errors.js";
 import { chatMl, tokenizerOf } from "./fixtures.js";
@@ -173,14 +173,14 @@ test("a step that takes too long is ended", (t) => {
     for (;;);
   };
   t.is(
-    t.throws(() => withinTime(endless, 50), { instanceOf: OutOfBounds }).message,
+    t.throws(() => limitTime(endless, 50), { instanceOf: OutOfBounds }).message,
     "it takes longer than 0.05 s",
   );
   t.is(
-    withinTime(() => 3),
+    limitTime(() => 3),
     3,
   );
-  t.is(t.throws(() => withinTime(() => JSON.parse("{"))).name, "SyntaxError");
+  t.is(t.throws(() => limitTime(() => JSON.parse("{"))).name, "SyntaxError");
 });
 
 test("strip with given characters, as in Python", (t) => {
@@ -196,7 +196,7 @@ test("strip with given characters, as in Python", (t) => {
 test("dates are in English, for any system language", (t) => {
   const date = new Date(2024, 6, 5, 13, 4, 9);
   t.is(
-    strftime(date, "%d %b %Y, %A %B %-d %% %H:%M:%S %I %p %j %y %a %m"),
+    formatTime(date, "%d %b %Y, %A %B %-d %% %H:%M:%S %I %p %j %y %a %m"),
     "05 Jul 2024, Friday July %-d % 13:04:09 01 PM 187 24 Fri 07",
   );
 });

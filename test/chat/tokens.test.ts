@@ -9,7 +9,7 @@ import { type Offsets, findTokenSpans } from "../../src/chat/tokens.js";
 import { encodeChats, fitChat } from "../../src/data/chat.js";
 import { createReport, listWarnings } from "../../src/data/report.js";
 import type { ChatRow } from "../../src/data/rows.js";
-import { ExampleStore, fingerprint } from "../../src/data/store.js";
+import { ExampleStore, computeFingerprint } from "../../src/data/store.js";
 import { LowrankError } from "../../src/errors.js";
 import { Tokenizer } from "../../src/models/tokenizer.js";
 import { temporary, tinyModel } from "../hashed.js";
@@ -236,6 +236,6 @@ test("a store keeps spans: labels, the number of trained tokens, and the fingerp
   t.deepEqual(store.at(3), store.at(2));
   const other = new ExampleStore("tokens", 100);
   other.addSpans(ids, [{ start: 0, end: 2 }]);
-  t.not(fingerprint(other), fingerprint(store.pick(Uint32Array.of(0))));
-  t.is(fingerprint(store.pick(Uint32Array.of(2))), fingerprint(store.pick(Uint32Array.of(3))));
+  t.not(computeFingerprint(other), computeFingerprint(store.pick(Uint32Array.of(0))));
+  t.is(computeFingerprint(store.pick(Uint32Array.of(2))), computeFingerprint(store.pick(Uint32Array.of(3))));
 });

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import test from "ava";
-import { type Batch, batchesInOrder, buildBatch, BatchPlan } from "../../src/data/batches.js";
+import { type Batch, listBatchesInOrder, buildBatch, BatchPlan } from "../../src/data/batches.js";
 import type { Example } from "../../src/data/examples.js";
-import { shuffleEpoch, splitmix32 } from "../../src/data/shuffle.js";
+import { shuffleEpoch, createSplitmix32 } from "../../src/data/shuffle.js";
 
 /** Returns an example of `length` tokens with the same id. */
 function example(id: number, length = 2): Example {
@@ -109,7 +109,7 @@ test("within a step rows of similar length share a batch", (t) => {
 
 test("evaluation reads the rows in sequence", (t) => {
   const rows = [
-    ...batchesInOrder(
+    ...listBatchesInOrder(
       Array.from({ length: 5 }, (_, i) => example(i)),
       2,
       0,
@@ -145,6 +145,6 @@ test("each row is first about equally often", (t) => {
 });
 
 test("splitmix32 is pinned", (t) => {
-  const next = splitmix32(0);
+  const next = createSplitmix32(0);
   t.deepEqual([next(), next(), next()], [2462723854, 1020716019, 454327756]);
 });

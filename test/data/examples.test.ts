@@ -4,7 +4,7 @@ import type { Encoder } from "../../src/data/encode.js";
 import { tokenizeRows, keepTrained, type ExampleOptions } from "../../src/data/examples.js";
 import { type DataReport, listWarnings } from "../../src/data/report.js";
 import { splitHeldOut } from "../../src/data/split.js";
-import { type Example, ExampleStore, fingerprint, countTrained } from "../../src/data/store.js";
+import { type Example, ExampleStore, computeFingerprint, countTrained } from "../../src/data/store.js";
 import { LowrankError } from "../../src/errors.js";
 import { rowsOf, runningText } from "./sources.js";
 
@@ -156,7 +156,7 @@ test("a store returns the added examples, across segments", (t) => {
         const places = Uint32Array.from(rows, (_, i) => i + 1);
         const picked = store.pick(places);
         t.deepEqual([...picked], plain);
-        t.is(fingerprint(picked), fingerprint(plain));
+        t.is(computeFingerprint(picked), computeFingerprint(plain));
         t.is(countTrained(picked), countTrained(plain));
       },
     ),

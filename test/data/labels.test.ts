@@ -2,8 +2,8 @@ import fc from "fast-check";
 import test from "ava";
 import { buildAttentionMask, BatchPlan, buildBatch } from "../../src/data/batches.js";
 import type { Encoder, Example } from "../../src/data/examples.js";
-import { tokenizeLabelled, labelNames } from "../../src/data/labels.js";
-import { type LabelData, textData } from "../../src/data/read.js";
+import { tokenizeLabelled, resolveLabelNames } from "../../src/data/labels.js";
+import { type LabelData, checkTextData } from "../../src/data/read.js";
 import { LowrankError } from "../../src/errors.js";
 import { labelled as data } from "./sources.js";
 
@@ -25,14 +25,18 @@ const examples = async (given: Promise<LabelData>, maxLength = 100): Promise<Exa
 ];
 
 test("classes are sorted: names as text, whole numbers by value", async (t) => {
-  t.deepEqual(labelNames(await data(["a", "spam"], ["b", "ham"], ["c", "spam"])), names);
-  t.deepEqual(labelNames(await data(["a", 10], ["b", 9], ["c", -1])), ["-1", "9", "10"]);
-  t.deepEqual(labelNames(await data(["a", 10], ["b", "9"], ["c", "10"])), ["10", "9"]);
+  t.deepEqual(resolveLabelNames(await data(["a", "spam"], ["b", "ham"], ["c", "spam"])), names);
+  t.deepEqual(resolveLabelNames(await data(["a", 10], ["b", 9], ["c", -1])), ["-1", "9", "10"]);
+  t.deepEqual(resolveLabelNames(await data(["a", 10], ["b", "9"], ["c", "10"])), ["10", "9"]);
   const model = ["spam", "eggs", "ham"];
-  t.deepEqual(labelNames(await data(["a", "spam"], ["b", "ham"]), model), model, "the model's own order");
-  t.deepEqual(labelNames(await data(["a", "spam"], ["b", "tea"]), model), ["spam", "tea"]);
+  t.deepEqual(
+    resolveLabelNames(await data(["a", "spam"], ["b", "ham"]), model),
+    model,
+    "the model's own order",
+  );
+  t.deepEqual(resolveLabelNames(await data(["a", "spam"], ["b", "tea"]), model), ["spam", "tea"]);
   const same = await data(["a", "spam"], ["b", "spam"]);
-  const error = t.throws(() => labelNames(same), { instanceOf: LowrankError });
+  const error = t.throws(() => resolveLabelNames(same), { instanceOf: LowrankError });
   t.is(error.code, "ERR_DATA_ROW");
   t.regex(error.message, /: every row has the label spam/);
 });
@@ -42,10 +46,10 @@ test("a label that is a misspelled class of the model is refused", async (t) => 
   const misspelled = await data(["a", "positive"], ["b", "negative"], ["c", "postive"]);
   const message =
     /:3: the label "postive" is not one of the model's classes \(did you mean positive\?\); they are/;
-  t.throws(() => labelNames(misspelled, known), { code: "ERR_DATA_ROW", message });
-  t.deepEqual(labelNames(misspelled), ["negative", "positive", "postive"]);
+  t.throws(() => resolveLabelNames(misspelled, known), { code: "ERR_DATA_ROW", message });
+  t.deepEqual(resolveLabelNames(misspelled), ["negative", "positive", "postive"]);
   // Another number, and a name that is similar to none, are new classes.
-  t.deepEqual(labelNames(await data(["a", "LABEL_0"], ["b", "LABEL_2"]), ["LABEL_0", "LABEL_1"]), [
+  t.deepEqual(resolveLabelNames(await data(["a", "LABEL_0"], ["b", "LABEL_2"]), ["LABEL_0", "LABEL_1"]), [
     "LABEL_0",
     "LABEL_2",
   ]);
@@ -93,7 +97,7 @@ test("a label outside the classes and a row without tokens are named by file and
 
 test("a language model refuses rows with labels", async (t) => {
   const rows = await data(["a", "ham"]);
-  const error = t.throws(() => textData(rows), { instanceOf: LowrankError });
+  const error = t.throws(() => checkTextData(rows), { instanceOf: LowrankError });
   t.is(error.code, "ERR_DATA_ROW");
   t.regex(error.message, /:1: the row has a "label"/);
 });

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import test from "ava";
 
 import type { Row } from "../../src/data/given.js";
-import { labelNotices } from "../../src/data/labels.js";
+import { describeLabels } from "../../src/data/labels.js";
 import { readData } from "../../src/data/read.js";
 import { LowrankError } from "../../src/errors.js";
 import { finetune, inspect } from "../../src/index.js";
@@ -176,23 +176,23 @@ test("labels that are likely to be one class are reported", async (t) => {
     i % 2 ? "positive" : "negative",
   ]);
   const data = await labelled(...rows, ["a", "postive"], ["b", "negative "], ["c", "Negative"]);
-  const notices = labelNotices(data).map((one) => one.replace(/^\S+?:/, ""));
+  const notices = describeLabels(data).map((one) => one.replace(/^\S+?:/, ""));
   t.deepEqual(notices, [
     '102: the label "negative " (1 row) is a separate class from "negative" (50 rows); if they are the same, give both one name',
     '103: the label "Negative" (1 row) is a separate class from "negative" (50 rows); if they are the same, give both one name',
     '101: the label "postive" (1 row) is a separate class from "positive" (50 rows); if they are the same, give both one name',
   ]);
   const numbered = rows.map(([text], i): [string, string] => [text, `class_${i % 3}`]);
-  t.deepEqual(labelNotices(await labelled(...numbered, ["a", "class_3"], ["b", "class_30"])), []);
+  t.deepEqual(describeLabels(await labelled(...numbered, ["a", "class_3"], ["b", "class_30"])), []);
   // Two classes of similar sizes may have similar names.
-  t.deepEqual(labelNotices(await labelled(["a", "sense"], ["b", "tense"], ["c", "sense"])), []);
+  t.deepEqual(describeLabels(await labelled(["a", "sense"], ["b", "tense"], ["c", "sense"])), []);
 });
 
 test("the labels of ten thousand classes are compared quickly", async (t) => {
   const rows = Array.from({ length: 10_000 }, (_, i): [string, string] => [`t${i}`, `${i * 7919}-name`]);
   const data = await labelled(...rows, ["a", "0-NAME"]);
   const began = performance.now();
-  t.is(labelNotices(data).length, 1);
+  t.is(describeLabels(data).length, 1);
   t.true(performance.now() - began < 2000);
 });
 

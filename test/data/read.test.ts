@@ -5,7 +5,7 @@ import { promisify } from "node:util";
 import fc from "fast-check";
 import test from "ava";
 import { closeData, type LabelData, readData } from "../../src/data/read.js";
-import { firstInvalidByte } from "../../src/data/source/utf8.js";
+import { findInvalidByte } from "../../src/data/source/utf8.js";
 import { LowrankError, type ErrorCode } from "../../src/errors.js";
 import { contentOf, folder, write } from "./sources.js";
 
@@ -225,7 +225,7 @@ test("the search for an invalid byte agrees with the decoder", (t) => {
   fc.assert(
     fc.property(fc.array(piece, { maxLength: 5 }), (pieces) => {
       const all = Uint8Array.from(pieces.flatMap((p) => (typeof p === "string" ? [...bytes(p)] : [...p])));
-      const at = firstInvalidByte(all);
+      const at = findInvalidByte(all);
       if (at < 0) decoder.decode(all);
       else t.throws(() => decoder.decode(all.subarray(0, Math.min(at + 4, all.length))));
       if (at >= 0) t.notThrows(() => decoder.decode(all.subarray(0, at)));

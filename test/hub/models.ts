@@ -2,9 +2,9 @@
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 
-import { hubSnapshot, type Snapshot } from "../../src/hub/snapshot.js";
+import { fetchSnapshot, type Snapshot } from "../../src/hub/snapshot.js";
 import type { HubOptions } from "../../src/hub/settings.js";
-import { hubName, type HubName } from "../../src/hub/name.js";
+import { parseHubName, type HubName } from "../../src/hub/name.js";
 import { tinyModel } from "../hashed.js";
 import { Hub, type Repo } from "./server.js";
 
@@ -83,7 +83,7 @@ export async function fetched(
   env: Record<string, string> = {},
 ): Promise<Snapshot> {
   hub.home = home;
-  return hubSnapshot(hubName(name) as HubName, options, { ...environment(hub, home), ...env });
+  return fetchSnapshot(parseHubName(name) as HubName, options, { ...environment(hub, home), ...env });
 }
 
 /** Returns the files below a folder, by path. */

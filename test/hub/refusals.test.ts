@@ -5,8 +5,8 @@ import { fileURLToPath } from "node:url";
 
 import test from "ava";
 
-import { hubName } from "../../src/hub/name.js";
-import { hubSettings } from "../../src/hub/settings.js";
+import { parseHubName } from "../../src/hub/name.js";
+import { resolveHubSettings } from "../../src/hub/settings.js";
 import type { HubOptions } from "../../src/hub/settings.js";
 import { LowrankError, type ErrorCode } from "../../src/index.js";
 import { temporary } from "../hashed.js";
@@ -279,8 +279,11 @@ for (const {
 }
 
 test("names that may be a hub's, and names that are only paths", (t) => {
-  t.deepEqual(hubName("owner/name"), { repo: "owner/name", revision: undefined });
-  t.deepEqual(hubName("Qwen/Qwen2.5-0.5B@refs/pr/1"), { repo: "Qwen/Qwen2.5-0.5B", revision: "refs/pr/1" });
+  t.deepEqual(parseHubName("owner/name"), { repo: "owner/name", revision: undefined });
+  t.deepEqual(parseHubName("Qwen/Qwen2.5-0.5B@refs/pr/1"), {
+    repo: "Qwen/Qwen2.5-0.5B",
+    revision: "refs/pr/1",
+  });
   for (const path of [
     "name",
     "./owner/name",
@@ -301,7 +304,7 @@ test("names that may be a hub's, and names that are only paths", (t) => {
     "owner/na me",
     "",
   ])
-    t.is(hubName(path), undefined, path);
+    t.is(parseHubName(path), undefined, path);
   for (const revision of [
     "",
     "..",
@@ -317,40 +320,40 @@ test("names that may be a hub's, and names that are only paths", (t) => {
     "%2e%2e",
   ])
     t.throws(
-      () => hubName(`owner/name@${revision}`),
+      () => parseHubName(`owner/name@${revision}`),
       { code: "ERR_OPTION", message: /is not a revision/ },
       revision,
     );
 });
 
 test("the environment variables have the same meaning as for huggingface_hub", (t) => {
-  const at = (env: Record<string, string>): string => hubSettings({}, env).cacheDir;
+  const at = (env: Record<string, string>): string => resolveHubSettings({}, env).cacheDir;
   t.true(at({}).endsWith(join(".cache", "huggingface", "hub")));
   t.is(at({ XDG_CACHE_HOME: "/x" }), join("/x", "huggingface", "hub"));
   t.is(at({ XDG_CACHE_HOME: "/x", HF_HOME: "/h" }), join("/h", "hub"));
   t.is(at({ HF_HOME: "/h", HUGGINGFACE_HUB_CACHE: "/old" }), "/old");
   t.is(at({ HF_HOME: "/h", HUGGINGFACE_HUB_CACHE: "/old", HF_HUB_CACHE: "/c" }), "/c");
   t.false(at({ HF_HOME: "~/h" }).includes("~"));
-  t.is(hubSettings({ cacheDir: "/mine" }, { HF_HUB_CACHE: "/c" }).cacheDir, "/mine");
-  const offline = (env: Record<string, string>): boolean => hubSettings({}, env).offline;
+  t.is(resolveHubSettings({ cacheDir: "/mine" }, { HF_HUB_CACHE: "/c" }).cacheDir, "/mine");
+  const offline = (env: Record<string, string>): boolean => resolveHubSettings({}, env).offline;
   t.deepEqual(
     ["1", "on", "YES", "true", "0", "", "no"].map((value) => offline({ HF_HUB_OFFLINE: value })),
     [true, true, true, true, false, false, false],
   );
   t.true(offline({ TRANSFORMERS_OFFLINE: "1" }));
-  t.false(hubSettings({ offline: false }, { HF_HUB_OFFLINE: "1" }).offline);
-  t.is(hubSettings({}, { HF_ENDPOINT: "https://hub.example/" }).endpoint, "https://hub.example");
+  t.false(resolveHubSettings({ offline: false }, { HF_HUB_OFFLINE: "1" }).offline);
+  t.is(resolveHubSettings({}, { HF_ENDPOINT: "https://hub.example/" }).endpoint, "https://hub.example");
   const home = temporary();
   mkdirSync(join(home, "elsewhere"));
   writeFileSync(join(home, "token"), "hf_stored\n");
   writeFileSync(join(home, "elsewhere", "token"), "hf_other");
   const token = (env: Record<string, string>): string | undefined =>
-    hubSettings({}, { HF_HOME: home, ...env }).token;
+    resolveHubSettings({}, { HF_HOME: home, ...env }).token;
   t.is(token({}), "hf_stored");
   t.is(token({ HF_TOKEN_PATH: join(home, "elsewhere", "token") }), "hf_other");
   t.is(token({ HUGGING_FACE_HUB_TOKEN: "hf_old" }), "hf_old");
   t.is(token({ HUGGING_FACE_HUB_TOKEN: "hf_old", HF_TOKEN: "hf_new" }), "hf_new");
-  t.is(hubSettings({ token: "hf_given" }, { HF_TOKEN: "hf_new" }).token, "hf_given");
+  t.is(resolveHubSettings({ token: "hf_given" }, { HF_TOKEN: "hf_new" }).token, "hf_given");
   rmSync(join(home, "token"));
   t.is(token({}), undefined);
 });

@@ -1,7 +1,7 @@
 /** `--config FILE.yaml`: options of a command by name, such as `batch-size: 4`. */
 import { readFile } from "node:fs/promises";
 import { type Command, InvalidArgumentError, type Option } from "commander";
-import { LowrankError, systemCode } from "../../errors.js";
+import { LowrankError, readSystemCode } from "../../errors.js";
 import { didYouMean } from "../../arguments/suggest.js";
 import { UsageError } from "../terminal/failure.js";
 import { FLAGS } from "../options/flags.js";
@@ -13,7 +13,9 @@ async function readYaml(file: string): Promise<Record<string, unknown>> {
   try {
     text = await readFile(file, "utf8");
   } catch (cause) {
-    throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: cannot be read (${systemCode(cause)})`, { cause });
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: cannot be read (${readSystemCode(cause)})`, {
+      cause,
+    });
   }
   // Imported here because most commands do not need it.
   const { parse } = await import("yaml");

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { existsSync, statSync } from "node:fs";
 import { type FileHandle, open, rm } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
-import { LowrankError, systemCode } from "../../errors.js";
+import { LowrankError, readSystemCode } from "../../errors.js";
 import { makeFolder, move } from "../../files/folders.js";
 
 export interface Output {
@@ -41,7 +41,7 @@ export function checkOutput(path: string, replace: boolean): void {
 export async function stagedFile(path: string): Promise<Output> {
   const staged = `${resolve(path)}.part-${process.pid}`;
   const failure = (cause: unknown): unknown => {
-    const code = systemCode(cause);
+    const code = readSystemCode(cause);
     if (cause instanceof LowrankError || code === undefined) return cause;
     return new LowrankError("ERR_WRITE", `${path}: cannot be written (${code})`, { cause });
   };

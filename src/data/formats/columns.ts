@@ -1,7 +1,7 @@
 /** The columns of a table of rows: the fields of rows, by name. */
 import type { Origin } from "../source/origin.js";
 import { LowrankError } from "../../errors.js";
-import { nearColumn } from "../source/field-names.js";
+import { findNearColumn } from "../source/field-names.js";
 import { findClosest, didYouMean } from "../../arguments/suggest.js";
 import type { Columns } from "./records.js";
 
@@ -35,7 +35,7 @@ const EXPECTED = KINDS.map(({ needed }) => needed.join(" and ")).join("; ");
 export function checkNeeded(columns: readonly string[], where: string, read: Columns = "training"): void {
   if (read === "all") return checkText(columns, where);
   const has = (name: string): boolean => columns.includes(name);
-  const misspelled = nearColumn(columns);
+  const misspelled = findNearColumn(columns);
   if (misspelled !== undefined) {
     const { name, meant } = misspelled;
     const what = `unknown column ${JSON.stringify(name)} (did you mean ${meant}?)`;

@@ -26,7 +26,7 @@ export const csv: RecordReader = {
     const rowOf = ({ record, info }: Parsed): RawRow => {
       const number = lines.findStartLine(record, info.lines);
       return {
-        value: columns === "all" ? numberedLabel(record) : readFields(record, origin, number),
+        value: columns === "all" ? convertLabel(record) : readFields(record, origin, number),
         number,
       };
     };
@@ -38,7 +38,7 @@ export const csv: RecordReader = {
         // Errors are returned by `parsedPart`, in the call that causes them.
         parser ??= parse(makeParserOptions(text, origin, columns)).on("error", () => {});
         end = read;
-        const { records, failure } = await parsedPart(parser, text);
+        const { records, failure } = await parsePart(parser, text);
         if (records.length > 0) yield { rows: records.map(rowOf), read };
         if (failure !== undefined) throw failure;
       }
@@ -56,7 +56,7 @@ export const csv: RecordReader = {
 };
 
 /** Parses a part of the text. Returns the records that end in it, and the error after them, if any. */
-async function parsedPart(parser: Parser, text: string): Promise<{ records: Parsed[]; failure?: unknown }> {
+async function parsePart(parser: Parser, text: string): Promise<{ records: Parsed[]; failure?: unknown }> {
   const records: Parsed[] = [];
   const drain = (): void => {
     for (let one = parser.read() as Parsed | null; one !== null; one = parser.read() as Parsed | null)
@@ -115,7 +115,7 @@ function detectDelimiter(text: string, columns: Columns): string {
 }
 
 /** Returns a record's fields, with a whole-number label as a number. */
-function numberedLabel(record: Cells): Record<string, unknown> {
+function convertLabel(record: Cells): Record<string, unknown> {
   const { label } = record;
   const isNumber = label !== undefined && /^(?:0|-?[1-9]\d{0,14})$/.test(label);
   return isNumber ? { ...record, label: Number(label) } : { ...record };
@@ -123,17 +123,17 @@ function numberedLabel(record: Cells): Record<string, unknown> {
 
 /** Returns a record's fields, with lists parsed from JSON and whole-number labels as numbers. */
 function readFields(record: Cells, origin: Origin, number: number): Record<string, unknown> {
-  const fields = numberedLabel(record);
+  const fields = convertLabel(record);
   for (const [name, text] of Object.entries(record)) {
     if (!LIST_FIELDS.has(name)) continue;
     // An empty cell means a row without tools.
     if (text === "" && name === "tools") delete fields[name];
-    else fields[name] = parsedCell(text, name, origin, number);
+    else fields[name] = parseCell(text, name, origin, number);
   }
   return fields;
 }
 
-function parsedCell(text: string, name: string, origin: Origin, number: number): unknown {
+function parseCell(text: string, name: string, origin: Origin, number: number): unknown {
   try {
     return JSON.parse(text);
   } catch {

@@ -5,7 +5,9 @@ import { type Numbering, type Origin, describeRow, createRowError } from "../sou
 import type { RawRow, RecordReader } from "./records.js";
 
 /** Returns a reader of JSON lines. Rows in memory are numbered by `index`. */
-export function jsonLines(numbering: Extract<Numbering, "line" | "index"> = "line"): RecordReader {
+export function createJsonLinesReader(
+  numbering: Extract<Numbering, "line" | "index"> = "line",
+): RecordReader {
   return {
     numbering,
     async *read(source, signal) {
@@ -14,7 +16,7 @@ export function jsonLines(numbering: Extract<Numbering, "line" | "index"> = "lin
       let begun = false;
       for await (const { text, line, read } of streamText(source, true, signal)) {
         begun ||= checkBegin(text, line, origin);
-        yield { rows: parsedLines(text, line - shift, origin), read };
+        yield { rows: parseLines(text, line - shift, origin), read };
       }
     },
   };
@@ -33,7 +35,7 @@ function checkBegin(text: string, line: number, origin: Origin): boolean {
 }
 
 /** Parses complete lines; `first` is the number of the first. Throws `ERR_DATA_ROW` for a line that is not JSON. */
-export function parsedLines(text: string, first: number, origin: Origin): RawRow[] {
+export function parseLines(text: string, first: number, origin: Origin): RawRow[] {
   const rows: RawRow[] = [];
   let number = first;
   for (const line of text.split("\n")) {

@@ -4,7 +4,7 @@ import type { JSONParser } from "@streamparser/json";
 import { LowrankError } from "../../errors.js";
 import { streamText } from "../source/lines.js";
 import { createRowError } from "../source/origin.js";
-import { parsedLines } from "./json-lines.js";
+import { parseLines } from "./json-lines.js";
 import { LONGEST_ROW, type RawRow, type RawRows, type RecordReader } from "./records.js";
 
 type Parts = AsyncIterable<{ text: string; read: number }>;
@@ -23,9 +23,9 @@ export const json: RecordReader = {
         first.push(next.value);
         begin = next.value.text.trimStart().slice(0, 1);
       }
-      const all = chain(first, parts);
-      if (begin === "[") yield* arrayRows(all, source.name);
-      else if (begin === "{") yield* lineRows(all, source.name);
+      const all = chainRows(first, parts);
+      if (begin === "[") yield* readArrayRows(all, source.name);
+      else if (begin === "{") yield* readLineRows(all, source.name);
       else {
         const expected = "a .json file holds an array of rows, or an object a line";
         throw new LowrankError("ERR_FILE_FORMAT", `${source.name}: begins with ${begin}; ${expected}`);
@@ -36,12 +36,12 @@ export const json: RecordReader = {
   },
 };
 
-async function* chain<T>(first: readonly T[], rest: AsyncIterable<T>): AsyncGenerator<T> {
+async function* chainRows<T>(first: readonly T[], rest: AsyncIterable<T>): AsyncGenerator<T> {
   yield* first;
   yield* rest;
 }
 
-async function* arrayRows(parts: Parts, file: string): AsyncGenerator<RawRows> {
+async function* readArrayRows(parts: Parts, file: string): AsyncGenerator<RawRows> {
   const { JSONParser } = await import("@streamparser/json");
   const origin = { file, numbering: "row" } as const;
   // Elements are emitted and dropped one by one. The buffer is for the characters of one string.
@@ -82,14 +82,14 @@ function formatProblem(cause: unknown): string {
     .replace(/ at chunk position "\d+" \(absolute position "(\d+)"\)/, " at byte $1");
 }
 
-async function* lineRows(parts: Parts, file: string): AsyncGenerator<RawRows> {
+async function* readLineRows(parts: Parts, file: string): AsyncGenerator<RawRows> {
   const origin = { file, numbering: "row" } as const;
   let held = "";
   let count = 0;
   let end = 0;
   const parsed = (text: string): RawRow[] => {
     const lines = text.split("\n").filter((line) => line.trim() !== "");
-    const rows = parsedLines(lines.join("\n"), count + 1, origin);
+    const rows = parseLines(lines.join("\n"), count + 1, origin);
     count += rows.length;
     return rows;
   };

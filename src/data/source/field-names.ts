@@ -31,7 +31,7 @@ export function checkNames(fields: Fields, refuse: (problem: string) => never): 
 }
 
 /** Finds a column with a misspelled optional field name, as `checkNames` does for rows. */
-export function nearColumn(columns: readonly string[]): { name: string; meant: string } | undefined {
+export function findNearColumn(columns: readonly string[]): { name: string; meant: string } | undefined {
   const kind = OPTIONAL.find(([needed]) => columns.includes(needed));
   return kind?.[1].in(columns);
 }

@@ -1,7 +1,7 @@
 /** Decodes a stream of bytes as strict UTF-8, part by part. */
 import { LowrankError } from "../../errors.js";
 import type { ByteSource } from "./source.js";
-import { bomLength, decodeUtf8 } from "./utf8.js";
+import { measureBom, decodeUtf8 } from "./utf8.js";
 
 /** A source that can be read from its beginning. */
 export type Readable = Pick<ByteSource, "name" | "read">;
@@ -34,7 +34,7 @@ function checkBeginning(bytes: Uint8Array, file: string): void {
   throw new LowrankError("ERR_FILE_FORMAT", `${file}: is ${other[0]}; ${other[2]}`);
 }
 
-function concat(parts: readonly Uint8Array[]): Uint8Array {
+function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
   const [first] = parts;
   return parts.length === 1 && first !== undefined ? first : Buffer.concat(parts);
 }
@@ -90,7 +90,7 @@ export async function* streamText(
     if (!begun && held < 8) continue;
     let end = chunk.length;
     if (!begun) {
-      const start = beginning(concat(waiting), name);
+      const start = dropBom(concatBytes(waiting), name);
       waiting = [start.bytes];
       held = start.bytes.length;
       offset = start.offset;
@@ -106,21 +106,21 @@ export async function* streamText(
       }
       continue;
     }
-    yield decoded(concat([...waiting.slice(0, -1), last.subarray(0, end)]));
+    yield decoded(concatBytes([...waiting.slice(0, -1), last.subarray(0, end)]));
     waiting = end < last.length ? [last.subarray(end)] : [];
     held = last.length - end;
   }
   if (read === 0) throw new LowrankError("ERR_DATA_ROW", `${name}: the file is empty`);
   if (!begun) {
-    const start = beginning(concat(waiting), name);
+    const start = dropBom(concatBytes(waiting), name);
     [waiting, offset] = [[start.bytes], start.offset];
   }
-  const rest = concat([...waiting, new Uint8Array()]);
+  const rest = concatBytes([...waiting, new Uint8Array()]);
   if (rest.length > 0) yield decoded(rest);
 }
 
-function beginning(bytes: Uint8Array, name: string): { bytes: Uint8Array; offset: number } {
+function dropBom(bytes: Uint8Array, name: string): { bytes: Uint8Array; offset: number } {
   checkBeginning(bytes, name);
-  const offset = bomLength(bytes);
+  const offset = measureBom(bytes);
   return { bytes: bytes.subarray(offset), offset };
 }

@@ -5,7 +5,7 @@ import { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { abortReason, LowrankError, systemCode, throwIfAborted } from "../../errors.js";
+import { abortReason, LowrankError, readSystemCode, throwIfAborted } from "../../errors.js";
 
 /** Bytes per read; small enough that encoding them ends soon when a run is stopped. */
 const READ = 1 << 17;
@@ -67,7 +67,7 @@ async function openPipe(path: string): Promise<Socket> {
 
 function readFailure(name: string, cause: unknown): unknown {
   if (cause instanceof LowrankError) return cause;
-  const code = systemCode(cause);
+  const code = readSystemCode(cause);
   if (code === undefined) return cause;
   if (code === "ENOENT" || code === "ENOTDIR") {
     return new LowrankError("ERR_FILE_NOT_FOUND", `${name}: no such data file`, { cause });
@@ -106,7 +106,7 @@ class Regular implements ByteSource {
     });
     const { name, size: byteLength } = this;
     const read: ReadAt = (into, at) => file.read(into, 0, into.length, at).then(({ bytesRead }) => bytesRead);
-    return { byteLength, slice: slicer(name, byteLength, read), close: () => file.close() };
+    return { byteLength, slice: createSlicer(name, byteLength, read), close: () => file.close() };
   }
 
   close(): void {}
@@ -115,7 +115,7 @@ class Regular implements ByteSource {
 /** Reads bytes at an offset; resolves to their number. */
 type ReadAt = (into: Uint8Array, at: number) => Promise<number>;
 
-function slicer(name: string, size: number, readAt: ReadAt): RandomAccess["slice"] {
+function createSlicer(name: string, size: number, readAt: ReadAt): RandomAccess["slice"] {
   return async (start, end = size) => {
     if (!(start >= 0 && start <= end && end <= size)) {
       const what = `bytes ${start} to ${end} are asked for, and it has ${size}`;
@@ -149,7 +149,7 @@ interface Space {
 }
 
 /** Returns the disk space of the temporary folder. */
-async function temporarySpace(): Promise<Space> {
+async function readTemporarySpace(): Promise<Space> {
   const { bavail, blocks, bsize } = await statfs(tmpdir());
   return { free: bavail * bsize, total: blocks * bsize };
 }
@@ -163,7 +163,7 @@ export class Stream implements ByteSource {
     private readonly begin: () => Readable | Promise<Readable>,
     /** Converts a failure of the stream to the error to throw. */
     private readonly failure: (name: string, cause: unknown) => unknown = readFailure,
-    private readonly space: () => Promise<Space> = temporarySpace,
+    private readonly space: () => Promise<Space> = readTemporarySpace,
   ) {}
 
   /** Throws `ERR_WRITE` before the disk is full, because other programs need space too. */
@@ -219,7 +219,7 @@ export class Stream implements ByteSource {
     } catch (cause) {
       if (signal?.aborted) throw abortReason(signal);
       if (cause instanceof LowrankError && cause.code === "ERR_WRITE") throw cause;
-      throw systemCode(cause) === "ENOSPC" ? this.#noSpace(size, cause) : this.failure(this.name, cause);
+      throw readSystemCode(cause) === "ENOSPC" ? this.#noSpace(size, cause) : this.failure(this.name, cause);
     } finally {
       signal?.removeEventListener("abort", stop);
       if (!ended) {
@@ -244,7 +244,7 @@ export class Stream implements ByteSource {
       new Promise((resolve, reject) =>
         read(file, into, 0, into.length, at, (error, count) => (error ? reject(error) : resolve(count))),
       );
-    return { byteLength, slice: slicer(this.name, byteLength, readAt), close: async () => {} };
+    return { byteLength, slice: createSlicer(this.name, byteLength, readAt), close: async () => {} };
   }
 
   close(): void {

@@ -3,17 +3,17 @@ import { LowrankError } from "../../errors.js";
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Returns the length of the byte order mark at the start of `bytes`: 3 or 0. */
-export function bomLength(bytes: Uint8Array): number {
+export function measureBom(bytes: Uint8Array): number {
   return bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? 3 : 0;
 }
 
 /** Removes a byte order mark, which Notepad and PowerShell write. */
-export function withoutBom(text: string): string {
+export function removeBom(text: string): string {
   return text.startsWith("\uFEFF") ? text.slice(1) : text;
 }
 
 /** Returns the offset of the first byte that is not valid UTF-8 (RFC 3629: no surrogates, no overlong forms), or −1. */
-export function firstInvalidByte(bytes: Uint8Array): number {
+export function findInvalidByte(bytes: Uint8Array): number {
   let i = 0;
   while (i < bytes.length) {
     const lead = bytes[i] ?? 0;
@@ -45,7 +45,7 @@ export function decodeUtf8(bytes: Uint8Array, file: string, offset = 0, line = 1
   try {
     return decoder.decode(bytes);
   } catch (cause) {
-    const at = firstInvalidByte(bytes);
+    const at = findInvalidByte(bytes);
     if (at < 0) throw new LowrankError("ERR_FILE_FORMAT", `${file}: too large to be read at once`, { cause });
     let lines = line;
     for (let i = 0; i < at; i++) if (bytes[i] === 0x0a) lines++;

@@ -1,10 +1,10 @@
 /** Exports models as GGUF files for llama.cpp. */
 import { basename } from "node:path";
 
-import { ARCHITECTURES, ggufModule, pairRows, type Architecture } from "../architectures.js";
-import { GGUF_TYPES, type GgufFileType, type GgufType, isFileType, writableType } from "../types.js";
+import { ARCHITECTURES, findGgufModule, pairRows, type Architecture } from "../architectures.js";
+import { GGUF_TYPES, type GgufFileType, type GgufType, isFileType, chooseWritable } from "../types.js";
 import { refuseGguf } from "../refusals.js";
-import { storableAs, storedBytes } from "../stored.js";
+import { chooseStorable, convertToBytes } from "../stored.js";
 import { writeGguf, type GgufTensor, type GgufValue } from "../writer.js";
 import { LowrankError } from "../../errors.js";
 import { listSome } from "../../lora/formats/adapter-file.js";
@@ -67,11 +67,11 @@ export async function exportGguf(
     // A tied head shares the embedding's tensor.
     if (seen.has(tensor)) continue;
     seen.add(tensor);
-    const { why, ...one } = await ggufTensor(file, architecture, config, name, tensor, type, source);
+    const { why, ...one } = await exportTensor(file, architecture, config, name, tensor, type, source);
     tensors.push(one);
     if (why !== undefined) other.set(why, [...(other.get(why) ?? []), one.name]);
   }
-  for (const [name, values] of written.factors) tensors.push(vector(name, values));
+  for (const [name, values] of written.factors) tensors.push(createVector(name, values));
   for (const [why, names] of other) said.push(`${file}: ${why}: ${listSome(names)}`);
   const first = tensors.find(({ name }) => name === "token_embd.weight")?.type ?? "f32";
   const metadata = new Map<string, GgufValue>([
@@ -84,14 +84,14 @@ export async function exportGguf(
     ],
     ["general.quantization_version", { u32: 2 }],
     ...written.keys.map(([key, value]): [string, GgufValue] => [`${architecture.name}.${key}`, value]),
-    ...vocabulary(file, model, said),
+    ...exportVocabulary(file, model, said),
   ]);
   for (const text of said) notice(text);
   await writeGguf(file, metadata, tensors, signal);
 }
 
 /** Returns a tensor of the state dict with llama.cpp's name and layout; `why` explains a type other than requested. */
-async function ggufTensor(
+async function exportTensor(
   file: string,
   architecture: Architecture,
   config: WrittenConfig,
@@ -102,7 +102,7 @@ async function ggufTensor(
 ): Promise<GgufTensor & { why?: string | undefined }> {
   const dot = name.lastIndexOf(".");
   const [path, end] = [name.slice(0, dot), name.slice(dot + 1)];
-  const found = ggufModule(architecture, path);
+  const found = findGgufModule(architecture, path);
   if (found === undefined || (end !== "weight" && end !== "bias"))
     throw new LowrankError("ERR_INTERNAL", `${file}: ${name} has no name in GGUF`);
   const { kind } = found;
@@ -111,7 +111,7 @@ async function ggufTensor(
   const matrix = end === "weight" && shape.length > 1 && kind !== "position_embd";
   const stored = `${found.name}.${end}`;
   const before = source?.findType(stored, shape);
-  const wanted = matrix ? (type ?? before ?? inMemory(tensor)) : "f32";
+  const wanted = matrix ? (type ?? before ?? findTypeInMemory(tensor)) : "f32";
   const change = (one: Tensor): Tensor => {
     if (turned) return one.transpose();
     if (architecture.shiftedNorms === true && kind.endsWith("norm")) return one.add(1);
@@ -121,10 +121,10 @@ async function ggufTensor(
     }
     return one;
   };
-  const writable = writableType(wanted);
+  const writable = chooseWritable(wanted);
   // A type that cannot be written can still be copied from the source file.
   const copied = wanted !== writable && source !== undefined && (await source.holds(stored, tensor));
-  const one = copied ? wanted : storableAs(writable, shape);
+  const one = copied ? wanted : chooseStorable(writable, shape);
   const isSame = (): Promise<boolean> =>
     copied || one !== before || source === undefined ? Promise.resolve(copied) : source.holds(stored, tensor);
   return {
@@ -134,13 +134,13 @@ async function ggufTensor(
     bytes: async () =>
       (await isSame())
         ? (source as GgufSource).bytes(stored)
-        : storedBytes(file, name, tensor, one as GgufType, change),
-    why: copied ? undefined : whyOther(wanted, writable, one as GgufType),
+        : convertToBytes(file, name, tensor, one as GgufType, change),
+    why: copied ? undefined : explainOtherType(wanted, writable, one as GgufType),
   };
 }
 
 /** Explains why a matrix is stored as another type than requested; undefined where it is not. */
-function whyOther(wanted: GgufFileType, writable: GgufType, stored: GgufType): string | undefined {
+function explainOtherType(wanted: GgufFileType, writable: GgufType, stored: GgufType): string | undefined {
   if (stored !== writable)
     return `stored as ${stored}, because their row size is not a multiple of ${GGUF_TYPES[writable].values}`;
   return wanted === writable
@@ -149,11 +149,11 @@ function whyOther(wanted: GgufFileType, writable: GgufType, stored: GgufType): s
 }
 
 /** Returns the type of a tensor in memory, where GGUF has it; else f32. */
-function inMemory({ dtype }: Tensor): GgufFileType {
+function findTypeInMemory({ dtype }: Tensor): GgufFileType {
   return isFileType(dtype) ? dtype : "f32";
 }
 
-function vector(name: string, values: Float32Array): GgufTensor {
+function createVector(name: string, values: Float32Array): GgufTensor {
   return {
     name,
     shape: [values.length],
@@ -163,7 +163,7 @@ function vector(name: string, values: Float32Array): GgufTensor {
 }
 
 /** Returns the tokenizer's keys; without a tokenizer, the key that says so. */
-function vocabulary(file: string, model: CausalLM, said: string[]): [string, GgufValue][] {
+function exportVocabulary(file: string, model: CausalLM, said: string[]): [string, GgufValue][] {
   const { tokenizer } = model;
   if (tokenizer === undefined) {
     said.push(`${file}: the model has no tokenizer.json, so the file accepts only token ids`);

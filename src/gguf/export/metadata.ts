@@ -25,7 +25,7 @@ export function convertModel(file: string, { name }: Architecture, config: Writt
   const { headDim, maxPositionEmbeddings: positions } = config;
   const rope = convertRope(file, name, config.rope, { headDim, positions });
   const keys: [string, GgufValue][] = [
-    ...sizes(config),
+    ...listSizes(config),
     ["attention.head_count_kv", { u32: config.numKeyValueHeads }],
     ["attention.key_length", { u32: headDim }],
     ["attention.value_length", { u32: headDim }],
@@ -40,14 +40,14 @@ export function convertModel(file: string, { name }: Architecture, config: Writt
       keys.push(["final_logit_softcapping", { f32: cap }]);
       notices.push(`${file}: older versions of llama.cpp leave out the cap of Gemma 3's logits (${cap})`);
     }
-  } else notices.push(...differences(file, config));
+  } else notices.push(...listDifferences(file, config));
   if (config.modelType === "phi3")
     keys.push(["attention.sliding_window", { u32: config.slidingWindow ?? 0 }]);
   return { keys, factors: rope.factors, notices };
 }
 
 /** Returns the keys that all families share. */
-function sizes(config: WrittenConfig): [string, GgufValue][] {
+function listSizes(config: WrittenConfig): [string, GgufValue][] {
   return [
     ["vocab_size", { u32: config.vocabSize }],
     ["context_length", { u32: config.maxPositionEmbeddings }],
@@ -64,7 +64,7 @@ function gpt2(file: string, config: GPT2Config): WrittenModel {
   if (!config.scaleAttnWeights || config.scaleAttnByInverseLayerIdx)
     refuseGguf("scores", file, "scores that are not divided by the root of the head size alone");
   const keys: [string, GgufValue][] = [
-    ...sizes(config),
+    ...listSizes(config),
     ["attention.layer_norm_epsilon", { f32: config.layerNormEps }],
   ];
   return { keys, factors: [], notices: [] };
@@ -95,7 +95,7 @@ function gemma3(file: string, config: Gemma3Config): [string, GgufValue][] {
 }
 
 /** Rejects features that llama.cpp's Llama, Qwen and Phi lack; returns notices about differences in long texts. */
-function differences(file: string, config: LlamaConfig | Phi3Config): string[] {
+function listDifferences(file: string, config: LlamaConfig | Phi3Config): string[] {
   const { modelType, slidingWindow: window, maxPositionEmbeddings: positions, rope } = config;
   if (modelType === "qwen3" && (config.attentionBias || config.attentionOutputBias))
     refuseGguf("modelBiases", file, "attention_bias");

@@ -48,7 +48,10 @@ export class GgufSource {
       given.dispose();
       return false;
     }
-    const [first, second] = noGrad(() => scope(() => [plain(own), plain(given)])) as [Tensor, Tensor];
+    const [first, second] = noGrad(() => scope(() => [convertToPlain(own), convertToPlain(given)])) as [
+      Tensor,
+      Tensor,
+    ];
     try {
       return (await measureStoredDifference(first, second)) === 0;
     } finally {
@@ -62,6 +65,6 @@ export class GgufSource {
   }
 }
 
-function plain(tensor: Tensor): Tensor {
+function convertToPlain(tensor: Tensor): Tensor {
   return isBlock(tensor.dtype) ? tensor.to("f32") : tensor;
 }

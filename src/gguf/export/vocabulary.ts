@@ -45,7 +45,7 @@ export function convertVocabulary(
   const byteLevel = flattenSteps(json["pre_tokenizer"], "pretokenizers").some(
     ({ type }) => type === "ByteLevel",
   );
-  if (!byteLevel) return sentencePiece(file, path, parsed, rows);
+  if (!byteLevel) return exportSentencePiece(file, path, parsed, rows);
   const normalizers = flattenSteps(json["normalizer"], "normalizers");
   // llama.cpp does not normalise; NFC is accepted, because nearly all texts are already NFC.
   const other = normalizers.find(({ type }) => type !== "NFC");
@@ -67,12 +67,17 @@ export function convertVocabulary(
 }
 
 /** Exports a SentencePiece vocabulary: spaces as ▁, tokens with scores, and byte tokens as the fallback. */
-function sentencePiece(file: string, path: string, parsed: Parsed, rows: number): [string, GgufValue][] {
+function exportSentencePiece(
+  file: string,
+  path: string,
+  parsed: Parsed,
+  rows: number,
+): [string, GgufValue][] {
   const { model, json } = parsed;
   const unknown = model["unk_token"];
   const bytes = /^<0x[0-9A-F]{2}>$/;
   const complete = [...parsed.vocabulary.keys()].filter((token) => bytes.test(token)).length === 256;
-  const prefix = spacePrefix(json);
+  const prefix = findSpacePrefix(json);
   if (model["byte_fallback"] !== true || !complete || prefix === undefined)
     refuseGguf("tokenizer", file, `the tokenizer of ${path}`);
   const { tokens, kinds } = listTokens(file, path, parsed, rows, (token) =>
@@ -105,7 +110,7 @@ function sentencePiece(file: string, path: string, parsed: Parsed, rows: number)
 }
 
 /** Whether a space is prepended to texts; undefined where spaces do not become ▁, or other steps are applied. */
-function spacePrefix(json: Json): boolean | undefined {
+function findSpacePrefix(json: Json): boolean | undefined {
   const steps = [
     ...flattenSteps(json["normalizer"], "normalizers"),
     ...flattenSteps(json["pre_tokenizer"], "pretokenizers"),

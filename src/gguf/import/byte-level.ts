@@ -4,7 +4,7 @@ import { PRE_TOKENIZERS, type PreTokenizer } from "./pre-tokenizers.js";
 import type { TokenizerParts } from "./tokenizer.js";
 
 /** Returns the file's pre-tokenizer. Throws `ERR_UNSUPPORTED_MODEL` for an unknown name. */
-function preTokenizer(meta: Metadata): PreTokenizer {
+function readPreTokenizer(meta: Metadata): PreTokenizer {
   const key = "tokenizer.ggml.pre";
   const name = meta.text(key) ?? "default";
   const known = PRE_TOKENIZERS[name];
@@ -13,8 +13,8 @@ function preTokenizer(meta: Metadata): PreTokenizer {
   throw meta.createUnsupported(`${key} "${name}" is not supported; supported are ${names}`);
 }
 
-export function byteLevel(meta: Metadata): TokenizerParts {
-  const { steps, ignoreMerges = false, addBos = false, normalizer } = preTokenizer(meta);
+export function readByteLevel(meta: Metadata): TokenizerParts {
+  const { steps, ignoreMerges = false, addBos = false, normalizer } = readPreTokenizer(meta);
   return {
     kind: "byte-level",
     normalizer: normalizer ?? null,

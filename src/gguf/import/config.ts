@@ -3,7 +3,7 @@ import type { GgufFile } from "../../native/binding.js";
 import { ConfigFields } from "../../models/config-fields.js";
 import { isList, type Metadata } from "./metadata.js";
 import type { ArchitectureName } from "./names.js";
-import { rotation, type Factors } from "./rotation.js";
+import { readRotation, type Factors } from "./rotation.js";
 
 /** Keys that do not affect the computation, or that repeat what the tensors show. */
 const ASIDE = new Set([
@@ -128,13 +128,17 @@ function decoder(sizes: Sizes, names: ReadonlySet<string>, factors: Factors): Re
     head_dim: headDim,
     max_position_embeddings: positions,
     rms_norm_eps: sizes.requireNumber("attention.layer_norm_rms_epsilon"),
-    ...rotation({ number: (name) => sizes.number(name), text: (name) => meta.text(sizes.key(name)) }, meta, {
-      architecture,
-      headDim,
-      turned: turned ?? headDim,
-      positions,
-      factors,
-    }),
+    ...readRotation(
+      { number: (name) => sizes.number(name), text: (name) => meta.text(sizes.key(name)) },
+      meta,
+      {
+        architecture,
+        headDim,
+        turned: turned ?? headDim,
+        positions,
+        factors,
+      },
+    ),
   };
   if (architecture === "gemma3")
     return { ...both, ...gemma3(sizes, { hidden, heads, headDim, layers, window }) };

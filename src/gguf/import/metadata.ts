@@ -55,7 +55,7 @@ export class Metadata {
     const value = this.value(key);
     if (value === undefined) return undefined;
     if (typeof value !== "number") throw this.error(key, "must be a number");
-    return Math.fround(value) === value ? shortest(value) : value;
+    return Math.fround(value) === value ? shortenDecimal(value) : value;
   }
 
   requireNumber(key: string): number {
@@ -83,7 +83,7 @@ export function isList(value: GgufValue | undefined): value is readonly GgufValu
 }
 
 /** Returns the decimal with the fewest digits that rounds to the same f32. */
-function shortest(value: number): number {
+function shortenDecimal(value: number): number {
   for (let digits = 6; digits < 9; digits++) {
     const decimal = Number(value.toPrecision(digits));
     if (Math.fround(decimal) === value) return decimal;

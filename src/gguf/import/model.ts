@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { open } from "node:fs/promises";
 
 import { resolveNativePath } from "../../files/archive.js";
-import { ggufTensor, openGguf } from "../read.js";
+import { mapGgufTensor, openGguf } from "../read.js";
 import { call, native, type GgufFile } from "../../native/binding.js";
 import { generateCompanions } from "../../models/companion-files.js";
 import type { StoredModel } from "../../models/stored-model.js";
@@ -55,7 +55,7 @@ async function readRotationFactors(file: GgufFile): Promise<Factors> {
   const read = async (name: string): Promise<number[] | undefined> => {
     const stored = names.find((one) => one === name || one.replace(/^blk\.\d+\./, "") === name);
     if (stored === undefined) return undefined;
-    const tensor = ggufTensor(file, stored, "cpu");
+    const tensor = mapGgufTensor(file, stored, "cpu");
     try {
       return Array.from(await tensor.data());
     } finally {

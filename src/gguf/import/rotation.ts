@@ -27,7 +27,7 @@ interface Turning {
 }
 
 /** Returns the rotation's fields. Throws `ERR_UNSUPPORTED_MODEL`. */
-export function rotation(own: Own, meta: Metadata, of: Turning): Record<string, unknown> {
+export function readRotation(own: Own, meta: Metadata, of: Turning): Record<string, unknown> {
   const theta = own.number("rope.freq_base") ?? (of.architecture === "gemma3" ? 1e6 : 1e4);
   const base = {
     rope_theta: theta,

@@ -11,14 +11,14 @@ const replace = (from: string, content: string): object => ({
   content,
 });
 
-export function sentencePiece(meta: Metadata, architecture: ArchitectureName): TokenizerParts {
+export function readSentencePiece(meta: Metadata, architecture: ArchitectureName): TokenizerParts {
   const gemma = architecture === "gemma3";
   const prefix = !gemma && (meta.flag("tokenizer.ggml.add_space_prefix") ?? true);
   const decoders: object[] = [replace(SPACE, " "), { type: "ByteFallback" }, { type: "Fuse" }];
   if (prefix) decoders.push({ type: "Strip", content: " ", start: 1, stop: 0 });
   return {
     kind: "sentencepiece",
-    ...spaces(architecture, prefix),
+    ...createSpaceSteps(architecture, prefix),
     decoder: { type: "Sequence", decoders },
     ignoreMerges: false,
     gemma,
@@ -28,7 +28,7 @@ export function sentencePiece(meta: Metadata, architecture: ArchitectureName): T
 }
 
 /** Returns the steps that replace spaces by `▁` and prepend one to a text, as in each model's original tokenizer. */
-function spaces(
+function createSpaceSteps(
   architecture: ArchitectureName,
   prefix: boolean,
 ): Pick<TokenizerParts, "normalizer" | "preTokenizer"> {

@@ -3,10 +3,10 @@ import type * as Binding from "../../../native/binding.js";
 import { call, wrapMethods, native } from "../../native/binding.js";
 import { type CompanionFiles, generateCompanions } from "../../models/companion-files.js";
 import { Tokenizer } from "../../models/tokenizer.js";
-import { byteLevel } from "./byte-level.js";
+import { readByteLevel } from "./byte-level.js";
 import type { Metadata } from "./metadata.js";
 import type { ArchitectureName } from "./names.js";
-import { sentencePiece } from "./sentencepiece.js";
+import { readSentencePiece } from "./sentencepiece.js";
 
 /** The parts of a tokenizer except the vocabulary, which the engine reads itself. */
 export interface TokenizerParts {
@@ -48,7 +48,7 @@ interface Special {
   text: string;
 }
 
-function specialTokens(meta: Metadata): Special[] {
+function listSpecialTokens(meta: Metadata): Special[] {
   return Object.entries(SPECIAL).flatMap(([name, key]) => {
     const id = meta.number(`tokenizer.ggml.${key}`);
     const text = id === undefined ? undefined : meta.textAt("tokenizer.ggml.tokens", id);
@@ -69,11 +69,14 @@ export function readTokenizer(meta: Metadata, architecture: ArchitectureName): G
     throw meta.createUnsupported(`${key} "${kind}" is not supported; supported are gpt2 and llama`);
   let made: Binding.Tokenizer | undefined;
   const own = (): Binding.Tokenizer =>
-    (made ??= buildTokenizer(meta, kind === "gpt2" ? byteLevel(meta) : sentencePiece(meta, architecture)));
+    (made ??= buildTokenizer(
+      meta,
+      kind === "gpt2" ? readByteLevel(meta) : readSentencePiece(meta, architecture),
+    ));
   const place = `${meta.where}: tokenizer.ggml`;
   const companions = generateCompanions(meta.where, {
     "tokenizer.json": { place, text: () => own().toJson() },
-    "tokenizer_config.json": { place, text: () => configJson(specialTokens(meta)) },
+    "tokenizer_config.json": { place, text: () => createConfigJson(listSpecialTokens(meta)) },
     "chat_template.jinja": {
       place: `${meta.where}: tokenizer.chat_template`,
       text: () => meta.text("tokenizer.chat_template"),
@@ -82,13 +85,13 @@ export function readTokenizer(meta: Metadata, architecture: ArchitectureName): G
   return { companions, tokenizer: () => new Tokenizer(meta.where, { companions, own: own() }) };
 }
 
-function configJson(special: readonly Special[]): string {
+function createConfigJson(special: readonly Special[]): string {
   const tokens = Object.fromEntries(special.map(({ name, text }) => [name, text]));
   return `${JSON.stringify({ ...tokens, tokenizer_class: "PreTrainedTokenizerFast" }, null, 2)}\n`;
 }
 
 function buildTokenizer(meta: Metadata, parts: TokenizerParts): Binding.Tokenizer {
-  const special = specialTokens(meta);
+  const special = listSpecialTokens(meta);
   const asked = (key: string, otherwise: boolean): boolean => meta.flag(`tokenizer.ggml.${key}`) ?? otherwise;
   const ids = (wanted: boolean, name: string): number[] =>
     wanted ? special.filter((one) => one.name === name).map(({ id }) => id) : [];

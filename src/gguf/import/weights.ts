@@ -2,7 +2,7 @@
 import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";
 import { createRefusal } from "../../refusals/refusal.js";
 import type { Device } from "../../device/device.js";
-import { ggufTensor } from "../read.js";
+import { mapGgufTensor } from "../read.js";
 import { call, type GgufFile } from "../../native/binding.js";
 import { noGrad, scope } from "../../tensor/scope.js";
 import { isBlock, type Tensor } from "../../tensor/tensor.js";
@@ -60,11 +60,11 @@ export class GgufWeights implements TensorSource {
       const { dtype, shape } = call(() => this.file.info(stored));
       // Quantised matrices stay in their blocks and are memory-mapped.
       const kept = isBlock(dtype) && shape.length === 2 ? dtype : undefined;
-      return ggufTensor(this.file, stored, device, { heads, dtype: kept });
+      return mapGgufTensor(this.file, stored, device, { heads, dtype: kept });
     }
     return noGrad(() =>
       scope(() => {
-        const tensor = ggufTensor(this.file, stored, device);
+        const tensor = mapGgufTensor(this.file, stored, device);
         return undone === "one" ? tensor.sub(1) : tensor.transpose(0, 1);
       }),
     );

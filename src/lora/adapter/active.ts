@@ -1,5 +1,13 @@
 /** Selects a model's active adapters, disables them, and removes them. */
-import { callable, flag, isPlain, options, refuse, formatValue, text } from "../../arguments/check.js";
+import {
+  checkCallable,
+  checkFlag,
+  isPlain,
+  checkKnownOptions,
+  refuse,
+  formatValue,
+  checkText,
+} from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { checkModule } from "../../nn/children.js";
 import { Module } from "../../nn/module.js";
@@ -146,8 +154,8 @@ export function setAdapter(
   given: { trainable?: boolean | undefined } = {},
 ): void {
   checkModule("setAdapter", "model", model);
-  const { trainable } = options("setAdapter", given, ["trainable"]);
-  if (trainable !== undefined) flag("setAdapter", "trainable", trainable);
+  const { trainable } = checkKnownOptions("setAdapter", given, ["trainable"]);
+  if (trainable !== undefined) checkFlag("setAdapter", "trainable", trainable);
   if (typeof names !== "string" && !Array.isArray(names) && !isPlain(names))
     refuse("setAdapter", "names", "a name, a list of names, or weights by name", names);
   const active: Active[] =
@@ -158,7 +166,7 @@ export function setAdapter(
         : Object.entries(names as Record<string, number>).map(([name, weight]) => ({ name, weight }));
   const all = listAdapters(model);
   for (const [i, { name, weight }] of active.entries()) {
-    text("setAdapter", "names", name);
+    checkText("setAdapter", "names", name);
     findAdapter(model, name, all);
     if (!Number.isFinite(weight))
       throw new LowrankError(
@@ -214,7 +222,7 @@ function listTensors({ name, layers, modules, biases }: ModelAdapter): Tensor[] 
  */
 export function withoutAdapters<T>(model: Module, fn: () => T): T {
   checkModule("withoutAdapters", "model", model);
-  callable("withoutAdapters", "fn", fn);
+  checkCallable("withoutAdapters", "fn", fn);
   const layers = [...listLoraLayers(model)].map(([, layer]) => layer);
   running.set(model, (running.get(model) ?? 0) + 1);
   const restore = (): void => {
@@ -243,7 +251,7 @@ export function withoutAdapters<T>(model: Module, fn: () => T): T {
  */
 export function deleteAdapter(model: Module, name: string): void {
   checkModule("deleteAdapter", "model", model);
-  text("deleteAdapter", "name", name);
+  checkText("deleteAdapter", "name", name);
   findAdapter(model, name);
   change(model, () => removeAdapters(model, [name]));
 }

@@ -1,5 +1,5 @@
 /** Merges a model's adapters into its weights. */
-import { flag, options } from "../../arguments/check.js";
+import { checkFlag, checkKnownOptions } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { checkModule } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
@@ -26,8 +26,8 @@ export async function merge<T extends Module>(
   given: { safe?: boolean | undefined } = {},
 ): Promise<T> {
   checkModule("merge", "model", model);
-  const { safe = true } = options("merge", given, ["safe"]);
-  flag("merge", "safe", safe);
+  const { safe = true } = checkKnownOptions("merge", given, ["safe"]);
+  checkFlag("merge", "safe", safe);
   if (safe) await checkMerged(model);
   change(model, () => mergeLayers(model));
   return model;
@@ -86,8 +86,8 @@ export async function mergeAndUnload<T extends Module>(
   given: { safe?: boolean | undefined } = {},
 ): Promise<T> {
   checkModule("mergeAndUnload", "model", model);
-  const { safe = true } = options("mergeAndUnload", given, ["safe"]);
-  flag("mergeAndUnload", "safe", safe);
+  const { safe = true } = checkKnownOptions("mergeAndUnload", given, ["safe"]);
+  checkFlag("mergeAndUnload", "safe", safe);
   checkBiases(model);
   if (safe) await checkMerged(model);
   keepTemplates(model);

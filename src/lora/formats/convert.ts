@@ -2,9 +2,16 @@
 import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
 
-import { flag, checkList, numberThat, options, refuse, text } from "../../arguments/check.js";
+import {
+  checkFlag,
+  checkList,
+  checkNumberThat,
+  checkKnownOptions,
+  refuse,
+  checkText,
+} from "../../arguments/check.js";
 import type { Device } from "../../device/device.js";
-import { LowrankError, systemCode } from "../../errors.js";
+import { LowrankError, readSystemCode } from "../../errors.js";
 import { makeFolder } from "../../files/folders.js";
 import { checkModule } from "../../nn/children.js";
 import { Sequential } from "../../nn/sequential.js";
@@ -50,14 +57,19 @@ export interface ConvertOptions extends ReadOptions {
 
 /** Validates a path. Throws `ERR_OPTION`. */
 export function checkPath(where: string, name: string, value: unknown): string {
-  return text(where, name, value) === "" ? refuse(where, name, "a path", value) : (value as string);
+  return checkText(where, name, value) === "" ? refuse(where, name, "a path", value) : (value as string);
 }
 
 /** Validates reading options. Throws `ERR_OPTION` for unknown ones and wrong types. */
 export function checkReading(where: string, given: ReadOptions): void {
-  const { loraAlpha, enableLora, prefix } = options(where, given, ["loraAlpha", "enableLora", "prefix"]);
-  if (loraAlpha !== undefined) numberThat(where, "loraAlpha", loraAlpha, Number.isFinite, "a finite number");
-  if (enableLora !== undefined) checkList(where, "enableLora", enableLora, flag);
+  const { loraAlpha, enableLora, prefix } = checkKnownOptions(where, given, [
+    "loraAlpha",
+    "enableLora",
+    "prefix",
+  ]);
+  if (loraAlpha !== undefined)
+    checkNumberThat(where, "loraAlpha", loraAlpha, Number.isFinite, "a finite number");
+  if (enableLora !== undefined) checkList(where, "enableLora", enableLora, checkFlag);
   if (prefix !== undefined) checkPrefix(prefix);
 }
 
@@ -95,7 +107,7 @@ async function isFolder(path: string): Promise<boolean> {
   try {
     return (await stat(path)).isDirectory();
   } catch (cause) {
-    const why = systemCode(cause) === "ENOENT" ? "there is no such adapter" : (cause as Error).message;
+    const why = readSystemCode(cause) === "ENOENT" ? "there is no such adapter" : (cause as Error).message;
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: ${why}`, { cause });
   }
 }
@@ -155,7 +167,14 @@ export async function convertAdapter(dir: string, output: string, given: Convert
     model,
     name = "default",
     ...reading
-  } = options("convertAdapter", given, ["format", "model", "name", "loraAlpha", "enableLora", "prefix"]);
+  } = checkKnownOptions("convertAdapter", given, [
+    "format",
+    "model",
+    "name",
+    "loraAlpha",
+    "enableLora",
+    "prefix",
+  ]);
   checkReading("convertAdapter", reading);
   checkAdapterName("convertAdapter", "name", name);
   if (model !== undefined) checkModule("convertAdapter", "model", model);

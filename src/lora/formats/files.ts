@@ -1,5 +1,5 @@
 /** Saves and loads adapters. */
-import { flag, options, text } from "../../arguments/check.js";
+import { checkFlag, checkKnownOptions, checkText } from "../../arguments/check.js";
 import { zeros } from "../../tensor/create.js";
 import { LowrankError } from "../../errors.js";
 import { checkModule } from "../../nn/children.js";
@@ -37,8 +37,8 @@ export async function saveAdapter(
 ): Promise<void> {
   checkModule("saveAdapter", "model", model);
   checkPath("saveAdapter", "dir", dir);
-  const { name = "default" } = options("saveAdapter", given, ["name"]);
-  text("saveAdapter", "name", name);
+  const { name = "default" } = checkKnownOptions("saveAdapter", given, ["name"]);
+  checkText("saveAdapter", "name", name);
   const adapter = findAdapter(model, name);
   const layers = [...adapter.layers];
   if (adapter.layers.has("")) throw createRefusal(ADAPTER_REFUSALS.layerAlone, "saveAdapter");
@@ -92,9 +92,9 @@ export async function loadAdapter(
   checkModule("loadAdapter", "model", model);
   checkPath("loadAdapter", "path", path);
   const known = ["name", "trainable", "loraAlpha", "enableLora", "prefix"] as const;
-  const { name = "default", trainable = false, ...reading } = options("loadAdapter", given, known);
+  const { name = "default", trainable = false, ...reading } = checkKnownOptions("loadAdapter", given, known);
   checkAdapterName("loadAdapter", "name", name);
-  flag("loadAdapter", "trainable", trainable);
+  checkFlag("loadAdapter", "trainable", trainable);
   checkReading("loadAdapter", reading);
   checkFree(model, name, "loadAdapter");
   const read = await readAdapter(path, name, model, reading);

@@ -8,9 +8,9 @@ import { dirname, join } from "node:path";
 
 import { LowrankError } from "../../errors.js";
 import { parseBase, type Base } from "../../gguf/adapter-base.js";
-import { ggufModule, pairRows } from "../../gguf/architectures.js";
+import { findGgufModule, pairRows } from "../../gguf/architectures.js";
 import { refuseGguf } from "../../gguf/refusals.js";
-import { storedBytes } from "../../gguf/stored.js";
+import { convertToBytes } from "../../gguf/stored.js";
 import { writeGguf, type GgufTensor, type GgufValue } from "../../gguf/writer.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { listSome, type AdapterFile } from "./adapter-file.js";
@@ -62,7 +62,7 @@ function pair(file: string, base: Base, path: string, layer: FileLayer, alpha: n
   const { a, b, r, scaling, embedding } = layer;
   const { architecture, tied } = base;
   if (a.shape.length !== 2) refuseGguf("convolutions", file, path);
-  const found = ggufModule(architecture, path);
+  const found = findGgufModule(architecture, path);
   const kind = found?.kind ?? "";
   const adapted = embedding ? kind === "token_embd" : /^(attn_(q|k|v|qkv|output)|ffn_\w+|output)$/.test(kind);
   if (found === undefined || !adapted || kind === "ffn_norm") refuseGguf("layers", file, path);
@@ -98,7 +98,7 @@ function pair(file: string, base: Base, path: string, layer: FileLayer, alpha: n
     name: `${found.name}.weight.${end}`,
     shape,
     type: "f32",
-    bytes: () => storedBytes(file, path, of, "f32", change),
+    bytes: () => convertToBytes(file, path, of, "f32", change),
   });
   return [
     // llama.cpp looks up rows of an embedding's A by token, so A is transposed.

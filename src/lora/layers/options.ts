@@ -1,13 +1,13 @@
 /** Validates the arguments of low-rank layers' constructors. */
 import {
-  flag,
+  checkFlag,
   isPlain,
   checkList,
-  numberThat,
-  options,
-  probability,
+  checkNumberThat,
+  checkKnownOptions,
+  checkProbability,
   refuse,
-  whole,
+  checkWhole,
 } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import type { LoRAOptions } from "./adapter.js";
@@ -62,7 +62,7 @@ export function checkLayer<T extends LoRAOptions>(
   given: T | undefined,
   sizes: Readonly<Record<string, unknown>> = {},
 ): T {
-  for (const [name, size] of Object.entries(sizes)) whole(layer, name, size, 1);
+  for (const [name, size] of Object.entries(sizes)) checkWhole(layer, name, size, 1);
   const kind = layer.startsWith("lora.Conv") ? "lora.Conv" : (layer as keyof typeof OWN);
   for (const name of Object.keys(given ?? {})) {
     const meant = Object.hasOwn(SPELLED, name) ? SPELLED[name] : undefined;
@@ -70,24 +70,25 @@ export function checkLayer<T extends LoRAOptions>(
       throw new LowrankError("ERR_OPTION", `${layer}: there is no option ${name}; use ${meant}`);
   }
   const known = [...COMMON, ...OWN[kind]] as unknown as readonly (keyof T & string)[];
-  const checked = options(layer, given, known);
+  const checked = checkKnownOptions(layer, given, known);
   checkAdapterOptions(layer, checked);
   const { mergeWeights, useRslora } = checked;
   const { fanInFanOut, bias, enableLora } = checked as Record<string, unknown>;
   for (const [name, value] of Object.entries({ mergeWeights, useRslora, fanInFanOut, bias }))
-    if (value !== undefined) flag(layer, name, value);
-  if (enableLora !== undefined) checkList(layer, "enableLora", enableLora, flag);
+    if (value !== undefined) checkFlag(layer, name, value);
+  if (enableLora !== undefined) checkList(layer, "enableLora", enableLora, checkFlag);
   return checked;
 }
 
 /** Validates the adapter's options. Throws `ERR_OPTION`. */
 function checkAdapterOptions(layer: string, given: LoRAOptions, least = 0): void {
   const { r, loraAlpha, loraDropout, useDora, loraBias } = given;
-  if (r !== undefined) whole(layer, "r", r, least);
-  if (loraAlpha !== undefined) numberThat(layer, "loraAlpha", loraAlpha, Number.isFinite, "a finite number");
-  if (loraDropout !== undefined) probability(layer, "loraDropout", loraDropout);
-  if (useDora !== undefined) flag(layer, "useDora", useDora);
-  if (loraBias !== undefined) flag(layer, "loraBias", loraBias);
+  if (r !== undefined) checkWhole(layer, "r", r, least);
+  if (loraAlpha !== undefined)
+    checkNumberThat(layer, "loraAlpha", loraAlpha, Number.isFinite, "a finite number");
+  if (loraDropout !== undefined) checkProbability(layer, "loraDropout", loraDropout);
+  if (useDora !== undefined) checkFlag(layer, "useDora", useDora);
+  if (loraBias !== undefined) checkFlag(layer, "loraBias", loraBias);
   if (useDora && loraBias) throw createRefusal(ADAPTER_REFUSALS.biasWithDora, layer);
 }
 

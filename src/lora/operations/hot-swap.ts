@@ -1,5 +1,5 @@
 /** Replaces the values of a loaded adapter by another adapter's. */
-import { options } from "../../arguments/check.js";
+import { checkKnownOptions } from "../../arguments/check.js";
 import { checkModule } from "../../nn/children.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Tensor } from "../../tensor/tensor.js";
@@ -33,7 +33,7 @@ export async function hotSwap(
 ): Promise<void> {
   checkModule("hotSwap", "model", model);
   checkPath("hotSwap", "path", path);
-  const { name = "default", ...reading } = options("hotSwap", given, [
+  const { name = "default", ...reading } = checkKnownOptions("hotSwap", given, [
     "name",
     "loraAlpha",
     "enableLora",

@@ -1,10 +1,10 @@
 /** Adds a weighted combination of adapters as a new adapter. */
 import {
   isPlain,
-  options as checkedOptions,
-  probability,
+  checkKnownOptions as checkedOptions,
+  checkProbability,
   refuse as wrong,
-  whole,
+  checkWhole,
 } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { checkModule } from "../../nn/children.js";
@@ -111,8 +111,8 @@ export async function addWeightedAdapter(
   checkModule("addWeightedAdapter", "model", model);
   const known = ["combination", "rank", "density", "majoritySign", "seed"] as const;
   const { seed } = checkedOptions("addWeightedAdapter", options, known);
-  if (seed !== undefined) whole("addWeightedAdapter", "seed", seed);
-  if (options.density !== undefined) probability("addWeightedAdapter", "density", options.density);
+  if (seed !== undefined) checkWhole("addWeightedAdapter", "seed", seed);
+  if (options.density !== undefined) checkProbability("addWeightedAdapter", "density", options.density);
   const inputs = checkInputs(model, name, weights, options);
   const alone = inputs.length === 1 && options.rank === undefined;
   const combination = alone ? "linear" : (options.combination ?? "linear");

@@ -1,5 +1,5 @@
 /** The options of `inject`: PEFT's LoraConfig, validated and completed. */
-import { options as knownOptions, refuse, formatValue } from "../../arguments/check.js";
+import { checkKnownOptions as knownOptions, refuse, formatValue } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { ADAPTER_NAME, isAdapterName } from "./adapter-name.js";
 import { EVA_DEFAULTS, type EvaConfig, type EvaData } from "./eva.js";

@@ -1,7 +1,15 @@
 /** Loads models from Hugging Face folders, GGUF files and hubs. */
 import { resolve } from "node:path";
 
-import { callable, flag, checkChoice, options as known, refuse, text, whole } from "../../arguments/check.js";
+import {
+  checkCallable,
+  checkFlag,
+  checkChoice,
+  checkKnownOptions as known,
+  refuse,
+  checkText,
+  checkWhole,
+} from "../../arguments/check.js";
 import { chooseDevice, findDevices, type Device } from "../../device/device.js";
 import { throwIfAborted, LowrankError } from "../../errors.js";
 import type { DownloadProgress } from "../../hub/settings.js";
@@ -171,7 +179,7 @@ async function differs(model: PretrainedModel, { tensor }: Double): Promise<bool
 /** Throws `ERR_OPTION`. */
 function checkArguments(path: string, options: LoadOptions): void {
   const where = "loadModel";
-  if (text(where, "path", path) === "") refuse(where, "path", "the name of a folder", path);
+  if (checkText(where, "path", path) === "") refuse(where, "path", "the name of a folder", path);
   const { dtype, quantize, task, numLabels, offline, signal, onNotice, onProgress } = known(
     where,
     options,
@@ -179,18 +187,18 @@ function checkArguments(path: string, options: LoadOptions): void {
   );
   if (dtype !== undefined) checkChoice(where, "dtype", dtype, ["f32", "f16", "bf16"]);
   if (quantize !== undefined) checkChoice(where, "quantize", quantize, QUANTIZATIONS);
-  if (task !== undefined) text(where, "task", task);
-  if (numLabels !== undefined && !(whole(where, "numLabels", numLabels, 1) <= LIMIT.labels))
+  if (task !== undefined) checkText(where, "task", task);
+  if (numLabels !== undefined && !(checkWhole(where, "numLabels", numLabels, 1) <= LIMIT.labels))
     refuse(where, "numLabels", `at most ${LIMIT.labels}`, numLabels);
   for (const name of ["revision", "token", "cacheDir"] as const)
     // The message must not contain the token.
-    if (options[name] !== undefined && text(where, name, options[name]) === "")
+    if (options[name] !== undefined && checkText(where, name, options[name]) === "")
       refuse(where, name, "a non-empty text", "");
-  if (offline !== undefined) flag(where, "offline", offline);
+  if (offline !== undefined) checkFlag(where, "offline", offline);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
-  if (onNotice !== undefined) callable(where, "onNotice", onNotice);
-  if (onProgress !== undefined) callable(where, "onProgress", onProgress);
+  if (onNotice !== undefined) checkCallable(where, "onNotice", onNotice);
+  if (onProgress !== undefined) checkCallable(where, "onProgress", onProgress);
 }
 
 /** Builds the model of a family and task, with its tokenizer. */

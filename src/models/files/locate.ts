@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 
 import { LowrankError } from "../../errors.js";
-import { hubName } from "../../hub/name.js";
+import { parseHubName } from "../../hub/name.js";
 import type { HubOptions } from "../../hub/settings.js";
 import { MODEL_REFUSALS } from "../../refusals/models.js";
 import { createRefusal } from "../../refusals/refusal.js";
@@ -25,9 +25,9 @@ export interface Located {
  */
 export async function locate(path: string, options: HubOptions): Promise<Located> {
   const there = existsSync(path);
-  const name = there ? undefined : hubName(path);
+  const name = there ? undefined : parseHubName(path);
   if (name !== undefined) {
-    const { hubSnapshot } = await import("../../hub/snapshot.js");
+    const { fetchSnapshot: hubSnapshot } = await import("../../hub/snapshot.js");
     const { folder, commit } = await hubSnapshot(name, options);
     return { path: folder, source: name.repo, revision: commit };
   }

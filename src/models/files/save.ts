@@ -3,14 +3,22 @@ import { existsSync, statSync } from "node:fs";
 import { copyFile, readdir, readFile, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
-import { callable, flag, checkChoice, options as known, refuse, text, whole } from "../../arguments/check.js";
+import {
+  checkCallable,
+  checkFlag,
+  checkChoice,
+  checkKnownOptions as known,
+  refuse,
+  checkText,
+  checkWhole,
+} from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { isModule } from "../../nn/module.js";
 import { makeFolder, resolveLocation, replaceFolder } from "../../files/folders.js";
 import { GGUF_BLOCKS, type GgufType, isFileType } from "../../gguf/types.js";
 import { adapters } from "../../lora/adapter/registry.js";
 import { TEMPLATE, TOOLS_TEMPLATE, writeTemplates } from "../../lora/formats/folder.js";
-import { elementBytes, save as saveSafetensors, writeWhole } from "../../files/safetensors.js";
+import { countElementBytes, save as saveSafetensors, writeWhole } from "../../files/safetensors.js";
 import { noGrad, scope } from "../../tensor/scope.js";
 import { isBlock, type BlockDType, type DType, type FloatDType, type Tensor } from "../../tensor/tensor.js";
 import { readStoredTemplates } from "../chat-template-files.js";
@@ -95,7 +103,7 @@ export async function saveModel(
   const where = "saveModel";
   if (!(isModule(model) && model instanceof PretrainedModel))
     refuse(where, "model", "a pretrained model, as loadModel gives it", model);
-  if (text(where, "dir", dir) === "") refuse(where, "dir", "the name of a folder", dir);
+  if (checkText(where, "dir", dir) === "") refuse(where, "dir", "the name of a folder", dir);
   const {
     format,
     dtype,
@@ -108,11 +116,11 @@ export async function saveModel(
   const gguf = format === undefined ? dir.endsWith(".gguf") : format === "gguf";
   if (dtype !== undefined) checkChoice(where, "dtype", dtype, gguf ? GGUF_DTYPES : DTYPES);
   if (maxShardBytes !== undefined) {
-    whole(where, "maxShardBytes", maxShardBytes, 1);
+    checkWhole(where, "maxShardBytes", maxShardBytes, 1);
     if (gguf) throw createRefusal(MODEL_REFUSALS.ggufShards, "saveModel");
   }
-  flag(where, "overwrite", overwrite);
-  if (onNotice !== undefined) callable(where, "onNotice", onNotice);
+  checkFlag(where, "overwrite", overwrite);
+  if (onNotice !== undefined) checkCallable(where, "onNotice", onNotice);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
   signal?.throwIfAborted();
@@ -181,7 +189,8 @@ async function writeFiles(
   const seen = new Set<Tensor>();
   // A tied head is written once, under the embedding's name.
   const own = state.filter(([, tensor]) => !seen.has(tensor) && seen.add(tensor));
-  const bytes = ([, tensor]: [string, Tensor]): number => tensor.size * elementBytes(dtype ?? tensor.dtype);
+  const bytes = ([, tensor]: [string, Tensor]): number =>
+    tensor.size * countElementBytes(dtype ?? tensor.dtype);
   const shards: [string, Tensor][][] = [[]];
   let filled = 0;
   for (const entry of own) {

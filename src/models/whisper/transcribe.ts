@@ -1,5 +1,11 @@
 /** Speech to text: greedy decoding, window by window, with a KV cache. */
-import { checkChoice, options as known, refuse, text, whole } from "../../arguments/check.js";
+import {
+  checkChoice,
+  checkKnownOptions as known,
+  refuse,
+  checkText,
+  checkWhole,
+} from "../../arguments/check.js";
 import { tensor } from "../../tensor/create.js";
 import { LowrankError, throwIfAborted } from "../../errors.js";
 import { runEvaluating, keep, noGrad, scope } from "../../tensor/scope.js";
@@ -76,9 +82,9 @@ export async function transcribe(
 ): Promise<Transcription> {
   const where = "transcribe";
   const { language, task, maxNewTokens, signal } = known(where, given, OPTIONS);
-  if (language !== undefined) text(where, "language", language);
+  if (language !== undefined) checkText(where, "language", language);
   if (task !== undefined) checkChoice(where, "task", task, ["transcribe", "translate"]);
-  if (maxNewTokens !== undefined) whole(where, "maxNewTokens", maxNewTokens, 1);
+  if (maxNewTokens !== undefined) checkWhole(where, "maxNewTokens", maxNewTokens, 1);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
   checkSamples(where, "samples", samples);

@@ -1,4 +1,4 @@
-import { options as known } from "../../arguments/check.js";
+import { checkKnownOptions as known } from "../../arguments/check.js";
 import type { FinetuneResult } from "../events.js";
 import type { FinetuneOptions } from "../options.js";
 import { checkPort } from "../port.js";

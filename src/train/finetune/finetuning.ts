@@ -1,7 +1,7 @@
 /** Runs a fine-tuning, from its options to an adapter on the disk. */
 import { basename, resolve } from "node:path";
 
-import { cpuThreads, type Priority } from "../../device/cpu-use.js";
+import { countCpuThreads, type Priority } from "../../device/cpu-use.js";
 import { throwIfAborted } from "../../errors.js";
 import { loadLocated, type LocatedOptions } from "../../models/files/load.js";
 import { locate, type Located } from "../../models/files/locate.js";
@@ -153,7 +153,7 @@ function dropExcessThreads(
   given: FinetuneOptions,
 ): { options: FinetuneOptions; notices: string[] } {
   const { threads, ...rest } = own;
-  const all = cpuThreads();
+  const all = countCpuThreads();
   if (threads === undefined || given.threads !== undefined || threads <= all)
     return { options: own, notices: [] };
   const notice = `resume: the run had ${threads} threads, and the cpu of this machine has ${all}; it continues with the default`;

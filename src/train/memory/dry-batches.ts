@@ -1,7 +1,7 @@
 /** The batches for counting a run's memory: its own for small data, otherwise the largest that it can form. */
 import {
   type Batch,
-  batchesInOrder,
+  listBatchesInOrder,
   buildBatch,
   type BatchPlan,
   buildPackedBatch,
@@ -226,7 +226,7 @@ function chooseSteps(plan: BatchPlan, most: number): Pick<DryBatches, "steps" | 
 function chooseHeldOut(held: Examples, batchSize: number, padTokenId: number): Batch[] {
   let first: Batch | undefined;
   let large: Batch | undefined;
-  for (const batch of batchesInOrder(held, batchSize, padTokenId)) {
+  for (const batch of listBatchesInOrder(held, batchSize, padTokenId)) {
     first ??= batch;
     if (large === undefined || countTokens(batch) > countTokens(large)) large = batch;
   }

@@ -4,9 +4,9 @@ import { existsSync } from "node:fs";
 import { mkdir, readdir, rm, rmdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 
-import { LowrankError, systemCode } from "../../errors.js";
+import { LowrankError, readSystemCode } from "../../errors.js";
 import { formatSize } from "../../arguments/byte-size.js";
-import { freeBytes, makeFolder, move, remove } from "../../files/folders.js";
+import { readFreeBytes, makeFolder, move, remove } from "../../files/folders.js";
 import { LABELS, TEMPLATE, TOOLS_TEMPLATE } from "../../lora/formats/folder.js";
 import { amendProgress } from "./checkpoint.js";
 import { listCheckpoints, placeCheckpoint, removeCheckpoint, selectSuperfluous } from "./checkpoints.js";
@@ -139,7 +139,7 @@ export class OutputFolder {
 
   /** Throws `ERR_WRITE` if the disk has less than `bytes` free, before training is wasted. */
   async checkRoom(bytes: number): Promise<void> {
-    const free = await freeBytes(this.path);
+    const free = await readFreeBytes(this.path);
     if (free === undefined || free >= bytes) return;
     const what = `the run saves ${formatSize(bytes)} there, and ${formatSize(free)} are free`;
     throw new LowrankError("ERR_WRITE", `${this.path}: ${what}; free some space, or choose another folder`);
@@ -331,7 +331,7 @@ function resolveRelativeName(name: string, adapter: string): string {
 
 function createUnusableError(path: string, cause: unknown): LowrankError {
   if (cause instanceof LowrankError) return cause;
-  const code = systemCode(cause);
+  const code = readSystemCode(cause);
   if (code === "EEXIST" || code === "ENOTDIR") {
     const what = `${path}: is a file or below one; a folder was expected`;
     return new LowrankError("ERR_OUTPUT_EXISTS", what, { cause });

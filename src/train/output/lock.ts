@@ -5,7 +5,7 @@ import { link, lstat, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 
-import { LowrankError, systemCode } from "../../errors.js";
+import { LowrankError, readSystemCode } from "../../errors.js";
 import { isRunning, identifyProcess, type ProcessIdentity } from "../../runs/process-identity.js";
 import { hold, isHeld, releaseToken } from "./thread-locks.js";
 
@@ -96,13 +96,13 @@ async function createLockFile(own: string, file: string, text: string): Promise<
     await link(own, file);
     return true;
   } catch (error) {
-    if (systemCode(error) === "EEXIST") return false;
+    if (readSystemCode(error) === "EEXIST") return false;
   }
   try {
     await writeFile(file, text, { flag: "wx" });
     return true;
   } catch (error) {
-    if (systemCode(error) === "EEXIST") return false;
+    if (readSystemCode(error) === "EEXIST") return false;
     throw error;
   }
 }
@@ -144,7 +144,7 @@ async function readContent(file: string, tries: number): Promise<string | undefi
   try {
     return await readFile(file, "utf8");
   } catch (cause) {
-    const code = systemCode(cause);
+    const code = readSystemCode(cause);
     const isLink = async (): Promise<boolean> =>
       (await lstat(file).catch(() => undefined))?.isSymbolicLink() === true;
     if (code === "ENOENT" && !(await isLink())) return undefined;

@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
-import { LowrankError, systemCode } from "../../errors.js";
+import { LowrankError, readSystemCode } from "../../errors.js";
 import { writeWhole } from "../../files/safetensors.js";
 import type { Provenance } from "./checkpoint.js";
 import { listCheckpoints } from "./checkpoints.js";
@@ -57,8 +57,8 @@ export async function readRunRecord(output: string): Promise<RunRecord | undefin
   try {
     text = await readFile(file, "utf8");
   } catch (error) {
-    if (["ENOENT", "ENOTDIR"].includes(systemCode(error) ?? "")) return undefined;
-    throw new LowrankError("ERR_FILE_FORMAT", `${file}: cannot be read (${systemCode(error)})`, {
+    if (["ENOENT", "ENOTDIR"].includes(readSystemCode(error) ?? "")) return undefined;
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: cannot be read (${readSystemCode(error)})`, {
       cause: error,
     });
   }

@@ -11,7 +11,7 @@ import { listTensors } from "../../lora/layers/adapter.js";
 import { session } from "../../native/binding.js";
 import type { Module } from "../../nn/module.js";
 import type { Optimizer } from "../../optim/optimizer.js";
-import { elementBytes } from "../../files/safetensors.js";
+import { countElementBytes } from "../../files/safetensors.js";
 import { noGrad, scope } from "../../tensor/scope.js";
 import { isBlock, recordOp, type Tensor } from "../../tensor/tensor.js";
 
@@ -134,7 +134,7 @@ async function hashTensor(tensor: Tensor): Promise<string> {
 
 function sampleTensor(tensor: Tensor): Tensor {
   if (isBlock(tensor.dtype)) return unpackRows(tensor);
-  const bytes = elementBytes(tensor.dtype);
+  const bytes = countElementBytes(tensor.dtype);
   if (tensor.size * bytes <= WHOLE) return tensor;
   const count = PIECE / bytes;
   const flat = tensor.reshape(tensor.size);

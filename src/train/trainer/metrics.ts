@@ -1,5 +1,5 @@
 /** Metrics that a `Trainer`'s loss function returns next to the loss: weighted means over the batches of a step. */
-import { isPlain, options, refuse, formatValue } from "../../arguments/check.js";
+import { isPlain, checkKnownOptions, refuse, formatValue } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { keep, noGrad } from "../../tensor/scope.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
@@ -39,7 +39,7 @@ export function checkLoss(value: unknown): CheckedLoss {
   }
   if (!isPlain(value))
     return refuse("Trainer", "loss", "a function that returns a tensor, or { loss, metrics }", value);
-  const { loss, metrics } = options(
+  const { loss, metrics } = checkKnownOptions(
     "Trainer: the result of loss",
     value as { loss?: unknown; metrics?: unknown },
     ["loss", "metrics"],

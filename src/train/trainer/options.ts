@@ -1,7 +1,13 @@
 /** The options of a `Trainer`, and their validation. */
 import { existsSync } from "node:fs";
 
-import { callable, options as checkedOptions, refuse, formatValue, whole } from "../../arguments/check.js";
+import {
+  checkCallable,
+  checkKnownOptions as checkedOptions,
+  refuse,
+  formatValue,
+  checkWhole,
+} from "../../arguments/check.js";
 import { checkCpuUse, type Priority } from "../../device/cpu-use.js";
 import { LowrankError } from "../../errors.js";
 import { isModule, type Module } from "../../nn/module.js";
@@ -120,13 +126,13 @@ export function checkTrainerOptions<M extends Module, B>(given: TrainerOptions<M
   const options = checkedOptions(where, (given as unknown) ?? {}, OPTIONS as never) as TrainerOptions<M, B>;
   const { model, loss, data, optimizer, weight, schedule, resume, release, evalData } = options;
   if (!isModule(model)) refuse(where, "model", "a module", model);
-  callable(where, "loss", loss);
+  checkCallable(where, "loss", loss);
   if (data === undefined || data === null) refuse(where, "data", "batches", data);
   if (!(optimizer instanceof Optimizer))
     refuse(where, "optimizer", "an optimizer, such as optim.AdamW", optimizer);
   checkParameters(model, optimizer);
-  if (weight !== undefined) callable(where, "weight", weight);
-  if (schedule !== undefined) callable(where, "schedule", schedule);
+  if (weight !== undefined) checkCallable(where, "weight", weight);
+  if (schedule !== undefined) checkCallable(where, "schedule", schedule);
   if (evalData === null) refuse(where, "evalData", "batches", evalData);
   const { folder } = parseSaving(options);
   if (resume !== undefined && typeof resume !== "boolean" && (typeof resume !== "string" || resume === ""))
@@ -176,7 +182,7 @@ export function parseSaving<M extends Module, B>(options: TrainerOptions<M, B>):
     );
   const folder = output ?? (named ? OUTPUT : typeof save === "string" ? save : undefined);
   if (keep !== undefined) {
-    whole(where, "keep", keep, 1);
+    checkWhole(where, "keep", keep, 1);
     if (folder === undefined)
       throw new LowrankError(
         "ERR_OPTION",

@@ -2,7 +2,7 @@
 import zlib from "node:zlib";
 import type { CompressionCodec } from "hyparquet";
 
-import { type Decoder, optional } from "./decoder.js";
+import { type Decoder, importOptional } from "./decoder.js";
 
 /** Decompresses bytes to exactly `size` bytes. Throws for any other size, and for damaged data. */
 export type Unpack = (bytes: Uint8Array, size: number) => Uint8Array;
@@ -18,16 +18,16 @@ const { zstdDecompressSync } = zlib as unknown as { zstdDecompressSync?: typeof 
  *
  * Throws `ERR_OPTION` if hyparquet-compressors is needed and not installed.
  */
-export async function unpackerFor(
+export async function findUnpacker(
   codec: CompressionCodec | undefined,
   decoder: Decoder,
   file: string,
 ): Promise<Unpack> {
   if (codec === undefined) throw new Error("a column without a codec");
-  const own = unpackers(decoder)[codec];
+  const own = listUnpackers(decoder)[codec];
   if (own !== undefined) return exactly(own);
   const what = `${file}: Parquet compressed by ${codec.toLowerCase()}`;
-  const { compressors } = (await optional("hyparquet-compressors", what)) as { compressors: External };
+  const { compressors } = (await importOptional("hyparquet-compressors", what)) as { compressors: External };
   const external = compressors[codec];
   if (external === undefined) throw new Error(`unknown codec ${codec}`);
   return exactly((bytes, size) => {
@@ -36,7 +36,7 @@ export async function unpackerFor(
   });
 }
 
-function unpackers(decoder: Decoder): Partial<Record<CompressionCodec, Unpack>> {
+function listUnpackers(decoder: Decoder): Partial<Record<CompressionCodec, Unpack>> {
   const limited = (size: number): zlib.ZlibOptions => ({ maxOutputLength: Math.max(size, 1) });
   return {
     UNCOMPRESSED: (bytes) => bytes,
@@ -64,9 +64,9 @@ function exactly(unpack: Unpack): Unpack {
 /** Size checks that hyparquet-compressors does not make before it allocates or returns. */
 const CHECKS: Partial<Record<CompressionCodec, (bytes: Uint8Array, size: number) => void>> = {
   ZSTD: checkZstd,
-  LZ4_RAW: (bytes, size) => checkLz4(lz4Size(bytes), size),
+  LZ4_RAW: (bytes, size) => checkLz4(readLz4Size(bytes), size),
   LZ4: (bytes, size) => {
-    if (hadoopSize(bytes) !== size) checkLz4(lz4Size(bytes), size);
+    if (readHadoopSize(bytes) !== size) checkLz4(readLz4Size(bytes), size);
   },
 };
 
@@ -96,7 +96,7 @@ function checkLz4(found: number, size: number): void {
 }
 
 /** Returns the decompressed size of an LZ4 block; the decoder would pad a shorter one with zeros. */
-function lz4Size(bytes: Uint8Array): number {
+function readLz4Size(bytes: Uint8Array): number {
   let [size, at] = [0, 0];
   const length = (nibble: number): number => {
     let all = nibble;
@@ -116,7 +116,7 @@ function lz4Size(bytes: Uint8Array): number {
 }
 
 /** Returns the total size of Hadoop's LZ4 frames; −1 if the bytes are not such frames. */
-function hadoopSize(bytes: Uint8Array): number {
+function readHadoopSize(bytes: Uint8Array): number {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let [size, at] = [0, 0];
   while (at + 8 <= bytes.length) {

@@ -1,5 +1,5 @@
 /** The parts of `hyparquet`, an optional package, that decode pages. */
-import { LowrankError, systemCode } from "../../../errors.js";
+import { LowrankError, readSystemCode } from "../../../errors.js";
 
 type Decoding = Pick<
   typeof import("hyparquet"),
@@ -42,7 +42,7 @@ export async function loadDecoder(file: string): Promise<Decoder> {
   const names = ["hyparquet", ...MODULES.map((name) => `hyparquet/src/${name}.js`)];
   const decoder = Object.assign(
     {},
-    ...(await Promise.all(names.map((name) => optional(name, what)))),
+    ...(await Promise.all(names.map((name) => importOptional(name, what)))),
   ) as Decoder;
   const changed = Object.entries(FUNCTIONS).find(([name, parameters]) => {
     const found: unknown = decoder[name as keyof Decoding];
@@ -54,12 +54,12 @@ export async function loadDecoder(file: string): Promise<Decoder> {
 }
 
 /** Imports a module of an optional package. Throws `ERR_OPTION` with the command that installs it. */
-export async function optional(name: string, what: string): Promise<object> {
+export async function importOptional(name: string, what: string): Promise<object> {
   try {
     // The name is a variable, so that bundlers do not resolve it where the package is not installed.
     return (await import(/* webpackIgnore: true */ /* @vite-ignore */ name)) as object;
   } catch (cause) {
-    const code = systemCode(cause) ?? "";
+    const code = readSystemCode(cause) ?? "";
     if (!["ERR_MODULE_NOT_FOUND", "MODULE_NOT_FOUND", "ERR_PACKAGE_PATH_NOT_EXPORTED"].includes(code))
       throw cause;
     const [needed] = name.split("/");

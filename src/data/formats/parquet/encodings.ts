@@ -12,7 +12,7 @@ import type { Decoder } from "./decoder.js";
 export const bitWidth = (most: number): number => 32 - Math.clz32(most);
 
 /** Reads an unsigned varint of up to 32 bits; returns its value and end. */
-function varint(bytes: Uint8Array, at: number): [value: number, end: number] {
+function readVarint(bytes: Uint8Array, at: number): [value: number, end: number] {
   let value = 0;
   for (let i = 0; i < 5; i++) {
     const byte = bytes[at + i];
@@ -28,7 +28,7 @@ export function checkRuns(bytes: Uint8Array, start: number, end: number, width: 
   if (end > bytes.length || end < start) throw new Error("runs beyond the end of their page");
   let [seen, at] = [0, start];
   while (seen < count) {
-    const [header, next] = varint(bytes, at);
+    const [header, next] = readVarint(bytes, at);
     const size = Math.floor(header / 2);
     const isPacked = header % 2 === 1;
     seen += isPacked ? size * 8 : size;
@@ -57,8 +57,8 @@ export function countLevel(
 const LARGEST_BLOCK = 1 << 16;
 
 function checkDeltaHeader(bytes: Uint8Array, at: number): void {
-  const [block, next] = varint(bytes, at);
-  const [parts] = varint(bytes, next);
+  const [block, next] = readVarint(bytes, at);
+  const [parts] = readVarint(bytes, next);
   const isSound =
     parts > 0 && block > 0 && block % 128 === 0 && block <= LARGEST_BLOCK && (block / parts) % 32 === 0;
   if (!isSound) throw new Error(`delta encoding in blocks of ${block} and ${parts} parts`);

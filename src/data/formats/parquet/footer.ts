@@ -4,7 +4,7 @@ import type { FileMetaData, RowGroup } from "hyparquet";
 import type { RandomAccess } from "../../source/source.js";
 import { checkNeeded, FIELDS } from "../columns.js";
 import type { Columns } from "../records.js";
-import { unpackerFor } from "./codecs.js";
+import { findUnpacker } from "./codecs.js";
 import type { ColumnDecoder, Leaf } from "./page.js";
 import type { Extent } from "./column.js";
 import { type Decoder, convertFailure, createFileError } from "./decoder.js";
@@ -64,7 +64,7 @@ export async function readFooter(
       const own = leaves.filter(({ path }) => path[1] === tree);
       fields.push({
         tree,
-        leaves: await Promise.all(own.map((leaf) => readable(leaf, metadata, decoder, name))),
+        leaves: await Promise.all(own.map((leaf) => checkReadable(leaf, metadata, decoder, name))),
       });
     }
     return { fields, groups };
@@ -141,7 +141,7 @@ function countLevels(path: readonly Schema[]): { maxRepetition: number; maxDefin
  * Builds the decoder of a column. Texts stay bytes until their row is built, so that a page needs no more memory than
  * its size.
  */
-async function readable(
+async function checkReadable(
   { path, names }: LeafPath,
   { row_groups: groups }: FileMetaData,
   decoder: Decoder,
@@ -168,6 +168,6 @@ async function readable(
   return {
     column: { ...shared, codec: codec ?? "UNCOMPRESSED" },
     ...countLevels(path),
-    unpack: await unpackerFor(codec ?? "UNCOMPRESSED", decoder, name),
+    unpack: await findUnpacker(codec ?? "UNCOMPRESSED", decoder, name),
   };
 }

@@ -96,7 +96,7 @@ export function decodePage(
   const v2 = header.data_page_header_v2;
   if (header.type === "DATA_PAGE" && v1 !== undefined) {
     const page = leaf.unpack(bytes, header.uncompressed_page_size);
-    const { start, lengths } = levelsOfV1(page, leaf);
+    const { start, lengths } = locateLevelsV1(page, leaf);
     const encoding = checkPage(decoder, page, leaf, {
       count: v1.num_values,
       encoding: v1.encoding,
@@ -108,7 +108,7 @@ export function decodePage(
   }
   if (header.type === "DATA_PAGE_V2" && v2 !== undefined) {
     const lengths = [v2.repetition_levels_byte_length, v2.definition_levels_byte_length] as const;
-    const page = unpackedV2(header, bytes, lengths[0] + lengths[1], leaf);
+    const page = unpackV2(header, bytes, lengths[0] + lengths[1], leaf);
     const found = { count: v2.num_values, encoding: v2.encoding, start: 0, lengths };
     const encoding = checkPage(decoder, page, leaf, { ...found, missing: v2.num_nulls });
     const plain = { ...header, data_page_header_v2: { ...v2, encoding, is_compressed: false } };
@@ -128,7 +128,7 @@ const makeView = (bytes: Uint8Array): DataView =>
   new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
 /** Locates the level lists of a version 1 page; each is preceded by its length. */
-function levelsOfV1(page: Uint8Array, { maxRepetition, maxDefinition }: Leaf) {
+function locateLevelsV1(page: Uint8Array, { maxRepetition, maxDefinition }: Leaf) {
   const view = makeView(page);
   let at = 0;
   const next = (most: number): number => {
@@ -143,7 +143,7 @@ function levelsOfV1(page: Uint8Array, { maxRepetition, maxDefinition }: Leaf) {
 }
 
 /** Decompresses the values of a version 2 page; its levels are never compressed. */
-function unpackedV2(header: PageHeader, bytes: Uint8Array, levels: number, leaf: Leaf): Uint8Array {
+function unpackV2(header: PageHeader, bytes: Uint8Array, levels: number, leaf: Leaf): Uint8Array {
   const size = header.uncompressed_page_size - levels;
   if (!(levels >= 0 && levels <= bytes.length && size >= 0))
     throw new Error("levels beyond the end of their page");

@@ -11,7 +11,7 @@ import type { RawRow, RawRows, RecordReader } from "../records.js";
 import { ColumnReader, type Extent } from "./column.js";
 import { type Decoder, convertFailure, loadDecoder } from "./decoder.js";
 import { type Field, type Group, joinPath, readFooter } from "./footer.js";
-import { plainFields } from "./values.js";
+import { convertFields } from "./values.js";
 
 /** The maximum rows taken from the columns at once. */
 const ROWS = 1024;
@@ -84,7 +84,7 @@ async function* groupRows(
       const row: Record<string, unknown> = {};
       for (const [at, { name: field }] of columns.entries())
         row[field] = (values.columns[at] as DecodedArray)[i];
-      const { fields: plain, bytes } = plainFields(row, origin, number);
+      const { fields: plain, bytes } = convertFields(row, origin, number);
       rows.push({ value: plain, number });
       size += bytes;
       if (size < BATCH) continue;

@@ -7,7 +7,7 @@ import { type Origin, describeRow, createRowError } from "../../source/origin.js
  *
  * Throws `ERR_DATA_ROW` for a value without a JSON equivalent; `ERR_FILE_FORMAT` for a text that is not UTF-8.
  */
-export function plainFields(
+export function convertFields(
   row: Record<string, unknown>,
   origin: Origin,
   number: number,
@@ -16,7 +16,7 @@ export function plainFields(
   let bytes = 0;
   for (const [name, value] of Object.entries(row)) {
     if ((value ?? null) === null) continue;
-    fields[name] = plainValue(value, {
+    fields[name] = convertValue(value, {
       refuse: (is) => {
         throw createRowError(origin, number, `"${name}" contains ${is}, which has no JSON form`);
       },
@@ -37,7 +37,7 @@ interface Converter {
   text(encoded: Uint8Array): string;
 }
 
-function plainValue(value: unknown, converter: Converter): unknown {
+function convertValue(value: unknown, converter: Converter): unknown {
   if (typeof value === "bigint") {
     const number = Number(value);
     return Number.isSafeInteger(number) ? number : converter.refuse(`the number ${value}`);
@@ -45,8 +45,8 @@ function plainValue(value: unknown, converter: Converter): unknown {
   if (typeof value !== "object" || value === null) return value;
   if (value instanceof Uint8Array) return converter.text(value);
   if (value instanceof Date) return value.toJSON();
-  if (Array.isArray(value)) return value.map((one) => plainValue(one, converter));
-  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, plainValue(one, converter)]));
+  if (Array.isArray(value)) return value.map((one) => convertValue(one, converter));
+  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, convertValue(one, converter)]));
 }
 
 const DECODER = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
