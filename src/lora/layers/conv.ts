@@ -68,7 +68,7 @@ type Made<L> = new (
   options?: LoRAConvOptions,
 ) => L;
 
-/** Methods of low-rank convolutions; they override those of the mixin `LoRALayer`. */
+/** Methods of low-rank convolutions; they override methods of the mixin `LoRALayer`. */
 const convMethods = {
   /** @internal */
   plain(): Module {

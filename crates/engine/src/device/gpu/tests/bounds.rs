@@ -57,7 +57,7 @@ fn the_kernels_of_a_recording_are_compiled_before_it_runs() {
         Command::Launch(Launch {
             kernel,
             params: [0; 4],
-            bindings: [range.clone()].into_iter().collect(),
+            bindings: [range].into_iter().collect(),
             scalars: Busy { n: 1, rounds: 1 }.words(),
             groups: 1,
             threads: 64,
