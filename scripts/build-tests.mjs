@@ -1,7 +1,7 @@
 // Compiles the tests before ava runs them: each test file is a process of its own, and compiling its modules one by one
 // would take each process a second.
 import { readFileSync, readdirSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "esbuild";
 
@@ -10,19 +10,18 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 /** The folder of compiled tests, which has the paths of `test/`. */
 export const COMPILED = "target/tests";
 
-/** Replaces `import.meta` by the place of the source, because tests and sources locate files relative to themselves. */
+/** Gives each module constants with its own location, for files that are located relative to a source. */
 const sourceLocations = {
   name: "source-locations",
   setup({ onLoad }) {
     onLoad({ filter: /\.(ts|mjs)$/ }, ({ path }) => {
-      const text = readFileSync(path, "utf8");
-      const url = JSON.stringify(pathToFileURL(path).href);
-      const folder = JSON.stringify(join(path, ".."));
-      const contents = text
-        .replaceAll("import.meta.url", url)
-        .replaceAll("import.meta.dirname", folder)
-        .replaceAll("import.meta.filename", JSON.stringify(path));
-      return { contents, loader: path.endsWith(".ts") ? "ts" : "js" };
+      const [url, folder] = [pathToFileURL(path).href, dirname(path)].map((text) => JSON.stringify(text));
+      // On the first line, so that lines keep their numbers; instead of a line that names an interpreter.
+      const text = readFileSync(path, "utf8").replace(/^#!.*/, "");
+      return {
+        contents: `const SOURCE_URL = ${url}, SOURCE_FOLDER = ${folder}; ${text}`,
+        loader: path.endsWith(".ts") ? "ts" : "js",
+      };
     });
   },
 };
@@ -30,11 +29,8 @@ const sourceLocations = {
 /** Compiles all tests with the sources that they import. Packages stay imports. */
 export async function buildTests() {
   const names = readdirSync(join(root, "test"), { recursive: true });
-  const entryPoints = names
-    .filter((name) => name.endsWith(".test.ts"))
-    .map((name) => join(root, "test", name));
   await build({
-    entryPoints,
+    entryPoints: names.filter((name) => name.endsWith(".test.ts")).map((name) => join(root, "test", name)),
     outbase: join(root, "test"),
     outdir: join(root, COMPILED),
     bundle: true,
@@ -43,6 +39,7 @@ export async function buildTests() {
     platform: "node",
     target: "node20",
     packages: "external",
+    define: { "import.meta.url": "SOURCE_URL", "import.meta.dirname": "SOURCE_FOLDER" },
     // `sideEffects` of package.json is about dist/.
     ignoreAnnotations: true,
     keepNames: true,
