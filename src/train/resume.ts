@@ -21,7 +21,7 @@ import {
   type Checkpoint,
 } from "./output/checkpoints.js";
 import { branchLine, type Line } from "./output/lineage.js";
-import { describeDivergence, explainMissing, createNoGoodError } from "./output/resumable.js";
+import { describeDivergence, explainMissing } from "./output/resumable.js";
 import { RUN } from "./output/run-file.js";
 import { readRunRecord, type RunRecord } from "./output/run-record.js";
 import { DEFAULT_OUTPUT, type Settings } from "./settings.js";
@@ -120,9 +120,9 @@ async function findNewestGood(
   if (newest.progress.good !== false) return { checkpoint: newest };
   const good = await findLastGoodCheckpoint(home, record?.line ?? newest.progress.line, newest.step);
   if (good === undefined)
-    throw createNoGoodError(
-      home,
-      ` (${optionName("optimizer.lr")}) or a longer warm-up (${optionName("warmup")}); ${optionName("overwrite")} replaces this one. To resume from a bad checkpoint, name it`,
+    throw new LowrankError(
+      "ERR_NOT_FINITE",
+      `${home}: training had diverged before its first checkpoint: none is good; start a new run with a lower learning rate (${optionName("optimizer.lr")}) or a longer warm-up (${optionName("warmup")}); ${optionName("overwrite")} replaces this one. To resume from a bad checkpoint, name it`,
     );
   return { checkpoint: good, notice: describeDivergence(newest.folder, good.folder) };
 }

@@ -1,7 +1,6 @@
 /** What checkpoints of `finetune` and of a `Trainer` have in common: their names, and how a run continues from them. */
 import { existsSync } from "node:fs";
 
-import { LowrankError } from "../../errors.js";
 import type { RandomState } from "../../tensor/random.js";
 
 /** Returns the usual name of the checkpoint after `step` steps. */
@@ -25,13 +24,4 @@ export function explainMissing(folder: string): string {
 export function describeDivergence(bad: string, good?: string): string {
   const instead = good === undefined ? "" : `; the run continues from ${good}, the last good checkpoint`;
   return `resume: training had diverged at ${bad}${instead}`;
-}
-
-/** Returns the error for a folder whose newest checkpoint is bad and that has no good one. */
-export function createNoGoodError(folder: string, remedy: string): LowrankError {
-  const what = "training had diverged before its first checkpoint: none is good";
-  return new LowrankError(
-    "ERR_NOT_FINITE",
-    `${folder}: ${what}; start a new run with a lower learning rate${remedy}`,
-  );
 }

@@ -15,7 +15,7 @@ import type { Optimizer } from "../../optim/optimizer.js";
 import type { RandomState } from "../../tensor/random.js";
 import { load, save, writeWhole } from "../../files/safetensors.js";
 import { checkBase, isBaseTensor, type BaseTensor, type TrainedParts } from "./base.js";
-import { describeDivergence, explainMissing, isRandomState, createNoGoodError } from "../output/resumable.js";
+import { describeDivergence, explainMissing, isRandomState } from "../output/resumable.js";
 import type { Position } from "./data.js";
 
 const STATE = "trainer.json";
@@ -129,7 +129,10 @@ export async function findTrainerCheckpoint(folder: string): Promise<FoundCheckp
   );
   if (newest.good !== false) return { path: newest.path, good: good?.path };
   if (good === undefined)
-    throw createNoGoodError(folder, ". To resume from a bad checkpoint, give its folder as resume");
+    throw new LowrankError(
+      "ERR_NOT_FINITE",
+      `${folder}: training had diverged before its first checkpoint: none is good; start a new run with a lower learning rate. To resume from a bad checkpoint, give its folder as resume`,
+    );
   return { path: good.path, good: good.path, notice: describeDivergence(newest.path, good.path) };
 }
 
