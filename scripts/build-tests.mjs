@@ -1,5 +1,5 @@
-// Compiles the tests before ava runs them: each test file is a process of its own, and compiling its modules one by one
-// would take each process a second.
+// Compiles the tests before ava runs them. ava starts a process for each test file; a process that compiled the modules
+// itself would need a second for it.
 import { readFileSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";

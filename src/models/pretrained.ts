@@ -20,7 +20,6 @@ import { sumStream, type Stream } from "./stream.js";
 import { checkInput, type TokenShape } from "./text-input.js";
 import type { Tokenizer } from "./tokenizer.js";
 import { Weights } from "./weights.js";
-import "./adapter-targets.js";
 
 /** Options of `forward`. */
 export interface ForwardOptions {

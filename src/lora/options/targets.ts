@@ -7,18 +7,11 @@ import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import { MultiheadAttention } from "../../nn/multihead-attention.js";
+import { PEFT_TARGETS } from "./peft-targets.js";
 import { escapePath, compilePythonRegex } from "./python-regex.js";
 
 /** A regular expression for full paths, `all-linear`, or `peft` for PEFT's targets by model family; or a list of names, each matching a path or the end of one. */
 export type Targets = string | readonly string[];
-
-/** PEFT's default targets by model family, registered by `models/`. */
-const targetsOf = new Map<string, readonly string[]>();
-
-/** Registers PEFT's default targets by model family, the `model_type` of a configuration. */
-export function registerTargets(table: Readonly<Record<string, readonly string[]>>): void {
-  for (const [family, targets] of Object.entries(table)) targetsOf.set(family, targets);
-}
 
 /** A module that can be adapted: any module. The optional fields are used if present. */
 export interface Targetable extends Module {
@@ -40,7 +33,7 @@ export interface Targetable extends Module {
 function findFamilyTargets(model: Targetable): Targets | undefined {
   const config = (model.config ?? {}) as { model_type?: unknown; modelType?: unknown };
   const family = config.model_type ?? config.modelType;
-  return typeof family === "string" ? targetsOf.get(family) : undefined;
+  return typeof family === "string" && Object.hasOwn(PEFT_TARGETS, family) ? PEFT_TARGETS[family] : undefined;
 }
 
 /** Returns the default targets of a model: PEFT's for its family, or all linear layers. */
@@ -55,7 +48,7 @@ export function resolveTargets(model: Targetable, targets: Targets): Targets {
   if (found !== undefined) return found;
   throw new LowrankError(
     "ERR_NO_TARGETS",
-    `${optionName("targetModules")}: "peft" is PEFT's table by family, which has ${[...targetsOf.keys()].join(", ")} and not this model's; name layers, or all-linear; there are: ${listCandidates(model).join(", ") || "none"}`,
+    `${optionName("targetModules")}: "peft" is PEFT's table by family, which has ${Object.keys(PEFT_TARGETS).join(", ")} and not this model's; name layers, or all-linear; there are: ${listCandidates(model).join(", ") || "none"}`,
   );
 }
 

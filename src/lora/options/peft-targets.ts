@@ -1,9 +1,7 @@
-/** Registers PEFT's default targets of the model families. Source: PEFT's utils/constants.py. */
-import { registerTargets } from "../lora/options/targets.js";
-
+/** PEFT's default targets by `model_type`. Source: TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING in PEFT's utils/constants.py. */
 const QUERY_VALUE = ["q_proj", "v_proj"];
 
-registerTargets({
+export const PEFT_TARGETS: Readonly<Record<string, readonly string[]>> = {
   llama: QUERY_VALUE,
   mistral: QUERY_VALUE,
   qwen2: QUERY_VALUE,
@@ -12,4 +10,4 @@ registerTargets({
   gpt2: ["c_attn"],
   bert: ["query", "value"],
   roberta: ["query", "value"],
-});
+};
