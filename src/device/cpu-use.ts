@@ -1,5 +1,5 @@
 /** The number and priority of the engine's threads. */
-import { checkNumberThat, checkChoice, checkKnownOptions as known } from "../arguments/check.js";
+import { checkNumberThat, checkChoice, checkKnownOptions } from "../arguments/check.js";
 import { call, native } from "../native/binding.js";
 
 /** The priority of the engine's threads on this machine. */
@@ -45,7 +45,7 @@ export function checkThreads(where: string, threads: unknown): number {
 
 /** Validates `threads` and `priority`. Throws `ERR_OPTION`. */
 export function checkCpuUse(where: string, given: CpuUse | undefined): CpuUse {
-  const { threads, priority } = known(where, given, ["threads", "priority"]);
+  const { threads, priority } = checkKnownOptions(where, given, ["threads", "priority"]);
   return {
     threads: threads === undefined ? undefined : checkThreads(where, threads),
     priority: priority === undefined ? undefined : checkChoice(where, "priority", priority, PRIORITIES),

@@ -1,6 +1,6 @@
 /** Tests devices in separate processes, so that a crash or hang does not affect this one. */
 import { release } from "node:os";
-import { checkCallable, checkFlag, checkKnownOptions as known, refuse } from "../arguments/check.js";
+import { checkCallable, checkFlag, checkKnownOptions, refuse } from "../arguments/check.js";
 import type { Device, DeviceInfo } from "../device/device.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { detectPlatform } from "../native/load-error.js";
@@ -64,7 +64,7 @@ export async function diagnose(options?: DiagnoseOptions): Promise<Diagnosis> {
     quick = false,
     signal,
     onProgress,
-  } = known(where, options, ["device", "quick", "signal", "onProgress"]);
+  } = checkKnownOptions(where, options, ["device", "quick", "signal", "onProgress"]);
   checkFlag(where, "quick", quick);
   if (device !== undefined && !/^(auto|cpu|gpu|gpu:\d+)$/.test(String(device)))
     refuse(where, "device", "auto, cpu, gpu or gpu:N", device);

@@ -1,5 +1,5 @@
 /** The client's end of a port, which starts and watches runs. It needs neither Node nor the engine. */
-import { checkNumberThat, checkKnownOptions as known, refuse } from "../arguments/check.js";
+import { checkNumberThat, checkKnownOptions, refuse } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import type { DeviceInfo } from "../device/device.js";
 import type { FoundRuns } from "../runs/find.js";
@@ -21,7 +21,7 @@ export interface ConnectOptions {
  * Throws `ERR_OPTION` for an object that is not a port.
  */
 export function connect(port: Port, options?: ConnectOptions): Client {
-  const { timeout = 30_000 } = known("connect", options, ["timeout"]);
+  const { timeout = 30_000 } = checkKnownOptions("connect", options, ["timeout"]);
   checkNumberThat(
     "connect",
     "timeout",

@@ -1,5 +1,5 @@
 /** The server's end of a port, which runs training. The engine is loaded by the first request that needs it. */
-import { checkChoice, checkKnownOptions as known } from "../arguments/check.js";
+import { checkChoice, checkKnownOptions } from "../arguments/check.js";
 import type { Priority } from "../device/cpu-use.js";
 import type { FinetuneOptions } from "../train/options.js";
 import { openPort, type Channel, type Port } from "./port.js";
@@ -36,7 +36,7 @@ export interface Server {
  * Throws `ERR_OPTION` for an object that is not a port.
  */
 export function serve(port: Port, options?: ServeOptions): Server {
-  const { onDisconnect = "stop", priority = "background" } = known("serve", options, [
+  const { onDisconnect = "stop", priority = "background" } = checkKnownOptions("serve", options, [
     "onDisconnect",
     "priority",
   ]);

@@ -6,7 +6,7 @@ import {
   checkFlag,
   checkList,
   checkChoice,
-  checkKnownOptions as known,
+  checkKnownOptions,
   refuse,
   checkText,
   checkWhole,
@@ -118,7 +118,7 @@ function checkOptions(path: string | readonly string[], given: InspectOptions): 
     : [checkText(where, "path", path)];
   if (paths.length === 0 || paths.includes(""))
     refuse(where, "path", "the name of a file or a folder, or an array of data files", path);
-  const options = known(where, given, OPTIONS);
+  const options = checkKnownOptions(where, given, OPTIONS);
   const { model, offline, dataFormat, trainOn, maxLength, rows, signal } = options;
   if (
     model !== undefined &&

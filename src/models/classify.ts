@@ -1,5 +1,5 @@
 /** Classification of texts. */
-import { checkList, checkKnownOptions as known, refuse, checkText, checkWhole } from "../arguments/check.js";
+import { checkList, checkKnownOptions, refuse, checkText, checkWhole } from "../arguments/check.js";
 import { findEndTokens, truncate } from "../data/encode.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { runEvaluating, noGrad, scope } from "../tensor/scope.js";
@@ -47,7 +47,7 @@ export async function classify(
 ): Promise<Classified[]> {
   const where = "classify";
   checkList(where, "texts", texts, checkText);
-  const checked = known(where, options, OPTIONS);
+  const checked = checkKnownOptions(where, options, OPTIONS);
   const { labels, maxPositionEmbeddings: most } = model.config as typeof model.config & TextLimits;
   const { batchSize = 32, maxLength = most, topK = labels.length, signal } = checked;
   checkWhole(where, "batchSize", batchSize, 1);

@@ -1,7 +1,7 @@
 /** Reads a JSON object of a model's folder field by field; errors name the file and the key. */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { formatValue as shownPlainly } from "../arguments/check.js";
+import { formatValue } from "../arguments/check.js";
 import { removeBom } from "../data/source/utf8.js";
 import { LowrankError, readSystemCode } from "../errors.js";
 
@@ -9,9 +9,9 @@ import { LowrankError, readSystemCode } from "../errors.js";
 function formatField(value: unknown): string {
   let text: string;
   try {
-    text = JSON.stringify(value) ?? shownPlainly(value);
+    text = JSON.stringify(value) ?? formatValue(value);
   } catch {
-    text = shownPlainly(value);
+    text = formatValue(value);
   }
   return text.length > 40 ? `${text.slice(0, 40)}…` : text;
 }

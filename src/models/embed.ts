@@ -3,7 +3,7 @@ import {
   checkFlag,
   checkList,
   checkChoice,
-  checkKnownOptions as known,
+  checkKnownOptions,
   refuse,
   checkText,
   checkWhole,
@@ -60,7 +60,7 @@ export async function embed(
 ): Promise<Float32Array[]> {
   const where = "embed";
   checkList(where, "texts", texts, checkText);
-  const checked = known(where, options, OPTIONS);
+  const checked = checkKnownOptions(where, options, OPTIONS);
   const { batchSize = 32, signal } = checked;
   if (checked.pooling !== undefined) checkPooling(where, checked.pooling);
   if (checked.normalize !== undefined) checkFlag(where, "normalize", checked.normalize);

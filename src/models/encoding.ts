@@ -6,7 +6,7 @@ import {
   checkChoice,
   checkKnownOptions,
   refuse,
-  checkText as textOf,
+  checkText,
   checkWhole,
 } from "../arguments/check.js";
 import { tensor } from "../tensor/create.js";
@@ -135,12 +135,12 @@ export function encode(
   given: EncodeOptions,
 ): Int32Array | Encoding {
   const where = "encode";
-  textOf(where, "text", text);
+  checkText(where, "text", text);
   const known = checkKnownOptions(where, given, ENCODE_OPTIONS);
   const { addSpecialTokens = true, pair, offsets = false, wordIds = false, maxLength } = known;
   const { truncation = "longest_first" } = known;
   checkFlag(where, "addSpecialTokens", addSpecialTokens);
-  if (pair !== undefined) textOf(where, "pair", pair);
+  if (pair !== undefined) checkText(where, "pair", pair);
   checkChoice(where, "truncation", truncation, TRUNCATIONS);
   if (maxLength !== undefined) checkLength(where, "maxLength", maxLength);
   checkPair(where, "pair", truncation, pair);
@@ -164,9 +164,9 @@ export function encodeBatch(
   const { addSpecialTokens = true, offsets = false, wordIds = false, device } = known;
   checkFlag(where, "addSpecialTokens", addSpecialTokens);
   const placed = checkFlag(where, "offsets", offsets) || checkFlag(where, "wordIds", wordIds);
-  const all = checkList(where, "texts", texts, textOf);
+  const all = checkList(where, "texts", texts, checkText);
   if (all.length === 0) refuse(where, "texts", "an array of at least one text", texts);
-  const pairs = known.pairs === undefined ? undefined : checkList(where, "pairs", known.pairs, textOf);
+  const pairs = known.pairs === undefined ? undefined : checkList(where, "pairs", known.pairs, checkText);
   if (pairs !== undefined && pairs.length !== all.length)
     refuse(where, "pairs", `one text for each of ${all.length} texts`, pairs);
   const limit = readLimits(where, known, defaults);

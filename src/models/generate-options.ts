@@ -2,7 +2,7 @@
 import {
   checkList,
   checkNumberThat,
-  checkKnownOptions as checkedOptions,
+  checkKnownOptions,
   checkProbability,
   refuse,
   checkText,
@@ -78,7 +78,7 @@ export function checkGenerateOptions(
   given: GenerateOptions | undefined,
   also: readonly string[] = [],
 ): CheckedOptions {
-  const options = checkedOptions(where, given, [...KNOWN, ...also] as (typeof KNOWN)[number][]);
+  const options = checkKnownOptions(where, given, [...KNOWN, ...also] as (typeof KNOWN)[number][]);
   const {
     maxNewTokens = 256,
     temperature = 0,

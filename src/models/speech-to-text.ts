@@ -1,5 +1,5 @@
 /** The base class of models that transcribe speech. */
-import { checkFlag, checkKnownOptions as known, refuse } from "../arguments/check.js";
+import { checkFlag, checkKnownOptions, refuse } from "../arguments/check.js";
 import { full, tensor } from "../tensor/create.js";
 import { LowrankError } from "../errors.js";
 import { runPerRow } from "../lora/adapter/per-row.js";
@@ -130,7 +130,7 @@ export abstract class SpeechToText extends PretrainedModel {
    */
   override forward(features: Tensor, options: SpeechForwardOptions = {}): SpeechOutput {
     checkTensor("forward", "its input", features);
-    const given = known("forward", options, FORWARD_OPTIONS);
+    const given = checkKnownOptions("forward", options, FORWARD_OPTIONS);
     if (features.dtype !== "f32")
       throw new LowrankError("ERR_DTYPE", `forward: features are f32, not ${features.dtype}`);
     const wanted = checkLossOptions(given);

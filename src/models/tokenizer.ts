@@ -10,7 +10,7 @@ import {
   checkNumberThat,
   checkKnownOptions,
   refuse,
-  checkText as textOf,
+  checkText,
 } from "../arguments/check.js";
 import { type Conversation, type Message, parseMessages, parseTools } from "../chat/messages.js";
 import { ChatTemplate } from "../chat/template.js";
@@ -100,7 +100,7 @@ export class Tokenizer extends TemplatedTokenizer {
   constructor(path: string, made: { own: Binding.Tokenizer; companions: CompanionFiles });
   constructor(path: string, made?: { own: Binding.Tokenizer; companions: CompanionFiles }) {
     super();
-    this.path = textOf("new Tokenizer", "path", path);
+    this.path = checkText("new Tokenizer", "path", path);
     if (made !== undefined && !(made?.companions instanceof CompanionFiles))
       refuse("new Tokenizer", "the second argument", "omitted", made);
     this.#native = made?.own ?? wrapMethods(call(() => native().Tokenizer.fromFile(resolveNativePath(path))));
@@ -167,7 +167,7 @@ export class Tokenizer extends TemplatedTokenizer {
 
   /** Encodes texts in parallel on background threads. Returns the ids of each. Throws `ERR_OPTION`. */
   async encodeAll(texts: readonly string[], given: EncodeAllOptions = {}): Promise<Int32Array[]> {
-    checkList("encodeAll", "texts", texts, textOf);
+    checkList("encodeAll", "texts", texts, checkText);
     const addSpecialTokens = readSwitch(
       "encodeAll",
       "addSpecialTokens",
@@ -247,7 +247,7 @@ export class Tokenizer extends TemplatedTokenizer {
 
   /** Returns the id of a token, written as in the vocabulary; undefined for an unknown token. Throws `ERR_OPTION`. */
   tokenToId(token: string): number | undefined {
-    textOf("tokenToId", "token", token);
+    checkText("tokenToId", "token", token);
     return this.#native.tokenToId(token) ?? undefined;
   }
 
@@ -278,7 +278,7 @@ export class Tokenizer extends TemplatedTokenizer {
     const template =
       own === undefined
         ? this.chatTemplateFor(tools)
-        : this.#template(textOf(where, "chatTemplate", own), "the option chatTemplate");
+        : this.#template(checkText(where, "chatTemplate", own), "the option chatTemplate");
     const text = template.render(conversation, { addGenerationPrompt, variables });
     return tokenize ? this.#native.encode(text, false) : text;
   }
@@ -293,7 +293,7 @@ export class Tokenizer extends TemplatedTokenizer {
 
   /** Assigns a template; undefined restores the model's. */
   set chatTemplate(source: string | undefined) {
-    this.setChatTemplate(source === undefined ? source : textOf("chatTemplate", "its value", source));
+    this.setChatTemplate(source === undefined ? source : checkText("chatTemplate", "its value", source));
   }
 
   /** @internal Assigns a template; `where` is its name in errors. */

@@ -1,4 +1,4 @@
-import { checkNumberThat, checkKnownOptions as known } from "../arguments/check.js";
+import { checkNumberThat, checkKnownOptions } from "../arguments/check.js";
 import { checkModule } from "../nn/children.js";
 import { Embedding } from "../nn/embedding.js";
 import { join, type Module } from "../nn/module.js";
@@ -23,7 +23,7 @@ export interface LoraPlusOptions {
 export function loraPlusGroups(model: Module, options: LoraPlusOptions): ParameterGroup<AdamWOptions>[] {
   const where = "loraPlusGroups";
   checkModule(where, "model", model);
-  const { lr, ratio, lrEmbedding = 1e-6 } = known(where, options, ["lr", "ratio", "lrEmbedding"]);
+  const { lr, ratio, lrEmbedding = 1e-6 } = checkKnownOptions(where, options, ["lr", "ratio", "lrEmbedding"]);
   const isRate = (n: number): boolean => n >= 0 && Number.isFinite(n);
   for (const [option, value] of Object.entries({ lr, ratio, lrEmbedding }))
     checkNumberThat(where, option, value, isRate, "0 or more");

@@ -1,5 +1,5 @@
 /** Learning-rate schedules: factors of the optimizer's rate, as in transformers. */
-import { checkNumberThat, checkKnownOptions as known } from "../arguments/check.js";
+import { checkNumberThat, checkKnownOptions } from "../arguments/check.js";
 
 /** The factor for step `step`, counted from 0. */
 export type Schedule = (step: number) => number;
@@ -26,7 +26,10 @@ export function cosine(options: ScheduleOptions): Schedule {
 
 /** Rises over the warm-up, then stays at 1. Throws `ERR_OPTION` for invalid numbers of steps. */
 export function constant(options: Partial<ScheduleOptions> = {}): Schedule {
-  const { warmup, total = warmup ?? 0 } = known("schedule.constant", options, ["warmup", "total"]);
+  const { warmup, total = warmup ?? 0 } = checkKnownOptions("schedule.constant", options, [
+    "warmup",
+    "total",
+  ]);
   return addWarmup("constant", { warmup, total }, () => 1);
 }
 
@@ -37,7 +40,7 @@ function addWarmup(
   fall: (done: number, rest: number) => number,
 ): Schedule {
   const where = `schedule.${name}`;
-  const { warmup = 0, total } = known(where, options, ["warmup", "total"]);
+  const { warmup = 0, total } = checkKnownOptions(where, options, ["warmup", "total"]);
   const isCount = (n: number): boolean => n >= 0 && Number.isFinite(n);
   for (const [option, value] of Object.entries({ warmup, total }))
     checkNumberThat(where, option, value, isCount, "a number of steps");

@@ -1,7 +1,7 @@
 /** Random values from one counter-based generator (Philox 4×32-10), addressed by a seed and a count of draws. */
 import { AsyncLocalStorage } from "node:async_hooks";
 
-import { checkWhole as wholeNumber } from "../arguments/check.js";
+import { checkWhole } from "../arguments/check.js";
 import { native, call } from "../native/binding.js";
 
 /** The generator's state: the seed and the number of draws so far. */
@@ -20,7 +20,7 @@ function findState(): RandomState {
 
 /** Seeds this environment's generator. Equal seeds give equal values. Throws `ERR_OPTION`. */
 export function manualSeed(seed: number): void {
-  setRandomState({ seed: wholeNumber("manualSeed", "seed", seed), draws: 0 });
+  setRandomState({ seed: checkWhole("manualSeed", "seed", seed), draws: 0 });
 }
 
 /** @internal Runs `fn` with a separate generator, so that concurrent runs do not affect each other. */

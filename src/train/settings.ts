@@ -2,7 +2,7 @@
 import {
   isPlain,
   checkList,
-  checkKnownOptions as knownOptions,
+  checkKnownOptions,
   refuse as refuseKind,
   checkText,
 } from "../arguments/check.js";
@@ -131,7 +131,7 @@ export function checkKinds(given: FinetuneOptions): void {
   // An undefined option counts as omitted.
   const names = Object.entries(given).filter(([, value]) => value !== undefined);
   const options = Object.fromEntries(names) as FinetuneOptions;
-  knownOptions("finetune", options, Object.keys(OPTIONS) as (keyof FinetuneOptions)[]);
+  checkKnownOptions("finetune", options, Object.keys(OPTIONS) as (keyof FinetuneOptions)[]);
   for (const [name, value] of Object.entries(options as Record<string, unknown>))
     if (value === null) refuse(`finetune: ${optionName(name)} is null; leave it out for its default`);
   const { model, resume = false, overwrite = false, lora } = options;
@@ -163,7 +163,11 @@ function checkTable(options: Record<string, unknown>, table: Table, group = ""):
     }
     if (!isPlain(value)) refuseKind("finetune", name, "an object of options", value);
     if (entry.complete)
-      knownOptions(`finetune: ${name}`, value, Object.keys(entry.fields) as (keyof typeof value & string)[]);
+      checkKnownOptions(
+        `finetune: ${name}`,
+        value,
+        Object.keys(entry.fields) as (keyof typeof value & string)[],
+      );
     checkTable(value as Record<string, unknown>, entry.fields, `${name}.`);
   }
 }

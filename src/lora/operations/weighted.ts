@@ -1,7 +1,7 @@
 /** Adds a weighted combination of adapters as a new adapter. */
 import {
   isPlain,
-  checkKnownOptions as checkedOptions,
+  checkKnownOptions,
   checkProbability,
   refuse as wrong,
   checkWhole,
@@ -110,7 +110,7 @@ export async function addWeightedAdapter(
 ): Promise<void> {
   checkModule("addWeightedAdapter", "model", model);
   const known = ["combination", "rank", "density", "majoritySign", "seed"] as const;
-  const { seed } = checkedOptions("addWeightedAdapter", options, known);
+  const { seed } = checkKnownOptions("addWeightedAdapter", options, known);
   if (seed !== undefined) checkWhole("addWeightedAdapter", "seed", seed);
   if (options.density !== undefined) checkProbability("addWeightedAdapter", "density", options.density);
   const inputs = checkInputs(model, name, weights, options);

@@ -1,5 +1,5 @@
 /** The options of `inject`: PEFT's LoraConfig, validated and completed. */
-import { checkKnownOptions as knownOptions, refuse, formatValue } from "../../arguments/check.js";
+import { checkKnownOptions, refuse, formatValue } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { ADAPTER_NAME, isAdapterName } from "./adapter-name.js";
 import { EVA_DEFAULTS, type EvaConfig, type EvaData } from "./eva.js";
@@ -218,7 +218,7 @@ function checkStart({ initLoraWeights: init, loraBias, useDora, evaData, evaConf
   if (useDora && movesBase(init))
     throw createRefusal(ADAPTER_REFUSALS.doraWithMovedBase, "inject", String(init));
   if (evaData !== undefined && init !== "eva") throw createRefusal(ADAPTER_REFUSALS.evaDataAlone, "inject");
-  const { rho = 2, tau = 0.99 } = knownOptions("inject: evaConfig", evaConfig, EVA_KEYS);
+  const { rho = 2, tau = 0.99 } = checkKnownOptions("inject: evaConfig", evaConfig, EVA_KEYS);
   if (!(rho >= 1)) refuse(`evaConfig.rho must be at least 1, got ${rho}`);
   if (!(tau >= 0 && tau <= 1)) refuse(`evaConfig.tau must be from 0 to 1, got ${tau}`);
 }

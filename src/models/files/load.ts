@@ -5,7 +5,7 @@ import {
   checkCallable,
   checkFlag,
   checkChoice,
-  checkKnownOptions as known,
+  checkKnownOptions,
   refuse,
   checkText,
   checkWhole,
@@ -180,7 +180,7 @@ async function differs(model: PretrainedModel, { tensor }: Double): Promise<bool
 function checkArguments(path: string, options: LoadOptions): void {
   const where = "loadModel";
   if (checkText(where, "path", path) === "") refuse(where, "path", "the name of a folder", path);
-  const { dtype, quantize, task, numLabels, offline, signal, onNotice, onProgress } = known(
+  const { dtype, quantize, task, numLabels, offline, signal, onNotice, onProgress } = checkKnownOptions(
     where,
     options,
     OPTIONS,

@@ -7,7 +7,7 @@ import {
   checkCallable,
   checkFlag,
   checkChoice,
-  checkKnownOptions as known,
+  checkKnownOptions,
   refuse,
   checkText,
   checkWhole,
@@ -111,7 +111,7 @@ export async function saveModel(
     overwrite = false,
     onNotice,
     signal,
-  } = known(where, options, OPTIONS);
+  } = checkKnownOptions(where, options, OPTIONS);
   if (format !== undefined) checkChoice(where, "format", format, ["safetensors", "gguf"]);
   const gguf = format === undefined ? dir.endsWith(".gguf") : format === "gguf";
   if (dtype !== undefined) checkChoice(where, "dtype", dtype, gguf ? GGUF_DTYPES : DTYPES);

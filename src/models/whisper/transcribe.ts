@@ -1,11 +1,5 @@
 /** Speech to text: greedy decoding, window by window, with a KV cache. */
-import {
-  checkChoice,
-  checkKnownOptions as known,
-  refuse,
-  checkText,
-  checkWhole,
-} from "../../arguments/check.js";
+import { checkChoice, checkKnownOptions, refuse, checkText, checkWhole } from "../../arguments/check.js";
 import { tensor } from "../../tensor/create.js";
 import { LowrankError, throwIfAborted } from "../../errors.js";
 import { runEvaluating, keep, noGrad, scope } from "../../tensor/scope.js";
@@ -81,7 +75,7 @@ export async function transcribe(
   given: TranscribeOptions,
 ): Promise<Transcription> {
   const where = "transcribe";
-  const { language, task, maxNewTokens, signal } = known(where, given, OPTIONS);
+  const { language, task, maxNewTokens, signal } = checkKnownOptions(where, given, OPTIONS);
   if (language !== undefined) checkText(where, "language", language);
   if (task !== undefined) checkChoice(where, "task", task, ["transcribe", "translate"]);
   if (maxNewTokens !== undefined) checkWhole(where, "maxNewTokens", maxNewTokens, 1);

@@ -1,4 +1,4 @@
-import { checkKnownOptions as known } from "../../arguments/check.js";
+import { checkKnownOptions } from "../../arguments/check.js";
 import type { FinetuneResult } from "../events.js";
 import type { FinetuneOptions } from "../options.js";
 import { checkPort } from "../port.js";
@@ -39,7 +39,7 @@ export class FinetuneRun extends Run<FinetuneResult> {
    * Errors: `ERR_OPTION` for a port that is not available.
    */
   async dashboard(options?: DashboardOptions): Promise<DashboardAddress> {
-    const { port = 0 } = known("dashboard", options, ["port"]);
+    const { port = 0 } = checkKnownOptions("dashboard", options, ["port"]);
     const { url } = await this.#watched.open(checkPort("dashboard", "port", port));
     return { url };
   }

@@ -1,13 +1,7 @@
 /** The options of a `Trainer`, and their validation. */
 import { existsSync } from "node:fs";
 
-import {
-  checkCallable,
-  checkKnownOptions as checkedOptions,
-  refuse,
-  formatValue,
-  checkWhole,
-} from "../../arguments/check.js";
+import { checkCallable, checkKnownOptions, refuse, formatValue, checkWhole } from "../../arguments/check.js";
 import { checkCpuUse, type Priority } from "../../device/cpu-use.js";
 import { LowrankError } from "../../errors.js";
 import { isModule, type Module } from "../../nn/module.js";
@@ -123,7 +117,10 @@ const OPTIONS = [
 /** Validates the options. Throws `ERR_OPTION`. */
 export function checkTrainerOptions<M extends Module, B>(given: TrainerOptions<M, B>): TrainerOptions<M, B> {
   const where = "Trainer";
-  const options = checkedOptions(where, (given as unknown) ?? {}, OPTIONS as never) as TrainerOptions<M, B>;
+  const options = checkKnownOptions(where, (given as unknown) ?? {}, OPTIONS as never) as TrainerOptions<
+    M,
+    B
+  >;
   const { model, loss, data, optimizer, weight, schedule, resume, release, evalData } = options;
   if (!isModule(model)) refuse(where, "model", "a module", model);
   checkCallable(where, "loss", loss);
