@@ -1,5 +1,6 @@
 //! The bindings and scalars of products, which the shaders, the CPU twin and the f16 kernels share.
 
+use super::operands::Segment;
 use crate::kernel::Access;
 use crate::scalars;
 
@@ -36,6 +37,19 @@ scalars! {
         b2_row: usize,
         b2_column: usize,
         alpha2: f32,
+    }
+}
+
+impl Second {
+    pub fn of(s: &Segment) -> Second {
+        Second {
+            k2: s.k,
+            a2_row: s.a.row,
+            a2_column: s.a.column,
+            b2_row: s.b.row,
+            b2_column: s.b.column,
+            alpha2: s.alpha,
+        }
     }
 }
 

@@ -152,7 +152,7 @@ pub fn gemm_with(
         Some(part) => split::gemm(cx, part, g, a, b, bias, c)?,
         None => {
             let form = choose(cx, &g, &a, &b, &c, [bias.is_some(), joined.is_some()]);
-            parts(cx, form, g, a, b, bias, joined, c)?
+            append(cx, form, g, a, b, bias, joined, c)?
         }
     }
     match apart {
@@ -173,7 +173,7 @@ fn choose(cx: &Context, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix, more: [boo
 }
 
 /// Appends the product as one sum, in `form`, with the second segment.
-fn parts(
+fn append(
     cx: &Rc<Context>,
     form: Form,
     g: Gemm,
@@ -233,14 +233,7 @@ fn parts(
             subgroup: cx.profile.subgroup,
             rounded: g.precision == Precision::Bf16,
         };
-        let more = second.map(|s| Second {
-            k2: s.k,
-            a2_row: s.a.row,
-            a2_column: s.a.column,
-            b2_row: s.b.row,
-            b2_column: s.b.column,
-            alpha2: s.alpha,
-        });
+        let more = second.as_ref().map(Second::of);
         let terms = k + second.map_or(0, |s| s.k);
         cx.launch(Launch {
             kernel: select_kernel(with_bias, second.is_some(), scales.is_some()),

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use super::bindings::{BIAS, Binding, C};
-use super::{Gemm, Matrix, choose, parts, plan};
+use super::{Gemm, Matrix, append, choose, plan};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -98,7 +98,7 @@ pub fn gemm(
         let b = Matrix { value: &b_value, ..b }.with_batch_stride(part * b.row);
         let sums = Matrix::new(&to, n).with_batch_stride(m * n);
         let form = choose(cx, &g, &a, &b, &sums, [false; 2]);
-        parts(cx, form, g, a, b, None, None, sums)
+        append(cx, form, g, a, b, None, None, sums)
     };
     sums(0, whole, part)?;
     if rest > 0 {

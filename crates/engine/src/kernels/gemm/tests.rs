@@ -5,7 +5,7 @@ use lowrank_cpu::testing::{draw_blocks, unpack_all};
 
 use super::plan::{Form, Reads, candidates};
 use super::stage::Read;
-use super::{Gemm, KERNELS, Matrix, Segment, gemm, gemm_with, in_f16, parts, split};
+use super::{Gemm, KERNELS, Matrix, Segment, append, gemm, gemm_with, in_f16, split};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::kernel::Kernel;
@@ -74,7 +74,7 @@ fn interchangeable_forms_equal_the_plain_one() {
                 for form in all {
                     let c = c.upload(&cx);
                     let out = Matrix::new(&c, n).with_batch_stride(m * n);
-                    parts(&cx, form, g, left, right, Some(&bias), None, out).unwrap();
+                    append(&cx, form, g, left, right, Some(&bias), None, out).unwrap();
                     let what = format!("{form:?} at {m} x {n} x {k} on {}", cx.profile.label);
                     let got = read(&c);
                     compare(&what, &got, &expected, TOLERANCE);
@@ -139,7 +139,7 @@ impl Problem {
         for form in forms {
             let c = c.upload(cx);
             let out = Matrix::new(&c, n).with_batch_stride(m * n);
-            parts(cx, *form, g, left, right, bias.then_some(&bias_of), second, out).unwrap();
+            append(cx, *form, g, left, right, bias.then_some(&bias_of), second, out).unwrap();
             let what = format!("{form:?} at {m} x {n} x {k}, {} {bias} {two}", b.dtype);
             let got = read(&c);
             compare(&what, &got, &expected, TOLERANCE);
@@ -338,7 +338,7 @@ fn two_segments_equal_two_products() {
                     for form in all {
                         let c = c.upload(&cx);
                         let out = Matrix::new(&c, n);
-                        parts(&cx, form, g, left, right, bias, Some(second), out).unwrap();
+                        append(&cx, form, g, left, right, bias, Some(second), out).unwrap();
                         let what = format!("{form:?} at {m} x {n} x {k} + {r} on {}", cx.profile.label);
                         compare(&what, &read(&c), &expected, TOLERANCE);
                     }
@@ -403,7 +403,7 @@ fn product_of_blocks(cx: &Rc<Context>, kind: BlockType, reads: Reads, m: usize, 
     let of = |b| {
         let c = c.upload(cx);
         let (bias, second) = (bias.then_some(&bias_of), two.then_some(second));
-        parts(cx, form, g, left, right(b), bias, second, Matrix::new(&c, n)).unwrap();
+        append(cx, form, g, left, right(b), bias, second, Matrix::new(&c, n)).unwrap();
         read(&c).data
     };
     assert_eq!(of(&stored), of(&wide), "{kind} {form:?} {bias} {two}");

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::plan::{self, Form, Reads, candidates};
-use super::{Gemm, Matrix, Segment, parts};
+use super::{Gemm, Matrix, Segment, append};
 use crate::context::Context;
 use crate::device::{Sink, cpu};
 use crate::dtype::DType;
@@ -208,7 +208,7 @@ fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
         });
         let g = Gemm::new(m, n, k).batch(batch);
         let c = Matrix::new(&c, n).with_batch_stride(m * n);
-        parts(&cx, Form::of(params), g, left, right, bias.as_ref(), second, c)
+        append(&cx, Form::of(params), g, left, right, bias.as_ref(), second, c)
     };
     Ok(Problem { run: Box::new(run), output, work })
 }
@@ -301,7 +301,7 @@ mod tests {
                 assert!(forms.len() > 1 || (forms[0].is_few() && !subgroups), "{m} x {n} x {k}");
                 let made = forms.iter().map(|form| {
                     let c = operand(&cx, [m * n], DType::F32, 3).unwrap();
-                    parts(&cx, *form, g, left, right, None, None, Matrix::new(&c, n)).unwrap();
+                    append(&cx, *form, g, left, right, None, None, Matrix::new(&c, n)).unwrap();
                     read(&c).data
                 });
                 let made: Vec<_> = made.collect();

@@ -8,7 +8,7 @@ use crate::kernel::Kernel;
 use crate::kernel::forms::{assert_all, launched_in};
 use crate::kernels::gemm::plan::{self, Form, Reads, candidates};
 use crate::kernels::gemm::stage::Read;
-use crate::kernels::gemm::{Gemm, Matrix, Precision, Segment, gemm, gemm_with, parts};
+use crate::kernels::gemm::{Gemm, Matrix, Precision, Segment, append, gemm, gemm_with};
 use crate::ops::checks::{Array, contexts, gpu_contexts, read};
 use crate::profile::{Kind, Profile};
 
@@ -94,7 +94,7 @@ impl Problem {
         assert_eq!(Reads::of(&g, &left, &right, true), self.reads);
         let (bias, out) = (bias.then_some(&bias_of), Matrix::new(&c, n).with_batch_stride(m * n));
         match form {
-            Some(form) => parts(cx, form, g, left, right, bias, None, out),
+            Some(form) => append(cx, form, g, left, right, bias, None, out),
             None => gemm(cx, g, left, right, bias, out),
         }
         .unwrap();
