@@ -230,7 +230,7 @@ impl Context {
             return record();
         }
         // Restored even if `record` panics.
-        let held = Held(&self.holds);
+        let held = BatchGuard(&self.holds);
         let token = self.under.borrow().clone();
         self.push(Command::Under { token: token.clone(), once: true });
         let result = record();
@@ -281,7 +281,7 @@ impl Context {
     pub fn submissions(&self) -> u64 {
         match &self.sink {
             Sink::Thread(device) => device.submissions.load(Ordering::Relaxed),
-            Sink::Meta | Sink::Kept(_) => 0,
+            Sink::Meta | Sink::Collected(_) => 0,
         }
     }
 
@@ -289,7 +289,7 @@ impl Context {
     pub fn longest_submission(&self) -> Duration {
         match &self.sink {
             Sink::Thread(device) => Duration::from_micros(device.longest_submission.load(Ordering::Relaxed)),
-            Sink::Meta | Sink::Kept(_) => Duration::ZERO,
+            Sink::Meta | Sink::Collected(_) => Duration::ZERO,
         }
     }
 
@@ -305,9 +305,9 @@ impl Context {
 }
 
 /// Keeps waiting commands together until it is dropped.
-struct Held<'a>(&'a Cell<bool>);
+struct BatchGuard<'a>(&'a Cell<bool>);
 
-impl Drop for Held<'_> {
+impl Drop for BatchGuard<'_> {
     fn drop(&mut self) {
         self.0.set(false);
     }

@@ -27,7 +27,7 @@ pub struct Problem {
 }
 
 /// A problem and its context.
-struct Kept {
+struct ProblemTrial {
     problem: Problem,
     cx: Rc<Context>,
     commands: Arc<Mutex<Vec<Command>>>,
@@ -43,13 +43,13 @@ impl Problem {
         make: impl FnOnce(&Rc<Context>) -> Result<Problem>,
     ) -> Result<Box<dyn Trial>> {
         let commands = Arc::default();
-        let cx = Context::new(profile.clone(), Sink::Kept(Arc::clone(&commands)));
+        let cx = Context::new(profile.clone(), Sink::Collected(Arc::clone(&commands)));
         let problem = make(&cx)?;
-        Ok(Box::new(Kept { problem, cx, commands }))
+        Ok(Box::new(ProblemTrial { problem, cx, commands }))
     }
 }
 
-impl Kept {
+impl ProblemTrial {
     /// The commands recorded since the last call.
     fn take_commands(&self) -> Vec<Command> {
         self.cx.flush();
@@ -61,7 +61,7 @@ fn drain_commands(commands: &Mutex<Vec<Command>>) -> Vec<Command> {
     std::mem::take(&mut *commands.lock().unwrap_or_else(|e| e.into_inner()))
 }
 
-impl Trial for Kept {
+impl Trial for ProblemTrial {
     fn setup_commands(&self) -> Vec<Command> {
         self.take_commands()
     }
@@ -84,7 +84,7 @@ impl Trial for Kept {
     }
 
     fn teardown_commands(self: Box<Self>) -> Vec<Command> {
-        let Kept { problem, cx, commands } = *self;
+        let ProblemTrial { problem, cx, commands } = *self;
         drop(problem);
         // The last reference; it frees its device memory.
         drop(cx);

@@ -143,13 +143,14 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::format::safetensors::{Dtype, Part, Reader, write};
+    use crate::format::safetensors::{Dtype, Reader, TensorData, write};
     use crate::format::test_folder::TestFolder;
     use crate::ops::checks::{contexts, read};
 
     fn written(path: &Path, value: f32) {
         let bytes = value.to_le_bytes();
-        write(path, &[Part { name: "w", dtype: Dtype::F32, shape: &[1], bytes: &bytes }], None).unwrap();
+        write(path, &[TensorData { name: "w", dtype: Dtype::F32, shape: &[1], bytes: &bytes }], None)
+            .unwrap();
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lowrank_engine::dtype::DType;
 use lowrank_engine::error as engine;
-use lowrank_engine::format::safetensors::{self, Part, stored};
+use lowrank_engine::format::safetensors::{self, TensorData, stored};
 use lowrank_engine::format::weights::Weights;
 use lowrank_engine::mapped_file;
 use lowrank_engine::tape::Tensor;
@@ -112,11 +112,11 @@ pub fn write_safetensors<'env>(
     background::done(env, "write", move || {
         let shapes: Vec<(DType, Vec<usize>)> =
             entries.iter().map(|e| Ok((dtype(&e.dtype)?, dims(&e.shape)?))).collect::<engine::Result<_>>()?;
-        let parts: Vec<Part> = entries
+        let parts: Vec<TensorData> = entries
             .iter()
             .zip(&shapes)
             .map(|(e, (dtype, shape))| {
-                Ok(Part { name: &e.name, dtype: stored(*dtype)?, shape, bytes: &e.bytes })
+                Ok(TensorData { name: &e.name, dtype: stored(*dtype)?, shape, bytes: &e.bytes })
             })
             .collect::<engine::Result<_>>()?;
         safetensors::write(Path::new(&path), &parts, metadata.as_ref())

@@ -41,6 +41,6 @@ pub use cache_line::{ALIASING_STRIDE, LINE};
 pub use multiply::Multiply;
 pub use partition::{CBlock, Partition};
 pub use product::{Product, Second};
-pub use quantised::{Blocks, Place};
+pub use quantised::{BlockPointer, Blocks};
 pub use table::{KernelTable, Storage, available, current_table};
 pub use workspace::with_workspace;

@@ -21,29 +21,29 @@ pub struct Blocks;
 
 /// An element of a matrix in blocks; each row is a whole number of blocks.
 #[derive(Clone, Copy)]
-pub struct Place {
+pub struct BlockPointer {
     kind: BlockType,
     unpack: Unpack,
     /// `dots` for one row of A.
-    one: DotKernel<Place>,
+    one: DotKernel<BlockPointer>,
     /// `dots` for one arranged row of A, if the blocks can be multiplied without unpacking.
-    coded: Option<(Arrangement, DotKernel<Place>)>,
+    coded: Option<(Arrangement, DotKernel<BlockPointer>)>,
     /// The matrix's first block.
     blocks: *const u8,
     element: usize,
 }
 
-impl Place {
+impl BlockPointer {
     /// The first element of `blocks`, with kernels of `level`.
-    pub fn new(kind: BlockType, level: Level, blocks: *const u8) -> Place {
+    pub fn new(kind: BlockType, level: Level, blocks: *const u8) -> BlockPointer {
         let one = of_layout!(kind, dots_of_layout(level));
         let coded = of_coded!(kind, arrangement(level)).zip(of_coded!(kind, dots_of_coded(level)));
-        Place { kind, unpack: kind.unpacking(level), one, coded, blocks, element: 0 }
+        BlockPointer { kind, unpack: kind.unpacking(level), one, coded, blocks, element: 0 }
     }
 
     /// The arrangement of a row of `k` elements for columns with a stride of `step`, if these are whole blocks that can
     /// be multiplied without unpacking.
-    pub(super) fn find_arrangement(self, k: usize, step: usize) -> Option<Arranged<Place>> {
+    pub(super) fn find_arrangement(self, k: usize, step: usize) -> Option<Arranged<BlockPointer>> {
         let (arrangement, dots) = self.coded?;
         let whole = [k, step, self.element].iter().all(|n| n.is_multiple_of(arrangement.elements));
         whole.then_some(Arranged { arrangement, dots })
@@ -60,10 +60,10 @@ impl Place {
     }
 }
 
-impl At for Place {
+impl At for BlockPointer {
     #[inline(always)]
-    fn plus(self, elements: usize) -> Place {
-        Place { element: self.element + elements, ..self }
+    fn plus(self, elements: usize) -> BlockPointer {
+        BlockPointer { element: self.element + elements, ..self }
     }
 
     fn address(self) -> *const u8 {
@@ -87,7 +87,7 @@ const MAX_PANEL: usize = 32;
 /// # Safety
 /// As for `pack::b::pack`; `b` is contiguous along rows or along columns.
 #[inline(always)]
-pub unsafe fn pack<L: Lanes>(b: Source<Place>, k: usize, width: usize, panel: usize, to: *mut f32) {
+pub unsafe fn pack<L: Lanes>(b: Source<BlockPointer>, k: usize, width: usize, panel: usize, to: *mut f32) {
     let Source { at, row, column } = b;
     assert!(panel <= MAX_PANEL && (row == 1 || column == 1), "a panel of blocks is too wide");
     // SAFETY: guaranteed by the caller.
@@ -123,7 +123,10 @@ const UNPACKED: usize = 256;
 /// # Safety
 /// As for `dot::dots`.
 #[inline(always)]
-pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(d: DotProducts<Place>, sums: &mut Sums) {
+pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(
+    d: DotProducts<BlockPointer>,
+    sums: &mut Sums,
+) {
     let DotProducts { k, a, w, step, columns } = d;
     let mut space = [MaybeUninit::<f32>::uninit(); UNPACKED];
     let piece = space.as_mut_ptr().cast::<f32>();
@@ -162,7 +165,7 @@ pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(d: DotProdu
 /// # Safety
 /// As for `dot::dots`; the weight's blocks have layout B.
 #[inline(always)]
-pub unsafe fn dots_of_one_row<S: Isa, B: Layout>(d: DotProducts<Place>, sums: &mut Sums) {
+pub unsafe fn dots_of_one_row<S: Isa, B: Layout>(d: DotProducts<BlockPointer>, sums: &mut Sums) {
     /// Columns per step: they share A and hide each other's latency.
     const TWO: usize = 2;
     let DotProducts { k, a, w, step, columns } = d;
@@ -187,7 +190,7 @@ pub unsafe fn dots_of_one_row<S: Isa, B: Layout>(d: DotProducts<Place>, sums: &m
 unsafe fn columns_of_one_row<S: Isa, B: Layout, const COUNT: usize>(
     k: usize,
     a: Left,
-    columns: [Place; COUNT],
+    columns: [BlockPointer; COUNT],
 ) -> [f32; COUNT] {
     /// Elements per step: the same number of whole vectors and parts for each chain.
     const fn turn<S: Isa>() -> usize {
@@ -237,7 +240,10 @@ unsafe fn columns_of_one_row<S: Isa, B: Layout, const COUNT: usize>(
 /// # Safety
 /// As for `dot::dots`; the weight's blocks have layout B, columns are whole blocks, and `a` is arranged for them.
 #[inline(always)]
-pub unsafe fn dots_without_unpacking<S: Isa, R: Row<S>, B: Coded>(d: DotProducts<Place>, sums: &mut Sums) {
+pub unsafe fn dots_without_unpacking<S: Isa, R: Row<S>, B: Coded>(
+    d: DotProducts<BlockPointer>,
+    sums: &mut Sums,
+) {
     let DotProducts { k, a, w, step, columns } = d;
     let bytes = |elements: usize| elements / B::ELEMENTS * size_of::<B>();
     let (first, step) = (w.blocks.wrapping_add(bytes(w.element)), bytes(step));
@@ -291,7 +297,7 @@ unsafe fn column_without_unpacking<S: Isa, R: Row<S>, B: Coded>(
 /// # Safety
 /// As for `dot::strip`.
 #[inline(always)]
-pub unsafe fn strip<L: Lanes>(s: Strip<Place>) {
+pub unsafe fn strip<L: Lanes>(s: Strip<BlockPointer>) {
     let Strip { rows, k, a, b, b_row, width, sums } = s;
     /// Rows of B per step.
     const ROWS: usize = 4;
@@ -312,7 +318,7 @@ pub unsafe fn strip<L: Lanes>(s: Strip<Place>) {
 }
 
 compiled! {
-    paired fn dots_of_coded[B: Coded](d: DotProducts<Place>, sums: &mut Sums) {
+    paired fn dots_of_coded[B: Coded](d: DotProducts<BlockPointer>, sums: &mut Sums) {
         // SAFETY: guaranteed by the caller.
         unsafe {
             if as_bytes::<S, B>() {
@@ -325,7 +331,7 @@ compiled! {
 }
 
 compiled! {
-    exact fn dots_of_layout[B: Layout](d: DotProducts<Place>, sums: &mut Sums) {
+    exact fn dots_of_layout[B: Layout](d: DotProducts<BlockPointer>, sums: &mut Sums) {
         // SAFETY: guaranteed by the caller.
         unsafe { dots_of_one_row::<S, B>(d, sums) }
     }

@@ -20,7 +20,7 @@ use super::microkernel::tiles::{Tiles, variants};
 #[cfg(target_arch = "x86_64")]
 use super::pack::pairs;
 use super::pack::{a, b};
-use super::quantised::{self, Blocks, Place};
+use super::quantised::{self, BlockPointer, Blocks};
 use crate::simd::{Level, compiled, level};
 
 /// The kernels for one storage type of B.
@@ -56,7 +56,7 @@ pub struct KernelTable {
     pub f32: StorageKernels<*const f32>,
     pub f16: StorageKernels<*const f16>,
     pub bf16: StorageKernels<*const bf16>,
-    pub blocks: StorageKernels<Place>,
+    pub blocks: StorageKernels<BlockPointer>,
     pub level: Level,
     /// The instruction set of exact products.
     pub exact: Level,
@@ -93,11 +93,11 @@ pub trait Storage: Copy + 'static {
 }
 
 impl Storage for Blocks {
-    type At = Place;
-    fn kernels(table: &KernelTable) -> &StorageKernels<Place> {
+    type At = BlockPointer;
+    fn kernels(table: &KernelTable) -> &StorageKernels<BlockPointer> {
         &table.blocks
     }
-    fn find_arrangement(b: Place, k: usize, step: usize) -> Option<Arranged<Place>> {
+    fn find_arrangement(b: BlockPointer, k: usize, step: usize) -> Option<Arranged<BlockPointer>> {
         b.find_arrangement(k, step)
     }
 }
@@ -161,17 +161,17 @@ compiled! {
         unsafe { dot::strip::<S::V, T>(s) }
     }
 
-    fn pack_blocks(b: Source<Place>, k: usize, width: usize, panel: usize, to: *mut f32) {
+    fn pack_blocks(b: Source<BlockPointer>, k: usize, width: usize, panel: usize, to: *mut f32) {
         // SAFETY: guaranteed by the caller.
         unsafe { quantised::pack::<S::V>(b, k, width, panel, to) }
     }
 
-    fn dots_of_blocks[; ROWS: usize, CHAINS: usize](d: DotProducts<Place>, sums: &mut Sums) {
+    fn dots_of_blocks[; ROWS: usize, CHAINS: usize](d: DotProducts<BlockPointer>, sums: &mut Sums) {
         // SAFETY: guaranteed by the caller.
         unsafe { quantised::dots::<S::V, ROWS, CHAINS>(d, sums) }
     }
 
-    fn strip_of_blocks(s: Strip<Place>) {
+    fn strip_of_blocks(s: Strip<BlockPointer>) {
         // SAFETY: guaranteed by the caller.
         unsafe { quantised::strip::<S::V>(s) }
     }
@@ -215,8 +215,8 @@ impl<T: Element> StorageKernels<*const T> {
     }
 }
 
-impl StorageKernels<Place> {
-    fn of_blocks(level: Level) -> StorageKernels<Place> {
+impl StorageKernels<BlockPointer> {
+    fn of_blocks(level: Level) -> StorageKernels<BlockPointer> {
         StorageKernels {
             pack: pack_blocks(level),
             dots: by_rows!(dots_of_blocks [] level),

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 
 use super::cache_line::{ALIASING_STRIDE, LINE, leading_dimension};
 use super::product::{Product, Second};
-use super::quantised::{Blocks, Place};
+use super::quantised::{BlockPointer, Blocks};
 use super::table::{self, KernelTable, Storage};
 use crate::quant::BlockType;
 use crate::testing::{draw_blocks, hash_values, unpack_all};
@@ -378,7 +378,7 @@ fn parts_of_blocks_are_multiplied_as_what_they_hold() {
         for kind in BlockType::EVERY {
             let blocks = draw_blocks(kind, n * row, 13);
             let b = unpack_all(kind, &blocks);
-            let place = Place::new(kind, table.level, blocks.as_ptr());
+            let place = BlockPointer::new(kind, table.level, blocks.as_ptr());
             assert_eq!(
                 place.find_arrangement(k, row).is_some(),
                 kind.elements() == 32 && place.find_arrangement(row, row).is_some()
@@ -438,7 +438,7 @@ fn blocks_are_multiplied_as_what_they_hold() {
                     run_over::<f32>(table, 2, &case, &case.a(), b, |p, l, n| unsafe { p.run(l, n) })
                 };
                 let expected = run(b.as_ptr());
-                let place = Place::new(kind, table.level, blocks.as_ptr());
+                let place = BlockPointer::new(kind, table.level, blocks.as_ptr());
                 for threads in [1, 3] {
                     // SAFETY: as above.
                     let got = run_over::<Blocks>(table, threads, &case, &case.a(), place, |p, l, n| unsafe {

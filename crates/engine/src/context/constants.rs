@@ -21,7 +21,7 @@ pub struct Constants {
 }
 
 /// The location of a constant.
-pub struct Place {
+pub struct ConstantSlot {
     pub page: Rc<Page>,
     pub slot: usize,
     /// Whether the constant must be written.
@@ -33,10 +33,10 @@ pub struct Place {
 }
 
 impl Constants {
-    pub fn place(&mut self, word: u32) -> Place {
+    pub fn place(&mut self, word: u32) -> ConstantSlot {
         let slot = self.slots.get(&word).copied();
         if let (Some(slot), Some(page)) = (slot, &self.page) {
-            return Place { page: page.clone(), slot, new: false, first: false, full: None };
+            return ConstantSlot { page: page.clone(), slot, new: false, first: false, full: None };
         }
         let full = if self.slots.len() == PAGE { self.page.take() } else { None };
         let first = self.page.is_none();
@@ -46,7 +46,7 @@ impl Constants {
         let page = self.page.get_or_insert_with(|| Rc::new(Page(BufferId::next()))).clone();
         let slot = self.slots.len();
         self.slots.insert(word, slot);
-        Place { page, slot, new: true, first, full }
+        ConstantSlot { page, slot, new: true, first, full }
     }
 
     pub fn take(&mut self) -> Option<Rc<Page>> {

@@ -6,13 +6,13 @@ use crate::mapped_file::{MappedFile, releases};
 
 #[derive(Default)]
 pub struct InFiles {
-    files: Vec<Part>,
+    files: Vec<FileUse>,
     /// The number of releases at the last check.
     releases: u64,
 }
 
 /// A context's values in one file.
-struct Part {
+struct FileUse {
     file: Arc<MappedFile>,
     bytes: u64,
     copied: bool,
@@ -22,7 +22,7 @@ impl InFiles {
     pub fn add(&mut self, file: &Arc<MappedFile>, bytes: u64) {
         match self.files.iter_mut().find(|part| Arc::ptr_eq(&part.file, file)) {
             Some(part) => part.bytes += bytes,
-            None => self.files.push(Part { file: file.clone(), bytes, copied: false }),
+            None => self.files.push(FileUse { file: file.clone(), bytes, copied: false }),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::constants::{PAGE_BYTES, Page, Place};
+use super::constants::{ConstantSlot, PAGE_BYTES, Page};
 use super::value::Lies;
 use super::{Context, Storage, Value};
 use crate::dtype::DType;
@@ -117,7 +117,7 @@ impl Context {
     }
 
     fn constant_word(self: &Rc<Self>, dtype: DType, word: u32) -> Value {
-        let Place { page, slot, new, first, full } = self.constants.borrow_mut().place(word);
+        let ConstantSlot { page, slot, new, first, full } = self.constants.borrow_mut().place(word);
         self.leave_page(full);
         if first {
             self.push(Command::Create { buffer: page.0, bytes: PAGE_BYTES });

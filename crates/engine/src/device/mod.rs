@@ -103,7 +103,7 @@ pub enum Sink {
     /// Nothing runs.
     Meta,
     /// Commands are collected for the caller to run.
-    Kept(Arc<Mutex<Vec<Command>>>),
+    Collected(Arc<Mutex<Vec<Command>>>),
 }
 
 impl Sink {
@@ -111,7 +111,7 @@ impl Sink {
         match self {
             Sink::Thread(device) => device.send(recording),
             Sink::Meta => {}
-            Sink::Kept(kept) => {
+            Sink::Collected(kept) => {
                 kept.lock().unwrap_or_else(|e| e.into_inner()).extend(recording.commands);
             }
         }
@@ -121,7 +121,7 @@ impl Sink {
     pub fn table(&self) -> Option<&Table> {
         match self {
             Sink::Thread(device) => device.table.as_deref(),
-            Sink::Meta | Sink::Kept(_) => None,
+            Sink::Meta | Sink::Collected(_) => None,
         }
     }
 
@@ -129,7 +129,7 @@ impl Sink {
     pub fn borrower(&self) -> Option<Arc<dyn Borrower>> {
         match self {
             Sink::Thread(device) => Some(device.clone()),
-            Sink::Meta | Sink::Kept(_) => None,
+            Sink::Meta | Sink::Collected(_) => None,
         }
     }
 
@@ -137,7 +137,7 @@ impl Sink {
     pub fn list(&self, commands: usize) -> Vec<Command> {
         let emptied = match self {
             Sink::Thread(device) => device.emptied.lock().unwrap_or_else(|e| e.into_inner()).pop(),
-            Sink::Meta | Sink::Kept(_) => None,
+            Sink::Meta | Sink::Collected(_) => None,
         };
         let mut list = emptied.unwrap_or_default();
         list.reserve(commands);
@@ -148,7 +148,7 @@ impl Sink {
     pub fn is_idle(&self) -> bool {
         match self {
             Sink::Thread(device) => device.waiting.load(Ordering::Relaxed) == 0,
-            Sink::Meta | Sink::Kept(_) => false,
+            Sink::Meta | Sink::Collected(_) => false,
         }
     }
 }

@@ -151,15 +151,15 @@ impl Weights {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::safetensors::{Dtype, Part, write};
+    use crate::format::safetensors::{Dtype, TensorData, write};
     use crate::format::test_folder::TestFolder;
     use crate::ops::checks::{contexts, read};
 
     /// Writes a shard with one f32 per name, each `value`.
     fn shard(folder: &TestFolder, file: &str, names: &[&str], value: f32) {
         let bytes = value.to_le_bytes();
-        let part = |name| Part { name, dtype: Dtype::F32, shape: &[1], bytes: &bytes };
-        let parts: Vec<Part> = names.iter().copied().map(part).collect();
+        let part = |name| TensorData { name, dtype: Dtype::F32, shape: &[1], bytes: &bytes };
+        let parts: Vec<TensorData> = names.iter().copied().map(part).collect();
         write(&folder.join(file), &parts, None).unwrap();
     }
 

@@ -8,7 +8,7 @@ use crate::context::{Context, Value};
 use crate::device::cpu::{self, Cpu};
 use crate::device::{Device, Runner, Sink};
 use crate::dtype::DType;
-use crate::format::safetensors::{Dtype, Part, Reader, write};
+use crate::format::safetensors::{Dtype, Reader, TensorData, write};
 use crate::format::test_folder::TestFolder;
 use crate::kernels::elementwise::Function;
 use crate::op::run1;
@@ -20,7 +20,8 @@ use crate::recording::Command;
 fn written(folder: &TestFolder, file: &str) -> (PathBuf, Array) {
     let array = Array::random(file, &[321, 67]);
     let (path, bytes) = (folder.join(file), array.bytes());
-    write(&path, &[Part { name: "w", dtype: Dtype::F32, shape: &[321, 67], bytes: &bytes }], None).unwrap();
+    write(&path, &[TensorData { name: "w", dtype: Dtype::F32, shape: &[321, 67], bytes: &bytes }], None)
+        .unwrap();
     (path, array)
 }
 

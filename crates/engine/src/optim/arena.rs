@@ -20,12 +20,12 @@ pub struct Arena {
     cx: Rc<Context>,
     /// The owner's name, for errors.
     name: &'static str,
-    places: Vec<Place>,
+    places: Vec<Location>,
     blocks: Vec<Slab>,
 }
 
 /// The location of a parameter.
-pub struct Place {
+pub struct Location {
     pub tensor: Tensor,
     pub group: usize,
     pub block: usize,
@@ -76,7 +76,7 @@ impl Arena {
                 sizes.push(0);
             }
             let block = sizes.len() - 1;
-            places.push(Place { tensor, group, block, start: sizes[block], size });
+            places.push(Location { tensor, group, block, start: sizes[block], size });
             sizes[block] += padded;
         }
         let blocks = sizes
@@ -92,7 +92,7 @@ impl Arena {
         &self.cx
     }
 
-    pub fn places(&self) -> &[Place] {
+    pub fn places(&self) -> &[Location] {
         &self.places
     }
 

@@ -1,6 +1,6 @@
 //! Export and import of an optimizer's state, for checkpoints.
 
-use super::arena::{Arena, Place, zeros};
+use super::arena::{Arena, Location, zeros};
 use super::{Optimizer, Rule};
 use crate::context::{Spec, Value};
 use crate::error::Result;
@@ -20,7 +20,7 @@ pub struct State {
 pub(super) fn make_zeros<R: Rule>(arena: &Arena) -> Result<Vec<Vec<Value>>> {
     let cx = arena.context();
     if R::ONE_BY_ONE {
-        let of = |place: &Place| {
+        let of = |place: &Location| {
             let states = R::states(&place.tensor.spec().shape);
             states.into_iter().map(|(_, shape)| Ok(zeros(cx, shape.size())?.reshape(shape))).collect()
         };
@@ -79,12 +79,12 @@ impl<R: Rule> Optimizer<R> {
         Ok(())
     }
 
-    fn places(&self) -> &[Place] {
+    fn places(&self) -> &[Location] {
         self.arena.places()
     }
 
     /// The states of parameter `i`, which lives at `place`.
-    fn ranges(&self, i: usize, place: &Place) -> Vec<Value> {
+    fn ranges(&self, i: usize, place: &Location) -> Vec<Value> {
         if R::ONE_BY_ONE {
             return self.states.get(i).cloned().unwrap_or_default();
         }
@@ -94,7 +94,7 @@ impl<R: Rule> Optimizer<R> {
     }
 }
 
-fn check<R: Rule>(i: usize, state: &State, place: &Place) -> Result<()> {
+fn check<R: Rule>(i: usize, state: &State, place: &Location) -> Result<()> {
     let spec = place.tensor.spec();
     if state.values.is_empty() && state.step == 0 {
         return Ok(());

@@ -15,7 +15,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BinaryHeap, HashMap};
 use std::rc::Rc;
 
-use node::{Kept, Node, Parent};
+use node::{Node, Parent, SavedValues};
 use region::OpenRegion;
 use saved::{Remade, Saved};
 pub use tensor::Tensor;
@@ -100,7 +100,7 @@ impl Tape {
             parents,
             input_specs: values.iter().map(Value::spec).collect(),
             output_specs: outputs.iter().map(Value::spec).collect(),
-            saved: RefCell::new(Kept::Deferred),
+            saved: RefCell::new(SavedValues::Deferred),
             region: open.as_ref().map(|o| o.region.clone()),
             remade: RefCell::default(),
         };
@@ -130,7 +130,7 @@ impl Tape {
             });
             let outputs: Vec<_> = outputs.iter().map(|v| Some(Saved::of(v))).collect();
             let inputs: Vec<_> = inputs.into_iter().map(Some).collect();
-            node.saved = RefCell::new(Kept::values(node.reads(), &inputs, &outputs));
+            node.saved = RefCell::new(SavedValues::values(node.reads(), &inputs, &outputs));
         }
         let node = Rc::new(node);
         if let Some(open) = open {

@@ -17,7 +17,7 @@ pub struct Node {
     pub parents: Vec<Parent>,
     pub input_specs: Vec<Spec>,
     pub output_specs: Vec<Spec>,
-    pub saved: RefCell<Kept>,
+    pub saved: RefCell<SavedValues>,
     pub region: Option<Rc<Region>>,
     /// How its first output is recomputed, if it is not kept.
     pub remade: RefCell<Option<Rc<Remade>>>,
@@ -29,7 +29,7 @@ pub enum Parent {
     Node(Rc<Node>, usize),
 }
 
-pub enum Kept {
+pub enum SavedValues {
     Values {
         inputs: Vec<Option<Saved>>,
         outputs: Vec<Option<Saved>>,
@@ -50,14 +50,14 @@ impl Parent {
     }
 }
 
-impl Kept {
+impl SavedValues {
     /// Keeps the values that `reads` names and that exist.
-    pub fn values(reads: Reads, inputs: &[Option<Saved>], outputs: &[Option<Saved>]) -> Kept {
+    pub fn values(reads: Reads, inputs: &[Option<Saved>], outputs: &[Option<Saved>]) -> SavedValues {
         let keep = |mask: u32, values: &[Option<Saved>]| {
             let named = |i: usize| mask >> i & 1 == 1;
             values.iter().enumerate().map(|(i, v)| v.clone().filter(|_| named(i))).collect()
         };
-        Kept::Values { inputs: keep(reads.inputs, inputs), outputs: keep(reads.outputs, outputs) }
+        SavedValues::Values { inputs: keep(reads.inputs, inputs), outputs: keep(reads.outputs, outputs) }
     }
 }
 
@@ -88,7 +88,7 @@ impl Node {
     }
 
     pub fn is_deferred(&self) -> bool {
-        matches!(&*self.saved.borrow(), Kept::Deferred)
+        matches!(&*self.saved.borrow(), SavedValues::Deferred)
     }
 
     /// Takes the kept values, after a replay of the region if it is deferred. `lend` returns the accumulated gradient
@@ -103,7 +103,7 @@ impl Node {
         }
         *self.remade.borrow_mut() = None;
         let mut saved = self.saved.borrow_mut();
-        if let Kept::Values { inputs, outputs } = &*saved {
+        if let SavedValues::Values { inputs, outputs } = &*saved {
             for saved in inputs.iter().chain(outputs).flatten() {
                 if let Some(shape) = saved.find_modified() {
                     fail!(
@@ -114,7 +114,8 @@ impl Node {
                 }
             }
         }
-        let Kept::Values { inputs, outputs } = std::mem::replace(&mut *saved, Kept::Freed) else {
+        let SavedValues::Values { inputs, outputs } = std::mem::replace(&mut *saved, SavedValues::Freed)
+        else {
             fail!(NoGradient, "backward: {} was already differentiated and its tape freed", self.op.name());
         };
         let values = |kept: Vec<Option<Saved>>, specs: &[Spec]| {

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
-use super::node::{Kept, Node};
+use super::node::{Node, SavedValues};
 use super::saved::Saved;
 use super::tensor::Tensor;
 use crate::context::Value;
@@ -154,7 +154,7 @@ impl Region {
                     None => vec![None; node.output_specs.len()],
                 };
                 let inputs: Vec<_> = inputs.iter().map(|v| v.as_ref().map(Saved::of)).collect();
-                *node.saved.borrow_mut() = Kept::values(reads[i], &inputs, &outputs);
+                *node.saved.borrow_mut() = SavedValues::values(reads[i], &inputs, &outputs);
             }
             drop(inputs);
             for from in entry.internal_inputs().map(|(from, ..)| from).chain([i]) {

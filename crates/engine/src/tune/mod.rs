@@ -25,7 +25,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 pub use setting::{Setting, keep_in};
-pub use store::{Forms, Kept, Owner, Store};
+pub use store::{Choices, Owner, Store, Stored};
 pub use table::{Notice, Table};
 pub use tuner::{Outcome, Tried, Tuner, Verdict};
 

@@ -20,24 +20,24 @@ const FORMAT: u32 = 2;
 const LIMIT: u64 = 1 << 20;
 
 /// Names of variants by class.
-pub type Forms = BTreeMap<String, String>;
+pub type Choices = BTreeMap<String, String>;
 
 /// The stored results of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct Stored {
     /// The fastest variants.
-    pub forms: Forms,
+    pub forms: Choices,
     /// Names of variants, with their family's, that gave wrong results for some class and are never used.
     pub wrong: BTreeSet<String>,
 }
 
-impl From<Forms> for Kept {
-    fn from(forms: Forms) -> Kept {
-        Kept { forms, wrong: BTreeSet::new() }
+impl From<Choices> for Stored {
+    fn from(forms: Choices) -> Stored {
+        Stored { forms, wrong: BTreeSet::new() }
     }
 }
 
-impl Kept {
+impl Stored {
     fn is_empty(&self) -> bool {
         self.forms.is_empty() && self.wrong.is_empty()
     }
@@ -58,7 +58,7 @@ pub struct Owner {
 struct File {
     format: u32,
     owner: Owner,
-    forms: Forms,
+    forms: Choices,
     wrong: BTreeSet<String>,
 }
 
@@ -84,11 +84,11 @@ impl Store {
     }
 
     /// The stored results; empty for a file that is damaged, too large, of another format or of another owner.
-    pub fn read(&self) -> Kept {
+    pub fn read(&self) -> Stored {
         self.load_kept().unwrap_or_default()
     }
 
-    fn load_kept(&self) -> Option<Kept> {
+    fn load_kept(&self) -> Option<Stored> {
         // Opening a pipe would block until there is a writer.
         let about = fs::metadata(&self.path).ok()?;
         if !about.is_file() || about.len() > LIMIT {
@@ -97,12 +97,12 @@ impl Store {
         let mut text = String::new();
         fs::File::open(&self.path).ok()?.take(LIMIT).read_to_string(&mut text).ok()?;
         let file: File = serde_json::from_str(&text).ok()?;
-        let kept = Kept { forms: file.forms, wrong: file.wrong };
+        let kept = Stored { forms: file.forms, wrong: file.wrong };
         (file.format == FORMAT && file.owner == self.owner).then_some(kept)
     }
 
     /// Adds `new` to the stored results. A failure is ignored.
-    pub fn add(&self, new: &Kept) {
+    pub fn add(&self, new: &Stored) {
         if new.is_empty() {
             return;
         }
@@ -123,8 +123,8 @@ impl Store {
     }
 
     /// The text of the file, if it could be read again.
-    fn text(&self, kept: &Kept) -> Option<String> {
-        let Kept { forms, wrong } = kept.clone();
+    fn text(&self, kept: &Stored) -> Option<String> {
+        let Stored { forms, wrong } = kept.clone();
         let file = File { format: FORMAT, owner: self.owner.clone(), forms, wrong };
         serde_json::to_string_pretty(&file).ok().filter(|text| text.len() as u64 <= LIMIT)
     }

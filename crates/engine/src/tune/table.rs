@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::tuner::{Job, Outcome};
-use super::{Class, Kept, Store};
+use super::{Class, Store, Stored};
 use crate::error::Error;
 use crate::kernel::Params;
 use crate::recording::CancelToken;
@@ -30,9 +30,9 @@ pub struct Table {
 struct State {
     chosen: HashMap<Class, Params>,
     /// The file's content at the start, and every variant that was found wrong since.
-    kept: Kept,
+    kept: Stored,
     /// Results since the file was written.
-    new: Kept,
+    new: Stored,
     seen: HashSet<Class>,
     queue: VecDeque<Job>,
     /// Whether the last job from `next` is still being measured.

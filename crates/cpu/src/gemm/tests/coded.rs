@@ -12,7 +12,7 @@ use crate::simd::{Isa, compiled, level};
 /// # Safety
 /// As for `dots_without_unpacking`.
 #[inline(always)]
-unsafe fn products<S: Isa, R: Row<S>, B: Coded>(row: &[f32], place: Place, sums: &mut Sums) {
+unsafe fn products<S: Isa, R: Row<S>, B: Coded>(row: &[f32], place: BlockPointer, sums: &mut Sums) {
     let (k, turns) = (row.len(), row.len().div_ceil(B::ELEMENTS));
     // NaN shows elements that were not written.
     let mut arranged = vec![f32::NAN; R::HEAD + turns * floats_of_a_turn::<S, R, B>()];
@@ -25,12 +25,12 @@ unsafe fn products<S: Isa, R: Row<S>, B: Coded>(row: &[f32], place: Place, sums:
 }
 
 compiled! {
-    paired fn in_f32[B: Coded](row: &[f32], place: Place, sums: &mut Sums) {
+    paired fn in_f32[B: Coded](row: &[f32], place: BlockPointer, sums: &mut Sums) {
         // SAFETY: guaranteed by the caller.
         unsafe { products::<S, InF32, B>(row, place, sums) }
     }
 
-    fn in_bytes[B: Coded](row: &[f32], place: Place, sums: &mut Sums) {
+    fn in_bytes[B: Coded](row: &[f32], place: BlockPointer, sums: &mut Sums) {
         // SAFETY: guaranteed by the caller.
         unsafe { products::<S, InBytes, B>(row, place, sums) }
     }
@@ -50,7 +50,7 @@ fn each_way(kind: BlockType, row: &[f32], blocks: &[u8], mut held: impl FnMut(&s
         ] {
             let mut sums = [[f32::NAN; COLUMNS]; MAX_GEMV_ROWS];
             // SAFETY: the processor supports the level; the weight has `N` rows of the row's length.
-            unsafe { product(row, Place::new(kind, level, blocks.as_ptr()), &mut sums) };
+            unsafe { product(row, BlockPointer::new(kind, level, blocks.as_ptr()), &mut sums) };
             held(&format!("{kind} {way} by {}, {} elements", level.name(), row.len()), &sums[0][..N]);
         }
     }

@@ -3,12 +3,12 @@
 /// An instruction, its registers by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Instruction {
-    Configure(Place),
+    Configure(Address),
     Release,
     Zero(usize),
     /// The index is the stride between rows, in bytes.
-    Load(usize, Rows),
-    Store(usize, Rows),
+    Load(usize, RowAddresses),
+    Store(usize, RowAddresses),
     /// `to` += `left` · `right`.
     Multiply {
         to: usize,
@@ -19,15 +19,15 @@ pub enum Instruction {
 
 /// An address: a base register, by its number in encodings, and a displacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Address {
     pub base: usize,
     pub displacement: i64,
 }
 
 /// The addresses of rows: the first at the place, and each next one `index << scale` further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rows {
-    pub first: Place,
+pub struct RowAddresses {
+    pub first: Address,
     /// `None` if all rows have the same address.
     pub index: Option<usize>,
     pub scale: u8,
@@ -79,7 +79,7 @@ impl Bytes<'_> {
         byte.copied()
     }
 
-    fn address(&mut self, mode: usize, rm: usize, x: usize, b: usize) -> Option<Rows> {
+    fn address(&mut self, mode: usize, rm: usize, x: usize, b: usize) -> Option<RowAddresses> {
         let (mut base, mut index, mut scale) = (rm, None, 0);
         if rm == 4 {
             let sib = self.next()?;
@@ -99,6 +99,6 @@ impl Bytes<'_> {
                 i32::from_le_bytes(four) as i64
             }
         };
-        Some(Rows { first: Place { base: base + b, displacement }, index, scale })
+        Some(RowAddresses { first: Address { base: base + b, displacement }, index, scale })
     }
 }

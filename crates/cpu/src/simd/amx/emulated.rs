@@ -10,7 +10,7 @@ use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
-use super::decode::{Instruction, Place, Rows, decode};
+use super::decode::{Address, Instruction, RowAddresses, decode};
 use super::{BYTES, Configuration, REGISTERS, ROWS};
 
 /// Elements per row.
@@ -102,7 +102,7 @@ extern "C" fn emulate_instruction(signal: libc::c_int, _: *mut libc::siginfo_t, 
 }
 
 /// The address of a memory operand.
-fn address(place: Place, register: impl Fn(usize) -> i64) -> *mut u8 {
+fn address(place: Address, register: impl Fn(usize) -> i64) -> *mut u8 {
     register(place.base).wrapping_add(place.displacement) as *mut u8
 }
 
@@ -112,7 +112,7 @@ impl Tiles {
     /// # Safety
     /// Its memory operands are valid.
     unsafe fn run(&mut self, instruction: Instruction, register: impl Fn(usize) -> i64) -> Option<()> {
-        let row = |rows: Rows, i: usize| {
+        let row = |rows: RowAddresses, i: usize| {
             let step = rows.index.map_or(0, &register) << rows.scale;
             address(rows.first, &register).wrapping_offset((i as i64).wrapping_mul(step) as isize)
         };

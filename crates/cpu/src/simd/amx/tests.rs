@@ -6,7 +6,7 @@ use std::process::Command;
 
 use half::bf16;
 
-use super::decode::{Instruction, Place, Rows, decode};
+use super::decode::{Address, Instruction, RowAddresses, decode};
 use super::{Configuration, REGISTERS, release};
 use crate::simd::Level;
 use crate::simd::level::usable_levels;
@@ -320,8 +320,8 @@ fn multiply(configuration: Option<Configuration>) {
 
 #[test]
 fn encodings_are_those_of_the_assembler() {
-    let at = |base, displacement| Place { base, displacement };
-    let rows = |first, index, scale| Rows { first, index, scale };
+    let at = |base, displacement| Address { base, displacement };
+    let rows = |first, index, scale| RowAddresses { first, index, scale };
     let cases: [(&[u8], Instruction); 13] = [
         // ldtilecfg [rdx]; [r13 - 64]; [rsp + 256]
         (&[0xc4, 0xe2, 0x78, 0x49, 0x02], Instruction::Configure(at(2, 0))),

@@ -28,11 +28,11 @@ pub struct Trials {
     began: Instant,
     /// Time that trials waited for earlier recorded work, which does not count for them.
     waited: Duration,
-    held: Option<Held>,
+    held: Option<CurrentTrial>,
 }
 
 /// The current class and its buffers.
-struct Held {
+struct CurrentTrial {
     class: Class,
     extent: Extent,
     trial: Box<dyn Trial>,
@@ -74,20 +74,20 @@ impl OnGpu<'_> {
     }
 
     /// Returns the trial of a class; creates it if needed.
-    fn hold(&mut self, class: &Class, extent: Extent) -> Result<&Held> {
+    fn hold(&mut self, class: &Class, extent: Extent) -> Result<&CurrentTrial> {
         let there = self.trials.held.as_ref().is_some_and(|h| h.class == *class && h.extent == extent);
         if !there {
             self.done()?;
             let trial = (class.family.trial)(&self.trials.profile, &class.words, extent)?;
             let commands = trial.setup_commands();
             // Set before the commands run, so that a failed creation is freed, too.
-            self.trials.held = Some(Held { class: *class, extent, trial });
+            self.trials.held = Some(CurrentTrial { class: *class, extent, trial });
             self.run(commands)?;
         }
         self.held_device()
     }
 
-    fn held_device(&self) -> Result<&Held> {
+    fn held_device(&self) -> Result<&CurrentTrial> {
         match &self.trials.held {
             Some(held) => Ok(held),
             None => fail!(Internal, "a trial of nothing"),

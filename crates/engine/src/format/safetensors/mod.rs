@@ -9,7 +9,7 @@ mod write;
 pub use header::Entry;
 pub use read::Reader;
 pub use safetensors::Dtype;
-pub use write::{Part, TensorSpec, Writer, write};
+pub use write::{TensorData, TensorSpec, Writer, write};
 
 use crate::dtype::DType;
 use crate::error::Result;

@@ -64,9 +64,9 @@ fn files_of_python_are_read_and_written_back_to_the_byte() {
         let reader = Reader::open(&path).unwrap();
         let bytes: Vec<Vec<u8>> = reader.entries().iter().map(|entry| stored(&reader, entry)).collect();
         let entries = reader.entries().iter().zip(&bytes);
-        let parts: Vec<Part> = entries
+        let parts: Vec<TensorData> = entries
             .rev()
-            .map(|(e, bytes)| Part { name: &e.name, dtype: e.dtype, shape: &e.shape, bytes })
+            .map(|(e, bytes)| TensorData { name: &e.name, dtype: e.dtype, shape: &e.shape, bytes })
             .collect();
         let copy = folder.join("copy.safetensors");
         let metadata = Some(reader.metadata()).filter(|m| !m.is_empty());
@@ -85,8 +85,8 @@ fn the_reference_writes_the_same_bytes() {
         .map(|i| vec![i as u8; shapes[i].iter().product::<usize>() * dtypes[i].bitsize() / 8])
         .collect();
     for metadata in [None, Some(BTreeMap::new()), Some(BTreeMap::from([("format".into(), "pt".into())]))] {
-        let parts: Vec<Part> = (0..6)
-            .map(|i| Part { name: names[i], dtype: dtypes[i], shape: shapes[i], bytes: &data[i] })
+        let parts: Vec<TensorData> = (0..6)
+            .map(|i| TensorData { name: names[i], dtype: dtypes[i], shape: shapes[i], bytes: &data[i] })
             .collect();
         let views = (0..6).map(|i| {
             let view = safetensors::tensor::TensorView::new(dtypes[i], shapes[i].to_vec(), &data[i]);
@@ -211,7 +211,7 @@ fn values_in_place_and_converted() {
     let whole = |numbers: &[i64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
     let (fits, large) = (whole(&[-5, i32::MAX as i64]), whole(&[i32::MAX as i64 + 1]));
     let (f32s, f16s, bf16s) = (weight.bytes(), half.bytes(), bf16.bytes());
-    let part = |name, dtype, shape, bytes| Part { name, dtype, shape, bytes };
+    let part = |name, dtype, shape, bytes| TensorData { name, dtype, shape, bytes };
     let folder = TestFolder::new();
     let path = folder.join("x.safetensors");
     let parts = [
@@ -264,8 +264,8 @@ fn values_in_place_and_converted() {
 fn what_cannot_be_written_leaves_the_old_file() {
     let folder = TestFolder::new();
     let path = folder.file("x.safetensors", "old");
-    let part = |name, bytes| Part { name, dtype: Dtype::F32, shape: &[2], bytes };
-    let refused = |parts: &[Part], code: Code, what: &str| {
+    let part = |name, bytes| TensorData { name, dtype: Dtype::F32, shape: &[2], bytes };
+    let refused = |parts: &[TensorData], code: Code, what: &str| {
         let error = write(&path, parts, None).unwrap_err();
         assert_eq!(error.code, code);
         assert!(error.message.contains(what), "{error}");
@@ -298,7 +298,7 @@ fn a_full_disk() {
     const FOLDER: &str = "LOWRANK_TEST_FULL_DISK";
     if let Some(folder) = std::env::var_os(FOLDER) {
         let bytes = vec![7; 4 << 20];
-        let part = Part { name: "a", dtype: Dtype::U8, shape: &[bytes.len()], bytes: &bytes };
+        let part = TensorData { name: "a", dtype: Dtype::U8, shape: &[bytes.len()], bytes: &bytes };
         let error = write(&Path::new(&folder).join("x.safetensors"), &[part], None).unwrap_err();
         assert_eq!(error.code, Code::Write);
         println!("{error}");

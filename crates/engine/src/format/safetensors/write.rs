@@ -21,7 +21,7 @@ pub struct TensorSpec<'a> {
 
 /// A tensor with its bytes, row-major and little-endian.
 #[derive(Clone, Copy, Debug)]
-pub struct Part<'a> {
+pub struct TensorData<'a> {
     pub name: &'a str,
     pub dtype: Dtype,
     pub shape: &'a [usize],
@@ -33,7 +33,7 @@ pub struct Part<'a> {
 /// # Errors
 /// `ERR_WRITE`, the old file unchanged; `ERR_SHAPE_MISMATCH` if bytes and shape disagree; `ERR_OPTION` for conflicting
 /// names.
-pub fn write(path: &Path, tensors: &[Part], metadata: Option<&BTreeMap<String, String>>) -> Result<()> {
+pub fn write(path: &Path, tensors: &[TensorData], metadata: Option<&BTreeMap<String, String>>) -> Result<()> {
     let specs: Vec<TensorSpec> =
         tensors.iter().map(|t| TensorSpec { name: t.name, dtype: t.dtype, shape: t.shape }).collect();
     let mut writer = Writer::create(path, &specs, metadata)?;

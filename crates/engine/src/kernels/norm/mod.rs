@@ -22,7 +22,7 @@ mod plan;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use plan::{Residual, Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
+pub use plan::{Residual, RowStatistics, Sums, Weights, normalise, normalise_backward, sum_rows};
 
 use crate::dtype::DType;
 use crate::kernel::shader::rows::RowForm;

@@ -26,7 +26,7 @@ pub struct Weights<'a> {
 
 /// Results of forward that backward reads, [rows] each: ρ, and μ for layer normalisation.
 #[derive(Clone, Copy)]
-pub struct Rows<'a> {
+pub struct RowStatistics<'a> {
     pub scale: &'a Value,
     pub mean: Option<&'a Value>,
 }
@@ -57,7 +57,7 @@ pub fn normalise(
     weights: Weights,
     eps: f32,
     y: &Value,
-    rows: Rows,
+    rows: RowStatistics,
 ) -> Result<()> {
     let n = x.shape.last();
     let row = |v| Bind::new(v, &[n], n);
@@ -101,7 +101,7 @@ pub fn normalise_backward(
     cx: &Rc<Context>,
     x: &Value,
     weight: Option<&Value>,
-    rows: Rows,
+    rows: RowStatistics,
     d: &Value,
     (d_x, adds): (&Value, bool),
 ) -> Result<()> {
@@ -163,7 +163,14 @@ fn launch(
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY` if a row exceeds the binding limit.
-pub fn sum_rows(cx: &Rc<Context>, sums: Sums, x: &Value, rows: Rows, d: &Value, y: &Value) -> Result<()> {
+pub fn sum_rows(
+    cx: &Rc<Context>,
+    sums: Sums,
+    x: &Value,
+    rows: RowStatistics,
+    d: &Value,
+    y: &Value,
+) -> Result<()> {
     let (n, count) = (x.shape.last(), x.shape.rows());
     if n == 0 || count == 0 {
         cx.zero(y);

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use crate::context::{Context, Spec, Value};
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::norm::{Residual, Rows, Weights, normalise};
+use crate::kernels::norm::{Residual, RowStatistics, Weights, normalise};
 use crate::op::{Backward, Destinations, Gradient, Gradients, Op, Reads, Remaking, Source};
 
 /// The index of the sum among the outputs.
@@ -32,7 +32,7 @@ pub trait Norm: Op + Copy {
     fn weights<'a>(&self, given: &[&'a Value]) -> Weights<'a>;
 
     /// Its outputs after y.
-    fn rows<'a>(&self, kept: &'a [Value]) -> Rows<'a>;
+    fn rows<'a>(&self, kept: &'a [Value]) -> RowStatistics<'a>;
 }
 
 /// The forward of `norm` over [x, its weights, ..].

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernels::norm::{Rows, Sums, Weights, normalise_backward, sum_rows};
+use crate::kernels::norm::{RowStatistics, Sums, Weights, normalise_backward, sum_rows};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::added_norm::{self, Norm};
 use crate::ops::rms_norm::{check, leading};
@@ -46,8 +46,8 @@ impl Norm for LayerNorm {
         Weights { weight, bias }
     }
 
-    fn rows<'a>(&self, kept: &'a [Value]) -> Rows<'a> {
-        Rows { scale: &kept[0], mean: Some(&kept[1]) }
+    fn rows<'a>(&self, kept: &'a [Value]) -> RowStatistics<'a> {
+        RowStatistics { scale: &kept[0], mean: Some(&kept[1]) }
     }
 }
 
@@ -82,7 +82,7 @@ impl Op for LayerNorm {
         let d = pass.d_out();
         let x = pass.input(0);
         let weight = self.weight.then(|| pass.input(1));
-        let rows = Rows { scale: pass.output(1), mean: Some(pass.output(2)) };
+        let rows = RowStatistics { scale: pass.output(1), mean: Some(pass.output(2)) };
         if pass.needs[0] {
             let (d_x, adds) = pass.into.place(cx, 0, x.shape.clone())?;
             normalise_backward(cx, x, weight, rows, d, (&d_x, adds))?;

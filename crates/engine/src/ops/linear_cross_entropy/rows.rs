@@ -12,7 +12,7 @@ use crate::shape::Shape;
 const RUNS: usize = 16;
 
 /// The selected rows among N.
-pub enum Rows {
+pub enum Selection {
     /// All: the host does not know the labels, or each row has one.
     All,
     /// Runs of rows (first row, number).
@@ -23,7 +23,7 @@ pub enum Rows {
 
 /// The selection of labelled rows.
 pub struct Labelled {
-    rows: Rows,
+    rows: Selection,
     /// The number of selected rows.
     pub count: usize,
     /// Their labels, i32 [count].
@@ -37,7 +37,7 @@ impl Labelled {
     /// `ERR_OUT_OF_MEMORY`.
     pub fn of(cx: &Rc<Context>, targets: &Value, ignore: i32) -> Result<Labelled> {
         let all = targets.size();
-        let whole = || Labelled { rows: Rows::All, count: all, targets: targets.reshape([all]) };
+        let whole = || Labelled { rows: Selection::All, count: all, targets: targets.reshape([all]) };
         let Some(host) = targets.host() else { return Ok(whole()) };
         let indices: Vec<i32> = (0..all).filter(|r| host[*r] != ignore).map(|r| r as i32).collect();
         let count = indices.len();
@@ -55,17 +55,17 @@ impl Labelled {
         let upload =
             |values: &[i32]| cx.upload([values.len()], DType::I32, bytemuck::cast_slice(values).to_vec());
         let rows = if runs.len() <= RUNS {
-            Rows::Runs(runs)
+            Selection::Runs(runs)
         } else {
             let mut places = vec![count as i32; all];
             indices.iter().enumerate().for_each(|(n, row)| places[*row as usize] = n as i32);
-            Rows::Scattered { indices: upload(&indices)?, places: upload(&places)? }
+            Selection::Scattered { indices: upload(&indices)?, places: upload(&places)? }
         };
         Ok(Labelled { rows, count, targets: upload(&kept)? })
     }
 
     pub fn is_all(&self) -> bool {
-        matches!(self.rows, Rows::All)
+        matches!(self.rows, Selection::All)
     }
 
     /// Creates a value of [count, columns] for `spread`.
@@ -74,7 +74,7 @@ impl Labelled {
     /// `ERR_OUT_OF_MEMORY`.
     pub fn empty(&self, cx: &Rc<Context>, columns: usize) -> Result<Value> {
         // One more row, of zeros, for the rows that are not selected.
-        let extra = matches!(self.rows, Rows::Scattered { .. }) as usize;
+        let extra = matches!(self.rows, Selection::Scattered { .. }) as usize;
         let value = cx.empty([self.count + extra, columns], DType::F32)?;
         if extra == 1 {
             cx.zero(&value.sub_range(self.count * columns, [columns]));
@@ -92,13 +92,13 @@ impl Labelled {
         }
         let y = cx.empty([self.count, c], DType::F32)?;
         match &self.rows {
-            Rows::Runs(runs) => each_run(runs, |first, at, n| {
+            Selection::Runs(runs) => each_run(runs, |first, at, n| {
                 cx.copy(&x.sub_range(first * c, [n, c]), &y.sub_range(at * c, [n, c]));
             }),
-            Rows::Scattered { indices, .. } => {
+            Selection::Scattered { indices, .. } => {
                 take(cx, "linearCrossEntropy", x, table(x.size() / c, c), indices, &y)?;
             }
-            Rows::All => {}
+            Selection::All => {}
         }
         Ok(y)
     }
@@ -109,14 +109,14 @@ impl Labelled {
     /// `ERR_OUT_OF_MEMORY`.
     pub fn spread(&self, cx: &Rc<Context>, x: &Value, y: &Value, c: usize) -> Result<()> {
         match &self.rows {
-            Rows::All => cx.copy(x, y),
-            Rows::Runs(runs) => {
+            Selection::All => cx.copy(x, y),
+            Selection::Runs(runs) => {
                 cx.zero(y);
                 each_run(runs, |first, at, n| {
                     cx.copy(&x.sub_range(at * c, [n, c]), &y.sub_range(first * c, [n, c]));
                 });
             }
-            Rows::Scattered { places, .. } => {
+            Selection::Scattered { places, .. } => {
                 take(cx, "linearCrossEntropy", x, table(self.count + 1, c), places, y)?;
             }
         }

@@ -15,7 +15,7 @@ use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::norm::{Rows, Sums, Weights, normalise_backward, sum_rows};
+use crate::kernels::norm::{RowStatistics, Sums, Weights, normalise_backward, sum_rows};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::added_norm::{self, Norm};
 use crate::shape::Shape;
@@ -66,8 +66,8 @@ impl Norm for RmsNorm {
         Weights { weight: given.first().copied(), bias: None }
     }
 
-    fn rows<'a>(&self, kept: &'a [Value]) -> Rows<'a> {
-        Rows { scale: &kept[0], mean: None }
+    fn rows<'a>(&self, kept: &'a [Value]) -> RowStatistics<'a> {
+        RowStatistics { scale: &kept[0], mean: None }
     }
 }
 
@@ -98,7 +98,7 @@ impl Op for RmsNorm {
         let d = pass.d_out();
         let x = pass.input(0);
         let weight = (pass.needs.len() > 1).then(|| pass.input(1));
-        let rows = Rows { scale: pass.output(1), mean: None };
+        let rows = RowStatistics { scale: pass.output(1), mean: None };
         if pass.needs[0] {
             let (d_x, adds) = pass.into.place(cx, 0, x.shape.clone())?;
             normalise_backward(cx, x, weight, rows, d, (&d_x, adds))?;

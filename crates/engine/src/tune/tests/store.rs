@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::tune::{Forms, Kept, Owner, Store};
+use crate::tune::{Choices, Owner, Store, Stored};
 
 /// The path of an empty folder.
 pub fn folder(name: &str) -> PathBuf {
@@ -18,8 +18,8 @@ fn owner(driver: &str) -> Owner {
     Owner { adapter: "Model 7 Vulkan".into(), driver: driver.into(), package: "0.1.0".into() }
 }
 
-fn forms(pairs: &[(&str, &str)]) -> Kept {
-    pairs.iter().map(|(class, form)| (class.to_string(), form.to_string())).collect::<Forms>().into()
+fn forms(pairs: &[(&str, &str)]) -> Stored {
+    pairs.iter().map(|(class, form)| (class.to_string(), form.to_string())).collect::<Choices>().into()
 }
 
 #[test]
@@ -27,10 +27,10 @@ fn wrong_forms_are_added_to_those_that_are_kept() {
     let folder = folder("wrong");
     let store = Store::within(&folder, owner("Mesa 22"));
     let wrong = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
-    store.add(&Kept { wrong: wrong(&["gemm: a"]), ..forms(&[("a", "1")]) });
-    store.add(&Kept { wrong: wrong(&["gemm: b"]), ..Kept::default() });
+    store.add(&Stored { wrong: wrong(&["gemm: a"]), ..forms(&[("a", "1")]) });
+    store.add(&Stored { wrong: wrong(&["gemm: b"]), ..Stored::default() });
     store.add(&forms(&[("b", "2")]));
-    let all = Kept { wrong: wrong(&["gemm: a", "gemm: b"]), ..forms(&[("a", "1"), ("b", "2")]) };
+    let all = Stored { wrong: wrong(&["gemm: a", "gemm: b"]), ..forms(&[("a", "1"), ("b", "2")]) };
     assert_eq!(store.read(), all);
     fs::remove_dir_all(folder).unwrap();
 }
@@ -39,7 +39,7 @@ fn wrong_forms_are_added_to_those_that_are_kept() {
 fn what_is_added_is_read_again_and_added_to() {
     let folder = folder("added");
     let store = Store::within(&folder, owner("Mesa 22"));
-    assert_eq!(store.read(), Kept::default());
+    assert_eq!(store.read(), Stored::default());
     store.add(&forms(&[("a", "1"), ("b", "2")]));
     store.add(&forms(&[("b", "3"), ("c", "4")]));
     assert_eq!(store.read(), forms(&[("a", "1"), ("b", "3"), ("c", "4")]));
@@ -59,10 +59,10 @@ fn another_owners_file_is_neither_read_nor_in_the_way() {
         Store::within(&folder, Owner { package: "0.2.0".into(), ..owner("Mesa 22") }),
         Store::within(&folder, Owner { adapter: "Model 8".into(), ..owner("Mesa 22") }),
     ] {
-        assert_eq!(other.read(), Kept::default());
+        assert_eq!(other.read(), Stored::default());
         // Even under its name.
         fs::copy(store.path(), other.path()).unwrap();
-        assert_eq!(other.read(), Kept::default());
+        assert_eq!(other.read(), Stored::default());
         other.add(&forms(&[("z", "9")]));
         assert_eq!(other.read(), forms(&[("z", "9")]));
     }
@@ -93,7 +93,7 @@ fn a_damaged_file_is_ignored_and_replaced() {
         let said = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
         assert_ne!(bytes, good.as_bytes());
         fs::write(store.path(), &bytes).unwrap();
-        assert_eq!(store.read(), Kept::default(), "{said}");
+        assert_eq!(store.read(), Stored::default(), "{said}");
         store.add(&forms(&[("b", "2")]));
         assert_eq!(store.read(), forms(&[("b", "2")]), "{said}");
     }
@@ -107,12 +107,12 @@ fn where_nothing_can_be_written_nothing_is_kept() {
     fs::write(&folder, "a file").unwrap();
     let store = Store::within(&folder, owner("Mesa 22"));
     store.add(&forms(&[("a", "1")]));
-    assert_eq!(store.read(), Kept::default());
+    assert_eq!(store.read(), Stored::default());
     assert_eq!(fs::read_to_string(&folder).unwrap(), "a file");
     fs::remove_file(&folder).unwrap();
     fs::create_dir_all(store.path()).unwrap();
     store.add(&forms(&[("a", "1")]));
-    assert_eq!(store.read(), Kept::default());
+    assert_eq!(store.read(), Stored::default());
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "a staging file is left over");
     fs::remove_dir_all(folder).unwrap();
 }
@@ -124,7 +124,7 @@ fn a_pipe_in_its_place_holds_nobody_up() {
     let store = Store::within(&folder, owner("Mesa 22"));
     fs::create_dir_all(&folder).unwrap();
     assert!(Command::new("mkfifo").arg(store.path()).status().unwrap().success());
-    assert_eq!(store.read(), Kept::default());
+    assert_eq!(store.read(), Stored::default());
     store.add(&forms(&[("a", "1")]));
     assert_eq!(store.read(), forms(&[("a", "1")]));
     fs::remove_dir_all(folder).unwrap();

@@ -11,7 +11,7 @@ use crate::recording::CancelToken;
 use crate::tune::bench::{Bench, Load, Sample};
 use crate::tune::tuner::{BUDGET, LONGEST};
 use crate::tune::{
-    Class, Extent, Family, Forms, Kept, Outcome, Owner, Store, Table, Trial, Tuner, Verdict, Words,
+    Choices, Class, Extent, Family, Outcome, Owner, Store, Stored, Table, Trial, Tuner, Verdict, Words,
 };
 
 fn no_trial(_: &Profile, _: &Words, _: Extent) -> Result<Box<dyn Trial>> {
@@ -333,7 +333,7 @@ fn what_was_found_serves_the_next_process_without_a_trial() {
     chosen(&first, 1, 3);
     chosen(&first, 2, 3);
     run(&mut Tuner::default(), &mut Pretend::new(&[1.0, 2.0, 9.0]), &first);
-    let kept = Forms::from(
+    let kept = Choices::from(
         [("pretend of 1", "form 2"), ("pretend of 2", "form 2")].map(|(c, f)| (c.into(), f.into())),
     );
     assert_eq!(store().unwrap().read().forms, kept);
@@ -342,7 +342,7 @@ fn what_was_found_serves_the_next_process_without_a_trial() {
     let mut bench = Pretend::new(&[1.0, 2.0, 9.0]);
     assert_eq!(chosen(&second, 1, 3), 2);
     // A stored variant that this problem does not have, or that no package knows, is ignored.
-    store().unwrap().add(&Forms::from([("pretend of 3".into(), "form 77".into())]).into());
+    store().unwrap().add(&Choices::from([("pretend of 3".into(), "form 77".into())]).into());
     let third = Table::new("a GPU", true, store());
     assert_eq!((chosen(&third, 2, 2), chosen(&third, 3, 3)), (0, 0));
     run(&mut Tuner::default(), &mut bench, &second);
@@ -367,7 +367,7 @@ fn a_process_that_ends_early_keeps_what_it_found() {
     while bench.done < 2 {
         tuner.step(&mut bench, &table).unwrap();
     }
-    assert_eq!(store.read(), Kept::default());
+    assert_eq!(store.read(), Stored::default());
     table.keep();
     assert_eq!(store.read().forms.len(), 2);
     std::fs::remove_dir_all(&folder).unwrap();

@@ -6,7 +6,7 @@ pub use autotune::rounded_level;
 
 use half::{bf16, f16};
 use lowrank_cpu::gemm::{
-    Blocks, KernelTable, MAX_GEMV_ROWS, Multiply, Place, Product, Second, Storage, current_table,
+    BlockPointer, Blocks, KernelTable, MAX_GEMV_ROWS, Multiply, Product, Second, Storage, current_table,
 };
 use lowrank_cpu::quant::BlockType;
 
@@ -46,9 +46,14 @@ pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &NativeLaunc
 }
 
 /// The first element of a binding in blocks, and how many there are.
-fn bind_blocks(l: &NativeLaunch, binding: usize, kind: BlockType, table: &KernelTable) -> (Place, usize) {
+fn bind_blocks(
+    l: &NativeLaunch,
+    binding: usize,
+    kind: BlockType,
+    table: &KernelTable,
+) -> (BlockPointer, usize) {
     let blocks = l.read::<u8>(binding);
-    (Place::new(kind, table.level, blocks.as_ptr()), kind.count_elements(blocks.len()))
+    (BlockPointer::new(kind, table.level, blocks.as_ptr()), kind.count_elements(blocks.len()))
 }
 
 /// The second segment, whose factors are bound before C and reach as far as the launch says.

@@ -16,7 +16,7 @@ use lowrank_cpu::gemm::{KernelTable, current_table};
 use lowrank_cpu::simd::{Level, level};
 
 use crate::device::cpu::system;
-use crate::tune::{Forms, Owner, Setting, Store};
+use crate::tune::{Choices, Owner, Setting, Store};
 
 /// The key in the store.
 const CLASS: &str = "gemm rounded to bf16";
@@ -69,7 +69,7 @@ fn load_or_measure(store: Option<&Store>, levels: &[Level], measure: impl FnOnce
     }
     let level = measure();
     if let Some(store) = store {
-        store.add(&Forms::from([(CLASS.into(), level.name().into())]).into());
+        store.add(&Choices::from([(CLASS.into(), level.name().into())]).into());
     }
     level
 }

@@ -1,7 +1,7 @@
 use lowrank_cpu::simd::Level;
 
 use super::{CLASS, load_or_measure};
-use crate::tune::{Forms, Owner, Store};
+use crate::tune::{Choices, Owner, Store};
 
 fn store(name: &str) -> Store {
     let owner = Owner { adapter: "a processor".into(), driver: "AVX-512".into(), package: "0.1.0".into() };
@@ -33,7 +33,8 @@ fn what_was_found_is_taken_again_without_a_trial() {
 #[test]
 fn a_name_that_is_none_of_them_is_found_anew() {
     let store = store("unknown");
-    store.add(&Forms::from([(CLASS.into(), "avx1024".into()), ("another".into(), "variant".into())]).into());
+    store
+        .add(&Choices::from([(CLASS.into(), "avx1024".into()), ("another".into(), "variant".into())]).into());
     assert_eq!(load_or_measure(Some(&store), LEVELS, || LEVELS[0]), LEVELS[0]);
     let read = store.read().forms;
     assert_eq!(read[CLASS], LEVELS[0].name());
