@@ -36,7 +36,7 @@ const LONG = [
   "attention::",
   "coded::",
   "rounded::",
-  "every_form::",
+  "every_variant::",
   "every_listed_form",
   "any_part_of_a_matrix",
   "spread_evenly",

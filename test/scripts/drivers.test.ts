@@ -85,7 +85,7 @@ test("results of DX12's compilers are read by file, with Windows paths and split
 
 test("tests that launch kernels are grouped by module, one process each", (t) => {
   const names = [
-    "ops::attention::tests::every_form::all",
+    "ops::attention::tests::every_variant::all",
     "ops::attention::tests::causal",
     "device::gpu::tests::bounds::stops",
     "format::gguf::tests::values",

@@ -131,7 +131,7 @@ impl Context {
         }
         #[cfg(test)]
         if !self.is_meta() {
-            crate::kernel::forms::note(self.profile.kind, &launch);
+            crate::kernel::coverage::note(self.profile.kind, &launch);
         }
         self.push(Command::Launch(launch));
     }
@@ -268,12 +268,14 @@ impl Context {
     pub fn choose_tuned<F: Copy>(
         &self,
         class: impl FnOnce() -> Class,
-        forms: &[F],
+        variants: &[F],
         params: impl Fn(&F) -> Params,
     ) -> F {
         match self.sink.table() {
-            Some(table) if forms.len() > 1 => forms[table.choose(class(), forms.iter().map(&params))],
-            _ => forms[0],
+            Some(table) if variants.len() > 1 => {
+                variants[table.choose(class(), variants.iter().map(&params))]
+            }
+            _ => variants[0],
         }
     }
 

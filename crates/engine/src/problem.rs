@@ -66,15 +66,15 @@ impl Trial for ProblemTrial {
         self.take_commands()
     }
 
-    fn run(&self, form: Params, times: u32) -> Result<Vec<Command>> {
-        (0..times).try_for_each(|_| (self.problem.run)(form))?;
+    fn run(&self, variant: Params, times: u32) -> Result<Vec<Command>> {
+        (0..times).try_for_each(|_| (self.problem.run)(variant))?;
         Ok(self.take_commands())
     }
 
-    fn output(&self, form: Params, reply: Reply) -> Result<Vec<Command>> {
+    fn output(&self, variant: Params, reply: Reply) -> Result<Vec<Command>> {
         let output = &self.problem.output;
         self.cx.write(output, draw_bytes(output.size(), output.dtype, 6));
-        (self.problem.run)(form)?;
+        (self.problem.run)(variant)?;
         self.cx.read(output, reply);
         Ok(self.take_commands())
     }

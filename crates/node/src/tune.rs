@@ -95,13 +95,13 @@ fn class(outcome: &Outcome) -> TunedClass {
     TunedClass {
         family: family.name.into(),
         class: (family.class)(&outcome.class.words),
-        chosen: (family.form)(outcome.chosen),
+        chosen: (family.describe)(outcome.chosen),
         flops: outcome.work as f64,
-        forms: outcome.forms.iter().map(|tried| form(tried, family)).collect(),
+        forms: outcome.variants.iter().map(|tried| describe_tried(tried, family)).collect(),
     }
 }
 
-fn form(tried: &Tried, family: &tune::Family) -> TriedForm {
+fn describe_tried(tried: &Tried, family: &tune::Family) -> TriedForm {
     let (verdict, reason) = match &tried.verdict {
         Verdict::Sound => ("right", None),
         Verdict::Wrong => ("wrong", None),
@@ -109,7 +109,7 @@ fn form(tried: &Tried, family: &tune::Family) -> TriedForm {
         Verdict::Slow => ("slow", None),
     };
     TriedForm {
-        form: (family.form)(tried.form),
+        form: (family.describe)(tried.variant),
         verdict: verdict.into(),
         reason,
         milliseconds: tried.took.map(|took| took.as_secs_f64() * 1e3),

@@ -267,7 +267,7 @@ impl Runner for Gpu {
     }
 
     fn tune(&mut self) -> Result<bool> {
-        self.try_forms()
+        self.try_variants()
     }
 
     fn submissions(&self) -> Arc<AtomicU64> {

@@ -1,7 +1,7 @@
 //! A kernel: one computation, written twice (WGSL and native), with one order of bindings.
 
 #[cfg(test)]
-pub(crate) mod forms;
+pub(crate) mod coverage;
 mod launch;
 pub mod native;
 pub mod scalars;

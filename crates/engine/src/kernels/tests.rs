@@ -2,7 +2,7 @@
 
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
-use crate::kernel::{Kernel, Variant, forms, shader};
+use crate::kernel::{Kernel, Variant, coverage, shader};
 use crate::{ops, optim};
 
 /// Capabilities that the modules use in addition to the core: immediates; `unpack2x16float`, which requires no feature;
@@ -112,7 +112,7 @@ fn every_kernel_has_a_test_that_launches_all_its_forms() {
     let all: Vec<_> = super::all().into_iter().filter(|k| !(k.variants)().is_empty()).collect();
     let wrong: Vec<_> = all.iter().filter(|k| !in_list(&covered, k)).map(|k| k.name).collect();
     assert!(wrong.is_empty(), "no family's test launches all variants of {wrong:?}");
-    let count = |kernels: &[&Kernel]| forms::list_variants(kernels).len();
+    let count = |kernels: &[&Kernel]| coverage::list_variants(kernels).len();
     println!(
         "{} forms of {} kernels are listed; tests launch all {} of {} kernels",
         count(&all),

@@ -29,10 +29,10 @@ pub trait Bench {
     fn now(&self) -> Duration;
 
     /// Whether two variants give the same bits for a small problem of the class.
-    fn agree(&mut self, class: &Class, forms: [Params; 2]) -> Result<bool>;
+    fn agree(&mut self, class: &Class, variants: [Params; 2]) -> Result<bool>;
 
     /// Runs a variant in one submission.
-    fn time(&mut self, class: &Class, form: Params, load: Load) -> Result<Sample>;
+    fn time(&mut self, class: &Class, variant: Params, load: Load) -> Result<Sample>;
 
     /// Releases the buffers of a class.
     fn done(&mut self) -> Result<()>;

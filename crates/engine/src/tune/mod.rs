@@ -43,7 +43,7 @@ pub struct Family {
     /// The class's unique name in the file.
     pub class: fn(&Words) -> String,
     /// The name of a variant.
-    pub form: fn(Params) -> String,
+    pub describe: fn(Params) -> String,
     /// Makes a problem of the class for a device.
     pub trial: fn(&Profile, &Words, Extent) -> Result<Box<dyn Trial>>,
     /// The classes of a training step of a small language model, each with its suitable variants, the default first:
@@ -106,13 +106,13 @@ pub trait Trial {
     ///
     /// # Errors
     /// `ERR_INTERNAL` if the device does not have the variant.
-    fn run(&self, form: Params, times: u32) -> Result<Vec<Command>>;
+    fn run(&self, variant: Params, times: u32) -> Result<Vec<Command>>;
 
     /// Commands that overwrite the output by a variant and pass it to `reply`.
     ///
     /// # Errors
     /// As for `run`.
-    fn output(&self, form: Params, reply: Reply) -> Result<Vec<Command>>;
+    fn output(&self, variant: Params, reply: Reply) -> Result<Vec<Command>>;
 
     /// Floating-point operations of one run.
     fn work(&self) -> u64;

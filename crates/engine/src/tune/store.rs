@@ -26,20 +26,20 @@ pub type Choices = BTreeMap<String, String>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
     /// The fastest variants.
-    pub forms: Choices,
+    pub variants: Choices,
     /// Names of variants, with their family's, that gave wrong results for some class and are never used.
     pub wrong: BTreeSet<String>,
 }
 
 impl From<Choices> for Stored {
-    fn from(forms: Choices) -> Stored {
-        Stored { forms, wrong: BTreeSet::new() }
+    fn from(variants: Choices) -> Stored {
+        Stored { variants, wrong: BTreeSet::new() }
     }
 }
 
 impl Stored {
     fn is_empty(&self) -> bool {
-        self.forms.is_empty() && self.wrong.is_empty()
+        self.variants.is_empty() && self.wrong.is_empty()
     }
 }
 
@@ -58,7 +58,7 @@ pub struct Owner {
 struct File {
     format: u32,
     owner: Owner,
-    forms: Choices,
+    variants: Choices,
     wrong: BTreeSet<String>,
 }
 
@@ -97,7 +97,7 @@ impl Store {
         let mut text = String::new();
         fs::File::open(&self.path).ok()?.take(LIMIT).read_to_string(&mut text).ok()?;
         let file: File = serde_json::from_str(&text).ok()?;
-        let kept = Stored { forms: file.forms, wrong: file.wrong };
+        let kept = Stored { variants: file.variants, wrong: file.wrong };
         (file.format == FORMAT && file.owner == self.owner).then_some(kept)
     }
 
@@ -107,7 +107,7 @@ impl Store {
             return;
         }
         let mut kept = self.read();
-        kept.forms.extend(new.forms.clone());
+        kept.variants.extend(new.variants.clone());
         kept.wrong.extend(new.wrong.iter().cloned());
         let text = self.text(&kept).or_else(|| self.text(new));
         let (Some(text), Some(folder)) = (text, self.path.parent()) else { return };
@@ -124,8 +124,8 @@ impl Store {
 
     /// The text of the file, if it could be read again.
     fn text(&self, kept: &Stored) -> Option<String> {
-        let Stored { forms, wrong } = kept.clone();
-        let file = File { format: FORMAT, owner: self.owner.clone(), forms, wrong };
+        let Stored { variants, wrong } = kept.clone();
+        let file = File { format: FORMAT, owner: self.owner.clone(), variants, wrong };
         serde_json::to_string_pretty(&file).ok().filter(|text| text.len() as u64 <= LIMIT)
     }
 }

@@ -68,32 +68,33 @@ impl Table {
     }
 
     /// The index in `forms` of the fastest known variant; 0 if none is known. Queues an unknown class.
-    pub fn choose(&self, class: Class, forms: impl Iterator<Item = Params> + Clone) -> usize {
+    pub fn choose(&self, class: Class, variants: impl Iterator<Item = Params> + Clone) -> usize {
         let mut state = self.state();
-        let place = |params: Params| forms.clone().position(|form| form == params);
+        let place = |params: Params| variants.clone().position(|variant| variant == params);
         if let Some(chosen) = state.chosen.get(&class) {
             return place(*chosen).unwrap_or(0);
         }
         if !self.background || !state.seen.insert(class) {
             return 0;
         }
-        let named = |name: &String| forms.clone().position(|form| (class.family.form)(form) == *name);
-        if let Some(at) = state.kept.forms.get(&class.to_string()).and_then(named) {
-            let chosen = forms.clone().nth(at).expect("its place was found");
+        let named =
+            |name: &String| variants.clone().position(|variant| (class.family.describe)(variant) == *name);
+        if let Some(at) = state.kept.variants.get(&class.to_string()).and_then(named) {
+            let chosen = variants.clone().nth(at).expect("its place was found");
             if !state.is_wrong(&class, chosen) {
                 state.chosen.insert(class, chosen);
                 return at;
             }
         }
         if !state.closed {
-            state.queue.push_back(Job { class, forms: forms.collect(), asked: false });
+            state.queue.push_back(Job { class, variants: variants.collect(), asked: false });
         }
         0
     }
 
     /// Queues classes before all others, whether their results are known or not.
     pub fn ask(&self, classes: impl IntoIterator<Item = (Class, Vec<Params>)>) {
-        let jobs = classes.into_iter().map(|(class, forms)| Job { class, forms, asked: true });
+        let jobs = classes.into_iter().map(|(class, variants)| Job { class, variants, asked: true });
         let mut state = self.state();
         let others = std::mem::take(&mut state.queue);
         state.queue = jobs.chain(others).collect();
@@ -134,7 +135,7 @@ impl Table {
         let mut state = self.state();
         let (class, chosen) = (outcome.class, outcome.chosen);
         state.chosen.insert(class, chosen);
-        state.new.forms.insert(class.to_string(), (class.family.form)(chosen));
+        state.new.variants.insert(class.to_string(), (class.family.describe)(chosen));
         state.outcomes.push(outcome);
         self.finish(state);
     }
@@ -173,25 +174,25 @@ impl Table {
         }
     }
 
-    pub(super) fn is_wrong(&self, class: &Class, form: Params) -> bool {
-        self.state().is_wrong(class, form)
+    pub(super) fn is_wrong(&self, class: &Class, variant: Params) -> bool {
+        self.state().is_wrong(class, variant)
     }
 
     /// Blacklists the second variant, persistently, since its result differs from the first's; reports it the first
     /// time.
-    pub(super) fn drop_wrong(&self, class: &Class, [first, form]: [Params; 2]) {
+    pub(super) fn drop_wrong(&self, class: &Class, [first, variant]: [Params; 2]) {
         let mut state = self.state();
         let family = class.family;
-        let name = wrong_name(class, form);
+        let name = wrong_name(class, variant);
         if !state.kept.wrong.insert(name.clone()) {
             return;
         }
         state.new.wrong.insert(name);
-        state.chosen.retain(|of, chosen| of.family.name != family.name || *chosen != form);
+        state.chosen.retain(|of, chosen| of.family.name != family.name || *chosen != variant);
         drop(state);
-        let [first, form] = [first, form].map(family.form);
+        let [first, variant] = [first, variant].map(family.describe);
         let told = format!(
-            "{}: the form {form} of {class} gives other numbers than {first}, and is not used; the driver may compile \
+            "{}: the variant {variant} of {class} gives other numbers than {first}, and is not used; the driver may compile \
              it wrongly",
             self.device
         );
@@ -213,12 +214,12 @@ impl Table {
 }
 
 impl State {
-    fn is_wrong(&self, class: &Class, form: Params) -> bool {
-        self.kept.wrong.contains(&wrong_name(class, form))
+    fn is_wrong(&self, class: &Class, variant: Params) -> bool {
+        self.kept.wrong.contains(&wrong_name(class, variant))
     }
 }
 
 /// The file's name for a blacklisted variant of a family.
-fn wrong_name(class: &Class, form: Params) -> String {
-    format!("{}: {}", class.family.name, (class.family.form)(form))
+fn wrong_name(class: &Class, variant: Params) -> String {
+    format!("{}: {}", class.family.name, (class.family.describe)(variant))
 }

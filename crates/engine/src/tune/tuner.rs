@@ -46,7 +46,7 @@ pub enum Verdict {
 /// A variant of a class, and its result.
 #[derive(Clone, Debug)]
 pub struct Tried {
-    pub form: Params,
+    pub variant: Params,
     pub verdict: Verdict,
     /// The shortest time of one run.
     pub took: Option<Duration>,
@@ -57,7 +57,7 @@ pub struct Tried {
 pub struct Outcome {
     pub class: Class,
     /// In the given order.
-    pub forms: Vec<Tried>,
+    pub variants: Vec<Tried>,
     pub chosen: Params,
     /// Operations of the timed run.
     pub work: u64,
@@ -68,7 +68,7 @@ pub struct Outcome {
 pub struct Job {
     pub class: Class,
     /// The variants, the default first.
-    pub forms: Vec<Params>,
+    pub variants: Vec<Params>,
     /// Whether it was requested explicitly, without a time limit.
     pub asked: bool,
 }
@@ -160,9 +160,13 @@ impl Tuner {
 
 impl Trying {
     fn new(job: Job, table: &Table) -> Trying {
-        let tried = job.forms.iter().enumerate().map(|(i, form)| {
-            let wrong = i > 0 && table.is_wrong(&job.class, *form);
-            Tried { form: *form, verdict: if wrong { Verdict::Wrong } else { Verdict::Sound }, took: None }
+        let tried = job.variants.iter().enumerate().map(|(i, variant)| {
+            let wrong = i > 0 && table.is_wrong(&job.class, *variant);
+            Tried {
+                variant: *variant,
+                verdict: if wrong { Verdict::Wrong } else { Verdict::Sound },
+                took: None,
+            }
         });
         let load = Load { work: FIRST_WORK, repeats: 1 };
         Trying { tried: tried.collect(), stage: Stage::Compare(1), load, work: 0, job }
@@ -204,12 +208,12 @@ impl Trying {
     }
 
     fn compare(&mut self, bench: &mut impl Bench, table: &Table, at: usize) -> Result<bool> {
-        let form = self.tried[at].form;
-        match bench.agree(&self.job.class, [self.tried[0].form, form]) {
+        let variant = self.tried[at].variant;
+        match bench.agree(&self.job.class, [self.tried[0].variant, variant]) {
             Ok(true) => {}
             Ok(false) => {
                 self.tried[at].verdict = Verdict::Wrong;
-                table.drop_wrong(&self.job.class, [self.tried[0].form, form]);
+                table.drop_wrong(&self.job.class, [self.tried[0].variant, variant]);
             }
             Err(error) => self.record_refusal(at, error)?,
         }
@@ -227,7 +231,7 @@ impl Trying {
     }
 
     fn raise(&mut self, bench: &mut impl Bench) -> Result<bool> {
-        let sample = bench.time(&self.job.class, self.tried[0].form, self.load)?;
+        let sample = bench.time(&self.job.class, self.tried[0].variant, self.load)?;
         let took = sample.took.as_secs_f64().max(1e-7);
         let more = AIM.as_secs_f64() / took;
         // A class smaller than the allowed work has no more work.
@@ -249,7 +253,7 @@ impl Trying {
             Load { work, repeats: 1 } => (Load { work: work / PROBE, repeats: 1 }, PROBE as u32),
             Load { work, repeats } => (Load { work, repeats: 1 }, repeats),
         };
-        match bench.time(&self.job.class, self.tried[at].form, load) {
+        match bench.time(&self.job.class, self.tried[at].variant, load) {
             Ok(sample) if sample.took * share > LONGEST => {
                 if slow + 1 < PROBES {
                     self.stage = Stage::Probe { at, slow: slow + 1 };
@@ -277,7 +281,7 @@ impl Trying {
     }
 
     fn time(&mut self, bench: &mut impl Bench, round: usize, at: usize) -> Result<bool> {
-        match bench.time(&self.job.class, self.tried[at].form, self.load) {
+        match bench.time(&self.job.class, self.tried[at].variant, self.load) {
             Ok(sample) => {
                 let took = sample.took / self.load.repeats;
                 let tried = &mut self.tried[at];
@@ -297,13 +301,13 @@ impl Trying {
             .filter(|t| t.verdict == Verdict::Sound && t.took.is_some())
             .min_by_key(|t| t.took);
         let chosen = match (first.took, fastest) {
-            (Some(own), Some(Tried { form, took: Some(took), .. }))
+            (Some(own), Some(Tried { variant, took: Some(took), .. }))
                 if took.as_secs_f64() < (1.0 - MARGIN) * own.as_secs_f64() =>
             {
-                *form
+                *variant
             }
-            _ => first.form,
+            _ => first.variant,
         };
-        Outcome { class: self.job.class, forms: self.tried.clone(), chosen, work: self.work }
+        Outcome { class: self.job.class, variants: self.tried.clone(), chosen, work: self.work }
     }
 }

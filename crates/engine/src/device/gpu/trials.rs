@@ -18,7 +18,7 @@ use crate::tune::{Class, Extent, Table, Trial, Tuner};
 /// The longest wait for a trial's result: a software GPU compiles a shader at its first run, which takes seconds on a
 /// busy machine. A real GPU that hangs is reported as lost before.
 const PATIENCE: Duration = Duration::from_secs(60);
-const MARK: Mark = Mark { operation: "trial of forms", pass: Pass::Other };
+const MARK: Mark = Mark { operation: "autotuning trial", pass: Pass::Other };
 
 /// The state of the trials.
 pub struct Trials {
@@ -47,7 +47,7 @@ impl Trials {
 
 impl Gpu {
     /// Makes one submission of a trial if one is due. Returns whether there is more to do.
-    pub(super) fn try_forms(&mut self) -> Result<bool> {
+    pub(super) fn try_variants(&mut self) -> Result<bool> {
         let Some(mut trials) = self.trials.take() else { return Ok(false) };
         let (table, mut tuner) = (trials.table.clone(), std::mem::take(&mut trials.tuner));
         let mut bench = OnGpu { gpu: self, trials: &mut trials };
@@ -95,10 +95,10 @@ impl OnGpu<'_> {
     }
 
     /// Returns a variant's output for arbitrary inputs.
-    fn output(&mut self, form: Params) -> Result<Vec<u8>> {
+    fn output(&mut self, variant: Params) -> Result<Vec<u8>> {
         let (send, receive) = channel();
         let commands =
-            self.held_device()?.trial.output(form, Box::new(move |bytes| drop(send.send(bytes))))?;
+            self.held_device()?.trial.output(variant, Box::new(move |bytes| drop(send.send(bytes))))?;
         self.run(commands)?;
         let since = Instant::now();
         loop {
@@ -131,19 +131,19 @@ impl Bench for OnGpu<'_> {
         self.trials.began.elapsed().saturating_sub(self.trials.waited)
     }
 
-    fn agree(&mut self, class: &Class, forms: [Params; 2]) -> Result<bool> {
+    fn agree(&mut self, class: &Class, variants: [Params; 2]) -> Result<bool> {
         self.hold(class, Extent::Odd)?;
-        let [first, other] = forms;
+        let [first, other] = variants;
         Ok(self.output(first)? == self.output(other)?)
     }
 
-    fn time(&mut self, class: &Class, form: Params, load: Load) -> Result<Sample> {
+    fn time(&mut self, class: &Class, variant: Params, load: Load) -> Result<Sample> {
         self.hold(class, Extent::Within { work: load.work })?;
         let since = Instant::now();
         self.gpu.drain()?;
         self.trials.waited += since.elapsed();
         let trial = &self.held_device()?.trial;
-        let (work, commands) = (trial.work(), trial.run(form, load.repeats)?);
+        let (work, commands) = (trial.work(), trial.run(variant, load.repeats)?);
         let trace = Arc::new(Trace::default());
         self.gpu.submitter.note(Some(Note { trace: trace.clone(), mark: MARK }));
         let before = self.gpu.submitter.submitted();

@@ -11,23 +11,23 @@ pub const ELEMENTS: usize = 4;
 
 /// A variant of a kernel over rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RowForm {
+pub struct RowConfig {
     /// Whether rows are read by vectors.
     pub vectors: bool,
     /// Whether sums go through subgroups.
     pub subgroups: bool,
 }
 
-impl RowForm {
-    pub fn all() -> impl Iterator<Item = RowForm> {
-        (0..4).map(RowForm::of)
+impl RowConfig {
+    pub fn all() -> impl Iterator<Item = RowConfig> {
+        (0..4).map(RowConfig::of)
     }
 
     /// The variant for rows of `n` elements in `ranges`, which start at a multiple of n or of a multiple of `n`.
-    pub fn new<'a>(profile: &Profile, n: usize, mut ranges: impl Iterator<Item = &'a Range>) -> RowForm {
+    pub fn new<'a>(profile: &Profile, n: usize, mut ranges: impl Iterator<Item = &'a Range>) -> RowConfig {
         let whole = |range: &Range| range.dtype == DType::F32 && range.offset.is_multiple_of(16);
         let vectors = n.is_multiple_of(ELEMENTS) && ranges.all(whole);
-        RowForm { vectors, subgroups: profile.subgroup > 0 }
+        RowConfig { vectors, subgroups: profile.subgroup > 0 }
     }
 
     /// The kernel's parameter.
@@ -35,8 +35,8 @@ impl RowForm {
         self.vectors as u32 | (self.subgroups as u32) << 1
     }
 
-    pub fn of(param: u32) -> RowForm {
-        RowForm { vectors: param & 1 == 1, subgroups: param & 2 == 2 }
+    pub fn of(param: u32) -> RowConfig {
+        RowConfig { vectors: param & 1 == 1, subgroups: param & 2 == 2 }
     }
 
     /// WGSL: sums and flags over a workgroup.

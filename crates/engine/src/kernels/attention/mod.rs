@@ -13,7 +13,7 @@
 //! Shaders: shader.rs. CPU twins: native.rs.
 //! Source: Dao, FlashAttention-2, arXiv 2307.08691.
 
-mod form;
+mod config;
 mod geometry;
 mod native;
 mod plan;
@@ -22,7 +22,7 @@ mod shader;
 pub(crate) mod tests;
 mod tile;
 
-pub use form::describe;
+pub use config::describe;
 pub use geometry::Sizes;
 pub use lowrank_cpu::attention::DIM;
 pub use plan::{Attend, Dropout, Flow, backward, forward};
@@ -30,7 +30,7 @@ pub use plan::{Attend, Dropout, Flow, backward, forward};
 use crate::dtype::DType;
 use crate::kernel::{Access, Kernel, Twin, Variant, concat, scalars};
 use crate::scalars;
-use form::{CLASSES, Decode, Form};
+use config::{CLASSES, Config, Decode};
 use geometry::Dropped;
 use lowrank_cpu::attention::Geometry;
 
@@ -54,7 +54,7 @@ static FORWARD: Kernel = Kernel {
     bindings: &BINDINGS,
     scalars: scalars::members::<Geometry>,
     twin: Twin::Both { wgsl: |params| shader::forward(&BINDINGS, params), native: native::forward },
-    variants: || forms(&DTYPES, true),
+    variants: || configs(&DTYPES, true),
 };
 
 scalars! {
@@ -162,14 +162,14 @@ static BACKWARD_Q: Kernel = Kernel {
     bindings: &concat::<_, 7>(&BACKWARD_READS, &[("d_q", Access::ReadWrite)]),
     scalars: scalars::members::<Geometry>,
     twin: Twin::Gpu(|params| shader::backward_q(BACKWARD_Q.bindings, params)),
-    variants: || forms(&[F, F, F, F, I, I, F], false),
+    variants: || configs(&[F, F, F, F, I, I, F], false),
 };
 static BACKWARD_KV: Kernel = Kernel {
     name: "attention_backward_kv",
     bindings: &concat::<_, 8>(&BACKWARD_READS, &[("d_k", Access::ReadWrite), ("d_v", Access::ReadWrite)]),
     scalars: scalars::members::<Geometry>,
     twin: Twin::Gpu(|params| shader::backward_kv(BACKWARD_KV.bindings, params)),
-    variants: || forms(&[F, F, F, F, I, I, F, F], false),
+    variants: || configs(&[F, F, F, F, I, I, F, F], false),
 };
 
 pub const KERNELS: &[&Kernel] = &[
@@ -193,7 +193,7 @@ static FORWARD_DROPPED: Kernel = Kernel {
     bindings: &BINDINGS,
     scalars: Dropped::members,
     twin: Twin::Both { wgsl: |params| shader::forward(&BINDINGS, params), native: native::forward_dropped },
-    variants: || dropped_forms(&DTYPES),
+    variants: || dropped_configs(&DTYPES),
 };
 static BACKWARD_DROPPED: Kernel = Kernel {
     name: "attention_backward_dropped",
@@ -207,32 +207,35 @@ static BACKWARD_Q_DROPPED: Kernel = Kernel {
     bindings: BACKWARD_Q.bindings,
     scalars: Dropped::members,
     twin: Twin::Gpu(|params| shader::backward_q(BACKWARD_Q.bindings, params)),
-    variants: || dropped_forms(&[F, F, F, F, I, I, F]),
+    variants: || dropped_configs(&[F, F, F, F, I, I, F]),
 };
 static BACKWARD_KV_DROPPED: Kernel = Kernel {
     name: "attention_backward_kv_dropped",
     bindings: BACKWARD_KV.bindings,
     scalars: Dropped::members,
     twin: Twin::Gpu(|params| shader::backward_kv(BACKWARD_KV.bindings, params)),
-    variants: || dropped_forms(&[F, F, F, F, I, I, F, F]),
+    variants: || dropped_configs(&[F, F, F, F, I, I, F, F]),
 };
 
 const THREADS: usize = 64;
 const DECODE_THREADS: usize = 128;
 
-fn forms(dtypes: &[DType], subgroups: bool) -> Vec<Variant> {
-    let of =
-        |form: Form| Variant { params: form.params(), dtypes: dtypes.to_vec(), threads: form.threads as u32 };
-    Form::all(subgroups).into_iter().map(of).collect()
+fn configs(dtypes: &[DType], subgroups: bool) -> Vec<Variant> {
+    let of = |config: Config| Variant {
+        params: config.params(),
+        dtypes: dtypes.to_vec(),
+        threads: config.threads as u32,
+    };
+    Config::all(subgroups).into_iter().map(of).collect()
 }
 
 /// Like `forms`, without subgroups.
-fn dropped_forms(dtypes: &[DType]) -> Vec<Variant> {
-    let dropped = |form: Form| Form { dropped: true, ..form };
-    let of = |form: Form| Variant {
-        params: dropped(form).params(),
+fn dropped_configs(dtypes: &[DType]) -> Vec<Variant> {
+    let dropped = |config: Config| Config { dropped: true, ..config };
+    let of = |config: Config| Variant {
+        params: dropped(config).params(),
         dtypes: dtypes.to_vec(),
-        threads: form.threads as u32,
+        threads: config.threads as u32,
     };
-    Form::all(false).into_iter().map(of).collect()
+    Config::all(false).into_iter().map(of).collect()
 }

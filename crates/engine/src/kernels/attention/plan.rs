@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use self::binds::{Binds, Inner, List};
 use self::decode::{decode, decodes};
 use self::rows::{delta, labels, rows};
-use super::form::{Form, LARGE, SMALL};
+use super::config::{Config, LARGE, SMALL};
 use super::geometry::{Dropped, Sizes};
 use super::tile::{ACROSS, Tile};
 use super::{
@@ -172,7 +172,7 @@ fn launches(
     (kernel, products): (&'static Kernel, usize),
     inner: Inner,
     binds: &[Bind],
-    tile: fn(Form) -> Tile,
+    tile: fn(Config) -> Tile,
 ) -> Result<()> {
     let mut whole = a.geometry();
     if kernel.bindings.iter().any(|(name, _)| *name == "labels") && a.segments.is_some() && a.mask.is_some() {
@@ -204,10 +204,10 @@ fn launches(
         let subgroups = kernel.name == FORWARD.name && cx.profile.subgroup as usize >= ACROSS;
         let of = |threads| {
             let dropped = a.dropout.is_some();
-            let form = Form { dropped, ..Form::new(g.dim, threads, vectors, subgroups) };
-            (form, g.batch * g.kv_heads * rows.div_ceil(tile(form).own()))
+            let config = Config { dropped, ..Config::new(g.dim, threads, vectors, subgroups) };
+            (config, g.batch * g.kv_heads * rows.div_ceil(tile(config).own()))
         };
-        let (form, groups) =
+        let (config, groups) =
             Some(of(LARGE)).filter(|(_, groups)| *groups >= FEW).unwrap_or_else(|| of(SMALL));
         let seen = |query| {
             let [from, to] = g.visible(query);
@@ -216,7 +216,7 @@ fn launches(
         let pairs = g.group * (0..g.queries).map(seen).sum::<usize>();
         cx.launch(Launch {
             kernel,
-            params: form.params(),
+            params: config.params(),
             bindings: w.ranges,
             scalars: match a.dropout {
                 None => words(g),
@@ -227,7 +227,7 @@ fn launches(
                 }
             },
             groups: groups as u32,
-            threads: form.threads as u32,
+            threads: config.threads as u32,
             work: (2 * products * g.batch * g.kv_heads * pairs * g.dim) as u64,
         });
     })

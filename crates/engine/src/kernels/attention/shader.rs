@@ -37,7 +37,7 @@
 
 use std::fmt::Write;
 
-use super::form::{Decode, Form};
+use super::config::{Config, Decode};
 use super::tile::Tile;
 use crate::kernel::shader::{HIGH_WORD, PHILOX};
 use crate::kernel::{Access, Params};
@@ -138,12 +138,12 @@ fn by_element(statement: impl Fn(&str, &str) -> String) -> String {
         .join("\n    ")
 }
 
-fn emit_tiled(tile: &Tile, form: Form, labels: &str, accessors: String, body: &str) -> String {
-    let reductions = match form.subgroups {
+fn emit_tiled(tile: &Tile, config: Config, labels: &str, accessors: String, body: &str) -> String {
+    let reductions = match config.subgroups {
         true => include_str!("subgroups.wgsl"),
         false => include_str!("shared.wgsl"),
     };
-    let dropped = match form.dropped {
+    let dropped = match config.dropped {
         true => [HIGH_WORD, PHILOX, include_str!("dropped.wgsl")].concat(),
         false => String::new(),
     };
@@ -189,45 +189,45 @@ const BACKWARD_KV_MARKERS: [(&str, &str, &str); 5] = [
 ];
 
 pub fn forward(bindings: &[(&'static str, Access)], params: Params) -> String {
-    let form = Form::of(params);
-    let tile = Tile::of_queries(form);
+    let config = Config::of(params);
+    let tile = Tile::of_queries(config);
     let body = tile.scores("q", "k")
-        + &dropping(include_str!("forward.wgsl"), form.dropped, &FORWARD_MARKERS)
+        + &dropping(include_str!("forward.wgsl"), config.dropped, &FORWARD_MARKERS)
             .replace("SUMS\n", &sums("o", "v", true))
             .replace("LARGEST_LIST", &tile.list("largest(s$i)", Some("0.0")))
             .replace("SUM_LIST", &tile.list("sum$i", Some("0.0")));
-    let accessors = accessors(bindings, &["q", "k", "v", "o"], form.vectors);
-    emit_tiled(&tile, form, include_str!("labels.wgsl"), accessors, &body)
+    let accessors = accessors(bindings, &["q", "k", "v", "o"], config.vectors);
+    emit_tiled(&tile, config, include_str!("labels.wgsl"), accessors, &body)
 }
 
 pub fn backward_q(bindings: &[(&'static str, Access)], params: Params) -> String {
-    let form = Form::of(params);
-    let tile = Tile::of_queries(form);
+    let config = Config::of(params);
+    let tile = Tile::of_queries(config);
     let body = tile.scores("q", "k")
         + &tile.scores("d_o", "v")
-        + &dropping(include_str!("backward_q.wgsl"), form.dropped, &BACKWARD_Q_MARKERS)
+        + &dropping(include_str!("backward_q.wgsl"), config.dropped, &BACKWARD_Q_MARKERS)
             .replace("SUMS\n", &sums("o", "k", false));
-    let accessors = accessors(bindings, &["q", "k", "v", "d_o", "d_q"], form.vectors);
-    emit_tiled(&tile, form, include_str!("folded.wgsl"), accessors, &body)
+    let accessors = accessors(bindings, &["q", "k", "v", "d_o", "d_q"], config.vectors);
+    emit_tiled(&tile, config, include_str!("folded.wgsl"), accessors, &body)
 }
 
 pub fn backward_kv(bindings: &[(&'static str, Access)], params: Params) -> String {
-    let form = Form::of(params);
-    let tile = Tile::of_keys(form);
+    let config = Config::of(params);
+    let tile = Tile::of_keys(config);
     let body = tile.scores("k", "q")
         + &tile.scores("v", "d_o")
-        + &dropping(include_str!("backward_kv.wgsl"), form.dropped, &BACKWARD_KV_MARKERS)
+        + &dropping(include_str!("backward_kv.wgsl"), config.dropped, &BACKWARD_KV_MARKERS)
             .replace("SUMS_V\n", &sums("v", "d_o", false))
             .replace("SUMS_K\n", &sums("k", "q", false));
-    let accessors = accessors(bindings, &["q", "k", "v", "d_o", "d_k", "d_v"], form.vectors);
-    emit_tiled(&tile, form, include_str!("folded.wgsl"), accessors, &body)
+    let accessors = accessors(bindings, &["q", "k", "v", "d_o", "d_k", "d_v"], config.vectors);
+    emit_tiled(&tile, config, include_str!("folded.wgsl"), accessors, &body)
 }
 
 pub fn decode(bindings: &[(&'static str, Access)], params: Params) -> String {
-    let form = Decode::of(params);
-    let dim = form.dim();
+    let config = Decode::of(params);
+    let dim = config.dim();
     let rows = |text: &str| -> String {
-        (0..form.rows()).map(|r| text.replace("$r", &r.to_string())).collect::<Vec<_>>().join("\n")
+        (0..config.rows()).map(|r| text.replace("$r", &r.to_string())).collect::<Vec<_>>().join("\n")
     };
     // Rows of K in workgroup memory: 512 vectors.
     let tile = (2048 / dim).min(64);
@@ -243,7 +243,7 @@ pub fn decode(bindings: &[(&'static str, Access)], params: Params) -> String {
             &rows("  workgroupBarrier();\n  keys[lane] = o$r;\n  workgroupBarrier();\n  finish(block, part, $ru, lane);"),
         );
     [
-        &format!("const DIM = {dim}u;\nconst ROWS = {}u;\nconst TILE = {tile}u;\n", form.rows()),
+        &format!("const DIM = {dim}u;\nconst ROWS = {}u;\nconst TILE = {tile}u;\n", config.rows()),
         include_str!("row_mask.wgsl"),
         include_str!("labels.wgsl"),
         &accessors(bindings, &["q", "k", "v", "o"], true),

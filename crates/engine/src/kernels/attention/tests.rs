@@ -3,7 +3,7 @@
 use super::KERNELS;
 use super::tile::ACROSS;
 use crate::dtype::DType;
-use crate::kernel::forms::{self, every_form};
+use crate::kernel::coverage::{self, every_variant};
 use crate::ops::attention::Attention;
 use crate::ops::attention::tests::{CAUSAL, DROPOUT};
 use crate::ops::checks::{Array, equal_on_gpus, gpu_contexts, outputs_and_gradients};
@@ -27,12 +27,12 @@ fn equal(op: &Attention, [batch, queries, keys, group, dim]: [usize; 5]) {
 }
 
 /// Whether the device can run a variant: one with subgroups needs them to be wide enough.
-fn is_given((_, variant): &forms::Form) -> bool {
+fn is_given((_, variant): &coverage::NamedVariant) -> bool {
     let wide = gpu_contexts().first().is_some_and(|gpu| gpu.profile.subgroup as usize >= ACROSS);
     wide || variant.params[3] % 2 == 0
 }
 
-every_form! {
+every_variant! {
     KERNELS, if is_given;
     fn every_form_equals_the_processor() {
         let labelled = Attention { segments: true, mask: true, ..CAUSAL };

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::form::{CLASSES, Form};
+use super::config::{CLASSES, Config};
 
 /// The division of rows: an invocation has `rows` own rows and 4 passing ones; `across` invocations share a row.
 #[derive(Clone, Copy, Debug)]
@@ -23,15 +23,15 @@ const STREAMED: usize = 864;
 
 impl Tile {
     /// The tile if own rows are queries.
-    pub fn of_queries(form: Form) -> Tile {
-        let rows = [4, 4, 4, 2][form.class];
-        Tile { dim: CLASSES[form.class], threads: form.threads, across: ACROSS, rows }
+    pub fn of_queries(config: Config) -> Tile {
+        let rows = [4, 4, 4, 2][config.class];
+        Tile { dim: CLASSES[config.class], threads: config.threads, across: ACROSS, rows }
     }
 
     /// The tile if own rows are keys, with two sums each.
-    pub fn of_keys(form: Form) -> Tile {
-        let [across, rows] = [[8, 4], [8, 4], [16, 4], [16, 2]][form.class];
-        Tile { dim: CLASSES[form.class], threads: form.threads, across, rows }
+    pub fn of_keys(config: Config) -> Tile {
+        let [across, rows] = [[8, 4], [8, 4], [16, 4], [16, 2]][config.class];
+        Tile { dim: CLASSES[config.class], threads: config.threads, across, rows }
     }
 
     /// The number of own rows of a workgroup.

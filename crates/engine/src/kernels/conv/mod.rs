@@ -30,7 +30,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Kernel, Launch, Twin, Variant, concat};
 use crate::launch::{Bind, Window, windows};
-use plan::{Form, candidates};
+use plan::{Config, candidates};
 use shader::Side;
 use walk::{Counts, Scalars};
 
@@ -74,17 +74,17 @@ fn variants(side: Side, bias: bool) -> Vec<Variant> {
     let of = |w: DType| {
         let mut dtypes = vec![DType::F32, w, DType::F32];
         dtypes.extend(bias.then_some(DType::F32));
-        Form::all().into_iter().map(move |form| Variant {
-            params: form.params(),
+        Config::all().into_iter().map(move |config| Variant {
+            params: config.params(),
             dtypes: dtypes.clone(),
-            threads: form.threads(),
+            threads: config.threads(),
         })
     };
     storage.iter().flat_map(|w| of(*w)).collect()
 }
 
 /// The variant of `matrices` products of `m` rows and `n` columns.
-fn choose(_: &Context, matrices: usize, m: usize, n: usize) -> Form {
+fn choose(_: &Context, matrices: usize, m: usize, n: usize) -> Config {
     candidates(matrices, m, n)[0]
 }
 
@@ -110,7 +110,7 @@ pub fn correlate(cx: &Rc<Context>, c: Correlation) -> Result<()> {
     correlate_as(cx, choose(cx, walk.batch * walk.groups, walk.rows, walk.positions()), c)
 }
 
-fn correlate_as(cx: &Rc<Context>, form: Form, c: Correlation) -> Result<()> {
+fn correlate_as(cx: &Rc<Context>, config: Config, c: Correlation) -> Result<()> {
     let Correlation { walk, x, w, bias, y } = c;
     let cut = walk.cut();
     let (m, taps, image) = (walk.rows, walk.taps(), walk.image());
@@ -123,7 +123,7 @@ fn correlate_as(cx: &Rc<Context>, form: Form, c: Correlation) -> Result<()> {
     ];
     binds.extend(bias.map(|bias| Bind::new(bias, &[0, m, 1, 0, 0], 1)));
     binds.push(Bind::new(y, &[walk.groups * m * o_row, m * o_row, o_row, cut.o_slice, 0], cut.o_slice));
-    let [height, width] = form.block();
+    let [height, width] = config.block();
     windows(cx, "conv", &space, &[1, 1, height, 1, 1], &binds, |mut window| {
         let [batch, groups, rows, slices, channels] = [0, 1, 2, 3, 4].map(|d| window.count[d]);
         // The bias is added once, with the first part of the sum.
@@ -142,15 +142,15 @@ fn correlate_as(cx: &Rc<Context>, form: Form, c: Correlation) -> Result<()> {
             x_base: x_base(walk, x, &window, [0, 1, 4]),
             accumulate: !first,
         };
-        let form = form.within(channels * taps, w_row, &window.ranges[1]);
+        let config = config.within(channels * taps, w_row, &window.ranges[1]);
         let blocks = batch * groups * rows.div_ceil(height) * counts.positions.div_ceil(width);
         cx.launch(Launch {
             kernel: if with_bias { &CONV_BIAS } else { &CONV },
-            params: form.params(),
+            params: config.params(),
             bindings: window.ranges,
             scalars: walk.scalars(&counts).words(),
             groups: blocks as u32,
-            threads: form.threads(),
+            threads: config.threads(),
             work: 2 * (batch * groups * rows * counts.positions * channels * taps) as u64,
         });
     })
@@ -171,13 +171,13 @@ pub fn correlate_weight(
     if walk.batch == 0 && !accumulate {
         cx.zero(d_weight);
     }
-    let form = choose(cx, walk.groups, walk.rows, walk.channels * walk.taps());
-    weight_as(cx, form, walk, x, d, accumulate, d_weight)
+    let config = choose(cx, walk.groups, walk.rows, walk.channels * walk.taps());
+    weight_as(cx, config, walk, x, d, accumulate, d_weight)
 }
 
 fn weight_as(
     cx: &Rc<Context>,
-    form: Form,
+    config: Config,
     walk: &Walk,
     x: &Value,
     d: &Value,
@@ -194,7 +194,7 @@ fn weight_as(
         Bind::new(d, &[m * o_row, o_row, 0, walk.groups * m * o_row, cut.o_slice], cut.o_slice),
         Bind::new(d_weight, &[m * w_row, w_row, taps, 0, 0], taps),
     ];
-    let [height, width] = form.block();
+    let [height, width] = config.block();
     windows(cx, "conv", &space, &[1, height, 1, 1, 1], &binds, |window| {
         let [groups, rows, channels, batch, slices] = [0, 1, 2, 3, 4].map(|d| window.count[d]);
         let counts = Counts {
@@ -207,15 +207,15 @@ fn weight_as(
             x_base: x_base(walk, x, &window, [3, 0, 2]),
             accumulate: accumulate || window.start[3] > 0 || window.start[4] > 0,
         };
-        let form = form.within(counts.positions, o_row, &window.ranges[1]);
+        let config = config.within(counts.positions, o_row, &window.ranges[1]);
         let blocks = groups * rows.div_ceil(height) * (channels * taps).div_ceil(width);
         cx.launch(Launch {
             kernel: &CONV_WEIGHT,
-            params: form.params(),
+            params: config.params(),
             bindings: window.ranges,
             scalars: walk.scalars(&counts).words(),
             groups: blocks as u32,
-            threads: form.threads(),
+            threads: config.threads(),
             work: 2 * (batch * groups * rows * counts.positions * channels * taps) as u64,
         });
     })

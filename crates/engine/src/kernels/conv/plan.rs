@@ -8,7 +8,7 @@ use crate::kernels::gemm::tile::Tile;
 
 /// The variant of a correlation. All variants sum in the same order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Form {
+pub enum Config {
     /// One element per invocation; a workgroup has one row and its lanes are columns. It uses no shared memory, since
     /// one row has nothing to share.
     Lanes,
@@ -17,10 +17,10 @@ pub enum Form {
     Tile(Tile, Read),
 }
 
-impl Form {
-    pub fn all() -> Vec<Form> {
-        let tiles = Tile::ALL.iter().flat_map(|tile| Form::reads().map(|read| Form::Tile(*tile, read)));
-        [Form::Lanes].into_iter().chain(tiles).collect()
+impl Config {
+    pub fn all() -> Vec<Config> {
+        let tiles = Tile::ALL.iter().flat_map(|tile| Config::reads().map(|read| Config::Tile(*tile, read)));
+        [Config::Lanes].into_iter().chain(tiles).collect()
     }
 
     /// The access patterns for contiguous terms.
@@ -31,8 +31,8 @@ impl Form {
     /// The pipeline's key.
     pub fn params(self) -> Params {
         match self {
-            Form::Lanes => [1 << 16, 0, 0, 0],
-            Form::Tile(tile, read) => {
+            Config::Lanes => [1 << 16, 0, 0, 0],
+            Config::Tile(tile, read) => {
                 let [sides, depth, lane] = tile.words();
                 [(read == Read::Terms) as u32, sides, depth, lane]
             }
@@ -40,50 +40,52 @@ impl Form {
     }
 
     /// The variant of a pipeline's key.
-    pub fn of([kind, sides, depth, lane]: Params) -> Form {
+    pub fn of([kind, sides, depth, lane]: Params) -> Config {
         match kind >> 16 {
-            0 => Form::Tile(Tile::of([sides, depth, lane]), Form::reads()[kind as usize & 1]),
-            _ => Form::Lanes,
+            0 => Config::Tile(Tile::of([sides, depth, lane]), Config::reads()[kind as usize & 1]),
+            _ => Config::Lanes,
         }
     }
 
     pub fn threads(self) -> u32 {
         match self {
-            Form::Lanes => 32,
-            Form::Tile(tile, _) => tile.threads(),
+            Config::Lanes => 32,
+            Config::Tile(tile, _) => tile.threads(),
         }
     }
 
     /// Rows and columns per workgroup.
     pub fn block(self) -> [usize; 2] {
         match self {
-            Form::Lanes => [1, self.threads() as usize],
-            Form::Tile(tile, _) => [tile.rows as usize, tile.columns as usize],
+            Config::Lanes => [1, self.threads() as usize],
+            Config::Tile(tile, _) => [tile.rows as usize, tile.columns as usize],
         }
     }
 
     /// The variant for a part whose factor has `terms` terms and a row stride of `row` elements.
-    pub fn within(self, terms: usize, row: usize, factor: &Range) -> Form {
+    pub fn within(self, terms: usize, row: usize, factor: &Range) -> Config {
         let whole = factor.offset.is_multiple_of(4 * factor.dtype.bytes() as u64);
         match self {
-            Form::Tile(tile, Read::Terms) if !(whole && terms.is_multiple_of(4) && row.is_multiple_of(4)) => {
-                Form::Tile(tile, Read::Elements)
+            Config::Tile(tile, Read::Terms)
+                if !(whole && terms.is_multiple_of(4) && row.is_multiple_of(4)) =>
+            {
+                Config::Tile(tile, Read::Elements)
             }
-            form => form,
+            config => config,
         }
     }
 }
 
-pub type Candidates = SmallVec<[Form; 12]>;
+pub type Candidates = SmallVec<[Config; 12]>;
 
 /// The variants of `matrices` products of `m` rows and `n` columns, the default first. A launch falls back to access by
 /// elements where vectors are not possible.
 pub fn candidates(matrices: usize, m: usize, n: usize) -> Candidates {
-    let tiled = |tile: Tile| Form::Tile(tile, Read::Terms);
+    let tiled = |tile: Tile| Config::Tile(tile, Read::Terms);
     let first = Tile::by_shape(matrices, m, n);
     let mut all = Candidates::new();
     if m == 1 {
-        all.push(Form::Lanes);
+        all.push(Config::Lanes);
     }
     all.push(tiled(first));
     let others = Tile::ALL.iter().filter(|tile| **tile != first && tile.suits(m, n));

@@ -3,7 +3,7 @@
 //! A row is a channel of y. A column is a position of y and a term is a tap of a channel of x; for the weight's
 //! gradient it is the other way round. Both are coordinates in x, and their sum is the element.
 
-use super::plan::Form;
+use super::plan::Config;
 use crate::kernel::Params;
 use crate::kernels::gemm::emit::{each, place};
 use crate::kernels::gemm::stage::{Factor, Read};
@@ -18,8 +18,8 @@ pub enum Side {
 
 /// The body of a variant.
 pub fn body(params: Params, side: Side, bias: bool) -> String {
-    let form = Form::of(params);
-    let block = form.block().map(|side| side as u32);
+    let config = Config::of(params);
+    let block = config.block().map(|side| side as u32);
     let add_bias = if bias { "v += load_bias(g * (p.o_group / p.o_row) + row);" } else { "" };
     let (columns_of, place_of, made) = match side {
         Side::Out => ("p.positions", "b * p.o_batch + g * p.o_group + row * p.o_row + column", "o"),
@@ -48,9 +48,9 @@ fn epilogue(b: u32, g: u32, row: u32, column: u32, sum: f32) {{
 ";
     include_str!("common.wgsl").to_owned()
         + &head
-        + &match form {
-            Form::Lanes => lanes(side, &place),
-            Form::Tile(tile, read) => emit_tiled(tile, read, side, &place),
+        + &match config {
+            Config::Lanes => lanes(side, &place),
+            Config::Tile(tile, read) => emit_tiled(tile, read, side, &place),
         }
 }
 

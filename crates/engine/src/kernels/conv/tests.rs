@@ -1,7 +1,7 @@
-use super::plan::Form;
+use super::plan::Config;
 use super::{Correlation, KERNELS, Walk, candidates, correlate_as, weight_as};
 use crate::dtype::DType;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::kernels::gemm::stage::Read;
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, gpu_contexts, read};
 use crate::profile::Kind;
@@ -52,13 +52,13 @@ fn interchangeable_forms_equal_the_plain_one() {
             let (x, bias, d) = (x.upload(&cx), bias.upload(&cx), d.upload(&cx));
             let mut all = candidates(4, rows, n);
             all.truncate(if cx.profile.kind == Kind::Gpu { all.len() } else { 1 });
-            for form in &all {
-                let what = format!("{form:?} at {rows}, {channels}, {size} on {}", cx.profile.label);
+            for config in &all {
+                let what = format!("{config:?} at {rows}, {channels}, {size} on {}", cx.profile.label);
                 let (out, weight) = (cx.empty([2, o, n], x.dtype).unwrap(), w.upload(&cx));
                 let c = Correlation { walk: &walk, x: &x, w: &weight, bias: Some(&bias), y: &out };
-                correlate_as(&cx, *form, c).unwrap();
+                correlate_as(&cx, *config, c).unwrap();
                 compare(&what, &read(&out), &y, TOLERANCE);
-                weight_as(&cx, *form, &walk, &x, &d, true, &weight).unwrap();
+                weight_as(&cx, *config, &walk, &x, &d, true, &weight).unwrap();
                 compare(&what, &read(&weight), &d_w, TOLERANCE);
             }
         }
@@ -81,7 +81,7 @@ fn walk(whole: bool) -> Walk {
     }
 }
 
-every_form! {
+every_variant! {
     KERNELS;
     /// Compares every listed variant with the plain form, and with one another to the bit.
     fn every_listed_form_equals_the_plain_one() {
@@ -105,11 +105,11 @@ every_form! {
                 let [_, height, width] = walk.size;
                 x.data[(b * c + channel) * image + (z * height + y) * width + i]
             };
-            let forms: Vec<Form> = Form::all()
+            let configs: Vec<Config> = Config::all()
                 .into_iter()
-                .filter(|form| match form {
-                    Form::Lanes => true,
-                    Form::Tile(_, read) => (*read == Read::Terms) == whole,
+                .filter(|config| match config {
+                    Config::Lanes => true,
+                    Config::Tile(_, read) => (*read == Read::Terms) == whole,
                 })
                 .collect();
             for dtype in [DType::F32, DType::F16, DType::BF16] {
@@ -126,11 +126,11 @@ every_form! {
                 let (x, w, bias) = (x.upload(cx), w.upload(cx), bias.upload(cx));
                 for (bias, expected) in [(None, &y), (Some(&bias), &with_bias)] {
                     let mut first = None;
-                    for form in &forms {
+                    for config in &configs {
                         let out = cx.empty([2, o, positions], DType::F32).unwrap();
                         let c = Correlation { walk: &walk, x: &x, w: &w, bias, y: &out };
-                        correlate_as(cx, *form, c).unwrap();
-                        let (what, got) = (format!("{form:?} by {dtype}, {whole}"), read(&out));
+                        correlate_as(cx, *config, c).unwrap();
+                        let (what, got) = (format!("{config:?} by {dtype}, {whole}"), read(&out));
                         compare(&what, &got, expected, TOLERANCE);
                         assert_eq!(first.get_or_insert(got.clone()).data, got.data, "{what}");
                     }
@@ -146,10 +146,10 @@ every_form! {
             });
             let (x, d) = (x.upload(cx), d.upload(cx));
             let mut first = None;
-            for form in &forms {
+            for config in &configs {
                 let weight = before.upload(cx);
-                weight_as(cx, *form, &walk, &x, &d, true, &weight).unwrap();
-                let (what, got) = (format!("{form:?} of the weight, {whole}"), read(&weight));
+                weight_as(cx, *config, &walk, &x, &d, true, &weight).unwrap();
+                let (what, got) = (format!("{config:?} of the weight, {whole}"), read(&weight));
                 compare(&what, &got, &d_w, TOLERANCE);
                 assert_eq!(first.get_or_insert(got.clone()).data, got.data, "{what}");
             }

@@ -1,7 +1,7 @@
 use smallvec::SmallVec;
 
 use super::{DIMS, KERNELS, Side, copy};
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::launch::Indices;
 use crate::ops::checks::{Array, compare, contexts, read};
 use crate::shape::Shape;
@@ -18,7 +18,7 @@ fn holds(dims: &[usize], x: &Array, strides: &[usize]) {
     }
 }
 
-every_form! {
+every_variant! {
     KERNELS;
     fn corners_and_transposes_of_every_rank() {
         for rank in 1..=DIMS {

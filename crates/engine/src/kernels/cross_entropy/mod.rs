@@ -20,7 +20,7 @@ pub use plan::{Labels, Scale, row_losses, row_losses_backward, row_losses_in_pla
 
 use crate::dtype::DType;
 use crate::kernel::shader::WORKGROUP;
-use crate::kernel::shader::rows::RowForm;
+use crate::kernel::shader::rows::RowConfig;
 use crate::kernel::{Access, Kernel, Params, Twin, Variant};
 use crate::scalars;
 
@@ -39,7 +39,7 @@ scalars! {
     struct Settled { rows: usize, ignore: i32, first: bool, last: bool, mean: bool }
 }
 
-/// `params` = [`RowForm`].
+/// `params` = [`RowConfig`].
 static ROWS: Kernel = Kernel {
     name: "cross entropy",
     bindings: &[
@@ -53,7 +53,7 @@ static ROWS: Kernel = Kernel {
         wgsl: |params| by_rows(ROWS.bindings, params, include_str!("rows.wgsl")),
         native: native::rows,
     },
-    variants: || variants(&[DType::F32, DType::I32, DType::F32, DType::F32], RowForm::all()),
+    variants: || variants(&[DType::F32, DType::I32, DType::F32, DType::F32], RowConfig::all()),
 };
 /// The loss of every row; overwrites the logits with the gradient of the losses' sum, for a head that does not keep its
 /// logits. Rows have a stride of `stride` elements.
@@ -65,7 +65,7 @@ static IN_PLACE: Kernel = Kernel {
         wgsl: |params| by_rows(IN_PLACE.bindings, params, include_str!("in_place.wgsl")),
         native: native::in_place,
     },
-    variants: || variants(&[DType::F32, DType::I32, DType::F32], RowForm::all()),
+    variants: || variants(&[DType::F32, DType::I32, DType::F32], RowConfig::all()),
 };
 static SETTLE: Kernel = Kernel {
     name: "cross entropy settle",
@@ -93,31 +93,31 @@ static BACKWARD: Kernel = Kernel {
     scalars: ScaledRow::members,
     twin: Twin::Both {
         wgsl: |params| {
-            let cells = RowForm::of(params[0]).cells(BACKWARD.bindings, &["x", "d_x"]);
+            let cells = RowConfig::of(params[0]).cells(BACKWARD.bindings, &["x", "d_x"]);
             cells + include_str!("backward.wgsl")
         },
         native: native::backward,
     },
     variants: || {
         let dtypes = [DType::F32, DType::I32, DType::F32, DType::F32, DType::F32, DType::F32];
-        variants(&dtypes, RowForm::all().filter(|form| !form.subgroups))
+        variants(&dtypes, RowConfig::all().filter(|config| !config.subgroups))
     },
 };
 
 pub const KERNELS: &[&Kernel] = &[&ROWS, &IN_PLACE, &SETTLE, &BACKWARD];
 
-const SINGLE: RowForm = RowForm { vectors: false, subgroups: false };
+const SINGLE: RowConfig = RowConfig { vectors: false, subgroups: false };
 
-fn variants(dtypes: &[DType], forms: impl IntoIterator<Item = RowForm>) -> Vec<Variant> {
-    let of = |form: RowForm| Variant {
-        params: [form.param(), 0, 0, 0],
+fn variants(dtypes: &[DType], configs: impl IntoIterator<Item = RowConfig>) -> Vec<Variant> {
+    let of = |config: RowConfig| Variant {
+        params: [config.param(), 0, 0, 0],
         dtypes: dtypes.to_vec(),
         threads: THREADS,
     };
-    forms.into_iter().map(of).collect()
+    configs.into_iter().map(of).collect()
 }
 
 fn by_rows(bindings: &[(&'static str, Access)], params: Params, body: &str) -> String {
-    let form = RowForm::of(params[0]);
-    [&form.cells(bindings, &["x"]), &form.log_sum(), include_str!("row.wgsl"), body].concat()
+    let config = RowConfig::of(params[0]);
+    [&config.cells(bindings, &["x"]), &config.log_sum(), include_str!("row.wgsl"), body].concat()
 }

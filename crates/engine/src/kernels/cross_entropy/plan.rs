@@ -6,7 +6,7 @@ use super::{BACKWARD, IN_PLACE, ROWS, Row, SETTLE, SINGLE, ScaledRow, Settled, S
 use crate::context::{Context, Value};
 use crate::error::Result;
 use crate::kernel::scalars::Words;
-use crate::kernel::shader::rows::{ELEMENTS, RowForm};
+use crate::kernel::shader::rows::{ELEMENTS, RowConfig};
 use crate::kernel::{Kernel, Launch};
 use crate::launch::{Bind, Window, windows};
 
@@ -42,7 +42,7 @@ impl Labels<'_> {
 fn launch(
     cx: &Rc<Context>,
     kernel: &'static Kernel,
-    form: RowForm,
+    config: RowConfig,
     n: usize,
     scalars: Words,
     cost: usize,
@@ -50,7 +50,7 @@ fn launch(
 ) {
     cx.launch(Launch {
         kernel,
-        params: [form.param(), 0, 0, 0],
+        params: [config.param(), 0, 0, 0],
         scalars,
         groups: w.count[0] as u32,
         threads: THREADS,
@@ -68,8 +68,8 @@ pub fn row_losses(cx: &Rc<Context>, x: &Value, labels: Labels, loss: &Value, log
     let one = |v| Bind::new(v, &[1], 1);
     let binds = [Bind::new(x, &[n], n), one(labels.targets), one(loss), one(log_sum)];
     windows(cx, "crossEntropy", &[rows], &[], &binds, |w| {
-        let form = RowForm::new(&cx.profile, n, w.ranges[..1].iter());
-        launch(cx, &ROWS, form, n, labels.row(n).words(), 16, w);
+        let config = RowConfig::new(&cx.profile, n, w.ranges[..1].iter());
+        launch(cx, &ROWS, config, n, labels.row(n).words(), 16, w);
     })
 }
 
@@ -89,9 +89,9 @@ pub fn row_losses_in_place(
     let one = |v| Bind::new(v, &[1], 1);
     let binds = [Bind::new(x, &[stride], n), one(labels.targets), one(loss)];
     windows(cx, "crossEntropy", &[rows], &[], &binds, |w| {
-        let mut form = RowForm::new(&cx.profile, n, w.ranges[..1].iter());
-        form.vectors &= stride.is_multiple_of(ELEMENTS);
-        launch(cx, &IN_PLACE, form, n, StridedRow { row: labels.row(n), stride }.words(), 24, w);
+        let mut config = RowConfig::new(&cx.profile, n, w.ranges[..1].iter());
+        config.vectors &= stride.is_multiple_of(ELEMENTS);
+        launch(cx, &IN_PLACE, config, n, StridedRow { row: labels.row(n), stride }.words(), 24, w);
     })
 }
 
@@ -149,8 +149,8 @@ pub fn row_losses_backward(
     let row = |v| Bind::new(v, &[n], n);
     let binds = [row(x), one(labels.targets), one(log_sum), d, count, row(d_x)];
     windows(cx, "crossEntropy backward", &[rows], &[], &binds, |w| {
-        let vectors = RowForm::new(&cx.profile, n, [&w.ranges[0], &w.ranges[5]].into_iter()).vectors;
+        let vectors = RowConfig::new(&cx.profile, n, [&w.ranges[0], &w.ranges[5]].into_iter()).vectors;
         let scalars = ScaledRow { row: labels.row(n), scaling }.words();
-        launch(cx, &BACKWARD, RowForm { vectors, subgroups: false }, n, scalars, 8, w);
+        launch(cx, &BACKWARD, RowConfig { vectors, subgroups: false }, n, scalars, 8, w);
     })
 }

@@ -2,18 +2,18 @@
 
 use super::{IN_PLACE, KERNELS, Labels, row_losses_in_place};
 use crate::dtype::DType;
-use crate::kernel::forms::{self, every_form};
-use crate::kernel::shader::rows::RowForm;
+use crate::kernel::coverage::{self, every_variant};
+use crate::kernel::shader::rows::RowConfig;
 use crate::ops::checks::{Array, equal_on_gpus, gpu_contexts, outputs_and_gradients, read};
 use crate::ops::cross_entropy::{CrossEntropy, Reduction};
 
 /// Whether the device can run a variant: one with subgroups needs a device that has them.
-fn is_given((_, variant): &forms::Form) -> bool {
+fn is_given((_, variant): &coverage::NamedVariant) -> bool {
     let wide = gpu_contexts().first().is_some_and(|gpu| gpu.profile.subgroup as usize >= 1);
-    wide || !RowForm::of(variant.params[0]).subgroups
+    wide || !RowConfig::of(variant.params[0]).subgroups
 }
 
-every_form! {
+every_variant! {
     KERNELS, if is_given;
     fn every_form_equals_the_processor() {
         for n in [700, 701] {

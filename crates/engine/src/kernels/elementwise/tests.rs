@@ -3,20 +3,20 @@
 use super::{Function, KERNELS, accumulate, map, silu_mul_backward};
 use crate::dtype::DType;
 use crate::kernel::Variant;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
 
 /// Sizes that are and are not multiples of four.
 const SIZES: [usize; 2] = [260, 259];
 
 /// A shape that uses the variant.
-fn shape(form: &Variant) -> Vec<usize> {
-    let [_, dims, wide, _] = form.params.map(|p| p as usize);
+fn shape(config: &Variant) -> Vec<usize> {
+    let [_, dims, wide, _] = config.params.map(|p| p as usize);
     if dims == 1 { vec![SIZES[1 - wide]] } else { [2, 3, 2, 3, 2][..dims].to_vec() }
 }
 
-fn operands(function: Function, form: &Variant) -> Vec<Array> {
-    let shape = shape(form);
+fn operands(function: Function, config: &Variant) -> Vec<Array> {
+    let shape = shape(config);
     // Every second dimension of the first operand is broadcast, so that no two merge.
     let first: Vec<usize> = shape.iter().enumerate().map(|(d, n)| if d % 2 == 1 { 1 } else { *n }).collect();
     let of = |(i, dtype): (usize, &DType)| {
@@ -33,26 +33,26 @@ fn operands(function: Function, form: &Variant) -> Vec<Array> {
             dtype => x.stored(*dtype),
         }
     };
-    form.dtypes[..function.operands()].iter().enumerate().map(of).collect()
+    config.dtypes[..function.operands()].iter().enumerate().map(of).collect()
 }
 
-every_form! {
+every_variant! {
     KERNELS;
     fn every_form_equals_the_native_one() {
         let contexts = contexts();
-        for form in KERNELS[..3].iter().flat_map(|kernel| (kernel.variants)()) {
-            let function = Function::ALL[form.params[0] as usize];
-            let x = operands(function, &form);
-            let shape = shape(&form);
+        for config in KERNELS[..3].iter().flat_map(|kernel| (kernel.variants)()) {
+            let function = Function::ALL[config.params[0] as usize];
+            let x = operands(function, &config);
+            let shape = shape(&config);
             let made = contexts.iter().map(|cx| {
                 let x: Vec<_> = x.iter().map(|x| x.upload(cx)).collect();
-                let y = cx.empty(&shape[..], *form.dtypes.last().unwrap()).unwrap();
+                let y = cx.empty(&shape[..], *config.dtypes.last().unwrap()).unwrap();
                 map(cx, function, &x.iter().collect::<Vec<_>>(), &y).unwrap();
                 read(&y)
             });
             let made: Vec<Array> = made.collect();
             for y in &made[1..] {
-                compare(&format!("{function:?} {form:?}"), y, &made[0], TOLERANCE);
+                compare(&format!("{function:?} {config:?}"), y, &made[0], TOLERANCE);
             }
         }
         for n in SIZES {

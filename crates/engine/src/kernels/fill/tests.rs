@@ -1,9 +1,9 @@
 use super::full;
 use crate::dtype::DType;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::ops::checks::{contexts, read};
 
-every_form! {
+every_variant! {
     super::KERNELS;
     fn every_element_is_the_value() {
         for cx in contexts() {

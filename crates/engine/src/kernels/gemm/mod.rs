@@ -27,7 +27,7 @@ pub(crate) mod tuned;
 
 use bindings::{A, A2, B, B2, BIAS, Binding, C, Scalars, ScalarsOfTwo, Second};
 pub use operands::{Gemm, Matrix, Precision, Segment};
-use plan::{Form, candidates};
+use plan::{Config, candidates};
 pub use together::{dense_together, goes_together};
 
 use std::rc::Rc;
@@ -91,7 +91,7 @@ pub fn describe(kernel: &Kernel, params: Params) -> Vec<String> {
     match kernel.name {
         "gemm_scales" => vec![["contiguous terms", "contiguous lines"][params[0] as usize & 1].into()],
         "gemm_parts" | "gemm_parts_bias" => Vec::new(),
-        _ => Form::of(params).describe(),
+        _ => Config::of(params).describe(),
     }
 }
 
@@ -103,10 +103,10 @@ fn variants(bias: bool, two: bool) -> Vec<Variant> {
             let mut dtypes = vec![DType::F32, b, DType::F32];
             dtypes.extend(bias.then_some(DType::F32));
             dtypes.extend([DType::F32; 2].iter().filter(|_| two));
-            Form::all(b, bias, two).into_iter().map(move |form| Variant {
-                params: form.params(),
+            Config::all(b, bias, two).into_iter().map(move |config| Variant {
+                params: config.params(),
                 dtypes: dtypes.clone(),
-                threads: form.threads(),
+                threads: config.threads(),
             })
         })
         .collect()
@@ -151,8 +151,8 @@ pub fn gemm_with(
         _ if g.k == 0 => empty_sum(cx, g, bias, c)?,
         Some(part) => split::gemm(cx, part, g, a, b, bias, c)?,
         None => {
-            let form = choose(cx, &g, &a, &b, &c, [bias.is_some(), joined.is_some()]);
-            append(cx, form, g, a, b, bias, joined, c)?
+            let config = choose(cx, &g, &a, &b, &c, [bias.is_some(), joined.is_some()]);
+            append(cx, config, g, a, b, bias, joined, c)?
         }
     }
     match apart {
@@ -162,20 +162,20 @@ pub fn gemm_with(
 }
 
 /// The variant of a product: among those with the same bits, the one known to be fastest on the device.
-fn choose(cx: &Context, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix, more: [bool; 2]) -> Form {
-    let forms = candidates(g, a, b, c, more, cx.profile.subgroup > 0);
+fn choose(cx: &Context, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix, more: [bool; 2]) -> Config {
+    let configs = candidates(g, a, b, c, more, cx.profile.subgroup > 0);
     let limit = cx.profile.binding_limit.saturating_sub(256);
     // If a matrix exceeds the binding limit, the block size decides where it is split, and with it the sum's order.
     match [a, b, c].iter().all(|matrix| matrix.value.bytes() as u64 <= limit) {
-        true => cx.choose_tuned(|| tuned::class(g, a, b, more), &forms, |form| form.params()),
-        false => forms[0],
+        true => cx.choose_tuned(|| tuned::class(g, a, b, more), &configs, |config| config.params()),
+        false => configs[0],
     }
 }
 
 /// Appends the product as one sum, in `form`, with the second segment.
 fn append(
     cx: &Rc<Context>,
-    form: Form,
+    config: Config,
     g: Gemm,
     a: Matrix,
     b: Matrix,
@@ -184,9 +184,9 @@ fn append(
     c: Matrix,
 ) -> Result<()> {
     let space = [g.batch, g.m, g.n, g.k];
-    let [height, width] = form.block();
-    debug_assert!(!form.is_in_f16() || second.is_none(), "a second segment is in f32");
-    let scales = if form.is_in_f16() { Some(in_f16::Scales::new(cx, &g, &b)?) } else { None };
+    let [height, width] = config.block();
+    debug_assert!(!config.is_in_f16() || second.is_none(), "a second segment is in f32");
+    let scales = if config.is_in_f16() { Some(in_f16::Scales::new(cx, &g, &b)?) } else { None };
     let mut binds: SmallVec<[Bind; 4]> = SmallVec::new();
     binds.push(Bind::new(a.value, &[a.batch, a.row, 0, a.column], 1));
     binds.push(Bind::new(b.value, &[b.batch, 0, b.column, b.row], 1));
@@ -212,7 +212,7 @@ fn append(
         }
         let accumulate = g.accumulate || !first;
         let (row_blocks, column_blocks) = (m.div_ceil(height), n.div_ceil(width));
-        let form = form.within([m, n, k], &w.ranges[0], &w.ranges[1], &w.ranges[w.ranges.len() - 1]);
+        let config = config.within([m, n, k], &w.ranges[0], &w.ranges[1], &w.ranges[w.ranges.len() - 1]);
         let scalars = Scalars {
             m,
             n,
@@ -237,14 +237,14 @@ fn append(
         let terms = k + second.map_or(0, |s| s.k);
         cx.launch(Launch {
             kernel: select_kernel(with_bias, second.is_some(), scales.is_some()),
-            params: form.params(),
+            params: config.params(),
             bindings: w.ranges,
             scalars: match more {
                 Some(second) => ScalarsOfTwo { first: scalars, second }.words(),
                 None => scalars.words(),
             },
             groups: (batch * row_blocks * column_blocks) as u32,
-            threads: form.threads(),
+            threads: config.threads(),
             work: 2 * (batch * m * n * terms) as u64,
         });
     })

@@ -88,7 +88,7 @@ fn starts_whole(range: &Range) -> bool {
 
 /// The variant of a product: how the work is distributed over invocations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Form {
+pub enum Config {
     /// A tile per workgroup, over blocks of A and B in shared memory.
     Tile(Tile, Reads),
     /// 4 × 4 elements per invocation, over a few terms.
@@ -99,26 +99,26 @@ pub enum Form {
     Columns { rows: u32, wide: bool },
 }
 
-impl Form {
+impl Config {
     /// Every variant of a product with B stored as `b`. The variants for few rows or few terms have no second segment.
-    pub fn all(b: DType, bias: bool, two: bool) -> Vec<Form> {
+    pub fn all(b: DType, bias: bool, two: bool) -> Vec<Config> {
         let reads = || Reads::list(b, bias || two);
         if b.is_block() {
-            let tiles = reads().map(|reads| Form::Tile(OF_BLOCKS, reads));
-            let dots = [1, FEW_ROWS as u32].map(|rows| Form::Dots { rows, wide: true, subgroups: false });
+            let tiles = reads().map(|reads| Config::Tile(OF_BLOCKS, reads));
+            let dots = [1, FEW_ROWS as u32].map(|rows| Config::Dots { rows, wide: true, subgroups: false });
             return tiles.chain(dots.into_iter().filter(|_| !two)).collect();
         }
-        let tiles = Form::tiles(bias, two).iter();
-        let mut all: Vec<Form> =
-            tiles.flat_map(|tile| reads().map(|reads| Form::Tile(*tile, reads))).collect();
+        let tiles = Config::tiles(bias, two).iter();
+        let mut all: Vec<Config> =
+            tiles.flat_map(|tile| reads().map(|reads| Config::Tile(*tile, reads))).collect();
         if !two {
-            all.extend(reads().map(Form::Outer));
+            all.extend(reads().map(Config::Outer));
             for rows in [1, 4, 8] {
-                let both = |wide| [false, true].map(|subgroups| Form::Dots { rows, wide, subgroups });
+                let both = |wide| [false, true].map(|subgroups| Config::Dots { rows, wide, subgroups });
                 all.extend([false, true].into_iter().flat_map(both));
             }
             for rows in [1, FEWER_ROWS as u32] {
-                all.extend([false, true].map(|wide| Form::Columns { rows, wide }));
+                all.extend([false, true].map(|wide| Config::Columns { rows, wide }));
             }
         }
         all
@@ -136,46 +136,46 @@ impl Form {
     /// The pipeline's key.
     pub fn params(self) -> Params {
         match self {
-            Form::Tile(tile, reads) => {
+            Config::Tile(tile, reads) => {
                 let [sides, depth, lane] = tile.words();
                 let kind = if tile.f16 { 3 << 16 } else { 0 };
                 [kind | reads.number(), sides, depth, lane]
             }
-            Form::Outer(reads) => [1 << 16 | reads.number(), 0, 0, 0],
-            Form::Dots { rows, wide, subgroups } => [2 << 16, rows, wide as u32, subgroups as u32],
-            Form::Columns { rows, wide } => [4 << 16, rows, wide as u32, 0],
+            Config::Outer(reads) => [1 << 16 | reads.number(), 0, 0, 0],
+            Config::Dots { rows, wide, subgroups } => [2 << 16, rows, wide as u32, subgroups as u32],
+            Config::Columns { rows, wide } => [4 << 16, rows, wide as u32, 0],
         }
     }
 
     /// The variant of a pipeline's key.
-    pub fn of(params: Params) -> Form {
+    pub fn of(params: Params) -> Config {
         let [kind, second, third, fourth] = params;
         let reads = Reads::of_number(kind);
         match kind >> 16 {
-            0 => Form::Tile(Tile::of([second, third, fourth]), reads),
-            1 => Form::Outer(reads),
-            4 => Form::Columns { rows: second, wide: third == 1 },
-            3 => Form::Tile(Tile { f16: true, ..Tile::of([second, third, fourth]) }, reads),
-            _ => Form::Dots { rows: second, wide: third == 1, subgroups: fourth == 1 },
+            0 => Config::Tile(Tile::of([second, third, fourth]), reads),
+            1 => Config::Outer(reads),
+            4 => Config::Columns { rows: second, wide: third == 1 },
+            3 => Config::Tile(Tile { f16: true, ..Tile::of([second, third, fourth]) }, reads),
+            _ => Config::Dots { rows: second, wide: third == 1, subgroups: fourth == 1 },
         }
     }
 
     pub fn threads(self) -> u32 {
         match self {
-            Form::Tile(tile, _) => tile.threads(),
-            Form::Outer(_) => outer::THREADS,
-            Form::Dots { .. } => dots::THREADS,
-            Form::Columns { .. } => columns::THREADS,
+            Config::Tile(tile, _) => tile.threads(),
+            Config::Outer(_) => outer::THREADS,
+            Config::Dots { .. } => dots::THREADS,
+            Config::Columns { .. } => columns::THREADS,
         }
     }
 
     /// Rows and columns of C per workgroup.
     pub fn block(self) -> [usize; 2] {
         let [rows, columns] = match self {
-            Form::Tile(tile, _) => [tile.rows, tile.columns],
-            Form::Outer(_) => [outer::SIDE; 2],
-            Form::Dots { rows, .. } => [rows, dots::COLUMNS],
-            Form::Columns { rows, .. } => [rows, columns::COLUMNS],
+            Config::Tile(tile, _) => [tile.rows, tile.columns],
+            Config::Outer(_) => [outer::SIDE; 2],
+            Config::Dots { rows, .. } => [rows, dots::COLUMNS],
+            Config::Columns { rows, .. } => [rows, columns::COLUMNS],
         };
         [rows as usize, columns as usize]
     }
@@ -188,7 +188,7 @@ impl Form {
             number => format!("vector loads of {}", ["A·Bᵀ", "A·B", "Aᵀ·B"][number as usize - 1]),
         };
         match self {
-            Form::Tile(Tile { rows, columns, depth, lane: [down, across], f16 }, reads) => {
+            Config::Tile(Tile { rows, columns, depth, lane: [down, across], f16 }, reads) => {
                 let staged = if f16 { " in f16" } else { "" };
                 vec![
                     format!("tile {rows}×{columns}×{depth}{staged}"),
@@ -196,42 +196,42 @@ impl Form {
                     of_reads(reads),
                 ]
             }
-            Form::Outer(reads) => vec!["outer product".into(), of_reads(reads)],
-            Form::Dots { rows, wide, subgroups } => {
+            Config::Outer(reads) => vec!["outer product".into(), of_reads(reads)],
+            Config::Dots { rows, wide, subgroups } => {
                 let sums = if subgroups { "sums by subgroups" } else { "sums in shared memory" };
                 vec![format!("dot products of {rows}"), loads(wide).into(), sums.into()]
             }
-            Form::Columns { rows, wide } => vec![format!("columns of {rows}"), loads(wide).into()],
+            Config::Columns { rows, wide } => vec![format!("columns of {rows}"), loads(wide).into()],
         }
     }
 
     /// Whether it sums in another order than the tiles.
     #[cfg(test)]
     pub fn is_few(self) -> bool {
-        matches!(self, Form::Dots { .. } | Form::Columns { .. })
+        matches!(self, Config::Dots { .. } | Config::Columns { .. })
     }
 
     /// Whether it rounds the factors to f16.
     pub fn is_in_f16(self) -> bool {
-        matches!(self, Form::Tile(Tile { f16: true, .. }, _))
+        matches!(self, Config::Tile(Tile { f16: true, .. }, _))
     }
 
     /// The variant for a part of the product: access by elements if the part does not consist of whole vectors.
-    pub fn within(self, sizes: [usize; 3], a: &Range, b: &Range, c: &Range) -> Form {
+    pub fn within(self, sizes: [usize; 3], a: &Range, b: &Range, c: &Range) -> Config {
         let holds = |reads: Reads| if reads.hold(sizes, a, b) { reads } else { Reads::ELEMENTS };
         match self {
-            Form::Tile(tile, reads) => Form::Tile(tile, holds(reads)),
-            Form::Outer(_) if !(sizes[1].is_multiple_of(4) && starts_whole(c)) => {
-                Form::Outer(Reads::ELEMENTS)
+            Config::Tile(tile, reads) => Config::Tile(tile, holds(reads)),
+            Config::Outer(_) if !(sizes[1].is_multiple_of(4) && starts_whole(c)) => {
+                Config::Outer(Reads::ELEMENTS)
             }
-            Form::Outer(reads) => Form::Outer(holds(reads)),
-            Form::Dots { rows, wide, subgroups } => {
+            Config::Outer(reads) => Config::Outer(holds(reads)),
+            Config::Dots { rows, wide, subgroups } => {
                 let wide = wide && Reads::ALL[1].hold(sizes, a, b);
-                Form::Dots { rows, wide, subgroups }
+                Config::Dots { rows, wide, subgroups }
             }
-            Form::Columns { rows, wide } => {
+            Config::Columns { rows, wide } => {
                 let wide = wide && Reads::ALL[2].hold(sizes, a, b);
-                Form::Columns { rows, wide }
+                Config::Columns { rows, wide }
             }
         }
     }
@@ -275,7 +275,7 @@ pub fn is_in_f16(g: &Gemm, b: &Matrix) -> bool {
     g.precision == Precision::F16 && large && !b.value.dtype.is_block()
 }
 
-pub type Candidates = SmallVec<[Form; 12]>;
+pub type Candidates = SmallVec<[Config; 12]>;
 
 /// The variants with the same bits, the default first: with a bias or a second segment as given, on a device with or
 /// without subgroups.
@@ -292,36 +292,36 @@ pub fn candidates(
         let reads = Reads::of(g, a, b, true);
         let first = Tile::in_f16(g.batch, g.m, g.n);
         let others = Tile::IN_F16.iter().filter(|tile| **tile != first && tile.suits(g.m, g.n));
-        return [first].iter().chain(others).map(|tile| Form::Tile(*tile, reads)).collect();
+        return [first].iter().chain(others).map(|tile| Config::Tile(*tile, reads)).collect();
     }
     let reads = Reads::of(g, a, b, bias || two);
     if b.value.dtype.is_block() {
         let rows = if g.m == 1 { 1 } else { FEW_ROWS as u32 };
-        let dots = Form::Dots { rows, wide: true, subgroups: false };
-        return smallvec![if is_dots(g, a, b) { dots } else { Form::Tile(OF_BLOCKS, reads) }];
+        let dots = Config::Dots { rows, wide: true, subgroups: false };
+        return smallvec![if is_dots(g, a, b) { dots } else { Config::Tile(OF_BLOCKS, reads) }];
     }
     if is_dots(g, a, b) {
         let rows = if g.m == 1 { 1 } else { g.m.next_multiple_of(4) as u32 };
         let wide = Reads::of(g, a, b, false) == Reads::ALL[1];
-        let form = |subgroups| Form::Dots { rows, wide, subgroups };
-        return if subgroups { smallvec![form(true), form(false)] } else { smallvec![form(false)] };
+        let config = |subgroups| Config::Dots { rows, wide, subgroups };
+        return if subgroups { smallvec![config(true), config(false)] } else { smallvec![config(false)] };
     }
     if is_columns(g, a, b) {
         let rows = if g.m == 1 { 1 } else { FEWER_ROWS as u32 };
         let wide = Reads::of(g, a, b, false) == Reads::ALL[2];
-        return smallvec![Form::Columns { rows, wide }];
+        return smallvec![Config::Columns { rows, wide }];
     }
-    let tiles = Form::tiles(bias, two);
+    let tiles = Config::tiles(bias, two);
     let first =
         Some(Tile::by_shape(g.batch, g.m, g.n)).filter(|tile| tiles.contains(tile)).unwrap_or(Tile::SMALL);
     let mut all = Candidates::new();
     if g.k <= FEW_TERMS && !two {
         let c_fours = fours(c.row) && fours(c.value.offset) && (g.batch == 1 || fours(c.batch));
-        all.push(Form::Outer(if c_fours && fours(g.n) { reads } else { Reads::ELEMENTS }));
+        all.push(Config::Outer(if c_fours && fours(g.n) { reads } else { Reads::ELEMENTS }));
     }
-    all.push(Form::Tile(first, reads));
+    all.push(Config::Tile(first, reads));
     let others = tiles.iter().filter(|tile| **tile != first && tile.suits(g.m, g.n));
-    all.extend(others.map(|tile| Form::Tile(*tile, reads)));
+    all.extend(others.map(|tile| Config::Tile(*tile, reads)));
     all
 }
 

@@ -24,7 +24,7 @@
 //! stored result: an invocation writes its part of C twice and reads it once. It is bit-identical to two launches.
 
 use super::emit::place;
-use super::plan::{Form, Reads};
+use super::plan::{Config, Reads};
 use super::stage::{Factor, Read};
 use super::tile::Tile;
 use super::{columns, dots, outer};
@@ -32,31 +32,31 @@ use crate::kernel::Params;
 
 /// The body of a variant. With two segments, the first has its usual epilogue, and the second is added to its result.
 pub fn body(params: Params, bias: bool, two: bool) -> String {
-    let form = Form::of(params);
-    let place = emit_place(form);
-    match form {
-        Form::Tile(tile, reads) => epilogue(bias, two, "sum") + &emit_tiled(tile, reads, &place, two),
-        Form::Outer(reads) => epilogue(bias, false, "sum") + &outer::body(reads, &place, bias),
-        Form::Dots { rows, wide, subgroups } => {
+    let config = Config::of(params);
+    let place = emit_place(config);
+    match config {
+        Config::Tile(tile, reads) => epilogue(bias, two, "sum") + &emit_tiled(tile, reads, &place, two),
+        Config::Outer(reads) => epilogue(bias, false, "sum") + &outer::body(reads, &place, bias),
+        Config::Dots { rows, wide, subgroups } => {
             epilogue(bias, false, "sum") + &dots::body(rows, wide, subgroups, &place)
         }
-        Form::Columns { rows, wide } => epilogue(bias, false, "sum") + &columns::body(rows, wide, &place),
+        Config::Columns { rows, wide } => epilogue(bias, false, "sum") + &columns::body(rows, wide, &place),
     }
 }
 
 /// The body of a tile in f16; `unscaled` scales its sums back.
 pub fn in_f16(params: Params, bias: bool, unscaled: &str) -> String {
-    let form = Form::of(params);
-    match form {
-        Form::Tile(tile, reads) => {
-            epilogue(bias, false, unscaled) + &emit_tiled(tile, reads, &emit_place(form), false)
+    let config = Config::of(params);
+    match config {
+        Config::Tile(tile, reads) => {
+            epilogue(bias, false, unscaled) + &emit_tiled(tile, reads, &emit_place(config), false)
         }
         _ => unreachable!("only tiles are staged in f16"),
     }
 }
 
-fn emit_place(form: Form) -> String {
-    place(form.block().map(|side| side as u32), "p.row_blocks", "p.column_blocks")
+fn emit_place(config: Config) -> String {
+    place(config.block().map(|side| side as u32), "p.row_blocks", "p.column_blocks")
 }
 
 /// WGSL: the epilogue of an element's `sum`; with two segments, the second is added to the result of the first.

@@ -97,8 +97,8 @@ pub fn gemm(
         let a = Matrix { value: &a_value, ..a }.with_batch_stride(part * a.column);
         let b = Matrix { value: &b_value, ..b }.with_batch_stride(part * b.row);
         let sums = Matrix::new(&to, n).with_batch_stride(m * n);
-        let form = choose(cx, &g, &a, &b, &sums, [false; 2]);
-        append(cx, form, g, a, b, None, None, sums)
+        let config = choose(cx, &g, &a, &b, &sums, [false; 2]);
+        append(cx, config, g, a, b, None, None, sums)
     };
     sums(0, whole, part)?;
     if rest > 0 {

@@ -3,13 +3,13 @@ use std::rc::Rc;
 use lowrank_cpu::quant::BlockType;
 use lowrank_cpu::testing::{draw_blocks, unpack_all};
 
-use super::plan::{Form, Reads, candidates};
+use super::plan::{Config, Reads, candidates};
 use super::stage::Read;
 use super::{Gemm, KERNELS, Matrix, Segment, append, gemm, gemm_with, in_f16, split};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::kernel::Kernel;
-use crate::kernel::forms::{self, assert_all, launched_in};
+use crate::kernel::coverage::{self, assert_all, launched_in};
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, gpu_contexts, read};
 use crate::profile::Kind;
 
@@ -22,7 +22,7 @@ fn sum(a: &[f64], b: &[f64], [m, n, k]: [usize; 3], [i, j]: [usize; 2], trans: [
 }
 
 /// Returns the variants of a problem: on a GPU all interchangeable ones, whichever a plan uses; one on a processor.
-fn forms(cx: &Context, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix, more: [bool; 2]) -> Vec<Form> {
+fn configs(cx: &Context, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix, more: [bool; 2]) -> Vec<Config> {
     let all = candidates(g, a, b, c, more, cx.profile.subgroup > 0).into_vec();
     let count = if cx.profile.kind == Kind::Gpu { all.len() } else { 1 };
     all.into_iter().take(count).collect()
@@ -62,7 +62,7 @@ fn interchangeable_forms_equal_the_plain_one() {
                     .transposed_if(trans_a)
                     .with_batch_stride(m * k);
                 let right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
-                let all = forms(
+                let all = configs(
                     &cx,
                     &g,
                     &left,
@@ -71,11 +71,11 @@ fn interchangeable_forms_equal_the_plain_one() {
                     [true, false],
                 );
                 let mut first = None;
-                for form in all {
+                for config in all {
                     let c = c.upload(&cx);
                     let out = Matrix::new(&c, n).with_batch_stride(m * n);
-                    append(&cx, form, g, left, right, Some(&bias), None, out).unwrap();
-                    let what = format!("{form:?} at {m} x {n} x {k} on {}", cx.profile.label);
+                    append(&cx, config, g, left, right, Some(&bias), None, out).unwrap();
+                    let what = format!("{config:?} at {m} x {n} x {k} on {}", cx.profile.label);
                     let got = read(&c);
                     compare(&what, &got, &expected, TOLERANCE);
                     // Windows are split at a variant's blocks.
@@ -110,7 +110,7 @@ impl Problem {
     }
 
     /// Runs each variant and compares all with the plain form and bit for bit with each other.
-    fn run(&self, cx: &Rc<Context>, forms: &[Form], b: DType, bias: bool, two: bool) {
+    fn run(&self, cx: &Rc<Context>, configs: &[Config], b: DType, bias: bool, two: bool) {
         let (Problem { reads, sizes, batch, shift, .. }, [m, n, k]) = (self, self.sizes);
         let r = 6;
         let trans = [reads.a == Read::Lines, reads.b != Read::Lines];
@@ -136,11 +136,11 @@ impl Problem {
         let (a2, b2) = (Matrix::new(&a2, r), Matrix::new(&b2, r).t());
         let second = two.then_some(Segment { a: a2, b: b2, k: r, alpha: -0.75 });
         let mut first = None;
-        for form in forms {
+        for config in configs {
             let c = c.upload(cx);
             let out = Matrix::new(&c, n).with_batch_stride(m * n);
-            append(cx, *form, g, left, right, bias.then_some(&bias_of), second, out).unwrap();
-            let what = format!("{form:?} at {m} x {n} x {k}, {} {bias} {two}", b.dtype);
+            append(cx, *config, g, left, right, bias.then_some(&bias_of), second, out).unwrap();
+            let what = format!("{config:?} at {m} x {n} x {k}, {} {bias} {two}", b.dtype);
             let got = read(&c);
             compare(&what, &got, &expected, TOLERANCE);
             assert_eq!(first.get_or_insert(got.clone()).data, got.data, "{what}");
@@ -154,24 +154,24 @@ fn launches_every_form_of(b: DType) {
     let (cx, has_subgroups) = (&cx, cx.profile.subgroup > 0);
     let launched = launched_in(|| {
         for (bias, two) in [(false, false), (true, false), (false, true), (true, true)] {
-            let all = Form::all(b, bias, two);
+            let all = Config::all(b, bias, two);
             for reads in Reads::list(b, bias || two) {
-                let of = |wanted: &dyn Fn(&Form) -> bool| -> Vec<Form> {
+                let of = |wanted: &dyn Fn(&Config) -> bool| -> Vec<Config> {
                     all.iter().copied().filter(wanted).collect()
                 };
                 let batch = if two { 1 } else { 2 };
-                let tiles = of(&|form| matches!(form, Form::Tile(_, r) if *r == reads));
+                let tiles = of(&|config| matches!(config, Config::Tile(_, r) if *r == reads));
                 Problem::new(reads, [132, 140, 20], batch).run(cx, &tiles, b, bias, two);
                 if two {
                     continue;
                 }
                 // Together with a tile, which has the same bits.
-                let mut outer = of(&|form| matches!(form, Form::Outer(r) if *r == reads));
+                let mut outer = of(&|config| matches!(config, Config::Outer(r) if *r == reads));
                 outer.extend(tiles.first());
                 Problem::new(reads, [36, 36, 12], batch).run(cx, &outer, b, bias, two);
                 for few in [1, 4, 8] {
-                    let dots = of(&|form| match form {
-                        Form::Dots { rows, wide, subgroups } => {
+                    let dots = of(&|config| match config {
+                        Config::Dots { rows, wide, subgroups } => {
                             let runs = !subgroups || cx.profile.subgroup > 0;
                             *rows == few && (!wide || reads == Reads::ALL[1]) && runs
                         }
@@ -182,8 +182,8 @@ fn launches_every_form_of(b: DType) {
                         problem.sizes[0] = few as usize;
                         problem.run(cx, &dots, b, bias, two);
                     }
-                    let columns = of(&|form| match form {
-                        Form::Columns { rows, wide } => *rows == few && (!wide || reads == Reads::ALL[2]),
+                    let columns = of(&|config| match config {
+                        Config::Columns { rows, wide } => *rows == few && (!wide || reads == Reads::ALL[2]),
                         _ => false,
                     });
                     if reads.b == Read::Lines && reads.a != Read::Lines {
@@ -201,7 +201,8 @@ fn launches_every_form_of(b: DType) {
     });
     assert_all(COVERED, &launched, |(_, variant)| {
         let parts = variant.params == [0; 4] && variant.threads == split::THREADS;
-        let by_subgroups = !parts && matches!(Form::of(variant.params), Form::Dots { subgroups: true, .. });
+        let by_subgroups =
+            !parts && matches!(Config::of(variant.params), Config::Dots { subgroups: true, .. });
         variant.dtypes[1] == b && (!by_subgroups || has_subgroups)
     });
 }
@@ -334,12 +335,12 @@ fn two_segments_equal_two_products() {
                     });
                     let left = Matrix::new(&a, k);
                     let second = Segment { a: Matrix::new(&a2, r), b: right2, k: r, alpha: -0.75 };
-                    let all = forms(&cx, &g, &left, &right, &Matrix::new(&bias_of, n), [with_bias, true]);
-                    for form in all {
+                    let all = configs(&cx, &g, &left, &right, &Matrix::new(&bias_of, n), [with_bias, true]);
+                    for config in all {
                         let c = c.upload(&cx);
                         let out = Matrix::new(&c, n);
-                        append(&cx, form, g, left, right, bias, Some(second), out).unwrap();
-                        let what = format!("{form:?} at {m} x {n} x {k} + {r} on {}", cx.profile.label);
+                        append(&cx, config, g, left, right, bias, Some(second), out).unwrap();
+                        let what = format!("{config:?} at {m} x {n} x {k} + {r} on {}", cx.profile.label);
                         compare(&what, &read(&c), &expected, TOLERANCE);
                     }
                     let [joined, apart] = [(); 2].map(|()| c.upload(&cx));
@@ -376,7 +377,8 @@ fn every_listed_form_of_blocks_is_launched_and_has_the_bits_of_f32() {
         }
     });
     // Other tests cover f32's variants, which are launched for comparison.
-    let of_blocks = |(_, variant): &forms::Form| variant.dtypes.get(1).is_some_and(|b| b.is_block());
+    let of_blocks =
+        |(_, variant): &coverage::NamedVariant| variant.dtypes.get(1).is_some_and(|b| b.is_block());
     let launched = launched.into_iter().filter(of_blocks).collect();
     assert_all(COVERED, &launched, of_blocks);
 }
@@ -399,12 +401,12 @@ fn product_of_blocks(cx: &Rc<Context>, kind: BlockType, reads: Reads, m: usize, 
     let left = Matrix::new(&a, k);
     let right = |b| Matrix::new(b, shape[1]).transposed_if(trans);
     assert_eq!(Reads::of(&g, &left, &right(&stored), bias || two), reads, "{kind}");
-    let form = candidates(&g, &left, &right(&stored), &Matrix::new(&bias_of, n), [bias, two], false)[0];
+    let config = candidates(&g, &left, &right(&stored), &Matrix::new(&bias_of, n), [bias, two], false)[0];
     let of = |b| {
         let c = c.upload(cx);
         let (bias, second) = (bias.then_some(&bias_of), two.then_some(second));
-        append(cx, form, g, left, right(b), bias, second, Matrix::new(&c, n)).unwrap();
+        append(cx, config, g, left, right(b), bias, second, Matrix::new(&c, n)).unwrap();
         read(&c).data
     };
-    assert_eq!(of(&stored), of(&wide), "{kind} {form:?} {bias} {two}");
+    assert_eq!(of(&stored), of(&wide), "{kind} {config:?} {bias} {two}");
 }

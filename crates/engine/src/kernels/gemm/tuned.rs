@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::plan::{self, Form, Reads, candidates};
+use super::plan::{self, Config, Reads, candidates};
 use super::{Gemm, Matrix, Segment, append};
 use crate::context::Context;
 use crate::device::{Sink, cpu};
@@ -15,7 +15,7 @@ use crate::tune::{BYTES, Class, Extent, Family, Words, size_class};
 pub static FAMILY: Family = Family {
     name: "gemm",
     class: describe,
-    form,
+    describe: describe_variant,
     trial: |profile, words, extent| Problem::make_trial(profile, |cx| problem(cx, words, extent)),
     usual,
 };
@@ -174,8 +174,8 @@ fn describe(words: &Words) -> String {
     }
 }
 
-fn form(params: Params) -> String {
-    Form::of(params).describe().join(", ")
+fn describe_variant(params: Params) -> String {
+    Config::of(params).describe().join(", ")
 }
 
 fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
@@ -208,7 +208,7 @@ fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
         });
         let g = Gemm::new(m, n, k).batch(batch);
         let c = Matrix::new(&c, n).with_batch_stride(m * n);
-        append(&cx, Form::of(params), g, left, right, bias.as_ref(), second, c)
+        append(&cx, Config::of(params), g, left, right, bias.as_ref(), second, c)
     };
     Ok(Problem { run: Box::new(run), output, work })
 }
@@ -237,10 +237,10 @@ fn usual() -> Vec<(Words, Vec<Params>)> {
         }
         let more = [false, two && part == k];
         let words = class(&g, &left, &right, more).words;
-        let forms = candidates(&g, &left, &right, &to, more, false);
-        let forms: Vec<Params> = forms.iter().map(|form| form.params()).collect();
-        if forms.len() > 1 && found.iter().all(|(seen, _)| *seen != words) {
-            found.push((words, forms));
+        let configs = candidates(&g, &left, &right, &to, more, false);
+        let configs: Vec<Params> = configs.iter().map(|config| config.params()).collect();
+        if configs.len() > 1 && found.iter().all(|(seen, _)| *seen != words) {
+            found.push((words, configs));
         }
     };
     for dtype in [DType::F32, DType::F16] {
@@ -270,10 +270,10 @@ mod tests {
     #[test]
     fn a_class_is_its_words_and_its_name() {
         let mut names = std::collections::HashSet::new();
-        for (words, forms) in usual() {
+        for (words, configs) in usual() {
             assert_eq!(Shape::of(&words).words(), words);
             assert!(names.insert(describe(&words)), "{}", describe(&words));
-            assert!(forms.len() > 1);
+            assert!(configs.len() > 1);
         }
         assert!(names.len() > 10, "{names:?}");
     }
@@ -297,16 +297,16 @@ mod tests {
                 let (g, left) = (Gemm::new(m, n, k), Matrix::new(&a, k));
                 let c = operand(&cx, [m * n], DType::F32, 3).unwrap();
                 let subgroups = cx.profile.subgroup > 0;
-                let forms = candidates(&g, &left, &right, &Matrix::new(&c, n), [false; 2], subgroups);
-                assert!(forms.len() > 1 || (forms[0].is_few() && !subgroups), "{m} x {n} x {k}");
-                let made = forms.iter().map(|form| {
+                let configs = candidates(&g, &left, &right, &Matrix::new(&c, n), [false; 2], subgroups);
+                assert!(configs.len() > 1 || (configs[0].is_few() && !subgroups), "{m} x {n} x {k}");
+                let made = configs.iter().map(|config| {
                     let c = operand(&cx, [m * n], DType::F32, 3).unwrap();
-                    append(&cx, *form, g, left, right, None, None, Matrix::new(&c, n)).unwrap();
+                    append(&cx, *config, g, left, right, None, None, Matrix::new(&c, n)).unwrap();
                     read(&c).data
                 });
                 let made: Vec<_> = made.collect();
-                for (form, other) in forms.iter().zip(&made) {
-                    assert!(*other == made[0], "{form:?} for {:?} at {m} x {n} x {k}", forms[0]);
+                for (config, other) in configs.iter().zip(&made) {
+                    assert!(*other == made[0], "{config:?} for {:?} at {m} x {n} x {k}", configs[0]);
                 }
             }
         }

@@ -25,7 +25,7 @@ pub(crate) mod tests;
 pub use plan::{Residual, RowStatistics, Sums, Weights, normalise, normalise_backward, sum_rows};
 
 use crate::dtype::DType;
-use crate::kernel::shader::rows::RowForm;
+use crate::kernel::shader::rows::RowConfig;
 use crate::kernel::{Access, Kernel, Params, Twin, Variant, concat};
 use crate::scalars;
 
@@ -45,7 +45,7 @@ scalars! {
     struct Chunks { n: usize, rows: usize, chunk: usize, centred: bool, weighted: bool }
 }
 
-/// `params` = [`RowForm`]; an absent binding is bound to another one.
+/// `params` = [`RowConfig`]; an absent binding is bound to another one.
 const FORWARD: Kernel = Kernel {
     name: "norm",
     bindings: &[
@@ -109,9 +109,9 @@ static BACKWARD: Kernel = Kernel {
     scalars: Backward::members,
     twin: Twin::Both {
         wgsl: |params| {
-            let form = RowForm::of(params[0]);
-            let cells = form.cells(BACKWARD.bindings, &["x", "weight", "d", "d_x"]);
-            [form.workgroup(), &cells, include_str!("backward.wgsl")].concat()
+            let config = RowConfig::of(params[0]);
+            let cells = config.cells(BACKWARD.bindings, &["x", "weight", "d", "d_x"]);
+            [config.workgroup(), &cells, include_str!("backward.wgsl")].concat()
         },
         native: native::backward,
     },
@@ -138,23 +138,23 @@ pub fn describe(kernel: &Kernel, params: Params) -> Vec<String> {
     if kernel.name == SUM_ROWS.name {
         return Vec::new();
     }
-    let RowForm { vectors, subgroups } = RowForm::of(params[0]);
+    let RowConfig { vectors, subgroups } = RowConfig::of(params[0]);
     let loads = if vectors { "vector loads" } else { "scalar loads" };
     vec![loads.into(), if subgroups { "sums by subgroups" } else { "sums in shared memory" }.into()]
 }
 
 /// Every variant of a row kernel. With single elements weights have any float type; with vectors they are f32.
 fn variants(bindings: &[(&'static str, Access)]) -> Vec<Variant> {
-    let weights = |form: &RowForm| match form.vectors {
+    let weights = |config: &RowConfig| match config.vectors {
         true => &[DType::F32][..],
         false => &[DType::F32, DType::F16, DType::BF16],
     };
-    let of = |(form, weight): (RowForm, DType)| Variant {
-        params: [form.param(), 0, 0, 0],
+    let of = |(config, weight): (RowConfig, DType)| Variant {
+        params: [config.param(), 0, 0, 0],
         dtypes: bindings.iter().map(|(name, _)| if is_weight(name) { weight } else { DType::F32 }).collect(),
         threads: THREADS,
     };
-    RowForm::all().flat_map(|form| weights(&form).iter().map(move |t| (form, *t))).map(of).collect()
+    RowConfig::all().flat_map(|config| weights(&config).iter().map(move |t| (config, *t))).map(of).collect()
 }
 
 const NO_MEAN: &str = "const MEAN = false;\nfn keep_mean(row: u32, mean: f32) {}\n";
@@ -174,10 +174,10 @@ fn x_again(i: u32) -> Cell { return get_sum(i); }
 ";
 
 fn forward_wgsl(bindings: &[(&'static str, Access)], params: Params, mean: &str) -> String {
-    let form = RowForm::of(params[0]);
+    let config = RowConfig::of(params[0]);
     let names: Vec<&str> = bindings.iter().map(|(name, _)| *name).filter(|name| !is_single(name)).collect();
     let x = if names.contains(&"sum") { SUM } else { X_ALONE };
-    [form.workgroup(), &form.cells(bindings, &names), mean, x, include_str!("norm.wgsl")].concat()
+    [config.workgroup(), &config.cells(bindings, &names), mean, x, include_str!("norm.wgsl")].concat()
 }
 
 fn is_weight(name: &str) -> bool {

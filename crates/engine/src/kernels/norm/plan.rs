@@ -12,7 +12,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::scalars::Words;
-use crate::kernel::shader::rows::{ELEMENTS, RowForm};
+use crate::kernel::shader::rows::{ELEMENTS, RowConfig};
 use crate::kernel::{Kernel, Launch};
 use crate::kernels::reduce::{Reduction, reduce};
 use crate::launch::{Bind, Window, windows};
@@ -134,15 +134,15 @@ fn by_rows(
     windows(cx, kernel.name, &[rows], &[], binds, |w| {
         let rows = w.count[0];
         let whole = kernel.bindings.iter().zip(&w.ranges).filter(|((name, _), _)| !is_single(name));
-        let form = RowForm::new(&cx.profile, n, whole.map(|(_, range)| range));
-        launch(cx, kernel, form.param(), w, scalars.clone(), rows, rows * n);
+        let config = RowConfig::new(&cx.profile, n, whole.map(|(_, range)| range));
+        launch(cx, kernel, config.param(), w, scalars.clone(), rows, rows * n);
     })
 }
 
 fn launch(
     cx: &Rc<Context>,
     kernel: &'static Kernel,
-    form: u32,
+    config: u32,
     w: Window,
     scalars: Words,
     groups: usize,
@@ -150,7 +150,7 @@ fn launch(
 ) {
     cx.launch(Launch {
         kernel,
-        params: [form, 0, 0, 0],
+        params: [config, 0, 0, 0],
         bindings: w.ranges,
         scalars,
         groups: groups as u32,

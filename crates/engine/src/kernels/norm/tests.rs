@@ -2,8 +2,8 @@
 
 use super::KERNELS;
 use crate::dtype::DType;
-use crate::kernel::forms::{self, every_form};
-use crate::kernel::shader::rows::RowForm;
+use crate::kernel::coverage::{self, every_variant};
+use crate::kernel::shader::rows::RowConfig;
 use crate::op::Op;
 use crate::ops::added_norm::Added;
 use crate::ops::checks::{Array, equal_on_gpus, gpu_contexts, outputs_and_gradients};
@@ -26,12 +26,12 @@ fn equal(op: &dyn Op, n: usize, [xs, weights]: [usize; 2], dtype: DType) {
 }
 
 /// Whether the device can run a variant: one with subgroups needs a device that has them.
-fn is_given((_, variant): &forms::Form) -> bool {
+fn is_given((_, variant): &coverage::NamedVariant) -> bool {
     let wide = gpu_contexts().first().is_some_and(|gpu| gpu.profile.subgroup as usize >= 1);
-    wide || !RowForm::of(variant.params[0]).subgroups
+    wide || !RowConfig::of(variant.params[0]).subgroups
 }
 
-every_form! {
+every_variant! {
     KERNELS, if is_given;
     fn every_form_equals_the_processor() {
         let stored = [(700, DType::F32), (701, DType::F32), (700, DType::F16), (701, DType::BF16)];

@@ -2,7 +2,7 @@
 
 use super::{KERNELS, Rule, recurrence};
 use crate::dtype::DType;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
 
 fn plain(rule: u32, a: &Array, b: &Array, [outer, n, inner]: [usize; 3]) -> Array {
@@ -21,7 +21,7 @@ fn plain(rule: u32, a: &Array, b: &Array, [outer, n, inner]: [usize; 3]) -> Arra
     y
 }
 
-every_form! {
+every_variant! {
     KERNELS;
     fn every_form_equals_loops_in_f64() {
         for shape in [[1, 1, 1], [3, 300, 1], [2, 65, 3], [1, 63, 257], [2, 2000, 1]] {

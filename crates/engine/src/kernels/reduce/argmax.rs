@@ -56,13 +56,13 @@ pub static ARGMAX_OF_PARTS: Kernel = Kernel {
 
 /// `params` = [1 for the minimum, 1 for i32].
 fn variants(dtypes: impl Fn(DType) -> Vec<DType>) -> Vec<Variant> {
-    let forms = [(0, DType::F32), (1, DType::F32), (0, DType::I32), (1, DType::I32)];
-    let form = |(smallest, x)| Variant {
+    let configs = [(0, DType::F32), (1, DType::F32), (0, DType::I32), (1, DType::I32)];
+    let config = |(smallest, x)| Variant {
         params: [smallest, (x == DType::I32) as u32, 0, 0],
         dtypes: dtypes(x),
         threads: THREADS,
     };
-    forms.map(form).into()
+    configs.map(config).into()
 }
 
 fn wgsl(params: Params, index: &str) -> String {

@@ -25,7 +25,7 @@ use smallvec::SmallVec;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::shader::rows::{ELEMENTS, RowForm};
+use crate::kernel::shader::rows::{ELEMENTS, RowConfig};
 use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
 use crate::launch::{Bind, Window, windows};
 use crate::scalars;
@@ -95,9 +95,9 @@ scalars! {
 
 /// The variant of a launch.
 #[derive(Clone, Copy, Debug)]
-enum Form {
+enum Config {
     /// One workgroup per row.
-    Rows(Reduction, RowForm),
+    Rows(Reduction, RowConfig),
     /// One invocation per column.
     Columns(Reduction),
     /// For i32.
@@ -106,36 +106,36 @@ enum Form {
 
 const REDUCTIONS: [Reduction; 3] = [Reduction::Sum, Reduction::Max, Reduction::Min];
 
-impl Form {
+impl Config {
     fn params(self) -> Params {
         match self {
-            Form::Rows(reduction, form) => [reduction as u32, 0, form.param(), 0],
-            Form::Columns(reduction) => [reduction as u32, 1, 0, 0],
-            Form::Whole { reduction, columns } => [reduction as u32, columns as u32, 0, 1],
+            Config::Rows(reduction, config) => [reduction as u32, 0, config.param(), 0],
+            Config::Columns(reduction) => [reduction as u32, 1, 0, 0],
+            Config::Whole { reduction, columns } => [reduction as u32, columns as u32, 0, 1],
         }
     }
 
-    fn of([reduction, columns, form, whole]: Params) -> Form {
+    fn of([reduction, columns, config, whole]: Params) -> Config {
         let reduction = REDUCTIONS[reduction as usize];
         match (whole, columns) {
-            (0, 0) => Form::Rows(reduction, RowForm::of(form)),
-            (0, _) => Form::Columns(reduction),
-            _ => Form::Whole { reduction, columns: columns == 1 },
+            (0, 0) => Config::Rows(reduction, RowConfig::of(config)),
+            (0, _) => Config::Columns(reduction),
+            _ => Config::Whole { reduction, columns: columns == 1 },
         }
     }
 
-    fn all() -> Vec<Form> {
+    fn all() -> Vec<Config> {
         let mut all = Vec::new();
         for reduction in REDUCTIONS {
-            all.extend(RowForm::all().map(|form| Form::Rows(reduction, form)));
-            all.push(Form::Columns(reduction));
-            all.extend([false, true].map(|columns| Form::Whole { reduction, columns }));
+            all.extend(RowConfig::all().map(|config| Config::Rows(reduction, config)));
+            all.push(Config::Columns(reduction));
+            all.extend([false, true].map(|columns| Config::Whole { reduction, columns }));
         }
         all
     }
 
     fn dtype(self) -> DType {
-        if matches!(self, Form::Whole { .. }) { DType::I32 } else { DType::F32 }
+        if matches!(self, Config::Whole { .. }) { DType::I32 } else { DType::F32 }
     }
 }
 
@@ -145,9 +145,12 @@ static REDUCE: Kernel = Kernel {
     scalars: Reduced::members,
     twin: Twin::Both { wgsl: shader::reduce, native: native::reduce },
     variants: || {
-        let of =
-            |form: Form| Variant { params: form.params(), dtypes: vec![form.dtype(); 2], threads: THREADS };
-        Form::all().into_iter().map(of).collect()
+        let of = |config: Config| Variant {
+            params: config.params(),
+            dtypes: vec![config.dtype(); 2],
+            threads: THREADS,
+        };
+        Config::all().into_iter().map(of).collect()
     },
 };
 
@@ -267,15 +270,15 @@ pub fn reduce_scaled(
 fn launch(cx: &Rc<Context>, reduction: Reduction, plan: &Plan, scale: f32, y: &Value) -> Result<()> {
     let columns = plan.space[3] > 1;
     plan.windows(cx, "reduce", &[], &[y], |w, rows| {
-        let form = match (y.dtype, columns) {
-            (DType::I32, columns) => Form::Whole { reduction, columns },
-            (_, true) => Form::Columns(reduction),
-            (_, false) => Form::Rows(reduction, row_form(cx, &rows, &w)),
+        let config = match (y.dtype, columns) {
+            (DType::I32, columns) => Config::Whole { reduction, columns },
+            (_, true) => Config::Columns(reduction),
+            (_, false) => Config::Rows(reduction, row_config(cx, &rows, &w)),
         };
         let Rows { n, inner, rows: count, .. } = rows;
         cx.launch(Launch {
             kernel: &REDUCE,
-            params: form.params(),
+            params: config.params(),
             bindings: w.ranges,
             scalars: Reduced { rows, scale }.words(),
             groups: if columns { (count * inner).div_ceil(THREADS as usize) } else { count } as u32,
@@ -286,8 +289,8 @@ fn launch(cx: &Rc<Context>, reduction: Reduction, plan: &Plan, scale: f32, y: &V
 }
 
 /// Vectors if every row starts at a whole vector.
-fn row_form(cx: &Rc<Context>, rows: &Rows, w: &Window) -> RowForm {
-    let mut form = RowForm::new(&cx.profile, rows.n, w.ranges[..1].iter());
-    form.vectors &= [rows.x_outer, rows.x_chunk].iter().all(|step| step.is_multiple_of(ELEMENTS));
-    form
+fn row_config(cx: &Rc<Context>, rows: &Rows, w: &Window) -> RowConfig {
+    let mut config = RowConfig::new(&cx.profile, rows.n, w.ranges[..1].iter());
+    config.vectors &= [rows.x_outer, rows.x_chunk].iter().all(|step| step.is_multiple_of(ELEMENTS));
+    config
 }

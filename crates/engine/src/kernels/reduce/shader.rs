@@ -1,19 +1,19 @@
 //! The shaders' text.
 
-use super::{Form, REDUCE, Reduction};
+use super::{Config, REDUCE, Reduction};
 use crate::kernel::Params;
-use crate::kernel::shader::rows::RowForm;
+use crate::kernel::shader::rows::RowConfig;
 
 pub fn reduce(params: Params) -> String {
-    match Form::of(params) {
-        Form::Whole { reduction, columns } => whole(reduction, columns),
-        Form::Columns(reduction) => {
+    match Config::of(params) {
+        Config::Whole { reduction, columns } => whole(reduction, columns),
+        Config::Columns(reduction) => {
             // A column has cells of one element.
-            let single = RowForm { vectors: false, subgroups: false };
+            let single = RowConfig { vectors: false, subgroups: false };
             [&floats(reduction, single), include_str!("columns.wgsl")].concat()
         }
-        Form::Rows(reduction, form) => {
-            let joint = match (reduction, form.subgroups) {
+        Config::Rows(reduction, config) => {
+            let joint = match (reduction, config.subgroups) {
                 (Reduction::Sum, _) => SUM,
                 (_, true) => include_str!("extreme_subgroups.wgsl"),
                 (_, false) => include_str!("extreme.wgsl"),
@@ -22,7 +22,7 @@ pub fn reduce(params: Params) -> String {
                 Reduction::Max => joint.replace("subgroupEXTREME", "subgroupMax").replace("EXTREME", "max"),
                 _ => joint.replace("subgroupEXTREME", "subgroupMin").replace("EXTREME", "min"),
             };
-            [&floats(reduction, form), form.workgroup(), &joint, include_str!("rows.wgsl")].concat()
+            [&floats(reduction, config), config.workgroup(), &joint, include_str!("rows.wgsl")].concat()
         }
     }
 }
@@ -30,7 +30,7 @@ pub fn reduce(params: Params) -> String {
 const SUM: &str = "fn joint(lane: u32, v: Cell) -> f32 { return total(lane, across(v)); }\n";
 
 /// For f32: the cell type, its initial value, the combination of cells, and the update of y.
-fn floats(reduction: Reduction, form: RowForm) -> String {
+fn floats(reduction: Reduction, config: RowConfig) -> String {
     let [start, further, extreme] = match reduction {
         Reduction::Sum => ["0.0", "return a + v;", ""],
         Reduction::Max => [
@@ -49,7 +49,7 @@ fn floats(reduction: Reduction, form: RowForm) -> String {
         _ => format!("if is_nan(a) || is_nan(b) {{ return nan(); }} return {extreme}(a, b);"),
     };
     // The extreme within a cell, ignoring NaN.
-    let own = match (extreme, form.vectors) {
+    let own = match (extreme, config.vectors) {
         ("", _) => String::new(),
         (_, false) => "fn extreme(v: Cell) -> f32 { return select(v, start(), is_nan(v)); }\n".into(),
         (f, true) => format!(
@@ -69,7 +69,7 @@ fn combine(a: f32, b: f32) -> f32 {{ {combine} }}
   if p.first == 1u {{ store_y(at, p.scale * v); }} else {{ store_y(at, combine(load_y(at), p.scale * v)); }}
 }}
 ",
-        form.cells(REDUCE.bindings, &["x"])
+        config.cells(REDUCE.bindings, &["x"])
     )
 }
 

@@ -1,17 +1,18 @@
 //! Compares every variant on the GPU with the processor, which the operations' tests compare with the plain form.
 
-use super::{Extreme, Form, KERNELS, REDUCE, REDUCTIONS, arg_extremum, place, reduce};
+use super::{Config, Extreme, KERNELS, REDUCE, REDUCTIONS, arg_extremum, place, reduce};
 use crate::dtype::DType;
-use crate::kernel::forms::{self, every_form};
+use crate::kernel::coverage::{self, every_variant};
 use crate::ops::checks::{Array, equal_on_gpus, gpu_contexts, read};
 
 /// Whether the device can run a variant: one with subgroups needs a device that has them.
-fn is_given((name, variant): &forms::Form) -> bool {
+fn is_given((name, variant): &coverage::NamedVariant) -> bool {
     let wide = gpu_contexts().first().is_some_and(|gpu| gpu.profile.subgroup as usize >= 1);
-    wide || *name != REDUCE.name || !matches!(Form::of(variant.params), Form::Rows(_, form) if form.subgroups)
+    wide || *name != REDUCE.name
+        || !matches!(Config::of(variant.params), Config::Rows(_, config) if config.subgroups)
 }
 
-every_form! {
+every_variant! {
     KERNELS, if is_given;
     fn every_form_equals_the_processor() {
         // The last is split into chunks, with and without whole vectors.

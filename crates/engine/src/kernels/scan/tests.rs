@@ -2,10 +2,10 @@
 
 use super::{KERNELS, scan};
 use crate::dtype::DType;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::ops::checks::{Array, equal_on_gpus, read};
 
-every_form! {
+every_variant! {
     KERNELS;
     fn every_form_equals_the_processor() {
         for shape in [[3, 300, 1], [2, 65, 3]] {

@@ -20,14 +20,14 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::shader::LOG_SUM;
-use crate::kernel::shader::rows::RowForm;
+use crate::kernel::shader::rows::RowConfig;
 use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
 use crate::launch::row_windows;
 use crate::scalars;
 
 /// Softmax or its logarithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum SoftmaxKind {
     Softmax,
     LogSoftmax,
 }
@@ -38,7 +38,7 @@ scalars! {
     struct Scalars { n: usize, inner: usize, rows: usize, logarithm: bool }
 }
 
-/// `params` = [1 for one invocation per column, else 0 and the `RowForm`].
+/// `params` = [1 for one invocation per column, else 0 and the `RowConfig`].
 static SOFTMAX: Kernel = Kernel {
     name: "softmax",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
@@ -58,38 +58,38 @@ pub const KERNELS: &[&Kernel] = &[&SOFTMAX, &BACKWARD];
 
 const COLUMNS: Params = [1, 0, 0, 0];
 
-fn by_rows(form: RowForm) -> Params {
-    [0, form.param(), 0, 0]
+fn by_rows(config: RowConfig) -> Params {
+    [0, config.param(), 0, 0]
 }
 
 fn variants(bindings: usize) -> Vec<Variant> {
     let of = |params| Variant { params, dtypes: vec![DType::F32; bindings], threads: THREADS };
-    RowForm::all().map(by_rows).chain([COLUMNS]).map(of).collect()
+    RowConfig::all().map(by_rows).chain([COLUMNS]).map(of).collect()
 }
 
 fn forward_wgsl(params: Params) -> String {
     if params == COLUMNS {
         return [LOG_SUM, include_str!("columns.wgsl")].concat();
     }
-    let form = RowForm::of(params[1]);
-    [&form.cells(SOFTMAX.bindings, &["x", "y"]), &form.log_sum(), include_str!("rows.wgsl")].concat()
+    let config = RowConfig::of(params[1]);
+    [&config.cells(SOFTMAX.bindings, &["x", "y"]), &config.log_sum(), include_str!("rows.wgsl")].concat()
 }
 
 fn backward_wgsl(params: Params) -> String {
     if params == COLUMNS {
         return include_str!("backward_columns.wgsl").into();
     }
-    let form = RowForm::of(params[1]);
-    let cells = form.cells(BACKWARD.bindings, &["y", "d", "d_x"]);
-    [&cells, form.workgroup(), include_str!("backward_rows.wgsl")].concat()
+    let config = RowConfig::of(params[1]);
+    let cells = config.cells(BACKWARD.bindings, &["y", "d", "d_x"]);
+    [&cells, config.workgroup(), include_str!("backward_rows.wgsl")].concat()
 }
 
 /// Appends y = softmax of x seen as [outer, n, inner], or its logarithm, over n.
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY` if n · inner elements exceed the binding limit.
-pub fn softmax(cx: &Rc<Context>, form: Form, x: &Value, space: [usize; 3], y: &Value) -> Result<()> {
-    launch(cx, &SOFTMAX, form, &[x, y], space)
+pub fn softmax(cx: &Rc<Context>, kind: SoftmaxKind, x: &Value, space: [usize; 3], y: &Value) -> Result<()> {
+    launch(cx, &SOFTMAX, kind, &[x, y], space)
 }
 
 /// Appends d_x from softmax's y and its gradient.
@@ -98,19 +98,19 @@ pub fn softmax(cx: &Rc<Context>, form: Form, x: &Value, space: [usize; 3], y: &V
 /// `ERR_OUT_OF_MEMORY`, as for `softmax`.
 pub fn softmax_backward(
     cx: &Rc<Context>,
-    form: Form,
+    kind: SoftmaxKind,
     y: &Value,
     d: &Value,
     space: [usize; 3],
     d_x: &Value,
 ) -> Result<()> {
-    launch(cx, &BACKWARD, form, &[y, d, d_x], space)
+    launch(cx, &BACKWARD, kind, &[y, d, d_x], space)
 }
 
 fn launch(
     cx: &Rc<Context>,
     kernel: &'static Kernel,
-    form: Form,
+    kind: SoftmaxKind,
     values: &[&Value],
     [outer, n, inner]: [usize; 3],
 ) -> Result<()> {
@@ -122,9 +122,9 @@ fn launch(
         let rows = w.count[0];
         let params = match columns {
             true => COLUMNS,
-            false => by_rows(RowForm::new(&cx.profile, n, w.ranges.iter())),
+            false => by_rows(RowConfig::new(&cx.profile, n, w.ranges.iter())),
         };
-        let logarithm = form == Form::LogSoftmax;
+        let logarithm = kind == SoftmaxKind::LogSoftmax;
         cx.launch(Launch {
             kernel,
             params,

@@ -1,18 +1,18 @@
 //! Compares every variant on the GPU with the processor, which the operation's tests compare with the plain form.
 
 use super::KERNELS;
-use crate::kernel::forms::{self, every_form};
-use crate::kernel::shader::rows::RowForm;
+use crate::kernel::coverage::{self, every_variant};
+use crate::kernel::shader::rows::RowConfig;
 use crate::ops::checks::{Array, equal_on_gpus, gpu_contexts, outputs_and_gradients};
 use crate::ops::softmax::Softmax;
 
 /// Whether the device can run a variant: one with subgroups needs a device that has them.
-fn is_given((_, variant): &forms::Form) -> bool {
+fn is_given((_, variant): &coverage::NamedVariant) -> bool {
     let wide = gpu_contexts().first().is_some_and(|gpu| gpu.profile.subgroup as usize >= 1);
-    wide || variant.params[0] == 1 || !RowForm::of(variant.params[1]).subgroups
+    wide || variant.params[0] == 1 || !RowConfig::of(variant.params[1]).subgroups
 }
 
-every_form! {
+every_variant! {
     KERNELS, if is_given;
     fn every_form_equals_the_processor() {
         for shape in [[3, 700, 1], [3, 701, 1], [2, 65, 3]] {

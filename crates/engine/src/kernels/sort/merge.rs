@@ -17,8 +17,8 @@ use crate::scalars;
 
 const THREADS: u32 = 64;
 
-fn variants(forms: &[([u32; 4], &[DType])]) -> Vec<Variant> {
-    forms
+fn variants(configs: &[([u32; 4], &[DType])]) -> Vec<Variant> {
+    configs
         .iter()
         .map(|(params, dtypes)| Variant { params: *params, dtypes: dtypes.to_vec(), threads: THREADS })
         .collect()

@@ -7,7 +7,7 @@ use super::{Cast, plain::plain};
 use crate::context::Value;
 use crate::dtype::DType::*;
 use crate::error::Code;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::kernels;
 use crate::kernels::elementwise::Function;
 use crate::op::{Op, run1};
@@ -76,7 +76,7 @@ fn blocks_are_unpacked() {
     }
 }
 
-every_form! {
+every_variant! {
     kernels::cast::KERNELS;
     fn rounds_as_the_processor_does() {
         blocks_are_unpacked();

@@ -1,12 +1,12 @@
 use super::{Dropout, plain::plain};
 use crate::context::Spec;
 use crate::error::Code;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::kernels;
 use crate::op::{Op, run1};
 use crate::ops::checks::{Array, TOLERANCE, check, check_non_finite, compare, contexts, read};
 
-every_form! {
+every_variant! {
     kernels::dropout::KERNELS;
     fn a_mask_that_is_added_equals_one_that_is_not() {
         let op = Dropout { p: 0.3, seed: 5, offset: 9 };

@@ -4,7 +4,7 @@ use super::{Embedding, plain::plain};
 use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Code;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::kernels;
 use crate::op::{Backward, Op, run1};
 use crate::ops::checks::{Array, check, compare, contexts, in_blocks, read};
@@ -46,7 +46,7 @@ fn rows_of_blocks_are_taken() {
     }
 }
 
-every_form! {
+every_variant! {
     kernels::embedding::KERNELS;
     fn weights_are_read_as_they_are_stored() {
         rows_of_blocks_are_taken();

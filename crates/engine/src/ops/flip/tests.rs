@@ -1,7 +1,7 @@
 use super::{Flip, plain::plain};
 use crate::context::Spec;
 use crate::dtype::DType;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::kernels;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
@@ -10,7 +10,7 @@ fn flip(dims: &[usize]) -> Flip {
     Flip { dims: dims.to_vec() }
 }
 
-every_form! {
+every_variant! {
     kernels::flip::KERNELS;
     fn equals_the_plain_form() {
         for n in [1, 63, 64, 65, 257] {

@@ -2,7 +2,7 @@ use super::{Gather, plain::plain};
 use crate::context::Spec;
 use crate::dtype::DType;
 use crate::error::Code;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::kernels;
 use crate::op::{Op, run1};
 use crate::ops::checks::{Array, check, check_non_finite, compare, contexts, read};
@@ -32,7 +32,7 @@ fn lines_longer_than_the_smallest_binding() {
     check(&Gather { dim: 1 }, &inputs, &|x| vec![plain(&x[0], &x[1], 1)]);
 }
 
-every_form! {
+every_variant! {
     kernels::gather::KERNELS;
     fn what_is_gathered_goes_back_to_its_place() {
         let index = Array { dtype: DType::I32, ..Array::new(&[2, 3], vec![6.0, 0.0, 3.0, 1.0, 5.0, 2.0]) };

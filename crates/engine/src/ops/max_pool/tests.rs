@@ -1,6 +1,6 @@
 use super::{MaxPool, Window, plain::plain};
 use crate::context::Spec;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::kernels;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
@@ -35,7 +35,7 @@ fn held(window: Window, x: Array) {
     check(&op, &[x], &|x| vec![plain(&op.0, &x[0])]);
 }
 
-every_form! {
+every_variant! {
     kernels::pool::KERNELS;
     fn maxima_and_means_of_one_window() {
         let window = || Window { kernel: vec![3, 2], stride: vec![2, 1], padding: vec![1, 1], ceil: false };

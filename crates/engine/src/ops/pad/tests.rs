@@ -1,6 +1,6 @@
 use super::{Mode, Pad, plain::plain};
 use crate::context::Spec;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::kernels;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
@@ -12,7 +12,7 @@ fn held(mode: Mode, shape: &[usize], padding: &[[usize; 2]]) {
     check(&op, &[Array::random("x", shape)], &|x| vec![plain(&op, &x[0])]);
 }
 
-every_form! {
+every_variant! {
     kernels::pad::KERNELS;
     fn equals_the_plain_form() {
         for mode in MODES {

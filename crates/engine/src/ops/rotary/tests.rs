@@ -4,7 +4,7 @@ use super::{Rotary, plain::plain};
 use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::{Code, Result};
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::kernels;
 use crate::op::{Backward, Gradient, Gradients, Op, run, run1};
 use crate::ops::checks::{Array, check, check_non_finite, contexts};
@@ -67,7 +67,7 @@ fn equals_the_plain_form() {
     }
 }
 
-every_form! {
+every_variant! {
     kernels::rotary::KERNELS;
     fn one_or_two_tensors_by_row_or_by_position() {
         for (two, positions) in [(false, false), (false, true), (true, false), (true, true)] {

@@ -6,7 +6,7 @@ use super::{Sample, plain::plain, plain::probabilities, record};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Code;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::kernels;
 use crate::ops::checks::{Array, contexts, read};
 
@@ -86,7 +86,7 @@ fn cuts() -> Vec<Sample> {
     all
 }
 
-every_form! {
+every_variant! {
     kernels::sample::KERNELS;
     fn equals_the_plain_form() {
         let devices = contexts();

@@ -13,32 +13,32 @@ use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::softmax::{Form, softmax, softmax_backward};
+use crate::kernels::softmax::{SoftmaxKind, softmax, softmax_backward};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::sum::{split, without};
 
 /// Softmax over `dim`, or its logarithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Softmax {
-    pub form: Form,
+    pub kind: SoftmaxKind,
     pub dim: usize,
 }
 
 impl Softmax {
     pub fn new(dim: usize) -> Softmax {
-        Softmax { form: Form::Softmax, dim }
+        Softmax { kind: SoftmaxKind::Softmax, dim }
     }
 
     pub fn log(dim: usize) -> Softmax {
-        Softmax { form: Form::LogSoftmax, dim }
+        Softmax { kind: SoftmaxKind::LogSoftmax, dim }
     }
 }
 
 impl Op for Softmax {
     fn name(&self) -> &'static str {
-        match self.form {
-            Form::Softmax => "softmax",
-            Form::LogSoftmax => "logSoftmax",
+        match self.kind {
+            SoftmaxKind::Softmax => "softmax",
+            SoftmaxKind::LogSoftmax => "logSoftmax",
         }
     }
 
@@ -52,7 +52,7 @@ impl Op for Softmax {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        softmax(cx, self.form, inputs[0], split(&inputs[0].shape, Some(self.dim)), &outputs[0])
+        softmax(cx, self.kind, inputs[0], split(&inputs[0].shape, Some(self.dim)), &outputs[0])
     }
 
     fn gradient(&self) -> Gradient {
@@ -63,7 +63,7 @@ impl Op for Softmax {
         let d = pass.d_out();
         let y = pass.output(0);
         let d_x = cx.empty(y.shape.clone(), DType::F32)?;
-        softmax_backward(cx, self.form, y, d, split(&y.shape, Some(self.dim)), &d_x)?;
+        softmax_backward(cx, self.kind, y, d, split(&y.shape, Some(self.dim)), &d_x)?;
         Ok(vec![Some(d_x)])
     }
 }

@@ -1,6 +1,6 @@
 //! The oracle: loops.
 
-use super::{Form, Softmax};
+use super::{Softmax, SoftmaxKind};
 use crate::ops::checks::Array;
 
 pub fn plain(op: Softmax, x: &Array) -> Array {
@@ -12,9 +12,9 @@ pub fn plain(op: Softmax, x: &Array) -> Array {
         let m = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let s: f64 = row.iter().map(|v| (v - m).exp()).sum();
         for (k, v) in row.iter().enumerate() {
-            y.data[start + k * inner] = match op.form {
-                Form::Softmax => (v - m).exp() / s,
-                Form::LogSoftmax => v - m - s.ln(),
+            y.data[start + k * inner] = match op.kind {
+                SoftmaxKind::Softmax => (v - m).exp() / s,
+                SoftmaxKind::LogSoftmax => v - m - s.ln(),
             };
         }
     }

@@ -1,7 +1,7 @@
 use super::{Sort, plain::plain};
 use crate::context::Spec;
 use crate::dtype::DType;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::kernels;
 use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, check_non_finite, compare, contexts, read};
@@ -13,7 +13,7 @@ fn holds(x: &Array, dim: usize, count: usize) {
     }
 }
 
-every_form! {
+every_variant! {
     kernels::sort::KERNELS;
     fn equals_the_plain_form() {
         for n in [1, 2, 63, 64, 65, 257] {

@@ -1,7 +1,7 @@
 use super::{Adafactor, plain::plain};
 use crate::context::Context;
 use crate::error::Code;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
 use crate::optim::{NotFinite, Optimizer, Rule, State};
 use crate::shape::Shape;
@@ -39,7 +39,7 @@ fn values(tensors: &[Tensor]) -> Vec<Array> {
     tensors.iter().map(|t| read(&t.value())).collect()
 }
 
-every_form! {
+every_variant! {
     super::KERNELS;
     fn ten_steps_equal_the_plain_form() {
         let slow = Adafactor { lr: 0.05, weight_decay: 0.1, ..Adafactor::default() };

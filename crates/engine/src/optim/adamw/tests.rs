@@ -1,7 +1,7 @@
 use super::plain::{plain, plain_adam};
 use super::{Adam, AdamW};
 use crate::error::Code;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::ops::checks::contexts;
 use crate::optim::tests::{equals_the_plain_form, parameters};
 use crate::optim::{NotFinite, Optimizer, Rule};
@@ -11,7 +11,7 @@ fn groups() -> [AdamW; 2] {
     [first, AdamW { lr: 3e-3, betas: [0.8, 0.95], eps: 1e-6, weight_decay: 0.0 }]
 }
 
-every_form! {
+every_variant! {
     super::KERNELS;
     fn ten_steps_equal_the_plain_form() {
         equals_the_plain_form(groups(), |o, step, p, g, states| {

@@ -1,7 +1,7 @@
 use super::plain;
 use super::{clip_grad_norm, norm};
 use crate::error::Code;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::ops::checks::{Array, compare, contexts, read};
 use crate::optim::{NotFinite, Optimizer, Sgd};
 use crate::tape::Tensor;
@@ -74,7 +74,7 @@ fn clipping_equals_the_plain_form() {
     }
 }
 
-every_form! {
+every_variant! {
     super::KERNELS;
     fn a_step_that_is_clipped_and_one_that_is_left_out() {
         for cx in contexts() {

@@ -1,12 +1,12 @@
 use super::{Lion, plain::plain};
 use crate::error::Code;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::ops::checks::{Array, contexts, read};
 use crate::optim::tests::equals_the_plain_form;
 use crate::optim::{NotFinite, Optimizer, Rule};
 use crate::tape::Tensor;
 
-every_form! {
+every_variant! {
     super::KERNELS;
     fn ten_steps_equal_the_plain_form() {
         let groups =

@@ -1,10 +1,10 @@
 use super::{Sgd, plain::plain};
 use crate::error::Code;
-use crate::kernel::forms::every_form;
+use crate::kernel::coverage::every_variant;
 use crate::optim::Rule;
 use crate::optim::tests::equals_the_plain_form;
 
-every_form! {
+every_variant! {
     super::KERNELS;
     fn ten_steps_equal_the_plain_form() {
         let plainest = Sgd { lr: 0.05, ..Sgd::default() };

@@ -18,8 +18,8 @@ fn owner(driver: &str) -> Owner {
     Owner { adapter: "Model 7 Vulkan".into(), driver: driver.into(), package: "0.1.0".into() }
 }
 
-fn forms(pairs: &[(&str, &str)]) -> Stored {
-    pairs.iter().map(|(class, form)| (class.to_string(), form.to_string())).collect::<Choices>().into()
+fn variants(pairs: &[(&str, &str)]) -> Stored {
+    pairs.iter().map(|(class, variant)| (class.to_string(), variant.to_string())).collect::<Choices>().into()
 }
 
 #[test]
@@ -27,10 +27,10 @@ fn wrong_forms_are_added_to_those_that_are_kept() {
     let folder = folder("wrong");
     let store = Store::within(&folder, owner("Mesa 22"));
     let wrong = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
-    store.add(&Stored { wrong: wrong(&["gemm: a"]), ..forms(&[("a", "1")]) });
+    store.add(&Stored { wrong: wrong(&["gemm: a"]), ..variants(&[("a", "1")]) });
     store.add(&Stored { wrong: wrong(&["gemm: b"]), ..Stored::default() });
-    store.add(&forms(&[("b", "2")]));
-    let all = Stored { wrong: wrong(&["gemm: a", "gemm: b"]), ..forms(&[("a", "1"), ("b", "2")]) };
+    store.add(&variants(&[("b", "2")]));
+    let all = Stored { wrong: wrong(&["gemm: a", "gemm: b"]), ..variants(&[("a", "1"), ("b", "2")]) };
     assert_eq!(store.read(), all);
     fs::remove_dir_all(folder).unwrap();
 }
@@ -40,9 +40,9 @@ fn what_is_added_is_read_again_and_added_to() {
     let folder = folder("added");
     let store = Store::within(&folder, owner("Mesa 22"));
     assert_eq!(store.read(), Stored::default());
-    store.add(&forms(&[("a", "1"), ("b", "2")]));
-    store.add(&forms(&[("b", "3"), ("c", "4")]));
-    assert_eq!(store.read(), forms(&[("a", "1"), ("b", "3"), ("c", "4")]));
+    store.add(&variants(&[("a", "1"), ("b", "2")]));
+    store.add(&variants(&[("b", "3"), ("c", "4")]));
+    assert_eq!(store.read(), variants(&[("a", "1"), ("b", "3"), ("c", "4")]));
     assert_eq!(store.path().file_name().unwrap(), "model_7_vulkan-mesa_22-0.1.0.json");
     // No other file is left in the folder.
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
@@ -53,7 +53,7 @@ fn what_is_added_is_read_again_and_added_to() {
 fn another_owners_file_is_neither_read_nor_in_the_way() {
     let folder = folder("foreign");
     let store = Store::within(&folder, owner("Mesa 22"));
-    store.add(&forms(&[("a", "1")]));
+    store.add(&variants(&[("a", "1")]));
     for other in [
         Store::within(&folder, owner("Mesa 25")),
         Store::within(&folder, Owner { package: "0.2.0".into(), ..owner("Mesa 22") }),
@@ -63,10 +63,10 @@ fn another_owners_file_is_neither_read_nor_in_the_way() {
         // Even under its name.
         fs::copy(store.path(), other.path()).unwrap();
         assert_eq!(other.read(), Stored::default());
-        other.add(&forms(&[("z", "9")]));
-        assert_eq!(other.read(), forms(&[("z", "9")]));
+        other.add(&variants(&[("z", "9")]));
+        assert_eq!(other.read(), variants(&[("z", "9")]));
     }
-    assert_eq!(store.read(), forms(&[("a", "1")]));
+    assert_eq!(store.read(), variants(&[("a", "1")]));
     fs::remove_dir_all(folder).unwrap();
 }
 
@@ -74,7 +74,7 @@ fn another_owners_file_is_neither_read_nor_in_the_way() {
 fn a_damaged_file_is_ignored_and_replaced() {
     let folder = folder("damaged");
     let store = Store::within(&folder, owner("Mesa 22"));
-    store.add(&forms(&[("a", "1")]));
+    store.add(&variants(&[("a", "1")]));
     let good = fs::read_to_string(store.path()).unwrap();
     let damaged = [
         Vec::new(),
@@ -83,7 +83,7 @@ fn a_damaged_file_is_ignored_and_replaced() {
         vec![0xff; 100],
         good.replace("\"format\": 2", "\"format\": 3").into_bytes(),
         good.replace("\"1\"", "1").into_bytes(),
-        good.replace("\"forms\"", "\"more\": 0, \"forms\"").into_bytes(),
+        good.replace("\"variants\"", "\"more\": 0, \"variants\"").into_bytes(),
         good.as_bytes()[..good.len() / 2].to_vec(),
         "[".repeat(100_000).into_bytes(),
         // Valid, but too large.
@@ -94,8 +94,8 @@ fn a_damaged_file_is_ignored_and_replaced() {
         assert_ne!(bytes, good.as_bytes());
         fs::write(store.path(), &bytes).unwrap();
         assert_eq!(store.read(), Stored::default(), "{said}");
-        store.add(&forms(&[("b", "2")]));
-        assert_eq!(store.read(), forms(&[("b", "2")]), "{said}");
+        store.add(&variants(&[("b", "2")]));
+        assert_eq!(store.read(), variants(&[("b", "2")]), "{said}");
     }
     fs::remove_dir_all(folder).unwrap();
 }
@@ -106,12 +106,12 @@ fn where_nothing_can_be_written_nothing_is_kept() {
     // A file where the folder should be, and a folder where the file should be.
     fs::write(&folder, "a file").unwrap();
     let store = Store::within(&folder, owner("Mesa 22"));
-    store.add(&forms(&[("a", "1")]));
+    store.add(&variants(&[("a", "1")]));
     assert_eq!(store.read(), Stored::default());
     assert_eq!(fs::read_to_string(&folder).unwrap(), "a file");
     fs::remove_file(&folder).unwrap();
     fs::create_dir_all(store.path()).unwrap();
-    store.add(&forms(&[("a", "1")]));
+    store.add(&variants(&[("a", "1")]));
     assert_eq!(store.read(), Stored::default());
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "a staging file is left over");
     fs::remove_dir_all(folder).unwrap();
@@ -125,8 +125,8 @@ fn a_pipe_in_its_place_holds_nobody_up() {
     fs::create_dir_all(&folder).unwrap();
     assert!(Command::new("mkfifo").arg(store.path()).status().unwrap().success());
     assert_eq!(store.read(), Stored::default());
-    store.add(&forms(&[("a", "1")]));
-    assert_eq!(store.read(), forms(&[("a", "1")]));
+    store.add(&variants(&[("a", "1")]));
+    assert_eq!(store.read(), variants(&[("a", "1")]));
     fs::remove_dir_all(folder).unwrap();
 }
 
@@ -139,9 +139,9 @@ fn two_processes_write_at_once() {
         let (name, folder) = part.split_once(' ').unwrap();
         let store = Store::within(folder.as_ref(), owner("Mesa 22"));
         for i in 0..200 {
-            store.add(&forms(&[(&format!("{name}{i}"), "1")]));
+            store.add(&variants(&[(&format!("{name}{i}"), "1")]));
             // Complete at any moment, and with the earlier entries.
-            let read = store.read().forms;
+            let read = store.read().variants;
             assert_eq!(
                 read.get("before").map(String::as_str),
                 Some("0"),
@@ -153,7 +153,7 @@ fn two_processes_write_at_once() {
     }
     let folder = folder("two");
     let store = Store::within(&folder, owner("Mesa 22"));
-    store.add(&forms(&[("before", "0")]));
+    store.add(&variants(&[("before", "0")]));
     let this = std::env::current_exe().unwrap();
     let children: Vec<_> = ["x", "y"]
         .map(|name| {
@@ -171,7 +171,7 @@ fn two_processes_write_at_once() {
         let ended = child.wait_with_output().unwrap();
         assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
     }
-    let read = store.read().forms;
+    let read = store.read().variants;
     // The later of two concurrent writers wins, and its entries are complete.
     assert!(read.contains_key("x199") || read.contains_key("y199"), "{} classes", read.len());
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "a staging file is left over");

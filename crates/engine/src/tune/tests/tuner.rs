@@ -21,7 +21,7 @@ fn no_trial(_: &Profile, _: &Words, _: Extent) -> Result<Box<dyn Trial>> {
 pub static PRETEND: Family = Family {
     name: "pretend",
     class: |words| format!("of {}", words[0]),
-    form: |params| format!("form {}", params[0]),
+    describe: |params| format!("form {}", params[0]),
     trial: no_trial,
     usual: Vec::new,
 };
@@ -30,12 +30,12 @@ pub fn class(number: u32) -> Class {
     Class { family: &PRETEND, words: [number, 0, 0, 0, 0, 0, 0, 0] }
 }
 
-fn form(number: u32) -> Params {
+fn variant(number: u32) -> Params {
     [number, 0, 0, 0]
 }
 
-pub fn forms(count: u32) -> Vec<Params> {
-    (0..count).map(form).collect()
+pub fn variants(count: u32) -> Vec<Params> {
+    (0..count).map(variant).collect()
 }
 
 /// A device whose clock advances by the simulated time of its variants.
@@ -60,7 +60,7 @@ struct Pretend {
 
 impl Pretend {
     fn new(speeds: &[f64]) -> Pretend {
-        let speed = speeds.iter().zip(0..).map(|(speed, form)| (form, *speed)).collect();
+        let speed = speeds.iter().zip(0..).map(|(speed, variant)| (variant, *speed)).collect();
         Pretend { speed, whole: 1 << 32, ..Pretend::default() }
     }
 }
@@ -79,16 +79,16 @@ impl Bench for Pretend {
         }
     }
 
-    fn time(&mut self, _: &Class, form: Params, load: Load) -> Result<Sample> {
+    fn time(&mut self, _: &Class, variant: Params, load: Load) -> Result<Sample> {
         let work = load.work.min(self.whole);
         // A submission has a fixed cost.
-        let nanoseconds = 5_000.0 + work as f64 / self.speed[&form[0]] * f64::from(load.repeats);
+        let nanoseconds = 5_000.0 + work as f64 / self.speed[&variant[0]] * f64::from(load.repeats);
         let mut took = Duration::from_nanos(nanoseconds as u64);
         if self.held_up.contains(&self.submissions.len()) {
             took += Duration::from_millis(20);
         }
         self.now += took;
-        self.submissions.push((form[0], load, took));
+        self.submissions.push((variant[0], load, took));
         Ok(Sample { took, work })
     }
 
@@ -114,7 +114,7 @@ fn run(tuner: &mut Tuner, bench: &mut Pretend, table: &Table) {
 
 /// The index chosen for a class of three variants.
 fn chosen(table: &Table, number: u32, of: u32) -> usize {
-    table.choose(class(number), forms(of).into_iter())
+    table.choose(class(number), variants(of).into_iter())
 }
 
 #[test]
@@ -151,8 +151,8 @@ fn a_form_that_does_not_suit_another_problem_of_the_class_is_not_given_to_it() {
     let mut bench = Pretend::new(&[1.0, 2.0, 3.0]);
     chosen(&table, 1, 3);
     run(&mut Tuner::default(), &mut bench, &table);
-    assert_eq!(table.choose(class(1), [form(1), form(2)].into_iter()), 1);
-    assert_eq!(table.choose(class(1), [form(1), form(0)].into_iter()), 0);
+    assert_eq!(table.choose(class(1), [variant(1), variant(2)].into_iter()), 1);
+    assert_eq!(table.choose(class(1), [variant(1), variant(0)].into_iter()), 0);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_wrong_form_is_used_nowhere_and_told_once() {
     for number in 1..4 {
         assert_eq!(chosen(&table, number, 3), 2);
     }
-    assert!(bench.submissions.iter().all(|(form, ..)| *form != 1), "a wrong form is not timed");
+    assert!(bench.submissions.iter().all(|(variant, ..)| *variant != 1), "a wrong form is not timed");
     assert_eq!(bench.compared.iter().filter(|(_, other)| *other == 1).count(), 1, "nor compared again");
     let told = told.lock().unwrap();
     assert_eq!(told.len(), 1, "{told:?}");
@@ -219,10 +219,10 @@ fn a_form_that_the_device_refuses_is_left_out() {
     let (table, told) = table();
     let refused = Error::new(Code::Internal, "no such shader");
     let mut bench = Pretend { fails: HashMap::from([(1, refused)]), ..Pretend::new(&[5.0, 50.0, 6.0]) };
-    table.ask([(class(1), forms(3))]);
+    table.ask([(class(1), variants(3))]);
     run(&mut Tuner::default(), &mut bench, &table);
     let (outcomes, _) = table.wait(Duration::ZERO);
-    assert_eq!(outcomes[0].forms[1].verdict, Verdict::Refused("no such shader".into()));
+    assert_eq!(outcomes[0].variants[1].verdict, Verdict::Refused("no such shader".into()));
     assert_eq!(chosen(&table, 1, 3), 2);
     assert!(told.lock().unwrap().is_empty());
 }
@@ -249,7 +249,7 @@ fn trials_keep_within_their_time_and_each_submission_is_short() {
     run(&mut tuner, &mut bench, &table);
     assert_eq!(bench.submissions.len(), before);
     // An explicit request has its own limit.
-    table.ask([(class(2000), forms(4))]);
+    table.ask([(class(2000), variants(4))]);
     run(&mut tuner, &mut bench, &table);
     assert_eq!(chosen(&table, 2000, 4), 2);
 }
@@ -258,11 +258,11 @@ fn trials_keep_within_their_time_and_each_submission_is_short() {
 fn a_form_that_is_out_of_all_proportion_is_not_timed_in_full() {
     let (table, _) = table();
     let mut bench = Pretend::new(&[60.0, 0.05]);
-    table.ask([(class(1), forms(2))]);
+    table.ask([(class(1), variants(2))]);
     run(&mut Tuner::default(), &mut bench, &table);
     let (outcomes, _) = table.wait(Duration::ZERO);
-    assert_eq!(outcomes[0].forms[1].verdict, Verdict::Slow);
-    let slow: Vec<_> = bench.submissions.iter().filter(|(form, ..)| *form == 1).collect();
+    assert_eq!(outcomes[0].variants[1].verdict, Verdict::Slow);
+    let slow: Vec<_> = bench.submissions.iter().filter(|(variant, ..)| *variant == 1).collect();
     assert_eq!(slow.len(), 3, "{slow:?}");
 }
 
@@ -316,7 +316,7 @@ fn where_nothing_is_tried_beside_a_run_only_what_is_asked_for_is() {
     chosen(&table, 1, 2);
     run(&mut Tuner::default(), &mut bench, &table);
     assert!(bench.submissions.is_empty());
-    table.ask([(class(1), forms(2))]);
+    table.ask([(class(1), variants(2))]);
     run(&mut Tuner::default(), &mut bench, &table);
     assert_eq!(chosen(&table, 1, 2), 1);
 }
@@ -336,7 +336,7 @@ fn what_was_found_serves_the_next_process_without_a_trial() {
     let kept = Choices::from(
         [("pretend of 1", "form 2"), ("pretend of 2", "form 2")].map(|(c, f)| (c.into(), f.into())),
     );
-    assert_eq!(store().unwrap().read().forms, kept);
+    assert_eq!(store().unwrap().read().variants, kept);
 
     let second = Table::new("a GPU", true, store());
     let mut bench = Pretend::new(&[1.0, 2.0, 9.0]);
@@ -369,7 +369,7 @@ fn a_process_that_ends_early_keeps_what_it_found() {
     }
     assert_eq!(store.read(), Stored::default());
     table.keep();
-    assert_eq!(store.read().forms.len(), 2);
+    assert_eq!(store.read().variants.len(), 2);
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
@@ -377,16 +377,16 @@ fn a_process_that_ends_early_keeps_what_it_found() {
 fn an_outcome_has_every_form_in_its_order() {
     let (table, _) = table();
     let mut bench = Pretend { wrong: vec![2], ..Pretend::new(&[5.0, 6.0, 7.0]) };
-    table.ask([(class(1), forms(3))]);
+    table.ask([(class(1), variants(3))]);
     run(&mut Tuner::default(), &mut bench, &table);
     let (outcomes, failures) = table.wait(Duration::ZERO);
-    let [Outcome { forms, chosen, work, .. }] = &outcomes[..] else { panic!("{outcomes:?}") };
-    assert_eq!(*chosen, form(1));
-    assert_eq!(forms.iter().map(|t| t.form[0]).collect::<Vec<_>>(), [0, 1, 2]);
-    assert_eq!(forms[2].verdict, Verdict::Wrong);
-    assert!(forms[2].took.is_none());
+    let [Outcome { variants, chosen, work, .. }] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert_eq!(*chosen, variant(1));
+    assert_eq!(variants.iter().map(|t| t.variant[0]).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(variants[2].verdict, Verdict::Wrong);
+    assert!(variants[2].took.is_none());
     // The time of one run, at the reported work.
-    let took = forms[1].took.unwrap().as_nanos() as f64;
+    let took = variants[1].took.unwrap().as_nanos() as f64;
     assert!((took / (*work as f64 / 6.0) - 1.0).abs() < 0.1, "{took} of {work}");
     assert!(failures.is_empty());
 }

@@ -78,7 +78,7 @@ fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
 static DOUBLES: Family = Family {
     name: "double",
     class: |words| words[0].to_string(),
-    form: |params| format!("{} rounds", params[0]),
+    describe: |params| format!("{} rounds", params[0]),
     trial: |profile, words, extent| Problem::make_trial(profile, |cx| problem(cx, words, extent)),
     usual: Vec::new,
 };
@@ -120,20 +120,20 @@ fn the_fastest_right_form_is_found_beside_a_run() {
     let cx = context(&device);
     let n = 1 << 14;
     let (x, want) = (f32s(&cx, &ramp(n)), ramp(n).iter().map(|v| v * 2.0).collect::<Vec<_>>());
-    let forms = [SLOW, WRONG, FAST, REFUSED];
+    let variants = [SLOW, WRONG, FAST, REFUSED];
     let mut used = Vec::new();
     let mut n_class = n;
     let since = Instant::now();
     while used.last() != Some(&FAST) {
         // Other tests may delay every run of a variant: then another class is tried.
         if used.len() > 1 && device.table.as_ref().unwrap().is_done() {
-            n_class += usize::from(cx.choose_tuned(|| class(n_class), &forms, |form| *form) == SLOW);
+            n_class += usize::from(cx.choose_tuned(|| class(n_class), &variants, |variant| *variant) == SLOW);
         }
-        let form = cx.choose_tuned(|| class(n_class), &forms, |form| *form);
-        assert!(form == SLOW || form == FAST, "{form:?}");
-        used.push(form);
+        let variant = cx.choose_tuned(|| class(n_class), &variants, |variant| *variant);
+        assert!(variant == SLOW || variant == FAST, "{variant:?}");
+        used.push(variant);
         let y = cx.empty([n], DType::F32).unwrap();
-        double(&x, &y, form);
+        double(&x, &y, variant);
         // Recorded work runs correctly during the trials.
         assert!(read_f32(&y) == want);
         assert!(since.elapsed() < Duration::from_secs(60), "{} steps and no choice", used.len());
@@ -144,7 +144,7 @@ fn the_fastest_right_form_is_found_beside_a_run() {
     assert!(told[0].contains("1 rounds of double"), "{told:?}");
     // The next process reads the result and tries nothing.
     let next = context(&tuned_device(Some(&folder)).unwrap());
-    assert_eq!(next.choose_tuned(|| class(n_class), &forms, |form| *form), FAST);
+    assert_eq!(next.choose_tuned(|| class(n_class), &variants, |variant| *variant), FAST);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -165,7 +165,7 @@ fn what_a_trial_makes_goes_with_its_class() {
     assert_eq!((most, made(&gpu)), (2, before), "two operands, and no buffer at the end");
     let (outcomes, failures) = table.wait(Duration::ZERO);
     assert!(failures.is_empty(), "{failures:?}");
-    let verdicts: Vec<_> = outcomes[0].forms.iter().map(|tried| &tried.verdict).collect();
+    let verdicts: Vec<_> = outcomes[0].variants.iter().map(|tried| &tried.verdict).collect();
     assert!(matches!(verdicts[..], [Verdict::Sound, Verdict::Wrong, _, Verdict::Refused(_)]), "{verdicts:?}");
     assert!(outcomes.iter().all(|outcome| [SLOW, FAST].contains(&outcome.chosen)), "{outcomes:?}");
     // A rejected shader leaves the GPU usable.
@@ -212,9 +212,9 @@ fn products_keep_their_bits_whatever_was_chosen() {
     assert!(!outcomes.is_empty(), "no class of a product was tried");
     for outcome in &outcomes {
         assert_eq!(outcome.class.family.name, tuned::FAMILY.name);
-        let sound = outcome.forms.iter().all(|tried| tried.verdict != Verdict::Wrong);
+        let sound = outcome.variants.iter().all(|tried| tried.verdict != Verdict::Wrong);
         assert!(sound, "{outcome:?}");
-        println!("{}: {}", outcome.class, (tuned::FAMILY.form)(outcome.chosen));
+        println!("{}: {}", outcome.class, (tuned::FAMILY.describe)(outcome.chosen));
     }
     let after: Vec<_> = shapes.iter().map(|shape| product(&tuned, *shape)).collect();
     assert!(after == want, "a choice changed bits");

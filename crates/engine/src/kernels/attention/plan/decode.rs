@@ -11,7 +11,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::Launch;
-use crate::kernels::attention::form::Decode;
+use crate::kernels::attention::config::Decode;
 use crate::kernels::attention::{DECODE, DECODE_THREADS, MERGE, Parts, Split, THREADS};
 use crate::kernels::elementwise::wide;
 use crate::launch::{Bind, Window, windows};

@@ -28,7 +28,7 @@ use scales::STORED;
 pub use scales::Scales;
 
 use super::bindings::{A, B, BIAS, Binding, C, Scalars};
-use super::plan::{Form, Reads};
+use super::plan::{Config, Reads};
 use super::tile::Tile;
 use crate::context::Context;
 use crate::dtype::DType;
@@ -55,18 +55,18 @@ const fn kernel(
 pub const KERNELS: [&Kernel; 3] = [&PRODUCT, &PRODUCT_BIAS, &scales::SCALES];
 
 /// Every variant.
-pub fn forms() -> impl Iterator<Item = Form> {
-    Tile::IN_F16.iter().flat_map(|tile| Reads::of_weights().map(|reads| Form::Tile(*tile, reads)))
+pub fn configs() -> impl Iterator<Item = Config> {
+    Tile::IN_F16.iter().flat_map(|tile| Reads::of_weights().map(|reads| Config::Tile(*tile, reads)))
 }
 
 fn variants(bindings: usize) -> Vec<Variant> {
     let of = |b: DType| {
         let mut dtypes = vec![DType::F32; bindings];
         dtypes[1] = b;
-        forms().map(move |form| Variant {
-            params: form.params(),
+        configs().map(move |config| Variant {
+            params: config.params(),
             dtypes: dtypes.clone(),
-            threads: form.threads(),
+            threads: config.threads(),
         })
     };
     STORED.into_iter().flat_map(of).collect()

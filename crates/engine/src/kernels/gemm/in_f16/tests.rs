@@ -5,8 +5,8 @@ use super::scales::SCALES;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::kernel::Kernel;
-use crate::kernel::forms::{assert_all, launched_in};
-use crate::kernels::gemm::plan::{self, Form, Reads, candidates};
+use crate::kernel::coverage::{assert_all, launched_in};
+use crate::kernels::gemm::plan::{self, Config, Reads, candidates};
 use crate::kernels::gemm::stage::Read;
 use crate::kernels::gemm::{Gemm, Matrix, Precision, Segment, append, gemm, gemm_with};
 use crate::ops::checks::{Array, contexts, gpu_contexts, read};
@@ -83,7 +83,7 @@ impl Problem {
     }
 
     /// Computes the product with `form`, or with the plan's choice.
-    fn run(&self, cx: &Rc<Context>, form: Option<Form>, bias: bool) -> Array {
+    fn run(&self, cx: &Rc<Context>, config: Option<Config>, bias: bool) -> Array {
         let [m, n, k] = self.sizes;
         let (a, b, bias_of, c) =
             (self.a.upload(cx), self.b.upload(cx), self.bias.upload(cx), self.c.upload(cx));
@@ -93,8 +93,8 @@ impl Problem {
         let right = Matrix::new(&b, if self.trans() { k } else { n }).transposed_if(self.trans());
         assert_eq!(Reads::of(&g, &left, &right, true), self.reads);
         let (bias, out) = (bias.then_some(&bias_of), Matrix::new(&c, n).with_batch_stride(m * n));
-        match form {
-            Some(form) => append(cx, form, g, left, right, bias, None, out),
+        match config {
+            Some(config) => append(cx, config, g, left, right, bias, None, out),
             None => gemm(cx, g, left, right, bias, out),
         }
         .unwrap();
@@ -135,12 +135,13 @@ fn every_listed_form_is_launched_and_equals_the_plain_one() {
         for stored in super::scales::STORED {
             for reads in Reads::of_weights() {
                 let problem = Problem::new(reads, [132, 140, 36], 2, stored);
-                let forms = || super::forms().filter(|form| matches!(form, Form::Tile(_, r) if *r == reads));
+                let configs =
+                    || super::configs().filter(|config| matches!(config, Config::Tile(_, r) if *r == reads));
                 for (cx, bias) in all.iter().take(1).flat_map(|cx| [(cx, false), (cx, true)]) {
                     let mut first: Option<Array> = None;
-                    for form in forms() {
+                    for config in configs() {
                         let (what, got) =
-                            (format!("{form:?} by {stored}"), problem.run(cx, Some(form), bias));
+                            (format!("{config:?} by {stored}"), problem.run(cx, Some(config), bias));
                         match &first {
                             Some(first) => assert_eq!(first.data, got.data, "{what}"),
                             None => problem.hold(&what, &got, bias),
@@ -150,8 +151,8 @@ fn every_listed_form_is_launched_and_equals_the_plain_one() {
                 }
                 // Each window has separate scales.
                 for cx in all.iter().skip(1) {
-                    let form = forms().next().unwrap();
-                    problem.hold("windows", &problem.run(cx, Some(form), true), true);
+                    let config = configs().next().unwrap();
+                    problem.hold("windows", &problem.run(cx, Some(config), true), true);
                 }
             }
         }
@@ -385,9 +386,9 @@ fn candidates_are_of_one_precision() {
             let class = crate::kernels::gemm::tuned::class(&g, &left, &right, [false; 2]);
             (candidates(&g, &left, &right, &Matrix::new(&b, n), [false; 2], true), class)
         };
-        let ([exact, asked], f16) = ([Precision::Exact, Precision::F16].map(of), Form::is_in_f16);
-        assert!(asked.0.len() > 1 && asked.0.iter().all(|form| f16(*form)), "{:?}", asked.0);
-        assert!(!exact.0.iter().any(|form| f16(*form)));
+        let ([exact, asked], f16) = ([Precision::Exact, Precision::F16].map(of), Config::is_in_f16);
+        assert!(asked.0.len() > 1 && asked.0.iter().all(|config| f16(*config)), "{:?}", asked.0);
+        assert!(!exact.0.iter().any(|config| f16(*config)));
         assert_ne!(exact.1, asked.1);
         assert_ne!(exact.1.to_string(), asked.1.to_string());
     }

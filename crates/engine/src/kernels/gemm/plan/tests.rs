@@ -14,13 +14,13 @@ fn value(dtype: DType, offset: usize, size: usize) -> Value {
 fn a_form_is_its_key_and_itself_again() {
     for b in [DType::F32, DType::F16] {
         for (bias, two) in [(false, false), (true, false), (false, true)] {
-            let all = Form::all(b, bias, two);
-            all.iter().for_each(|form| assert_eq!(Form::of(form.params()), *form));
-            let keys: std::collections::HashSet<_> = all.iter().map(|form| form.params()).collect();
+            let all = Config::all(b, bias, two);
+            all.iter().for_each(|config| assert_eq!(Config::of(config.params()), *config));
+            let keys: std::collections::HashSet<_> = all.iter().map(|config| config.params()).collect();
             assert_eq!(keys.len(), all.len(), "two variants have the same key");
         }
     }
-    in_f16::forms().for_each(|form| assert!(form.is_in_f16() && Form::of(form.params()) == form));
+    in_f16::configs().for_each(|config| assert!(config.is_in_f16() && Config::of(config.params()) == config));
 }
 
 /// The guaranteed limits of WebGPU.
@@ -103,29 +103,29 @@ fn what_sums_in_another_order_is_decided_by_shape() {
     };
     // Decoding: one variant, or two with equal bits.
     let (plain, subgroups, part) = sizes(1, 576, 1536, true);
-    assert_eq!(plain[..], [Form::Dots { rows: 1, wide: true, subgroups: false }]);
-    assert_eq!(subgroups[..], [Form::Dots { rows: 1, wide: true, subgroups: true }, plain[0]]);
+    assert_eq!(plain[..], [Config::Dots { rows: 1, wide: true, subgroups: false }]);
+    assert_eq!(subgroups[..], [Config::Dots { rows: 1, wide: true, subgroups: true }, plain[0]]);
     assert_eq!(part, 1536);
-    assert_eq!(sizes(6, 576, 1536, true).0[0], Form::Dots { rows: 8, wide: true, subgroups: false });
+    assert_eq!(sizes(6, 576, 1536, true).0[0], Config::Dots { rows: 8, wide: true, subgroups: false });
     // A weight that is stored [in, out].
     let (columns, _, part) = sizes(1, 768, 3072, false);
-    assert_eq!((&columns[..], part), (&[Form::Columns { rows: 1, wide: true }][..], 3072));
-    assert_eq!(sizes(3, 767, 70, false).0[..], [Form::Columns { rows: 4, wide: false }]);
+    assert_eq!((&columns[..], part), (&[Config::Columns { rows: 1, wide: true }][..], 3072));
+    assert_eq!(sizes(3, 767, 70, false).0[..], [Config::Columns { rows: 4, wide: false }]);
     assert!(!sizes(5, 768, 3072, false).0[0].is_few() && !sizes(1, 768, 63, false).0[0].is_few());
     // A low-rank path: few columns, few terms, long sums of a small matrix.
     let (few_columns, _, part) = sizes(2048, 16, 576, true);
-    assert_eq!(few_columns[0], Form::Tile(Tile::NARROW, Reads::ALL[1]));
+    assert_eq!(few_columns[0], Config::Tile(Tile::NARROW, Reads::ALL[1]));
     assert_eq!(part, 144);
     let (few_terms, _, part) = sizes(2048, 576, 16, true);
-    assert_eq!(few_terms[0], Form::Outer(Reads::ALL[1]));
-    assert_eq!((few_terms[1], part), (Form::Tile(Tile::LARGE, Reads::ALL[1]), 16));
+    assert_eq!(few_terms[0], Config::Outer(Reads::ALL[1]));
+    assert_eq!((few_terms[1], part), (Config::Tile(Tile::LARGE, Reads::ALL[1]), 16));
     assert_eq!(sizes(16, 576, 2048, false).2, 256);
     // Whole layers are not split, and all suitable tiles are candidates.
     let (layer, with_subgroups, part) = sizes(2048, 1536, 576, true);
-    assert_eq!((layer[0], part), (Form::Tile(Tile::LARGE, Reads::ALL[1]), 576));
+    assert_eq!((layer[0], part), (Config::Tile(Tile::LARGE, Reads::ALL[1]), 576));
     assert_eq!(layer.len(), Tile::ALL.len() - 2);
     assert_eq!(layer, with_subgroups);
-    assert!(!layer.iter().any(|form| form.is_few()));
+    assert!(!layer.iter().any(|config| config.is_few()));
 }
 
 #[test]

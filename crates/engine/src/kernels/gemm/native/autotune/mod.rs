@@ -63,7 +63,7 @@ fn identify_processor() -> String {
 
 /// The stored level, if it is one of `levels`; otherwise the fastest, which is then stored.
 fn load_or_measure(store: Option<&Store>, levels: &[Level], measure: impl FnOnce() -> Level) -> Level {
-    let before = store.and_then(|store| store.read().forms.get(CLASS).cloned());
+    let before = store.and_then(|store| store.read().variants.get(CLASS).cloned());
     if let Some(level) = levels.iter().find(|level| before.as_deref() == Some(level.name())) {
         return *level;
     }

@@ -36,7 +36,7 @@ fn a_name_that_is_none_of_them_is_found_anew() {
     store
         .add(&Choices::from([(CLASS.into(), "avx1024".into()), ("another".into(), "variant".into())]).into());
     assert_eq!(load_or_measure(Some(&store), LEVELS, || LEVELS[0]), LEVELS[0]);
-    let read = store.read().forms;
+    let read = store.read().variants;
     assert_eq!(read[CLASS], LEVELS[0].name());
     assert_eq!(read["another"], "variant");
     std::fs::remove_dir_all(store.path().parent().unwrap()).unwrap();

@@ -7,11 +7,11 @@ use crate::kernel::{Kernel, Launch, Variant};
 use crate::profile::Kind;
 
 /// A kernel's name and one of its variants.
-pub type Form = (&'static str, Variant);
+pub type NamedVariant = (&'static str, Variant);
 
 thread_local! {
     /// The variants that this thread's contexts launched on GPUs while `launched_in` runs.
-    static LAUNCHED: RefCell<Option<HashSet<Form>>> = const { RefCell::new(None) };
+    static LAUNCHED: RefCell<Option<HashSet<NamedVariant>>> = const { RefCell::new(None) };
 }
 
 /// Records a launch on a device of `kind`, while `launched_in` runs.
@@ -22,14 +22,14 @@ pub fn note(kind: Kind, launch: &Launch) {
     LAUNCHED.with_borrow_mut(|launched| {
         if let Some(launched) = launched {
             let dtypes = launch.bindings.iter().map(|b| b.dtype).collect();
-            let form = Variant { params: launch.params, dtypes, threads: launch.threads };
-            launched.insert((launch.kernel.name, form));
+            let variant = Variant { params: launch.params, dtypes, threads: launch.threads };
+            launched.insert((launch.kernel.name, variant));
         }
     });
 }
 
 /// The variants that `test` launches on GPUs, by contexts of this thread.
-pub fn launched_in(test: impl FnOnce()) -> HashSet<Form> {
+pub fn launched_in(test: impl FnOnce()) -> HashSet<NamedVariant> {
     let outer = LAUNCHED.replace(Some(HashSet::new()));
     test();
     let launched = LAUNCHED.replace(outer).expect("a set was put there");
@@ -42,19 +42,23 @@ pub fn launched_in(test: impl FnOnce()) -> HashSet<Form> {
 }
 
 /// The variants that kernels list. A kernel that only runs on the CPU has none.
-pub fn list_variants(kernels: &[&Kernel]) -> Vec<Form> {
+pub fn list_variants(kernels: &[&Kernel]) -> Vec<NamedVariant> {
     kernels.iter().flat_map(|k| (k.variants)().into_iter().map(|v| (k.name, v))).collect()
 }
 
 /// Requires that `launched` has all variants of the kernels that this device is `given`, and no other variant of them.
 /// Without a GPU (`LOWRANK_NO_GPU`) it does nothing.
-pub fn assert_all(kernels: &[&Kernel], launched: &HashSet<Form>, given: impl Fn(&Form) -> bool) {
+pub fn assert_all(
+    kernels: &[&Kernel],
+    launched: &HashSet<NamedVariant>,
+    given: impl Fn(&NamedVariant) -> bool,
+) {
     if std::env::var_os("LOWRANK_NO_GPU").is_some() {
-        println!("not run: whether all forms are launched (LOWRANK_NO_GPU is set)");
+        println!("not run: whether all variants are launched (LOWRANK_NO_GPU is set)");
         return;
     }
     match compare_launched(kernels, launched, given) {
-        Ok(count) => println!("{count} forms of {} kernels launched: all", kernels.len()),
+        Ok(count) => println!("{count} variants of {} kernels launched: all", kernels.len()),
         Err(differences) => panic!("{differences}"),
     }
 }
@@ -62,55 +66,58 @@ pub fn assert_all(kernels: &[&Kernel], launched: &HashSet<Form>, given: impl Fn(
 /// The number of listed variants, if they equal the launched ones.
 fn compare_launched(
     kernels: &[&Kernel],
-    launched: &HashSet<Form>,
-    given: impl Fn(&Form) -> bool,
+    launched: &HashSet<NamedVariant>,
+    given: impl Fn(&NamedVariant) -> bool,
 ) -> Result<usize, String> {
     let mut listed = list_variants(kernels);
-    listed.retain(|form| given(form));
+    listed.retain(|variant| given(variant));
     let once: HashSet<_> = listed.iter().collect();
     let twice = listed.len() - once.len();
-    let missing: Vec<_> = listed.iter().filter(|form| !launched.contains(form)).collect();
-    let of_these = |form: &&Form| kernels.iter().any(|k| k.name == form.0);
-    let unlisted: Vec<_> = launched.iter().filter(of_these).filter(|form| !once.contains(form)).collect();
+    let missing: Vec<_> = listed.iter().filter(|variant| !launched.contains(variant)).collect();
+    let of_these = |variant: &&NamedVariant| kernels.iter().any(|k| k.name == variant.0);
+    let unlisted: Vec<_> =
+        launched.iter().filter(of_these).filter(|variant| !once.contains(variant)).collect();
     if twice == 0 && missing.is_empty() && unlisted.is_empty() {
         return Ok(listed.len());
     }
-    let told = |forms: &[&Form]| forms.iter().map(|f| format!("\n  {} {:?}", f.0, f.1)).collect::<String>();
+    let describe = |variants: &[&NamedVariant]| {
+        variants.iter().map(|f| format!("\n  {} {:?}", f.0, f.1)).collect::<String>()
+    };
     Err(format!(
-        "of {} forms that are listed, {twice} are listed twice, {} were not launched:{}\n{} were launched that no \
+        "of {} variants that are listed, {twice} are listed twice, {} were not launched:{}\n{} were launched that no \
          kernel lists:{}",
         listed.len(),
         missing.len(),
-        told(&missing),
+        describe(&missing),
         unlisted.len(),
-        told(&unlisted)
+        describe(&unlisted)
     ))
 }
 
 /// A test that launches every listed variant and compares each with its plain form. The constant `COVERED` lists
-/// the covered kernels for `kernels::tests`; all such tests are in modules `every_form`.
-macro_rules! every_form {
+/// the covered kernels for `kernels::tests`; all such tests are in modules `every_variant`.
+macro_rules! every_variant {
     ($kernels:expr; $(#[$meta:meta])* fn $name:ident() $body:block) => {
-        $crate::kernel::forms::every_form! { $kernels, if |_| true; $(#[$meta])* fn $name() $body }
+        $crate::kernel::coverage::every_variant! { $kernels, if |_| true; $(#[$meta])* fn $name() $body }
     };
     // For variants that only some devices are given.
     ($kernels:expr, if $given:expr; $(#[$meta:meta])* fn $name:ident() $body:block) => {
         pub(crate) const COVERED: &[&$crate::kernel::Kernel] = $kernels;
 
-        mod every_form {
+        mod every_variant {
             #[allow(unused_imports)]
             use super::*;
 
             $(#[$meta])*
             #[test]
             fn $name() {
-                let launched = $crate::kernel::forms::launched_in(|| $body);
-                $crate::kernel::forms::assert_all(COVERED, &launched, $given);
+                let launched = $crate::kernel::coverage::launched_in(|| $body);
+                $crate::kernel::coverage::assert_all(COVERED, &launched, $given);
             }
         }
     };
 }
-pub(crate) use every_form;
+pub(crate) use every_variant;
 
 #[cfg(test)]
 mod tests {
@@ -118,9 +125,9 @@ mod tests {
     use crate::dtype::DType;
     use crate::kernel::{Params, Twin};
 
-    const FORMS: [Params; 2] = [[0; 4], [1, 0, 0, 0]];
+    const PARAMS: [Params; 2] = [[0; 4], [1, 0, 0, 0]];
 
-    fn form(params: Params) -> Variant {
+    fn variant(params: Params) -> Variant {
         Variant { params, dtypes: vec![DType::F32], threads: 64 }
     }
 
@@ -129,7 +136,7 @@ mod tests {
         bindings: &[],
         scalars: Vec::new,
         twin: Twin::Gpu(|_| String::new()),
-        variants: || FORMS.map(form).into(),
+        variants: || PARAMS.map(variant).into(),
     };
 
     fn launch(params: Params) -> Launch {
@@ -150,33 +157,33 @@ mod tests {
         }
     }
 
-    fn launches(params: &[Params]) -> HashSet<Form> {
+    fn launches(params: &[Params]) -> HashSet<NamedVariant> {
         launched_in(|| params.iter().for_each(|p| note(Kind::Gpu, &launch(*p))))
     }
 
     #[test]
     fn launches_on_gpus_are_kept_within() {
-        note(Kind::Gpu, &launch(FORMS[0]));
+        note(Kind::Gpu, &launch(PARAMS[0]));
         let mut inner = HashSet::new();
         let outer = launched_in(|| {
-            note(Kind::Cpu, &launch(FORMS[0]));
-            note(Kind::Gpu, &Launch { groups: 0, ..launch(FORMS[0]) });
-            inner = launches(&[FORMS[1]]);
+            note(Kind::Cpu, &launch(PARAMS[0]));
+            note(Kind::Gpu, &Launch { groups: 0, ..launch(PARAMS[0]) });
+            inner = launches(&[PARAMS[1]]);
         });
-        assert_eq!(inner, HashSet::from([("test_two", form(FORMS[1]))]));
+        assert_eq!(inner, HashSet::from([("test_two", variant(PARAMS[1]))]));
         assert_eq!(outer, inner);
         assert!(launches(&[]).is_empty());
     }
 
     #[test]
-    fn a_form_that_is_missing_or_not_listed_is_told() {
+    fn a_missing_or_unlisted_variant_is_reported() {
         let told = |params: &[Params]| compare_launched(&[&TWO], &launches(params), |_| true);
-        assert_eq!(told(&FORMS), Ok(2));
-        let missing = told(&FORMS[..1]).unwrap_err();
+        assert_eq!(told(&PARAMS), Ok(2));
+        let missing = told(&PARAMS[..1]).unwrap_err();
         assert!(missing.contains(" 1 were not launched:\n  test_two"), "{missing}");
-        let other = told(&[FORMS[0], FORMS[1], [7; 4]]).unwrap_err();
+        let other = told(&[PARAMS[0], PARAMS[1], [7; 4]]).unwrap_err();
         assert!(other.contains("1 were launched that no kernel lists:\n  test_two"), "{other}");
-        let twice = compare_launched(&[&TWO, &TWO], &launches(&FORMS), |_| true).unwrap_err();
+        let twice = compare_launched(&[&TWO, &TWO], &launches(&PARAMS), |_| true).unwrap_err();
         assert!(twice.contains("2 are listed twice"), "{twice}");
     }
 }

@@ -13,7 +13,7 @@ fn classify_dim(dim: usize) -> usize {
 
 /// A variant of a tiled kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Form {
+pub struct Config {
     pub class: usize,
     pub threads: usize,
     /// Rows are read in vectors of four.
@@ -28,33 +28,33 @@ pub struct Form {
 pub const LARGE: usize = 128;
 pub const SMALL: usize = 64;
 
-impl Form {
+impl Config {
     /// Heads of 33 to 128 have both tiles; other head sizes have only the smaller one. Head sizes that cannot be read
     /// in vectors have one variant.
-    pub fn new(dim: usize, threads: usize, vectors: bool, subgroups: bool) -> Form {
+    pub fn new(dim: usize, threads: usize, vectors: bool, subgroups: bool) -> Config {
         let class = classify_dim(dim);
         match (vectors, CLASSES[class]) {
             (false, _) => {
-                Form { class: classify_dim(DIM), threads: SMALL, vectors, subgroups: false, dropped: false }
+                Config { class: classify_dim(DIM), threads: SMALL, vectors, subgroups: false, dropped: false }
             }
-            (true, 64 | 128) => Form { class, threads, vectors, subgroups, dropped: false },
-            (true, _) => Form { class, threads: SMALL, vectors, subgroups, dropped: false },
+            (true, 64 | 128) => Config { class, threads, vectors, subgroups, dropped: false },
+            (true, _) => Config { class, threads: SMALL, vectors, subgroups, dropped: false },
         }
     }
 
     /// Returns every variant; those with subgroups only if the kernel has them.
-    pub fn all(subgroups: bool) -> Vec<Form> {
-        let mut all = vec![Form::new(DIM, SMALL, false, false)];
+    pub fn all(subgroups: bool) -> Vec<Config> {
+        let mut all = vec![Config::new(DIM, SMALL, false, false)];
         for (dim, threads) in CLASSES.iter().flat_map(|dim| [(*dim, SMALL), (*dim, LARGE)]) {
-            all.push(Form::new(dim, threads, true, false));
+            all.push(Config::new(dim, threads, true, false));
             if subgroups {
-                all.push(Form::new(dim, threads, true, true));
+                all.push(Config::new(dim, threads, true, true));
             }
         }
         let mut listed = Vec::new();
-        all.into_iter().for_each(|form| {
-            if !listed.contains(&form) {
-                listed.push(form);
+        all.into_iter().for_each(|config| {
+            if !listed.contains(&config) {
+                listed.push(config);
             }
         });
         listed
@@ -65,9 +65,9 @@ impl Form {
         [self.class, self.threads, self.vectors as usize, reductions].map(|v| v as u32)
     }
 
-    pub fn of(params: Params) -> Form {
+    pub fn of(params: Params) -> Config {
         let [class, threads, vectors, reductions] = params.map(|v| v as usize);
-        Form {
+        Config {
             class,
             threads,
             vectors: vectors == 1,
@@ -87,7 +87,7 @@ pub fn describe(kernel: &Kernel, params: Params) -> Vec<String> {
         }
         "attention_merge" | "attention_rows" => Vec::new(),
         _ => {
-            let Form { class, threads, vectors, subgroups, .. } = Form::of(params);
+            let Config { class, threads, vectors, subgroups, .. } = Config::of(params);
             let loads = if vectors { "vector loads" } else { "scalar loads" };
             let sums = if subgroups { "sums by subgroups" } else { "sums in shared memory" };
             vec![heads(class), format!("{threads} threads"), loads.into(), sums.into()]
