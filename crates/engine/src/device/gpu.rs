@@ -245,6 +245,14 @@ impl Gpu {
 }
 
 impl Runner for Gpu {
+    fn prepare(&mut self, commands: &[Command]) -> Result<()> {
+        self.pipelines.compile_ahead(commands.iter().filter_map(|command| match command {
+            Command::Launch(launch) => Some(launch),
+            _ => None,
+        }));
+        Ok(())
+    }
+
     fn run(&mut self, command: Command) -> Result<()> {
         self.waiting = false;
         let ran = self.execute(command).and_then(|()| self.faults.check());

@@ -37,6 +37,10 @@ pub fn free_memory(of: &Profile) -> Option<u64> {
 
 /// Runs commands; lives on the device's thread.
 pub trait Runner {
+    /// Called with the commands of a recording before they run.
+    fn prepare(&mut self, _commands: &[Command]) -> Result<()> {
+        Ok(())
+    }
     /// Runs one command. The caller latches an error and skips all later commands.
     fn run(&mut self, command: Command) -> Result<()>;
     /// The time to poll for the next recording before the thread calls `idle` and sleeps. Without it, recording many

@@ -122,6 +122,9 @@ impl<R: Runner> Server<'_, R> {
         let mut commands = std::mem::take(&mut recording.commands);
         runner.note(recording.note);
         catch_and_latch(latched, || runner.use_cpu(recording.cpu_use));
+        if latched.is_none() && !recording.owner.is_cancelled() {
+            catch_and_latch(latched, || runner.prepare(&commands));
+        }
         let mut under = recording.under;
         let mut decided: Option<bool> = None;
         for command in commands.drain(..) {

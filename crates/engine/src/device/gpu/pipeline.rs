@@ -1,7 +1,11 @@
 //! Compiled kernels by name, parameters, storage types and width.
 
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::rc::Rc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use smallvec::SmallVec;
 
@@ -19,6 +23,17 @@ struct Key {
     threads: u32,
 }
 
+impl Key {
+    fn of(launch: &Launch) -> Key {
+        Key {
+            name: launch.kernel.name,
+            params: launch.params,
+            dtypes: launch.bindings.iter().map(|b| b.dtype).collect(),
+            threads: launch.threads,
+        }
+    }
+}
+
 pub struct Pipeline {
     pub number: u32,
     /// Whether a launch's groups may be divided among several dispatches.
@@ -28,17 +43,14 @@ pub struct Pipeline {
 }
 
 pub struct Pipelines {
-    device: wgpu::Device,
+    compiler: Compiler,
     compiled: HashMap<Key, Result<Rc<Pipeline>>>,
-    checks: bool,
-    /// The shader compiler's name, for errors.
-    compiler: String,
 }
 
 impl Pipelines {
     /// `checks` makes shaders check every index, which costs a third of their speed.
     pub fn new(device: wgpu::Device, checks: bool, compiler: String) -> Self {
-        Pipelines { device, compiled: HashMap::new(), checks, compiler }
+        Pipelines { compiler: Compiler { device, checks, name: compiler }, compiled: HashMap::new() }
     }
 
     /// Returns a launch's pipeline, which is compiled at its first use. A failure is cached, because a compiler may
@@ -48,24 +60,81 @@ impl Pipelines {
     /// `ERR_INTERNAL` for a kernel that does not compile, with the kernel, its variant and the compiler. The error is
     /// confined: the device continues with other work.
     pub fn get(&mut self, launch: &Launch) -> Result<Rc<Pipeline>> {
-        let key = Key {
-            name: launch.kernel.name,
-            params: launch.params,
-            dtypes: launch.bindings.iter().map(|b| b.dtype).collect(),
-            threads: launch.threads,
-        };
+        let key = Key::of(launch);
         if let Some(pipeline) = self.compiled.get(&key) {
             return pipeline.clone();
         }
-        let pipeline = self.compile(launch, &key).map(Rc::new).map_err(Error::confine);
+        let compiled = self.compiler.compile(launch, &key);
+        self.insert(key, compiled)
+    }
+
+    /// Compiles the missing pipelines of several launches on as many threads as there are cores: a first start needs
+    /// about forty, and some compilers take a quarter of a second for a large one.
+    pub fn compile_ahead<'a>(&mut self, launches: impl Iterator<Item = &'a Launch>) {
+        let mut missing: Vec<(Key, &Launch)> = Vec::new();
+        for launch in launches.filter(|launch| launch.groups > 0) {
+            let key = Key::of(launch);
+            if !self.compiled.contains_key(&key) && missing.iter().all(|(other, _)| *other != key) {
+                missing.push((key, launch));
+            }
+        }
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = cores.min(missing.len());
+        if threads < 2 {
+            return;
+        }
+        let next = AtomicUsize::new(0);
+        let results: Vec<OnceLock<Result<Compiled>>> = missing.iter().map(|_| OnceLock::new()).collect();
+        let compile_next = || loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some((key, launch)) = missing.get(i) else { break };
+            results[i].get_or_init(|| self.compiler.compile(launch, key));
+        };
+        thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(compile_next))));
+        let keys = missing.into_iter().map(|(key, _)| key);
+        let done: Vec<_> = keys.zip(results.into_iter().map(OnceLock::into_inner)).collect();
+        for (key, result) in done {
+            // Its launch reports an error.
+            let _ = self.insert(key, result.expect("every index was taken"));
+        }
+    }
+
+    /// The number of variants that were compiled, with or without success.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.compiled.len()
+    }
+
+    fn insert(&mut self, key: Key, compiled: Result<Compiled>) -> Result<Rc<Pipeline>> {
+        let number = self.compiled.len() as u32;
+        let number_it =
+            |Compiled { divisible, compute, layout }| Pipeline { number, divisible, compute, layout };
+        let pipeline = compiled.map(|compiled| Rc::new(number_it(compiled))).map_err(Error::confine);
         // A later attempt may find memory, so this failure is not cached.
         if !matches!(&pipeline, Err(error) if error.code == Code::OutOfMemory) {
             self.compiled.insert(key, pipeline.clone());
         }
         pipeline
     }
+}
 
-    fn compile(&self, launch: &Launch, key: &Key) -> Result<Pipeline> {
+/// A pipeline without its number.
+struct Compiled {
+    divisible: bool,
+    compute: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+}
+
+/// Compiles kernels, on any thread.
+struct Compiler {
+    device: wgpu::Device,
+    checks: bool,
+    /// The shader compiler's name, for errors.
+    name: String,
+}
+
+impl Compiler {
+    fn compile(&self, launch: &Launch, key: &Key) -> Result<Compiled> {
         let kernel = launch.kernel;
         let divisible = shader::is_divisible(kernel);
         let words = shader::words(kernel) + usize::from(divisible);
@@ -82,7 +151,7 @@ impl Pipelines {
         let text = shader::module(kernel, launch.params, &key.dtypes, launch.threads);
         let what = format!(
             "{} did not compile kernel {} {:?} {:?} of {} threads",
-            self.compiler,
+            self.name,
             key.name,
             key.params,
             key.dtypes.as_slice(),
@@ -138,7 +207,7 @@ impl Pipelines {
                 },
                 cache: None,
             });
-            Pipeline { number: self.compiled.len() as u32, divisible, compute, layout }
+            Compiled { divisible, compute, layout }
         })
     }
 }

@@ -50,6 +50,30 @@ fn a_kernel_that_does_not_compile_leaves_the_device_at_work() {
 }
 
 #[test]
+fn the_kernels_of_a_recording_are_compiled_before_it_runs() {
+    let Some(mut gpu) = bare() else { return };
+    let range = made(&mut gpu, 1);
+    let launch = |kernel| {
+        Command::Launch(Launch {
+            kernel,
+            params: [0; 4],
+            bindings: [range].into_iter().collect(),
+            scalars: Busy { n: 1, rounds: 1 }.words(),
+            groups: 1,
+            threads: 64,
+            work: 2,
+        })
+    };
+    let commands = [launch(&BUSY), launch(&BROKEN), launch(&BUSY)];
+    gpu.prepare(&commands).unwrap();
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    assert_eq!(gpu.pipelines.len(), if threads > 1 { 2 } else { 0 });
+    // The failure is reported by the launch.
+    let [_, broken, _] = commands;
+    assert!(gpu.run(broken).unwrap_err().message.contains("test_broken"));
+}
+
+#[test]
 fn a_range_past_its_buffer_is_an_error() {
     let Some(device) = device(None) else { return };
     let context = context(&device);
