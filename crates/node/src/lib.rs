@@ -17,6 +17,7 @@ mod linalg;
 mod ops;
 mod optimizer;
 mod random;
+mod replica;
 mod session;
 mod tokenizer;
 mod trace;

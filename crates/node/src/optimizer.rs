@@ -99,6 +99,8 @@ macro_rules! each {
     };
 }
 
+pub(crate) use each;
+
 impl AnyOptimizer {
     fn set_options(&mut self, options: &[GroupOptions]) {
         for (i, given) in options.iter().enumerate() {
@@ -129,12 +131,12 @@ fn make_optimizer<R: Rule>(
 }
 
 impl State {
-    fn optimizer(&mut self, id: u32) -> engine::Result<&mut AnyOptimizer> {
+    pub(crate) fn optimizer(&mut self, id: u32) -> engine::Result<&mut AnyOptimizer> {
         let found = self.optimizers.get_mut(&id);
         found.ok_or_else(|| fail_code(Code::Disposed, "an optimizer is used after it was disposed"))
     }
 
-    fn parameters(&self, ids: &[u32]) -> engine::Result<Vec<Tensor>> {
+    pub(crate) fn parameters(&self, ids: &[u32]) -> engine::Result<Vec<Tensor>> {
         ids.iter().map(|id| self.tensor(*id)).collect()
     }
 

@@ -145,6 +145,19 @@ impl Arena {
         self.places.iter().map(|p| p.tensor.grad().is_some()).collect()
     }
 
+    pub fn value_block(&self, block: usize) -> Value {
+        self.blocks[block].value.clone()
+    }
+
+    pub fn gradient_block(&self, block: usize) -> Value {
+        self.blocks[block].grad.clone()
+    }
+
+    /// The gradient's range of a parameter, in its shape.
+    pub fn gradient(&self, place: &Location) -> Value {
+        self.blocks[place.block].grad.sub_range(place.start, place.tensor.spec().shape)
+    }
+
     /// Adjacent parameters with the same group and key; parameters without a key are skipped.
     pub fn runs<K: PartialEq>(&self, key: impl Fn(usize) -> Option<K>) -> Vec<Neighbours<K>> {
         let mut runs: Vec<Neighbours<K>> = Vec::new();

@@ -14,7 +14,7 @@ use lowrank_engine::dtype::DType;
 use lowrank_engine::error::{self as engine, fail_code};
 use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::op::Op;
-use lowrank_engine::optim::{Adafactor, Adam, AdamW, Lion, Optimizer, Sgd};
+use lowrank_engine::optim::{Adafactor, Adam, AdamW, Lion, Optimizer, Replica, Sgd};
 use lowrank_engine::recording::{CancelToken, CpuUse};
 use lowrank_engine::tape::{Tape, Tensor};
 use lowrank_engine::tune::Notice;
@@ -53,7 +53,9 @@ pub(crate) struct State {
     pub(super) alive: CancelToken,
     pub(super) cancels: HashMap<u32, CancelToken>,
     pub optimizers: HashMap<u32, AnyOptimizer>,
-    /// The number of optimizers created so far: the newest one's number.
+    /// Replicas of optimizers' parameters on other devices.
+    pub replicas: HashMap<u32, Rc<Replica>>,
+    /// The number of optimizers and replicas created so far: the newest one's number.
     pub made_optimizers: u32,
 }
 
@@ -73,6 +75,7 @@ impl State {
             alive: CancelToken::default(),
             cancels: HashMap::new(),
             optimizers: HashMap::new(),
+            replicas: HashMap::new(),
             made_optimizers: 0,
         }
     }
@@ -183,6 +186,7 @@ impl State {
     pub(super) fn close(&mut self) {
         self.alive.cancel();
         self.optimizers.clear();
+        self.replicas.clear();
         let tensors = self.handles.borrow_mut().clear();
         drop(tensors);
         self.tape = Rc::default();

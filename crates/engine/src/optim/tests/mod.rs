@@ -1,4 +1,5 @@
 mod arena;
+mod replica;
 mod state;
 mod step;
 
@@ -6,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::clip::clip_grad_norm;
-use super::{AdamW, NotFinite, Optimizer, Rule, Sgd, State};
+use super::{AdamW, NotFinite, Optimizer, Replica, Rule, Sgd, State};
 use crate::context::Context;
 use crate::device::{Device, Sink, cpu::Cpu};
 use crate::dtype::DType;
