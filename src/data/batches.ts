@@ -33,6 +33,12 @@ export interface StepBatches {
   trained: number;
 }
 
+/** The micro-batches of one optimizer step, divided among devices. */
+export interface DividedStep extends Omit<StepBatches, "batches"> {
+  /** The micro-batches of each device, without the last devices that have none. */
+  batches: Batch[][];
+}
+
 /** A run's position in its data, as stored in checkpoints. */
 export interface Cursor {
   /** Completed optimizer steps. */
@@ -163,16 +169,31 @@ export class BatchPlan {
 
   /** Returns the micro-batches of optimizer step `step`, counted from 0. */
   at(step: number): StepBatches {
+    const divided = this.divide(step, (rows) => new Array<number>(rows).fill(0));
+    return { ...divided, batches: divided.batches.flat() };
+  }
+
+  /**
+   * Returns the micro-batches of a step divided among devices: `deal` returns each row's device for a number of rows. A
+   * device's batches have at most the plan's batch size.
+   */
+  divide(step: number, deal: (rows: number) => readonly number[]): DividedStep {
     const { batchSize, padTokenId } = this.#options;
     const sequences = this.#listSequences(step);
-    const batches: Batch[] = [];
-    for (let at = 0; at < sequences.length; at += batchSize)
-      batches.push(buildPackedBatch(sequences.slice(at, at + batchSize), padTokenId));
+    const devices = deal(sequences.length);
+    const batches = Array.from({ length: Math.max(...devices) + 1 }, (_, device) => {
+      const own = sequences.filter((_, row) => devices[row] === device);
+      const count = Math.ceil(own.length / batchSize);
+      return Array.from({ length: count }, (_, i) =>
+        buildPackedBatch(own.slice(i * batchSize, (i + 1) * batchSize), padTokenId),
+      );
+    });
+    const all = batches.flat();
     return {
       epoch: Math.floor(step / this.stepsPerEpoch),
       batches,
-      tokens: batches.reduce((sum, batch) => sum + batch.tokens, 0),
-      trained: batches.reduce((sum, batch) => sum + batch.trained, 0),
+      tokens: all.reduce((sum, batch) => sum + batch.tokens, 0),
+      trained: all.reduce((sum, batch) => sum + batch.trained, 0),
     };
   }
 

@@ -334,6 +334,11 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     return Object.keys(this.#states(shape));
   }
 
+  /** @internal The engine's number of the optimizer. Throws `ERR_DISPOSED`. */
+  get nativeId(): number {
+    return this.#alive();
+  }
+
   #alive(): number {
     if (this.#disposed) throw new LowrankError("ERR_DISPOSED", "an optimizer is used after dispose()");
     return this.#id;

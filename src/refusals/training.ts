@@ -40,6 +40,18 @@ export const TRAINING_REFUSALS = {
     reason: "it initialises from batches of text",
     instead: "choose another start",
   },
+  devicesOfLoaded: {
+    what: "several devices (`device`)",
+    where: LOADED,
+    reason: "each device loads the model",
+    instead: "give the model's folder or its name at a hub",
+  },
+  devicesWithEva: {
+    what: "several devices (`device`)",
+    where: "with `initLoraWeights` eva",
+    reason: "the initialisation runs batches on one device",
+    instead: "choose another start, or one device",
+  },
   stepsWithEpochs: {
     what: "`steps`",
     where: "with `epochs`",

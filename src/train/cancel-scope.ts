@@ -3,15 +3,15 @@ import { session } from "../native/binding.js";
 
 let tokens = 0;
 
-/** Device work that is skipped after an abort, even if it is recorded already. */
+/** Work of devices that is skipped after an abort, even if it is recorded already. */
 export class CancelScope {
   readonly #token = ++tokens;
-  readonly #device: Exclude<Device, "auto">;
+  readonly #devices: readonly Exclude<Device, "auto">[];
   readonly #signal: AbortSignal | undefined;
   readonly #cancel = (): void => session().cancel(this.#token);
 
-  constructor(device: Exclude<Device, "auto">, signal: AbortSignal | undefined) {
-    this.#device = device;
+  constructor(devices: readonly Exclude<Device, "auto">[], signal: AbortSignal | undefined) {
+    this.#devices = devices;
     this.#signal = signal;
     signal?.addEventListener("abort", this.#cancel, { once: true });
   }
@@ -19,11 +19,11 @@ export class CancelScope {
   /** Runs the synchronous `fn`. The work that it records is skipped once the signal aborts. */
   run<T>(fn: () => T): T {
     if (this.#signal === undefined) return fn();
-    session().under(this.#device, this.#token);
+    for (const device of this.#devices) session().under(device, this.#token);
     try {
       return fn();
     } finally {
-      session().under(this.#device, 0);
+      for (const device of this.#devices) session().under(device, 0);
     }
   }
 

@@ -2,6 +2,7 @@
 import { memory, type Device } from "../device/device.js";
 import { abortReason, LowrankError, throwIfAborted } from "../errors.js";
 import type { Optimizer } from "../optim/optimizer.js";
+import type { Replica } from "../optim/replica.js";
 import type { Schedule } from "../optim/schedule.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { yieldToEventLoop } from "./yield-to-event-loop.js";
@@ -37,6 +38,8 @@ export interface StepMetrics {
 export interface LoopOptions {
   device: Exclude<Device, "auto">;
   optimizer: Optimizer;
+  /** Copies of the trained parameters on other devices, on which some of the losses are computed. */
+  replicas?: readonly DeviceReplica[] | undefined;
   /** The factor applied to the learning rates that the optimizer's groups have when the loop begins. */
   schedule: Schedule;
   /** The number of steps completed before. */
@@ -80,6 +83,12 @@ export interface LoopOptions {
   context: RunContext<LoopEvent>;
 }
 
+/** A copy of the trained parameters, and its device. */
+export interface DeviceReplica {
+  device: Exclude<Device, "auto">;
+  parameters: Replica;
+}
+
 /** The checkpoint that a run continues from. */
 export interface ContinuedCheckpoint {
   path: string;
@@ -116,7 +125,7 @@ interface Pending {
  * signal's reason within a step of an abort.
  */
 export async function runLoop(options: LoopOptions): Promise<LoopResult> {
-  const cancelScope = new CancelScope(options.device, options.skips ? options.signal : undefined);
+  const cancelScope = new CancelScope(listDevices(options), options.skips ? options.signal : undefined);
   const rates = options.optimizer.groups.map(({ lr }) => lr);
   try {
     return await new Loop(options, cancelScope, rates).run();
@@ -268,7 +277,7 @@ class Loop {
 
   /** Records forward, backward and update of one step, and starts reading its figures. */
   async #record(step: number, { losses, tokens, trained, metrics }: StepWork): Promise<Pending> {
-    const { optimizer, schedule, clipNorm } = this.#options;
+    const { optimizer, schedule, clipNorm, replicas = [] } = this.#options;
     for (const [i, group] of optimizer.groups.entries())
       group.lr = (this.#rates[i] as number) * schedule(step);
     let total: Tensor | undefined;
@@ -280,7 +289,8 @@ class Loop {
       }
       const whole = total as Tensor;
       const figures = this.#cancelScope.run(() => {
-        const norm = recordUpdate(optimizer, clipNorm);
+        const copies = replicas.map(({ parameters }) => parameters);
+        const norm = recordUpdate(optimizer, clipNorm, copies);
         const reads = Promise.all([whole.item(), norm.item(), metrics?.read()]);
         norm.dispose();
         return reads;
@@ -301,7 +311,7 @@ class Loop {
   async #settle(): Promise<void> {
     const pending = this.#pending;
     if (pending === undefined) return;
-    const { context, device, steps } = this.#options;
+    const { context, steps } = this.#options;
     const [loss, gradNorm, metrics] = await pending.figures;
     this.#pending = undefined;
     if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) await this.#notFinite(pending, loss, gradNorm);
@@ -322,7 +332,7 @@ class Loop {
       tokens: this.#trained,
       tokensPerSecond: this.#pace.tokensPerSecond,
       etaSeconds: this.#pace.secondsPerStep * ((steps ?? this.#done) - this.#done),
-      memoryBytes: readHeldBytes(device),
+      memoryBytes: listDevices(this.#options).reduce((sum, device) => sum + readHeldBytes(device), 0),
       merged: 1,
       ...(metrics !== undefined && { metrics }),
     });
@@ -420,6 +430,11 @@ class Loop {
     context.emit({ type: "checkpoint", step, path });
     if (this.#divergence.diverged) await this.#mark(false);
   }
+}
+
+/** Returns the devices that train, the optimizer's first. */
+function listDevices({ device, replicas = [] }: LoopOptions): Exclude<Device, "auto">[] {
+  return [device, ...replicas.map((replica) => replica.device)];
 }
 
 /** Returns the bytes that this process holds on a device, including memory-mapped weights. */

@@ -1,9 +1,13 @@
 /** The recording of a step, for a device that runs it and for one that only counts memory. */
 import type { Optimizer } from "../optim/optimizer.js";
+import type { Replica } from "../optim/replica.js";
 import { noGrad, scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 
-/** Records forward and backward of one part of a step's loss. Returns the sum of the parts so far; disposes `sum`. */
+/**
+ * Records forward and backward of one part of a step's loss. Returns the sum of the parts so far, on the device of the
+ * first; disposes `sum`.
+ */
 export function recordPart(loss: () => Tensor, sum: Tensor | undefined): Tensor {
   const part = scope(() => {
     const part = loss();
@@ -11,14 +15,23 @@ export function recordPart(loss: () => Tensor, sum: Tensor | undefined): Tensor 
     return part.detach();
   });
   if (sum === undefined) return part;
-  const total = noGrad(() => sum.add(part));
+  const total = noGrad(() => scope(() => sum.add(part.to(sum.device))));
   for (const one of [sum, part]) one.dispose();
   return total;
 }
 
-/** Records the update and clears the gradients. Returns the norm of the gradients. */
-export function recordUpdate(optimizer: Optimizer, clipNorm: number | undefined): Tensor {
+/**
+ * Records the update and clears the gradients. Gradients of `replicas` are added in their order before, and the values are
+ * copied to them afterwards. Returns the norm of the gradients.
+ */
+export function recordUpdate(
+  optimizer: Optimizer,
+  clipNorm: number | undefined,
+  replicas: readonly Replica[] = [],
+): Tensor {
+  for (const replica of replicas) replica.addGradientsTo(optimizer);
   const norm = optimizer.stepLatched(clipNorm);
   optimizer.zeroGrad();
+  for (const replica of replicas) replica.copyValuesOf(optimizer);
   return norm;
 }

@@ -3,7 +3,7 @@ import { BatchPlan } from "../data/batches.js";
 import type { Examples } from "../data/store.js";
 import { adapters, setAdapter, type InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
-import { loraPlusGroups, type Optimizer } from "../optim/index.js";
+import { type AdamWOptions, loraPlusGroups, type Optimizer, type ParameterGroup } from "../optim/index.js";
 import { countElementBytes } from "../files/safetensors.js";
 import type { Objective } from "./objective.js";
 import { createOptimizer } from "./optimizer-types.js";
@@ -43,17 +43,18 @@ export function trainOwn(model: PretrainedModel, { lora }: Settings): void {
   if (adapters(model).length > 1) setAdapter(model, lora.name ?? "default", { trainable: true });
 }
 
-/** Creates the optimizer over all trainable parameters, in the model's order, on which checkpoints rely. */
-export function createRunOptimizer(
+/** Returns the groups of all trainable parameters, in the model's order, on which checkpoints rely. */
+export function groupParameters(
   model: PretrainedModel,
-  { optimizer, loraPlusRatio: ratio }: Settings,
-): Optimizer {
-  if (ratio !== undefined)
-    return createOptimizer(loraPlusGroups(model, { lr: optimizer.lr, ratio }), optimizer);
-  return createOptimizer(
-    [...model.parameters()].filter((parameter) => parameter.requiresGrad),
-    optimizer,
-  );
+  { optimizer, loraPlusRatio: ratio }: Pick<Settings, "optimizer" | "loraPlusRatio">,
+): ParameterGroup<AdamWOptions>[] {
+  if (ratio !== undefined) return loraPlusGroups(model, { lr: optimizer.lr, ratio });
+  return [{ params: [...model.parameters()].filter((parameter) => parameter.requiresGrad) }];
+}
+
+/** Creates the optimizer over all trainable parameters. */
+export function createRunOptimizer(model: PretrainedModel, settings: Settings): Optimizer {
+  return createOptimizer(groupParameters(model, settings), settings.optimizer);
 }
 
 /** Returns the bytes of the final adapter's files and, with checkpoints, of one checkpoint: adapter and optimizer. */

@@ -37,7 +37,16 @@ export const DEFAULT_OUTPUT = OPTIONS.output.default;
 
 /** The options that another form replaces in a run's settings, or that only the start of a run uses. */
 type Replaced =
-  "model" | "data" | "lora" | "optimizer" | "clipNorm" | "memory" | "device" | "resume" | "dashboard";
+  | "model"
+  | "data"
+  | "lora"
+  | "optimizer"
+  | "clipNorm"
+  | "memory"
+  | "device"
+  | "deviceShares"
+  | "resume"
+  | "dashboard";
 
 /** The options of a run with their defaults, validated. */
 export interface Settings extends Omit<CompletedOf<typeof OPTIONS>, Replaced> {
@@ -55,7 +64,11 @@ export interface Settings extends Omit<CompletedOf<typeof OPTIONS>, Replaced> {
   memory: number | "auto" | undefined;
   /** The precision that the caller requested; undefined if it follows from other options. */
   askedPrecision: MatmulPrecision | undefined;
+  /** The device that updates the adapter: the first of `devices`. */
   device: Device;
+  devices: readonly Device[];
+  /** The shares of several devices in the rows of a step; undefined until they are measured, and for one device. */
+  deviceShares: readonly number[] | undefined;
 }
 
 /** Throws `ERR_OPTION`, naming the option and its value. */
@@ -67,7 +80,8 @@ export function parseSettings(options: FinetuneOptions): Settings {
     throw createRefusal(TRAINING_REFUSALS.revisionOfLoaded, "finetune");
   checkTogether(options);
   const { resume: _, dashboard: _dashboard, ...completed } = complete(options, OPTIONS);
-  const { lora = {}, optimizer = {}, threads } = options;
+  const { lora = {}, optimizer = {}, threads, deviceShares } = options;
+  const devices = parseDevices(completed.device, options);
   const { r, loraDropout, targetModules } = OPTIONS.lora.fields;
   const rank = lora.r ?? r.default;
   return {
@@ -88,9 +102,28 @@ export function parseSettings(options: FinetuneOptions): Settings {
     given: listGiven(options),
     askedPrecision: isLeftOpen(options, "matmulPrecision") ? undefined : options.matmulPrecision,
     memory: completed.memory === "auto" ? "auto" : parseLimit(completed.memory),
-    device: completed.device as Device,
+    device: devices[0] as Device,
+    devices,
+    deviceShares,
     threads: threads === undefined ? undefined : checkThreads("finetune", threads),
   };
+}
+
+/** Returns the devices. Throws `ERR_OPTION` for devices or shares that do not go together. */
+function parseDevices(given: string | readonly string[], options: FinetuneOptions): readonly Device[] {
+  const devices = (typeof given === "string" ? [given] : given) as readonly Device[];
+  const { model, deviceShares, lora } = options;
+  if (deviceShares !== undefined && deviceShares.length !== devices.length)
+    refuse(
+      `${optionName("deviceShares")} has ${deviceShares.length} shares, and ${optionName("device")} names ${devices.length === 1 ? "one device" : `${devices.length} devices`}: give one share for each of several devices`,
+    );
+  if (devices.length === 1) return devices;
+  const open = devices.find((device) => device === "auto" || device.startsWith("meta:"));
+  if (open !== undefined)
+    refuse(`${optionName("device")} names ${open} among several devices; name each as cpu, gpu or gpu:N`);
+  if (typeof model !== "string") throw createRefusal(TRAINING_REFUSALS.devicesOfLoaded, "finetune");
+  if (lora?.initLoraWeights === "eva") throw createRefusal(TRAINING_REFUSALS.devicesWithEva, "finetune");
+  return devices;
 }
 
 /** Returns each option of a table, with its default unless it is given. */
@@ -206,7 +239,7 @@ function parseOptimizer(given: NonNullable<FinetuneOptions["optimizer"]>): Optim
 
 /** Converts settings back to options, for the run's record. */
 export function listOptions(settings: Settings): Record<string, unknown> {
-  const { model, data, evalData, lora, optimizer, loraPlusRatio, clipNorm } = settings;
+  const { model, data, evalData, lora, optimizer, loraPlusRatio, clipNorm, device, devices } = settings;
   const names = Object.entries<AnyOption | AnyGroup>(OPTIONS).flatMap(([name, entry]) =>
     isGroup(entry) || entry.recorded !== false ? [name] : [],
   );
@@ -216,6 +249,7 @@ export function listOptions(settings: Settings): Record<string, unknown> {
     data: describeData(data),
     ...(evalData !== undefined && { evalData: describeData(evalData) }),
     clipNorm: clipNorm ?? 0,
+    device: devices.length > 1 ? devices : device,
     optimizer: { ...optimizer, loraPlusRatio },
     // Data cannot be stored in the record.
     lora: { ...lora, evaData: undefined },

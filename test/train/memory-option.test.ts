@@ -16,7 +16,7 @@ import {
   type FinetuneOptions,
 } from "../../src/index.js";
 import { session } from "../../src/native/binding.js";
-import { computeSeconds } from "../../src/train/memory/rate.js";
+import { computeSeconds } from "../../src/train/rate.js";
 import { atRest } from "../at-rest.js";
 import { runHere } from "../cli/lowrank.js";
 import { temporary } from "../hashed.js";

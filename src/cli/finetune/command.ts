@@ -49,13 +49,18 @@ export async function askedFor(command: Command): Promise<{
   return { flags, options, embedded };
 }
 
+/** Returns the first of several devices, which samples. */
+function firstOf(device: string | readonly string[]): string {
+  return typeof device === "string" ? device : (device[0] ?? "auto");
+}
+
 async function finetune(
   flags: Flags,
   options: ReturnType<typeof libraryOptions>,
   sampling: boolean,
 ): Promise<void> {
   const { finetune: start } = await import("../../train/finetune/finetune.js");
-  const before = sampling ? await sampleOf(flags.device) : undefined;
+  const before = sampling ? await sampleOf(firstOf(flags.device)) : undefined;
   if (before !== undefined) process.stdout.write(`The model writes: ${escapeControls(before.text)}\n\n`);
 
   const telling = new Telling(flags);
@@ -77,7 +82,7 @@ async function finetune(
       const [from, to] = [untrained, result.evalLoss].map((loss) => bitsPerByte(loss, before).toFixed(3));
       process.stdout.write(`held-out text: ${from} bits a byte before, ${to} after\n`);
     }
-    const after = await sampleOf(flags.device, result.adapter);
+    const after = await sampleOf(firstOf(flags.device), result.adapter);
     process.stdout.write(`\nWith the adapter it writes: ${escapeControls(after.text)}\n`);
   } finally {
     interrupt.release();

@@ -86,7 +86,8 @@ const PARSERS: Partial<Record<KindName, (text: string, before: never) => unknown
   initialisation: value.init,
   interval: value.saveEvery,
   size: value.memory,
-  device: value.device,
+  devices: value.devices,
+  shares: value.shares,
 };
 
 /** Returns the parser of a flag's text; undefined if the text is the value. */

@@ -112,6 +112,20 @@ export function device(text: string): string {
   throw new InvalidArgumentError(`Unknown device "${text}"${near}; use auto, cpu, gpu or gpu:N.`);
 }
 
+/** Parses the name of a device, or several names with commas. */
+export function devices(text: string): string | string[] {
+  if (!text.includes(",")) return device(text);
+  return text.split(",").map((name) => device(name.trim()));
+}
+
+/** Parses shares, such as 3,1. */
+export function shares(text: string): number[] {
+  const numbers = text.split(",").map((part) => (/^ *[1-9]\d{0,5} *$/.test(part) ? Number(part) : 0));
+  if (numbers.includes(0))
+    throw new InvalidArgumentError("It must be whole numbers of at least 1, such as 3,1.");
+  return numbers;
+}
+
 /** Collects the values of a repeatable option. All other options may be given only once. */
 export function collect(text: string, before: string[] | undefined): string[] {
   return [...(before ?? []), text];

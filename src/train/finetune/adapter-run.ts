@@ -17,13 +17,14 @@ import type { FinetuneResult, PlannedMemory } from "../events.js";
 import type { Identities } from "../output/run-file.js";
 import { injectWith } from "../inject-with.js";
 import { nameClasses, saveLabels } from "../label-names.js";
-import { runLoop, type LoopResult, type StepWork } from "../loop.js";
+import { runLoop, type LoopResult } from "../loop.js";
 import { listCheckpoints } from "../output/checkpoints.js";
 import type { OutputFolder } from "../output/folder.js";
 import { isWithinLine, type Line } from "../output/lineage.js";
 import { findDamage } from "../output/manifest.js";
 import { createRecord } from "../output/run-record.js";
 import type { Prepared } from "../prepare.js";
+import { Replicas } from "../replicas/replicas.js";
 import type { PastRun } from "../recorder.js";
 import { createTooFewStepsError, type Resumed } from "../resume.js";
 import { parseSaveInterval } from "../options/save-interval.js";
@@ -49,6 +50,8 @@ export interface ResolvedSettings extends Settings {
 /** The inputs of a run. */
 export interface Subject {
   model: PretrainedModel;
+  /** The model on each further device. */
+  others: readonly PretrainedModel[];
   settings: ResolvedSettings;
   prepared: Prepared;
   output: OutputFolder;
@@ -102,9 +105,10 @@ export class AdapterRun {
     const { model, settings, prepared } = this.#subject;
     const first = resumed === undefined ? 0 : this.#resume(resumed);
     this.#restore = noteActive(model);
-    const report = await this.#begun(resumed);
+    const report = await this.#adapt(model, resumed);
     setTemplates(model, this.#name, this.#templates);
     let optimizer: Optimizer | undefined;
+    let replicas: Replicas | undefined;
     try {
       trainOwn(model, settings);
       await yieldToEventLoop();
@@ -113,6 +117,13 @@ export class AdapterRun {
       optimizer = createRunOptimizer(model, settings);
       if (resumed !== undefined)
         await restoreState(resumed.checkpoint.folder, resumed.checkpoint.progress, optimizer);
+      replicas = await Replicas.create({
+        settings,
+        objective: prepared.objective,
+        models: this.#subject.others,
+        optimizer,
+        adapt: (one) => this.#adapt(one, resumed),
+      });
       const { saveEvery, patience } = settings;
       const checkpoints = parseSaveInterval(saveEvery) !== undefined || patience !== undefined;
       await this.#subject.output.checkRoom(computeSavedBytes(optimizer, checkpoints));
@@ -123,12 +134,13 @@ export class AdapterRun {
         this.#context.emit({ type: "warning", message });
       this.#context.emit(createRowsEvent(model.tokenizer, prepared.train));
       await yieldToEventLoop();
-      const ended = await this.#train(optimizer, first, resumed);
+      const ended = await this.#train(optimizer, replicas, first, resumed);
       return await this.#finish(ended, optimizer);
     } catch (error) {
       this.#abandon();
       throw error;
     } finally {
+      replicas?.dispose();
       optimizer?.dispose();
     }
   }
@@ -195,17 +207,16 @@ export class AdapterRun {
     return { line, options: listOptions(settings), cwd: process.cwd(), identities, device: model.device };
   }
 
-  /** Gives the model its adapter: the checkpoint's, the start adapter, or a new one. */
-  async #begun(resumed: Resumed | undefined): Promise<InjectReport> {
-    const { model, settings, prepared } = this.#subject;
-    if (resumed !== undefined) return this.#load(resumed.checkpoint.folder);
+  /** Gives a model the run's adapter: the checkpoint's, the start adapter, or a new one. */
+  async #adapt(model: PretrainedModel, resumed: Resumed | undefined): Promise<InjectReport> {
+    const { settings, prepared } = this.#subject;
+    if (resumed !== undefined) return this.#load(model, resumed.checkpoint.folder);
     if (settings.adapter !== undefined)
       return loadAdapter(model, settings.adapter, { name: this.#name, trainable: true });
     return injectWith(model, resolveAdapterOptions(model, settings, prepared.objective), this.#plan);
   }
 
-  #load(folder: string): Promise<InjectReport> {
-    const { model } = this.#subject;
+  #load(model: PretrainedModel, folder: string): Promise<InjectReport> {
     return loadAdapter(model, resolveAdapterFolder(folder, this.#name), {
       name: this.#name,
       trainable: true,
@@ -220,7 +231,12 @@ export class AdapterRun {
     if (labels !== undefined) await saveLabels(resolveAdapterFolder(folder, this.#name), labels);
   }
 
-  async #train(optimizer: Optimizer, first: number, resumed: Resumed | undefined): Promise<LoopResult> {
+  async #train(
+    optimizer: Optimizer,
+    replicas: Replicas,
+    first: number,
+    resumed: Resumed | undefined,
+  ): Promise<LoopResult> {
     const { model, settings, prepared } = this.#subject;
     const { schedule, warmup, clipNorm, evalEvery, signal, batchSize } = this.#settings;
     const saveEvery = parseSaveInterval(settings.saveEvery);
@@ -230,10 +246,11 @@ export class AdapterRun {
     return runLoop({
       device: model.device,
       optimizer,
+      replicas: replicas.copies,
       schedule: schedules[schedule]({ warmup, total }),
       first,
       steps: this.#stopping.exhausted ? first : total,
-      work: (step) => this.#work(step),
+      work: (step) => replicas.planStep(this.#plan, step),
       clipNorm,
       evaluate:
         held.length === 0
@@ -309,14 +326,6 @@ export class AdapterRun {
     return computeLoss(this.#subject.prepared.objective, batch as Batch);
   }
 
-  /** Returns the losses of a step: one sum per micro-batch, divided by the step's number of trained tokens or rows. */
-  #work(step: number): StepWork {
-    const { objective } = this.#subject.prepared;
-    const { batches, tokens, trained } = this.#plan.at(step);
-    const losses = batches.map((batch) => () => objective.lossSum(batch, 1 / trained));
-    return { losses, tokens, trained };
-  }
-
   /** Saves the adapter and returns the run's result. */
   async #finish({ early: ending, ...ended }: LoopResult, optimizer: Optimizer): Promise<FinetuneResult> {
     const { model, output, prepared, settings } = this.#subject;
@@ -361,7 +370,7 @@ export class AdapterRun {
     }
     optimizer.dispose();
     deleteAdapter(model, this.#name);
-    await this.#load(found.folder);
+    await this.#load(model, found.folder);
     trainOwn(model, settings);
     return { step, loss, early };
   }

@@ -31,6 +31,7 @@ import { closeFiles, type Files, prepare, readFiles } from "../prepare.js";
 import { Profile } from "../profile.js";
 import { checkOwnEvents, RunRecorder } from "../recorder.js";
 import { checkSame, resolveResume, prepareResume, type Resumed } from "../resume.js";
+import { settleShares } from "../replicas/devices.js";
 import type { RunContext } from "../run.js";
 import { checkKinds, DEFAULT_OUTPUT, parseSettings, type Settings } from "../settings.js";
 import { reportPlan } from "./start-event.js";
@@ -109,9 +110,10 @@ async function runWithLock(
 ): Promise<EndEvent> {
   const origin = await resolveResume(options);
   if (origin === undefined) {
-    const settings = parseSettings(completeFromAdapter(options));
-    checkOutput(settings);
-    await checkModelDevice(settings);
+    const asked = parseSettings(completeFromAdapter(options));
+    checkOutput(asked);
+    await checkModelDevice(asked);
+    const settings = await settleShares(asked);
     const output = await OutputFolder.claim(settings.output);
     try {
       await output.checkFree(settings.overwrite, readAdapterName(settings));
@@ -127,9 +129,9 @@ async function runWithLock(
   try {
     const resumed = await prepareResume(origin, options);
     const { options: own, notices } = dropExcessThreads(resumed.options, options);
-    const completed = parseSettings({ ...own, output: path });
-    const settings = { ...completed, given: listGiven(options) };
-    await checkModelDevice(settings);
+    const completed = parseSettings({ ...dropSharesOfOthers(own, options), output: path });
+    await checkModelDevice(completed);
+    const settings = await settleShares({ ...completed, given: listGiven(options) });
     if (resumed.elsewhere) await output.checkFree(false, readAdapterName(settings));
     else await output.checkOwn(undefined, readAdapterName(settings));
     await checkOwnEvents(output.path, settings.log);
@@ -158,6 +160,12 @@ function dropExcessThreads(
     return { options: own, notices: [] };
   const notice = `resume: the run had ${threads} threads, and the cpu of this machine has ${all}; it continues with the default`;
   return { options: rest, notices: [notice] };
+}
+
+/** Drops recorded shares if the run continues on other devices and no shares are given now. */
+function dropSharesOfOthers(own: FinetuneOptions, given: FinetuneOptions): FinetuneOptions {
+  if (given.device === undefined || given.deviceShares !== undefined) return own;
+  return { ...own, deviceShares: undefined };
 }
 
 function readAdapterName({ lora }: Settings): string {
@@ -208,6 +216,7 @@ async function train(
   const restore = given === undefined ? undefined : noteModes(given);
   let model = given;
   let files: Files | undefined;
+  const others: PretrainedModel[] = [];
   try {
     let run: AdapterRun;
     try {
@@ -242,6 +251,12 @@ async function train(
       throwIfAborted(early);
       model ??= await load(located as Located, fitted, { labels, tokenizer: planned.tokenizer }, context);
       if (template !== undefined) model.tokenizer?.assignTemplates(template);
+      const { tokenizer } = model;
+      for (const device of settings.devices.slice(1)) {
+        const replica = { ...fitted, device };
+        const loading = () => load(located as Located, replica, { labels, tokenizer }, { emit: () => {} });
+        others.push(await runWithRandom(settings.seed, loading));
+      }
       profile?.start(model.device);
       const prepared = await prepare(model, data, labels, fitted, context);
       // Each of these takes some milliseconds; without yielding they would block the event loop together.
@@ -251,6 +266,7 @@ async function train(
       const { revision } = model;
       const subject = {
         model,
+        others,
         settings: { ...settled, revision },
         prepared,
         output,
@@ -267,6 +283,7 @@ async function train(
     return await withMatmulPrecision(precision, () => run.run(resumed));
   } finally {
     if (files !== undefined) closeFiles(files);
+    for (const replica of others) replica.dispose();
     if (restore === undefined) model?.dispose();
     else restore();
   }
@@ -324,7 +341,7 @@ async function load(
   located: Located,
   { device, dtype, quantize, signal }: Settings,
   { labels, tokenizer }: Pick<Planned, "labels" | "tokenizer">,
-  context: RunContext,
+  context: Pick<RunContext, "emit">,
 ): Promise<PretrainedModel> {
   const onNotice = (message: string): void => context.emit({ type: "warning", message });
   const options: LocatedOptions = {

@@ -18,7 +18,7 @@ import { MOST_BATCHES } from "../../lora/options/eva.js";
 import { yieldToEventLoop } from "../yield-to-event-loop.js";
 import type { DryBatches } from "./dry-batches.js";
 import type { HeldMemory } from "../held-memory.js";
-import { type BatchCost, findLargestProduct } from "./rate.js";
+import { type BatchCost, findLargestProduct } from "../rate.js";
 
 /** The peak memory of a run on its device, and its largest batch. */
 export interface PeakMemory extends HeldMemory {

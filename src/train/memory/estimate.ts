@@ -13,7 +13,7 @@ import { listGiven } from "../changeable.js";
 import type { Suggestion } from "./choices.js";
 import type { HeldMemory } from "../held-memory.js";
 import { type MemoryPlan, planMemory } from "./plan.js";
-import { measureRate, computeSeconds } from "./rate.js";
+import { measureRate, computeSeconds } from "../rate.js";
 
 /** The result of `estimate`; sizes are in bytes. */
 export interface Estimate extends HeldMemory {

@@ -16,7 +16,7 @@ import { choices, type Changes } from "./choices.js";
 import { chooseDryBatches } from "./dry-batches.js";
 import { type DryRun, runDry, type PeakMemory } from "./dry-run.js";
 import { measureAllowed } from "./free.js";
-import type { BatchCost } from "./rate.js";
+import type { BatchCost } from "../rate.js";
 
 /** A run before it begins. */
 export interface Planned {

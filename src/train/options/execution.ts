@@ -5,7 +5,7 @@ import { LOG_FORMATS, type LogFormat } from "../../runs/metrics.js";
 import type { MatmulPrecision } from "../../tensor/scope.js";
 import type { FloatDType } from "../../tensor/tensor.js";
 import { option } from "./entry.js";
-import { choice, device, file, flag, memoryLimit, port, signal, unchecked, whole } from "./kinds.js";
+import { choice, devices, file, flag, memoryLimit, port, shares, signal, unchecked, whole } from "./kinds.js";
 
 /** The storage types of weights. */
 export const STORAGE_TYPES = ["f32", "f16", "bf16"] as const satisfies readonly FloatDType[];
@@ -45,11 +45,25 @@ export const EXECUTION_OPTIONS = {
     help: "precision of products with weights: bf16 on the CPU with bf16 weights (the default with --dtype bf16), f16 on a GPU",
     whenResuming: "fixed",
   }),
-  /** The device: `auto`, `cpu`, `gpu`, `gpu:1`, …; `auto`, which is a hardware GPU if there is one, otherwise the cpu. */
-  device: option(device, {
-    flag: "--device <name>",
-    help: "auto, cpu, gpu or gpu:N",
+  /**
+   * The device: `auto`, `cpu`, `gpu`, `gpu:1`, …; `auto`, which is a hardware GPU if there is one, otherwise the cpu.
+   * Several devices, such as `["gpu:0", "gpu:1"]`, divide the rows of each step: each holds the model, their gradients are
+   * added in the order of the list, and the first device updates the adapter for all. The number of rows per step stays
+   * the same, and without dropout the losses are those of one device, apart from rounding.
+   */
+  device: option(devices, {
+    flag: "--device <names>",
+    help: "auto, cpu, gpu or gpu:N, or several, such as gpu:0,gpu:1, which divide the rows of each step",
     default: "auto",
+    whenResuming: "reported",
+  }),
+  /**
+   * The share of each of several devices in the rows of a step, such as `[3, 1]`. By default the measured rates of the
+   * devices in eighths of the fastest; equal devices have equal shares. The run keeps its shares when it is resumed.
+   */
+  deviceShares: option(shares, {
+    flag: "--device-shares <numbers>",
+    help: "the shares of several devices in the rows of a step, such as 3,1; default: by their measured rates",
     whenResuming: "reported",
   }),
   /**

@@ -45,7 +45,8 @@ export type KindName =
   | "initialisation"
   | "interval"
   | "size"
-  | "device"
+  | "devices"
+  | "shares"
   | "port"
   | "folder";
 
@@ -264,11 +265,32 @@ export function parseLimit(value: unknown): number | undefined {
   return typeof size === "number" && Number.isSafeInteger(size) && size > 0 ? size : undefined;
 }
 
-/** The name of a device. The engine knows which exist. */
-export const device: Kind<string> = {
-  ...text,
-  name: "device",
-  inFile: union([picklist(["auto", "cpu", "gpu"]), pipe(string(), regex(/^gpu:\d+$/))]),
+const deviceNames = pipe(array(text.schema as GenericSchema<string>), nonEmpty("not be empty"));
+
+/** The name of a device, or of several. The engine knows which exist. */
+export const devices: Kind<string | readonly string[]> = {
+  name: "devices",
+  type: "a device or devices",
+  schema: union([text.schema as GenericSchema<string>, deviceNames], "be the name of a device, or names"),
+  inFile: union([
+    picklist(["auto", "cpu", "gpu"]),
+    pipe(string(), regex(/^(cpu|gpu(:\d+)?)(, *(cpu|gpu(:\d+)?))*$/)),
+    pipe(array(pipe(string(), regex(/^(cpu|gpu(:\d+)?)$/))), nonEmpty()),
+  ]),
+};
+
+const shareFault = "be whole numbers of at least 1, one for each device";
+const wholeShare = pipe(number(shareFault), safeInteger(shareFault), minValue(1, shareFault));
+
+/** Shares of several devices. */
+export const shares: Kind<readonly number[]> = {
+  name: "shares",
+  type: "whole numbers",
+  schema: pipe(array(wholeShare, shareFault), nonEmpty(shareFault)),
+  inFile: union([
+    pipe(string(), regex(/^[1-9]\d{0,5}(, *[1-9]\d{0,5})*$/)),
+    pipe(array(wholeShare, shareFault), nonEmpty()),
+  ]),
 };
 
 /** Two decays, each at least 0 and below 1. */

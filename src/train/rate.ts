@@ -1,10 +1,10 @@
 /** Estimates the time of a step from its arithmetic and the device's current speed. */
-import { full } from "../../tensor/create.js";
-import { type Device, synchronize } from "../../device/device.js";
-import { Linear } from "../../nn/linear.js";
-import type { PretrainedModel } from "../../models/pretrained.js";
-import { type MatmulPrecision, noGrad, scope, withMatmulPrecision } from "../../tensor/scope.js";
-import { isBlock, makeParameter, type DType } from "../../tensor/tensor.js";
+import { full } from "../tensor/create.js";
+import { type Device, synchronize } from "../device/device.js";
+import { Linear } from "../nn/linear.js";
+import type { PretrainedModel } from "../models/pretrained.js";
+import { type MatmulPrecision, noGrad, scope, withMatmulPrecision } from "../tensor/scope.js";
+import { isBlock, makeParameter, type DType } from "../tensor/tensor.js";
 
 /** The cost of one batch, forward and backward. */
 export interface BatchCost {

@@ -1,0 +1,84 @@
+/** The model on further devices, which compute the losses of their rows. */
+import type { BatchPlan } from "../../data/batches.js";
+import type { PretrainedModel } from "../../models/pretrained.js";
+import type { Optimizer } from "../../optim/index.js";
+import { Replica } from "../../optim/replica.js";
+import { runWithRandom } from "../../tensor/random.js";
+import type { DeviceReplica, StepWork } from "../loop.js";
+import type { Objective } from "../objective.js";
+import { createObjective } from "../prepare.js";
+import { groupParameters, trainOwn } from "../run-parts.js";
+import type { Settings } from "../settings.js";
+import { dealRows } from "./shares.js";
+
+/** The model and the objective of a run, and the same model on further devices. */
+export interface Replicated {
+  settings: Settings;
+  objective: Objective;
+  /** One for each further device. */
+  models: readonly PretrainedModel[];
+  optimizer: Optimizer;
+  /** Gives a model the run's adapter. */
+  adapt: (model: PretrainedModel) => Promise<unknown>;
+}
+
+/** The further devices of a run. Without any, all rows are the first device's. */
+export class Replicas {
+  /** The copies of the trained parameters. */
+  readonly copies: readonly DeviceReplica[];
+  readonly #objectives: readonly Objective[];
+  readonly #shares: readonly number[];
+
+  private constructor(copies: DeviceReplica[], objectives: Objective[], shares: readonly number[]) {
+    this.copies = copies;
+    this.#objectives = objectives;
+    this.#shares = shares;
+  }
+
+  /** Gives the models the run's adapter with the values of the optimizer's parameters. Errors: those of `adapt`. */
+  static async create(replicated: Replicated): Promise<Replicas> {
+    const { settings, objective, models, optimizer, adapt } = replicated;
+    const { labels } = objective;
+    const copies: DeviceReplica[] = [];
+    const objectives = [objective];
+    try {
+      for (const model of models) {
+        // A generator of their own, so that the run draws the same values as on one device.
+        await runWithRandom(settings.seed, () => adapt(model));
+        trainOwn(model, settings);
+        model.train();
+        model.gradientCheckpointing = settings.gradientCheckpointing;
+        objectives.push(createObjective(model, { ...settings, labels }));
+        const parameters = new Replica(groupParameters(model, settings).map(({ params }) => [...params]));
+        copies.push({ device: model.device, parameters });
+        parameters.copyValuesOf(optimizer);
+      }
+      return new Replicas(copies, objectives, settings.deviceShares ?? [1]);
+    } catch (error) {
+      for (const { parameters } of copies) parameters.dispose();
+      throw error;
+    }
+  }
+
+  /**
+   * Returns the work of a step. Its losses take turns among the devices, so that all have work early; each is the sum of a
+   * micro-batch, divided by the step's number of trained tokens or rows.
+   */
+  planStep(plan: BatchPlan, step: number): StepWork {
+    const { batches: divided, tokens, trained } = plan.divide(step, (rows) => dealRows(rows, this.#shares));
+    const turns = Math.max(...divided.map(({ length }) => length));
+    const losses = Array.from({ length: turns }, (_, turn) =>
+      divided.flatMap((batches, device) => {
+        const batch = batches[turn];
+        const objective = this.#objectives[device] as Objective;
+        return batch === undefined ? [] : [() => objective.lossSum(batch, 1 / trained)];
+      }),
+    );
+    return { losses: losses.flat(), tokens, trained };
+  }
+
+  /** Frees the copies' gradients. The models belong to the caller. */
+  dispose(): void {
+    for (const { parameters } of this.copies) parameters.dispose();
+  }
+}

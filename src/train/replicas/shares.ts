@@ -1,0 +1,47 @@
+/** The division of a step's rows among devices. */
+
+/** Shares are multiples of this part of the fastest device's, so that noise in a measurement rarely changes them. */
+const PARTS = 8;
+
+/**
+ * Returns the devices' shares, as whole numbers: their rates relative to the fastest device, in eighths. A device that is
+ * more than 16 times slower gets 0.
+ */
+export function computeShares(rates: readonly number[]): number[] {
+  const most = Math.max(...rates);
+  return rates.map((rate) => Math.round((PARTS * rate) / most));
+}
+
+/**
+ * Deals `rows` rows among devices: returns each row's device. The counts follow the shares, rounded by largest remainders
+ * (ties to the first device), and each device's rows are spread evenly, so that rows sorted by length give all devices
+ * rows of all lengths.
+ */
+export function dealRows(rows: number, shares: readonly number[]): number[] {
+  const counts = apportion(rows, shares);
+  const dealt = counts.map(() => 0);
+  return Array.from({ length: rows }, (_, row) => {
+    let next = -1;
+    let furthest = -Infinity;
+    for (const [device, count] of counts.entries()) {
+      if (dealt[device] === count) continue;
+      const behind = (count * (row + 1)) / rows - (dealt[device] as number);
+      if (behind > furthest) [next, furthest] = [device, behind];
+    }
+    dealt[next] = (dealt[next] as number) + 1;
+    return next;
+  });
+}
+
+/** Divides `rows` in proportion to the shares, by largest remainders; ties go to the first device. */
+export function apportion(rows: number, shares: readonly number[]): number[] {
+  const total = shares.reduce((sum, share) => sum + share, 0);
+  const exact = shares.map((share) => (rows * share) / total);
+  const counts = exact.map(Math.floor);
+  const rest = rows - counts.reduce((sum, count) => sum + count, 0);
+  const order = exact
+    .map((value, device) => ({ device, remainder: value - Math.floor(value) }))
+    .sort((a, b) => b.remainder - a.remainder || a.device - b.device);
+  for (const { device } of order.slice(0, rest)) counts[device] = (counts[device] as number) + 1;
+  return counts;
+}
