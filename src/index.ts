@@ -193,6 +193,7 @@ export type {
   LoopEvent,
   OperationProfile,
   PausedEvent,
+  DeviceMemory,
   PlannedMemory,
   ProfileEvent,
   ProgressEvent,
@@ -208,7 +209,7 @@ export type {
 export { finetune } from "./train/finetune/finetune.js";
 export type { DashboardAddress, DashboardOptions, FinetuneRun } from "./train/finetune/finetune-run.js";
 export type { Suggestion } from "./train/memory/choices.js";
-export type { Estimate } from "./train/memory/estimate.js";
+export type { DeviceEstimate, Estimate } from "./train/memory/estimate.js";
 export type { HeldMemory } from "./train/held-memory.js";
 export type { FinetuneOptions, ScheduleName, StorageType } from "./train/options.js";
 export type { Queued } from "./train/queue.js";

@@ -53,6 +53,11 @@ function estimateLines(told: Estimate): string[] {
       `${bytes(activations)}, of batches of ${formatPlural(rows, "row")}, up to ${formatPlural(tokens, "token")} each`,
     ],
   ];
+  for (const one of told.further ?? [])
+    lines.push([
+      "further",
+      `${bytes(one.peakBytes)} on ${one.device}${one.mapped === 0 ? "" : `, and ${bytes(one.mapped)} of mapped weights`}`,
+    ]);
   lines.push(["a step", `about ${seconds(told.secondsPerStep)}`]);
   if (limit !== undefined) lines.push(["fits", `${fits === true ? "yes" : "no"}: ${bytes(limit)} available`]);
   if (told.suggestion !== undefined) {

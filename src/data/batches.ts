@@ -169,7 +169,7 @@ export class BatchPlan {
 
   /** Returns the micro-batches of optimizer step `step`, counted from 0. */
   at(step: number): StepBatches {
-    const divided = this.divide(step, (rows) => new Array<number>(rows).fill(0));
+    const divided = this.divide(step, (rows) => Array.from({ length: rows }, () => 0));
     return { ...divided, batches: divided.batches.flat() };
   }
 

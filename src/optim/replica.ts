@@ -4,7 +4,7 @@ import type { Tensor } from "../tensor/tensor.js";
 import type { Optimizer } from "./optimizer.js";
 
 /**
- * @internal The optimizer's parameters on another device. The optimizer adds their gradients to its own, and its values
+ * The optimizer's parameters on another device. The optimizer adds their gradients to its own, and its values
  * are copied to them after an update. All work is recorded: the host waits for nothing.
  */
 export class Replica {
@@ -19,14 +19,14 @@ export class Replica {
   }
 
   /**
-   * Adds the gradients to those of the optimizer's parameters, and sets them to null. Throws `ERR_SHAPE_MISMATCH` if the
+   * Adds these gradients to the optimizer's gradients, and sets them to null. Throws `ERR_SHAPE_MISMATCH` if the
    * optimizer has other parameters.
    */
   addGradientsTo(optimizer: Optimizer): void {
     session().addReplicaGradients(optimizer.nativeId, this.#id);
   }
 
-  /** Overwrites the values by those of the optimizer's parameters. Throws as `addGradientsTo`. */
+  /** Copies the values of the optimizer's parameters. Throws as `addGradientsTo`. */
   copyValuesOf(optimizer: Optimizer): void {
     session().copyValuesToReplica(optimizer.nativeId, this.#id);
   }

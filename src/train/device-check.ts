@@ -1,19 +1,17 @@
-/** Checks that a run's devices exist and that a loaded model is on its device. */
+/** Checks that a run's device exists and that a loaded model is on it. */
 import { refuse } from "../arguments/check.js";
 import { findDevices, resolveDevice, type Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import type { PretrainedModel } from "../models/pretrained.js";
-import { openDevices } from "./replicas/devices.js";
 import type { Settings } from "./settings.js";
 
 /** Throws `ERR_NO_GPU` or `ERR_DEVICE_MISMATCH`, and `ERR_OPTION` for a meta device, which cannot compute. */
-export async function checkModelDevice({ model, device, devices }: Settings): Promise<void> {
+export async function checkModelDevice({ model, device }: Settings): Promise<void> {
   const asked = typeof model === "string" ? device : model.device;
   await findDevices(asked);
   if (resolveDevice(asked).startsWith("meta:"))
     refuse("finetune", "device", "one that computes (auto, cpu, gpu or gpu:N)", asked);
   if (typeof model !== "string") checkDevice(model, device);
-  if (devices.length > 1) await openDevices(devices);
 }
 
 /** Checks that `device` names the device that a loaded model is on. */

@@ -35,6 +35,17 @@ export interface StartEvent {
   deviceName: string;
   /** The reason for choosing the device, as a text. */
   deviceReason: string;
+  /** Each of several devices that divide the rows of a step, the first included; absent for one device. */
+  devices?:
+    | readonly {
+        /** The device, for example `gpu:1`. */
+        device: string;
+        /** The device's name. */
+        name: string;
+        /** Its rows, or sequences, of a full step. */
+        rows: number;
+      }[]
+    | undefined;
   /** The maximum number of threads that compute at once; absent on a GPU. */
   threads?: number | undefined;
   /** The priority of the engine's threads. */
@@ -85,10 +96,18 @@ export interface StartEvent {
   resumedFrom: number;
 }
 
+/** The predicted memory use of one of several devices, in bytes. */
+export interface DeviceMemory extends HeldMemory {
+  /** The device, for example `gpu:1`. */
+  device: string;
+}
+
 /** The predicted memory use of a run on its device, in bytes, as `estimate` computes it. */
 export interface PlannedMemory extends HeldMemory {
   /** The memory limit; absent if it is unknown. */
   limit?: number | undefined;
+  /** The same for each further device; absent for one device. */
+  further?: readonly DeviceMemory[] | undefined;
   /** The options that `memory` changed, with the cost of each change: one sentence each. */
   chosen: readonly string[];
 }
@@ -113,7 +132,7 @@ export interface StepEvent {
   tokensPerSecond: number;
   /** Estimated seconds until the last step, at the present pace. */
   etaSeconds: number;
-  /** Bytes held on the device: the buffer pool and mapped weights. */
+  /** Bytes held on the device: the buffer pool and mapped weights; the sum over several devices. */
   memoryBytes: number;
   /** Values that the loss function of a `Trainer` returned, by name: means over the batches of the step. */
   metrics?: Readonly<Record<string, number>> | undefined;

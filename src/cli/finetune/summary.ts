@@ -57,6 +57,18 @@ function memory({
   return `${bytes(peakBytes + mapped)} at most${limit === undefined ? "" : `, of ${bytes(limit)}`}: ${parts}`;
 }
 
+/** Returns the line of the device; of several, one line each, with its rows of a step. */
+function listDevices(start: StartEvent): [string, string][] {
+  const { devices, device, deviceName, deviceReason } = start;
+  if (devices === undefined)
+    return [["device", `${device}: ${deviceName} (${deviceReason})${cpuUse(start)}`]];
+  const rows = start.sequences === undefined ? "row" : "sequence";
+  return devices.map((one, i) => [
+    i === 0 ? "devices" : "",
+    `${one.device}: ${one.name}, ${formatPlural(one.rows, rows)} of each step`,
+  ]);
+}
+
 /** Summarises a run before it starts, as lines of name and value. */
 export function summary(start: StartEvent, colors: Colors): string[] {
   const rows: [string, string][] = [
@@ -73,7 +85,7 @@ export function summary(start: StartEvent, colors: Colors): string[] {
       "trainable",
       `${formatCount(start.trainable)} of ${formatCount(start.parameters)} (${formatPercent(start.trainable / start.parameters)})`,
     ],
-    ["device", `${start.device}: ${start.deviceName} (${start.deviceReason})${cpuUse(start)}`],
+    ...listDevices(start),
     [
       "data",
       `${formatPlural(start.examples, "row")}, ${trainedOn(start)}` +

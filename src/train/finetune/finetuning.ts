@@ -9,7 +9,6 @@ import type { PretrainedModel } from "../../models/pretrained.js";
 import { runWithRandom } from "../../tensor/random.js";
 import { matmulPrecision, withCheckedCpuUse, withMatmulPrecision } from "../../tensor/scope.js";
 import { AdapterRun } from "./adapter-run.js";
-import { checkModelDevice } from "../device-check.js";
 import { DEFAULT_PRIORITY } from "../default-priority.js";
 import { yieldToEventLoop } from "../yield-to-event-loop.js";
 import type { EndEvent, FinetuneResult, TrainEvent } from "../events.js";
@@ -31,7 +30,7 @@ import { closeFiles, type Files, prepare, readFiles } from "../prepare.js";
 import { Profile } from "../profile.js";
 import { checkOwnEvents, RunRecorder } from "../recorder.js";
 import { checkSame, resolveResume, prepareResume, type Resumed } from "../resume.js";
-import { settleShares } from "../replicas/devices.js";
+import { prepareDevices } from "../replicas/devices.js";
 import type { RunContext } from "../run.js";
 import { checkKinds, DEFAULT_OUTPUT, parseSettings, type Settings } from "../settings.js";
 import { reportPlan } from "./start-event.js";
@@ -112,8 +111,7 @@ async function runWithLock(
   if (origin === undefined) {
     const asked = parseSettings(completeFromAdapter(options));
     checkOutput(asked);
-    await checkModelDevice(asked);
-    const settings = await settleShares(asked);
+    const settings = await prepareDevices(asked);
     const output = await OutputFolder.claim(settings.output);
     try {
       await output.checkFree(settings.overwrite, readAdapterName(settings));
@@ -130,8 +128,7 @@ async function runWithLock(
     const resumed = await prepareResume(origin, options);
     const { options: own, notices } = dropExcessThreads(resumed.options, options);
     const completed = parseSettings({ ...dropSharesOfOthers(own, options), output: path });
-    await checkModelDevice(completed);
-    const settings = await settleShares({ ...completed, given: listGiven(options) });
+    const settings = await prepareDevices({ ...completed, given: listGiven(options) });
     if (resumed.elsewhere) await output.checkFree(false, readAdapterName(settings));
     else await output.checkOwn(undefined, readAdapterName(settings));
     await checkOwnEvents(output.path, settings.log);

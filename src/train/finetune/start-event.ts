@@ -8,8 +8,11 @@ import { session } from "../../native/binding.js";
 import { cpuUse, type MatmulPrecision } from "../../tensor/scope.js";
 import { isBlock, type Tensor } from "../../tensor/tensor.js";
 import type { PlannedMemory, StartEvent } from "../events.js";
+import type { HeldMemory } from "../held-memory.js";
+import type { PeakMemory } from "../memory/dry-run.js";
 import type { Fitting, MemoryPlan } from "../memory/plan.js";
 import type { Prepared } from "../prepare.js";
+import { apportion } from "../replicas/shares.js";
 import { countWarmupSteps, type Settings } from "../settings.js";
 
 /** The parts of a run that the event describes. */
@@ -44,6 +47,7 @@ export function startEvent(
     device,
     deviceName: session().deviceName(device),
     deviceReason: why,
+    ...listShares(settings),
     ...(device === "cpu" ? cpuUse() : { priority: cpuUse().priority }),
     dtype: tensors.find(({ dtype }) => !isBlock(dtype))?.dtype ?? "f32",
     ...listBlockFormats(tensors),
@@ -70,14 +74,38 @@ export function startEvent(
   };
 }
 
-/** Returns the memory plan for the start event, including the options that were changed to make the run fit. */
-export function reportPlan({ held: asked, limit }: MemoryPlan, chosen: Fitting | undefined): PlannedMemory {
-  const { batch: _, ...held } = chosen?.held ?? asked;
+/** Returns each of several devices with its rows of a full step. */
+function listShares({ devices, deviceShares, batchSize, gradientAccumulation }: Settings): {
+  devices?: StartEvent["devices"];
+} {
+  if (devices.length === 1 || deviceShares === undefined) return {};
+  const counts = apportion(batchSize * gradientAccumulation, deviceShares);
   return {
-    ...held,
+    devices: devices.map((device, i) => ({
+      device,
+      name: session().deviceName(device),
+      rows: counts[i] as number,
+    })),
+  };
+}
+
+/** Returns the memory plan for the start event, including the options that were changed to make the run fit. */
+export function reportPlan(
+  { held: asked, limit, further: others }: MemoryPlan,
+  chosen: Fitting | undefined,
+): PlannedMemory {
+  const further = (chosen?.further ?? others).map(({ device, held }) => ({ device, ...omitBatch(held) }));
+  return {
+    ...omitBatch(chosen?.held ?? asked),
     ...(limit !== undefined && { limit }),
+    ...(further.length > 0 && { further }),
     chosen: chosen?.costs ?? [],
   };
+}
+
+function omitBatch(peak: PeakMemory): HeldMemory {
+  const { batch: _, ...held } = peak;
+  return held;
 }
 
 /** Returns the block formats of the weights, the one with the most values first. */

@@ -13,6 +13,7 @@ import type { PretrainedModel } from "../../models/pretrained.js";
 import type { Objective } from "../objective.js";
 import { createObjective, prepare, type Files } from "../prepare.js";
 import { planBatches } from "../run-parts.js";
+import { createNoRowsError, listPartBatches, type PartSettings, sizeSteps } from "../replicas/shares.js";
 import type { Settings } from "../settings.js";
 
 /** The parts of a run that are recorded to count its memory. */
@@ -38,7 +39,7 @@ export async function chooseDryBatches(
   model: PretrainedModel,
   files: Files,
   labels: readonly string[] | undefined,
-  settings: Settings,
+  settings: PartSettings,
   batches: number,
 ): Promise<DryBatches> {
   const quiet = { emit: () => {} };
@@ -50,7 +51,7 @@ export async function chooseDryBatches(
     const { padTokenId } = objective.tokenisation;
     return {
       objective,
-      ...chooseSteps(plan, batches),
+      ...chooseSteps(plan, settings, batches),
       held: chooseHeldOut(held, settings.batchSize, padTokenId),
     };
   }
@@ -151,18 +152,18 @@ function createExample(length: number): Example {
 /** Returns steps of the largest batches that rows of these lengths form. */
 function largest(
   objective: Objective,
-  settings: Settings,
+  settings: PartSettings,
   train: Examples,
   held: Examples,
   others: boolean,
 ): DryBatches {
-  const { batchSize, gradientAccumulation } = settings;
+  const { batchSize, gradientAccumulation } = sizeSteps(settings);
   const { padTokenId, maxLength } = objective.tokenisation;
   const batch = settings.packing
     ? createFullSequences(batchSize, maxLength, padTokenId)
     : buildBatch(findLongest(train, batchSize), padTokenId);
   const step = Array.from({ length: Math.min(2, gradientAccumulation) }, () => batch);
-  const evaluated = held.length === 0 ? [] : [buildBatch(findLongest(held, batchSize), padTokenId)];
+  const evaluated = held.length === 0 ? [] : [buildBatch(findLongest(held, settings.batchSize), padTokenId)];
   return { objective, steps: [step, step], held: evaluated, others: others && !settings.packing };
 }
 
@@ -193,14 +194,20 @@ function countTokens({ shape: [rows, length] }: Batch): number {
 }
 
 /** Returns the first steps of a plan, and the step with its largest batch. */
-function chooseSteps(plan: BatchPlan, most: number): Pick<DryBatches, "steps" | "others"> {
+function chooseSteps(
+  plan: BatchPlan,
+  settings: PartSettings,
+  most: number,
+): Pick<DryBatches, "steps" | "others"> {
   const steps: Batch[][] = [];
   const [taken, all] = [new Set<string>(), new Set<string>()];
   let [left, highest] = [most, 0];
   let large: { batch: Batch; size: number } | undefined;
   const scanned = Math.min(plan.steps, SCANNED);
   for (let step = 0; step < scanned; step++) {
-    const { batches } = plan.at(step);
+    const batches = listPartBatches(plan, step, settings);
+    // A short step may have no row for one of several devices.
+    if (batches.length === 0) continue;
     // At least two steps are recorded, because the first step allocates the optimizer's moments.
     const share = batches.slice(0, steps.length === 0 ? Math.max(1, Math.floor(most / 2)) : left);
     if (left > 0) {
@@ -218,6 +225,7 @@ function chooseSteps(plan: BatchPlan, most: number): Pick<DryBatches, "steps" | 
     steps.push([large.batch, large.batch]);
     taken.add(describeKind(large.batch));
   }
+  if (steps.length === 0) throw createNoRowsError(settings);
   const unseen = scanned < plan.steps && all.size > 1;
   return { steps, others: unseen || [...all].some((kind) => !taken.has(kind)) };
 }

@@ -6,13 +6,16 @@ import { inject } from "../../lora/index.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
 import { session } from "../../native/binding.js";
 import type { Optimizer } from "../../optim/optimizer.js";
+import { Replica } from "../../optim/replica.js";
+import { zeros } from "../../tensor/create.js";
 import { runWithRandom } from "../../tensor/random.js";
 import { type MatmulPrecision, noGrad, scope, withMatmulPrecision } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Objective } from "../objective.js";
 import { recordPart, recordUpdate } from "../record.js";
 import { convertEvaBatch, startsFromRows, type RowsOfEva } from "../inject-with.js";
-import { resolveAdapterOptions, createRunOptimizer, trainOwn } from "../run-parts.js";
+import { resolveAdapterOptions, createRunOptimizer, groupParameters, trainOwn } from "../run-parts.js";
+import type { PartSettings } from "../replicas/shares.js";
 import type { Settings } from "../settings.js";
 import { MOST_BATCHES } from "../../lora/options/eva.js";
 import { yieldToEventLoop } from "../yield-to-event-loop.js";
@@ -32,9 +35,9 @@ export interface DryRun {
   cost: BatchCost;
 }
 
-/** The run to count. */
+/** The run to count, on one device. */
 export interface DrySubject {
-  settings: Settings;
+  settings: PartSettings;
   precision: MatmulPrecision;
   /** Loads the model on a meta device. */
   load(device: Exclude<Device, "auto">): Promise<PretrainedModel>;
@@ -75,7 +78,7 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
   session().restartPeak(device);
   const before = memory(device);
   const model = await load(device);
-  let optimizer: Optimizer | undefined;
+  let trainer: StepRecorder | undefined;
   try {
     const loaded = memory(device);
     const layers = (model.config as { numHiddenLayers?: number }).numHiddenLayers ?? 12;
@@ -91,10 +94,11 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
     await yieldToEventLoop();
     model.train();
     model.gradientCheckpointing = settings.gradientCheckpointing;
-    optimizer = createRunOptimizer(model, settings);
+    const further = settings.part > 0;
+    trainer = further ? new FurtherDevice(model, settings) : new FirstDevice(model, settings);
     const trained = memory(device).live - plain;
-    evaluate(model, work);
-    const { moments, cost } = await train(device, optimizer, work, settings);
+    if (!further) evaluate(model, work);
+    const { moments, cost } = await train(device, trainer, work, settings);
     const { peak } = memory(device);
     const peakBytes = (work.others ? addIdleBuffers(device, peak) : peak) - before.reserved;
     const inPool = loaded.live - before.live;
@@ -111,7 +115,7 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
     };
     return { held, cost: { ...cost, product: findLargestProduct(model, batch[0] * batch[1]) } };
   } finally {
-    optimizer?.dispose();
+    trainer?.dispose();
     model.dispose();
   }
 }
@@ -159,9 +163,9 @@ function evaluate(model: PretrainedModel, { objective, held }: DryBatches): void
 /** Records the steps. Returns the bytes that the first update allocated, and the cost of the largest batch. */
 async function train(
   device: Exclude<Device, "auto">,
-  optimizer: Optimizer,
+  trainer: StepRecorder,
   { objective, steps }: DryBatches,
-  { clipNorm, signal }: Settings,
+  { signal }: Settings,
 ): Promise<{ moments: number; cost: Omit<BatchCost, "product"> }> {
   let moments: number | undefined;
   let [most, cost] = [0, { work: 0, hostSeconds: 0 }];
@@ -178,11 +182,67 @@ async function train(
       throwIfAborted(signal);
     }
     const { live } = memory(device);
-    recordUpdate(optimizer, clipNorm).dispose();
+    trainer.recordUpdate();
     moments ??= memory(device).live - live;
     sum?.dispose();
   }
   return { moments: moments ?? 0, cost };
+}
+
+/** The part of a device that updates the adapter. */
+interface StepRecorder {
+  recordUpdate(): void;
+  dispose(): void;
+}
+
+/** The only device, or the first of several, which also receives the gradients of each other device. */
+class FirstDevice implements StepRecorder {
+  readonly #optimizer: Optimizer;
+  readonly #settings: Settings;
+  readonly #received: number;
+
+  constructor(model: PretrainedModel, settings: Settings) {
+    this.#optimizer = createRunOptimizer(model, settings);
+    this.#settings = settings;
+    const trained = this.#optimizer.groups.flatMap(({ params }) => params);
+    this.#received =
+      settings.devices.length === 1 ? 0 : trained.reduce((sum, { size }) => sum + padToArena(size), 0);
+  }
+
+  recordUpdate(): void {
+    const { device = "meta:cpu" } = this.#optimizer.groups[0]?.params[0] ?? {};
+    if (this.#received > 0) zeros([this.#received], { device }).dispose();
+    recordUpdate(this.#optimizer, this.#settings.clipNorm).dispose();
+  }
+
+  dispose(): void {
+    this.#optimizer.dispose();
+  }
+}
+
+/** A further device, which sends its gradients and receives the values. */
+class FurtherDevice implements StepRecorder {
+  readonly #parameters: Tensor[];
+  readonly #replica: Replica;
+
+  constructor(model: PretrainedModel, settings: Settings) {
+    const groups = groupParameters(model, settings).map(({ params }) => [...params]);
+    this.#parameters = groups.flat();
+    this.#replica = new Replica(groups);
+  }
+
+  recordUpdate(): void {
+    for (const parameter of this.#parameters) parameter.grad = null;
+  }
+
+  dispose(): void {
+    this.#replica.dispose();
+  }
+}
+
+/** The elements that a parameter takes in the engine's arena. */
+function padToArena(size: number): number {
+  return Math.ceil(size / 64) * 64;
 }
 
 /** Replaces speech by silence: its features have the same size, and computing them costs little. */

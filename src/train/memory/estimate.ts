@@ -2,33 +2,41 @@
 import { LowrankError, throwIfAborted } from "../../errors.js";
 import { locate } from "../../models/files/locate.js";
 import { matmulPrecision } from "../../tensor/scope.js";
-import { checkModelDevice } from "../device-check.js";
 import { resolveClasses, resolveTemplate } from "../inherited.js";
 import type { FinetuneOptions } from "../options.js";
 import { closeFiles, readFiles } from "../prepare.js";
 import { resolveResume, prepareResume } from "../resume.js";
+import { prepareDevices } from "../replicas/devices.js";
+import { sizeSteps } from "../replicas/shares.js";
 import { checkKinds, parseSettings } from "../settings.js";
 import { completeFromAdapter } from "../start-adapter.js";
 import { listGiven } from "../changeable.js";
 import type { Suggestion } from "./choices.js";
 import type { HeldMemory } from "../held-memory.js";
-import { type MemoryPlan, planMemory } from "./plan.js";
+import { type CountedDevice, type MemoryPlan, planMemory } from "./plan.js";
 import { measureRate, computeSeconds } from "../rate.js";
 
-/** The result of `estimate`; sizes are in bytes. */
-export interface Estimate extends HeldMemory {
+/** The memory of a run on one of several devices; sizes are in bytes. */
+export interface DeviceEstimate extends HeldMemory {
   /** The device: `cpu`, `gpu`, `gpu:1`. */
   device: string;
   /** Rows and tokens of the largest batch. */
   batch: [rows: number, length: number];
-  /**
-   * Approximate seconds per step of such batches: its arithmetic at three quarters of the rate of a product that is timed
-   * now on the device, plus the host's recording time. Other work on the device makes both longer.
-   */
-  secondsPerStep: number;
   /** The memory limit: `memory`, or the free memory. Undefined for a discrete GPU, whose free memory is unknown. */
   limit?: number | undefined;
-  /** Whether the run fits; undefined without a limit. */
+}
+
+/** The result of `estimate`; sizes are in bytes. `further` has the sizes on all devices but the first. */
+export interface Estimate extends DeviceEstimate {
+  /**
+   * Approximate seconds per step of such batches: its arithmetic at three quarters of the rate of a product that is timed
+   * now on the device, plus the host's recording time; of several devices, the slowest. Other work on the device makes
+   * both longer.
+   */
+  secondsPerStep: number;
+  /** The memory of each further device; absent for one device. */
+  further?: DeviceEstimate[] | undefined;
+  /** Whether the run fits on its devices; undefined without a limit. */
   fits: boolean | undefined;
   /** If the run does not fit: options of `finetune` that do, to replace the same ones. Absent if none were found. */
   suggestion?: Suggestion | undefined;
@@ -57,8 +65,8 @@ export async function estimate(options: FinetuneOptions): Promise<Estimate> {
   const origin = await resolveResume(options);
   const resumed = origin && (await prepareResume(origin, options));
   const completed = resumed?.options ?? completeFromAdapter(options);
-  const settings = { ...parseSettings(completed), given: listGiven(options) };
-  await checkModelDevice(settings);
+  const asked = { ...parseSettings(completed), given: listGiven(options) };
+  const settings = await prepareDevices(asked);
   const { model, revision, offline, signal } = settings;
   const quiet = { emit: () => {} };
   const template = resolveTemplate(settings, resumed, quiet);
@@ -75,22 +83,27 @@ export async function estimate(options: FinetuneOptions): Promise<Estimate> {
         "the model was not loaded from files, and cannot be rebuilt from its configuration; give its folder";
       throw new LowrankError("ERR_UNSUPPORTED_MODEL", `estimate: ${what}`);
     }
-    const rate = await measureRate(plan.device, plan.cost.product, precision);
-    return formatEstimate(plan, computeSeconds(plan.cost, rate, settings.gradientAccumulation));
+    let slowest = 0;
+    for (const [part, { device, cost }] of [plan, ...plan.further].entries()) {
+      const rate = await measureRate(device, cost.product, precision);
+      const { gradientAccumulation } = sizeSteps({ ...settings, part });
+      slowest = Math.max(slowest, computeSeconds(cost, rate, gradientAccumulation));
+    }
+    return formatEstimate(plan, slowest);
   } finally {
     closeFiles(files);
   }
 }
 
-function formatEstimate(
-  { held, device, limit, fits, fitting }: MemoryPlan,
-  secondsPerStep: number,
-): Estimate {
+function formatDevice({ held, device, limit }: CountedDevice): DeviceEstimate {
+  return { ...held, device, ...(limit !== undefined && { limit }) };
+}
+
+function formatEstimate({ fits, fitting, further, ...first }: MemoryPlan, secondsPerStep: number): Estimate {
   return {
-    ...held,
-    device,
+    ...formatDevice(first),
     secondsPerStep,
-    ...(limit !== undefined && { limit }),
+    ...(further.length > 0 && { further: further.map(formatDevice) }),
     fits,
     ...(fitting !== undefined && { suggestion: fitting.changes, costs: fitting.costs }),
     ...(fitting !== undefined && fitting.given.length > 0 && { given: fitting.given }),

@@ -15,8 +15,8 @@ import type { Keepable } from "../changeable.js";
 import { choices, type Changes } from "./choices.js";
 import { chooseDryBatches } from "./dry-batches.js";
 import { type DryRun, runDry, type PeakMemory } from "./dry-run.js";
+import { listParts, type PartSettings } from "../replicas/shares.js";
 import { measureAllowed } from "./free.js";
-import type { BatchCost } from "../rate.js";
 
 /** A run before it begins. */
 export interface Planned {
@@ -35,25 +35,30 @@ export interface Planned {
   tokenizer?: Tokenizer | undefined;
 }
 
+/** The memory of a run on one of its devices. */
+export interface CountedDevice extends DryRun {
+  device: Exclude<Device, "auto">;
+  /** The limit in bytes; undefined if unknown. */
+  limit: number | undefined;
+}
+
 /** Settings that fit. */
 export interface Fitting {
   changes: Changes;
   /** The cost of each change. */
   costs: string[];
   held: PeakMemory;
+  /** The memory of each further device. */
+  further: CountedDevice[];
   /** Changed options that were given with other values. A run keeps given values, so that it does not fit. */
   given: Keepable[];
 }
 
-/** The memory of a run with its requested settings. */
-export interface MemoryPlan {
-  device: Exclude<Device, "auto">;
-  held: PeakMemory;
-  /** The cost of one of its largest batches. */
-  cost: BatchCost;
-  /** The limit in bytes; undefined if unknown. */
-  limit: number | undefined;
-  /** Whether the run fits; undefined without a limit. */
+/** The memory of a run with its requested settings, on its first device. */
+export interface MemoryPlan extends CountedDevice {
+  /** The memory of each further device. */
+  further: CountedDevice[];
+  /** Whether the run fits on all devices; undefined without a limit. */
   fits: boolean | undefined;
   /** If it does not fit: settings that do, if any were found. */
   fitting: Fitting | undefined;
@@ -68,40 +73,67 @@ export interface MemoryPlan {
  */
 export async function planMemory(planned: Planned): Promise<MemoryPlan | undefined> {
   const { settings, located } = planned;
-  const device = typeof settings.model === "string" ? resolveDevice(settings.device) : settings.model.device;
+  const { model } = settings;
+  const devices = typeof model === "string" ? settings.devices.map(resolveDevice) : [model.device];
+  const limits = devices.map((device) => measureAllowed(settings.memory, device));
+  const place = (runs: readonly DryRun[]): [CountedDevice, ...CountedDevice[]] =>
+    runs.map((run, i) => ({
+      ...run,
+      device: devices[i] as Exclude<Device, "auto">,
+      limit: limits[i],
+    })) as [CountedDevice, ...CountedDevice[]];
   let uncounted: unknown;
-  const asked = await tryDryRun(planned, {}).catch((error: unknown) => {
+  const asked = await tryDryRuns(planned, {}).catch((error: unknown) => {
     // Other settings may avoid the tensor that is too large.
     if (!isShort(error) || settings.memory === undefined) throw error;
     uncounted = error;
     return null;
   });
   if (asked === undefined) return undefined;
-  const limit = measureAllowed(settings.memory, device);
-  const plan = { device, limit, fits: undefined, fitting: undefined };
-  if (limit === undefined && asked !== null) return { ...plan, ...asked };
-  const within = ({ held }: DryRun): boolean => limit === undefined || computeNeeded(held, settings) <= limit;
-  if (asked !== null && within(asked)) return { ...plan, ...asked, fits: true };
-  const length = asked?.held.batch[1] ?? settings.maxLength;
-  const counted = new Map<string, DryRun | undefined>();
-  const count = async (changes: Changes): Promise<DryRun | undefined> => {
+  const plan = { fits: undefined, fitting: undefined };
+  if (asked !== null) {
+    const [first, ...further] = place(asked);
+    const fits = fitsAll([first, ...further], settings);
+    if (fits !== false) return { ...plan, ...first, further, fits };
+  }
+  const length = asked?.[0]?.held.batch[1] ?? settings.maxLength;
+  const counted = new Map<string, DryRun[] | undefined>();
+  const count = async (changes: Changes): Promise<DryRun[] | undefined> => {
     const key = JSON.stringify(changes);
-    if (!counted.has(key)) counted.set(key, await tryDryRun(planned, changes).catch(skipImpossible));
+    if (!counted.has(key)) counted.set(key, await tryDryRuns(planned, changes).catch(skipImpossible));
     return counted.get(key);
   };
   // First with given options kept; if nothing fits, without them, to report which of them prevent a fit.
   for (const kept of settings.given.length === 0 ? [[]] : [settings.given, []]) {
     const known = { path: located?.path, length, resumed: planned.resumed, kept };
     for (const { changes, costs } of choices(settings, known)) {
-      const run = await count(changes);
-      if (run === undefined || !within(run)) continue;
+      const runs = await count(changes);
+      if (runs === undefined) continue;
+      const [first, ...further] = place(runs);
+      if (fitsAll([first, ...further], settings) === false) continue;
       const given = settings.given.filter((name) => name in changes && changes[name] !== settings[name]);
-      const fitting = { changes, costs, held: run.held, given };
-      return { ...plan, ...(asked ?? run), fits: false, fitting };
+      const fitting = { changes, costs, held: first.held, further, given };
+      const [shown, ...others] = place(asked ?? runs);
+      return { ...plan, ...shown, further: others, fits: false, fitting };
     }
   }
   if (asked === null) throw uncounted;
-  return { ...plan, ...asked, fits: false };
+  const [first, ...further] = place(asked);
+  return { ...plan, ...first, further, fits: false };
+}
+
+/**
+ * Whether a run fits on each device; undefined if no limit is known. Devices whose free memory is known share the
+ * system's memory.
+ */
+function fitsAll(all: readonly CountedDevice[], settings: Settings): boolean | undefined {
+  const limited = all.flatMap(({ held, limit }) =>
+    limit === undefined ? [] : [{ needed: computeNeeded(held, settings), limit }],
+  );
+  if (limited.length === 0) return undefined;
+  if (typeof settings.memory === "number") return limited.every(({ needed, limit }) => needed <= limit);
+  const needed = limited.reduce((sum, one) => sum + one.needed, 0);
+  return needed <= Math.min(...limited.map(({ limit }) => limit));
 }
 
 /** Whether an error is a lack of memory. */
@@ -128,10 +160,25 @@ function skipImpossible(error: unknown): undefined {
   throw error;
 }
 
-/** Runs a dry run with `changes`. Undefined for a loaded model that cannot be reproduced on a meta device. */
-async function tryDryRun(planned: Planned, changes: Changes): Promise<DryRun | undefined> {
-  const { files, labels, located, template, precision } = planned;
+/** Counts the memory of each device with `changes`. Undefined as for `tryDryRun`. */
+async function tryDryRuns(planned: Planned, changes: Changes): Promise<DryRun[] | undefined> {
   const settings = { ...planned.settings, ...changes };
+  const runs: DryRun[] = [];
+  for (const part of listParts(settings)) {
+    const run = await tryDryRun(planned, part);
+    planned.tokenizer ??= run?.tokenizer;
+    if (run === undefined) return undefined;
+    runs.push({ held: run.held, cost: run.cost });
+  }
+  return runs;
+}
+
+/** Runs a dry run on one of the devices. Undefined for a loaded model that cannot be reproduced on a meta device. */
+async function tryDryRun(
+  planned: Planned,
+  settings: PartSettings,
+): Promise<(DryRun & Pick<Planned, "tokenizer">) | undefined> {
+  const { files, labels, located, template, precision } = planned;
   const { model: given } = settings;
   let unlike = false;
   const load = async (device: Exclude<Device, "auto">): Promise<PretrainedModel> => {
@@ -156,7 +203,8 @@ async function tryDryRun(planned: Planned, changes: Changes): Promise<DryRun | u
   const batches = (model: PretrainedModel, count: number) =>
     chooseDryBatches(model, files, labels, settings, count);
   try {
-    return await runDry({ settings, precision, load, batches });
+    const run = await runDry({ settings, precision, load, batches });
+    return { ...run, tokenizer: planned.tokenizer };
   } catch (error) {
     if (unlike) return undefined;
     throw error;
@@ -165,12 +213,15 @@ async function tryDryRun(planned: Planned, changes: Changes): Promise<DryRun | u
 
 /** Returns the error for a run that does not fit, including settings that do. */
 export function createTooLargeError(
-  { held, device, limit = 0, fitting }: MemoryPlan,
+  { held, device, limit = 0, further, fitting }: MemoryPlan,
   { settings, resumed }: Planned,
 ): LowrankError {
   const { memory } = settings;
-  const [needs, may] = [computeNeeded(held, settings), limit].map(formatSize);
-  const what = `the run would need ${needs} on ${device} (${formatUse(held)})`;
+  const may = formatSize(limit);
+  const needs = [{ held, device }, ...further].map(
+    (one) => `${formatSize(computeNeeded(one.held, settings))} on ${one.device} (${formatUse(one.held)})`,
+  );
+  const what = `the run would need ${needs.join(" and ")}`;
   const bound =
     memory === undefined
       ? `${may} are free`
@@ -190,8 +241,9 @@ function suggestInstead(settings: Settings, fitting: Fitting | undefined, resume
       ? `a resumed run keeps its settings: free memory, or give it more with ${optionName("memory")}`
       : `no settings were found that fit: use a smaller model or a lower rank, or give it more with ${optionName("memory")}`;
   }
-  const { changes, given, held } = fitting;
-  const fits = `${formatChanges(changes)} take ${formatSize(computeNeeded(held, settings))}`;
+  const { changes, given, held, further } = fitting;
+  const needs = [held, ...further.map((one) => one.held)].map((one) => computeNeeded(one, settings));
+  const fits = `${formatChanges(changes)} take ${needs.map(formatSize).join(" and ")}`;
   if (given.length === 0) return `${fits}; ${optionSetting("memory", "auto")} chooses them automatically`;
   const kept = Object.fromEntries(given.map((name) => [name, settings[name]]));
   const stand = given.length === 1 ? "was given, is kept, and stands" : "were given, are kept, and stand";

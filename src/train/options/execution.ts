@@ -49,7 +49,7 @@ export const EXECUTION_OPTIONS = {
    * The device: `auto`, `cpu`, `gpu`, `gpu:1`, …; `auto`, which is a hardware GPU if there is one, otherwise the cpu.
    * Several devices, such as `["gpu:0", "gpu:1"]`, divide the rows of each step: each holds the model, their gradients are
    * added in the order of the list, and the first device updates the adapter for all. The number of rows per step stays
-   * the same, and without dropout the losses are those of one device, apart from rounding.
+   * the same. Without dropout the losses equal the losses of one device, apart from rounding.
    */
   device: option(devices, {
     flag: "--device <names>",

@@ -10,6 +10,7 @@ import {
 } from "../../device/device.js";
 import { LowrankError } from "../../errors.js";
 import { matmulPrecision } from "../../tensor/scope.js";
+import { checkModelDevice } from "../device-check.js";
 import { measureRate } from "../rate.js";
 import type { Settings } from "../settings.js";
 import { apportion, computeShares } from "./shares.js";
@@ -18,9 +19,20 @@ import { apportion, computeShares } from "./shares.js";
 const COMPARED = { rows: 512, inner: 1024, outer: 1024 };
 
 /**
+ * Checks that a run's devices exist, and returns the settings with their shares.
+ *
+ * Errors: the errors of `checkModelDevice`, `openDevices` and `settleShares`.
+ */
+export async function prepareDevices(settings: Settings): Promise<Settings> {
+  await checkModelDevice(settings);
+  if (settings.devices.length > 1) await openDevices(settings.devices);
+  return settleShares(settings);
+}
+
+/**
  * Opens several devices. Throws `ERR_NO_GPU`, and `ERR_OPTION` for a device that is named twice, perhaps by two names.
  */
-export async function openDevices(devices: readonly Device[]): Promise<void> {
+async function openDevices(devices: readonly Device[]): Promise<void> {
   const named = new Map<string, Device>();
   for (const device of devices) {
     await findDevices(device);
@@ -38,9 +50,12 @@ export async function openDevices(devices: readonly Device[]): Promise<void> {
 /**
  * Returns the settings with the shares of several devices: the given ones, or their measured rates.
  *
- * Throws `ERR_OPTION` if a device would get no row of a step.
+ * Throws `ERR_OPTION` if a device would get no row of a step. `measure` returns the rates of `devices`.
  */
-export async function settleShares(settings: Settings): Promise<Settings> {
+export async function settleShares(
+  settings: Settings,
+  measure: (settings: Settings) => Promise<number[]> = measureRates,
+): Promise<Settings> {
   const { devices, deviceShares: given, batchSize, gradientAccumulation } = settings;
   if (devices.length === 1) return settings;
   const rows = batchSize * gradientAccumulation;
@@ -51,7 +66,7 @@ export async function settleShares(settings: Settings): Promise<Settings> {
       `finetune: ${what}; raise ${optionName("batchSize")} or ${optionName("gradientAccumulation")}, or name fewer devices`,
     );
   }
-  const shares = given ?? computeShares(await measureRates(settings));
+  const shares = given ?? computeShares(await measure(settings));
   const idle = apportion(rows, shares).indexOf(0);
   if (idle >= 0) {
     const device = devices[idle] as Device;

@@ -35,7 +35,7 @@ export class Replicas {
     this.#shares = shares;
   }
 
-  /** Gives the models the run's adapter with the values of the optimizer's parameters. Errors: those of `adapt`. */
+  /** Gives the models the run's adapter with the values of the optimizer's parameters. Throws as `adapt`. */
   static async create(replicated: Replicated): Promise<Replicas> {
     const { settings, objective, models, optimizer, adapt } = replicated;
     const { labels } = objective;
@@ -43,7 +43,7 @@ export class Replicas {
     const objectives = [objective];
     try {
       for (const model of models) {
-        // A generator of their own, so that the run draws the same values as on one device.
+        // A separate generator, so that the run draws the same values as on one device.
         await runWithRandom(settings.seed, () => adapt(model));
         trainOwn(model, settings);
         model.train();

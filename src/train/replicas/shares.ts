@@ -1,4 +1,8 @@
 /** The division of a step's rows among devices. */
+import { optionName } from "../../arguments/option-name.js";
+import type { Batch, BatchPlan } from "../../data/batches.js";
+import { LowrankError } from "../../errors.js";
+import type { Settings } from "../settings.js";
 
 /** Shares are multiples of this part of the fastest device's, so that noise in a measurement rarely changes them. */
 const PARTS = 8;
@@ -31,6 +35,47 @@ export function dealRows(rows: number, shares: readonly number[]): number[] {
     dealt[next] = (dealt[next] as number) + 1;
     return next;
   });
+}
+
+/** The settings of a run on one of its devices. */
+export interface PartSettings extends Settings {
+  /** The device's place in `devices`. */
+  part: number;
+}
+
+/** Returns the settings on each device of a run. */
+export function listParts(settings: Settings): PartSettings[] {
+  return settings.devices.map((device, part) => ({ ...settings, device, part }));
+}
+
+/** Returns the rows per batch and the batches per full step on a part's device. */
+export function sizeSteps({ batchSize, gradientAccumulation, deviceShares, part }: PartSettings): {
+  batchSize: number;
+  gradientAccumulation: number;
+} {
+  if (deviceShares === undefined) return { batchSize, gradientAccumulation };
+  const rows = apportion(batchSize * gradientAccumulation, deviceShares)[part] as number;
+  const size = Math.min(batchSize, rows);
+  return { batchSize: size, gradientAccumulation: Math.ceil(rows / size) };
+}
+
+/** Returns the micro-batches of a step on a part's device. */
+export function listPartBatches(
+  plan: BatchPlan,
+  step: number,
+  { deviceShares, part }: PartSettings,
+): Batch[] {
+  if (deviceShares === undefined) return plan.at(step).batches;
+  return plan.divide(step, (rows) => dealRows(rows, deviceShares)).batches[part] ?? [];
+}
+
+/** Returns the error for data with too few rows to give the part's device one. */
+export function createNoRowsError({ device }: PartSettings): LowrankError {
+  const what = `${device} would get no row of any step, because the data has too few rows`;
+  return new LowrankError(
+    "ERR_OPTION",
+    `finetune: ${what}; leave it out, or give it a larger share with ${optionName("deviceShares")}`,
+  );
 }
 
 /** Divides `rows` in proportion to the shares, by largest remainders; ties go to the first device. */

@@ -12,7 +12,7 @@ use crate::tape::Tensor;
 use super::arena::{Arena, Location};
 use super::{Optimizer, Rule};
 
-/// The parameters of an optimizer on another device, gathered in an arena of their own.
+/// The parameters of an optimizer on another device, gathered in a separate arena.
 pub struct Replica {
     arena: Arena,
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// The groups of the test: the last three parameters have one of their own.
+/// Two groups: the second has the last three parameters.
 fn grouped(tensors: &[Tensor]) -> Vec<(usize, Tensor)> {
     tensors.iter().enumerate().map(|(i, t)| (usize::from(i >= 3), t.clone())).collect()
 }
