@@ -192,7 +192,7 @@ export class Tensor {
         `to: a tensor of ${this.dtype} is not quantised to ${target}; loadModel's quantize does it to a model's layers`,
       );
     }
-    if (typeof target !== "string" || !/^(auto|cpu|gpu(:\d+)?|meta:(cpu|gpu))$/.test(target)) {
+    if (typeof target !== "string" || !/^(auto|(meta:)?(cpu|gpu(:\d+)?))$/.test(target)) {
       refuse(
         "to",
         "the target",

@@ -15,7 +15,7 @@ export function recordPart(loss: () => Tensor, sum: Tensor | undefined): Tensor 
     return part.detach();
   });
   if (sum === undefined) return part;
-  const total = noGrad(() => scope(() => sum.add(part.to(sum.device))));
+  const total = noGrad(() => scope(() => sum.add(part.device === sum.device ? part : part.to(sum.device))));
   for (const one of [sum, part]) one.dispose();
   return total;
 }

@@ -98,6 +98,14 @@ if (testDevices().length > 1) {
     });
   }
 
+  test.serial("a GPU by its number is planned and trained, alone and with the cpu", async (t) => {
+    const alone = losses(await collect(finetune(options("gpu:0"))));
+    const divided = losses(await collect(finetune(options(["gpu:0", "cpu"], { deviceShares: [1, 1] }))));
+    t.is(divided.length, 12);
+    for (const [step, loss] of divided.entries())
+      t.true(Math.abs(loss - (alone[step] ?? NaN)) <= 1e-6 * loss);
+  });
+
   test.serial("a resumed run keeps the shares, and gives the bits of an uninterrupted one", async (t) => {
     const more = { deviceShares: [1, 3], lora: { r: 4, loraDropout: 0.2 }, saveEvery: 4, keep: 9 };
     const whole = options(both, more);
