@@ -11,6 +11,7 @@ import {
   memory,
   type Device,
   type StartEvent,
+  synchronize,
   tensor,
   trim,
   type TrainEvent,
@@ -104,6 +105,26 @@ if (testDevices().length > 1) {
     t.is(divided.length, 12);
     for (const [step, loss] of divided.entries())
       t.true(Math.abs(loss - (alone[step] ?? NaN)) <= 1e-6 * loss);
+  });
+
+  test.serial("an aborted run leaves its devices usable, and their memory as it was", async (t) => {
+    const long = { batchSize: 1, gradientAccumulation: 16, steps: 40, deviceShares: [1, 1] };
+    await finetune(options(both, { ...long, steps: 1 })).result;
+    const rest = async (): Promise<number[]> =>
+      Promise.all((both as Device[]).map(async (device) => (await atRest(device)).live));
+    const before = await rest();
+    for (let i = 0; i < 8; i++) {
+      const controller = new AbortController();
+      const run = finetune(options(both, { ...long, signal: controller.signal }));
+      const reading = async (): Promise<void> => {
+        for await (const event of run)
+          if (event.type === "step") setTimeout(() => controller.abort(new Error("gone")), 11 * i);
+      };
+      await t.throwsAsync(reading, { message: "gone" });
+      for (const device of both as Device[]) await t.notThrowsAsync(synchronize(device));
+    }
+    t.deepEqual(await rest(), before);
+    t.is((await finetune(options(both, { ...long, steps: 1 })).result).steps, 1);
   });
 
   test.serial("a resumed run keeps the shares, and gives the bits of an uninterrupted one", async (t) => {

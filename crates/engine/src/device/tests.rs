@@ -106,6 +106,20 @@ fn what_a_device_failed_to_send_does_not_end_the_one_that_waits() {
 }
 
 #[test]
+fn a_transfer_whose_read_was_cancelled_is_not_a_failure_of_the_receiver() {
+    let (first, second) = (short(8), short(8));
+    let (from, to) = (context(&first), context(&second));
+    let (sent, target) = (filled(&from, 1), filled(&to, 2));
+    let token = CancelToken::default();
+    from.under(Some(token.clone()));
+    token.cancel();
+    to.receive(&sent, &target).unwrap();
+    assert!(fence(&to).is_ok());
+    assert_eq!(read(&target).unwrap_err().code, Code::Aborted);
+    assert_eq!(read(&filled(&to, 3)).unwrap(), [3; 256]);
+}
+
+#[test]
 fn a_stand_in_of_the_gpu_opens_no_device() {
     let Ok(registry::Opened::Meta(profile)) = registry::open("meta:gpu") else {
         // Without an adapter it is an error, as for gpu.

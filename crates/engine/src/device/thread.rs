@@ -224,7 +224,10 @@ fn attempt(
                 // The other device failed, not this one.
                 Err(error) => {
                     poisoned.poison(written, &error);
-                    poisoned.owe(owner, &error);
+                    // A cancelled read is not a failure that the next fence reports.
+                    if error.code != Code::Aborted {
+                        poisoned.owe(owner, &error);
+                    }
                     return Ok(());
                 }
             }
