@@ -46,12 +46,12 @@ function trained(env: NodeJS.ProcessEnv): Promise<string> {
 }
 
 /** Returns the tuning file below a cache folder. */
-function found(cache: string): { path: string; forms: Record<string, string> } | undefined {
+function found(cache: string): { path: string; variants: Record<string, string> } | undefined {
   const folder = join(cache, "lowrank", "tune");
   const [name] = existsSync(folder) ? readdirSync(folder) : [];
   if (name === undefined) return undefined;
   const path = join(folder, name);
-  return { path, ...(JSON.parse(readFileSync(path, "utf8")) as { forms: Record<string, string> }) };
+  return { path, ...(JSON.parse(readFileSync(path, "utf8")) as { variants: Record<string, string> }) };
 }
 
 /** Whether there is a GPU to tune. */
@@ -113,8 +113,8 @@ test.serial(
       t.is(await trained({ ...env, LOWRANK_TUNE: "on" }), plain);
     const kept = found(cache);
     if (kept === undefined) return t.fail("nothing was stored");
-    t.true(Object.keys(kept.forms).length > 0);
-    t.true(Object.keys(kept.forms).every((name) => name.startsWith("gemm ")));
+    t.true(Object.keys(kept.variants).length > 0);
+    t.true(Object.keys(kept.variants).every((name) => name.startsWith("gemm ")));
     t.is(await trained({ ...env, LOWRANK_TUNE: "on" }), plain);
   },
 );
@@ -146,9 +146,9 @@ test.serial("devices --tune tries the usual shapes and shows the results", async
       said,
     );
   }
-  const { forms = {} } = found(cache) ?? {};
+  const { variants = {} } = found(cache) ?? {};
   t.deepEqual(
-    Object.entries(forms).sort(),
+    Object.entries(variants).sort(),
     classes.map((one) => [`${one.family} ${one.class}`, one.chosen]).sort(),
   );
 });

@@ -13,6 +13,22 @@ const COMMANDS = "test/recommendations/commands.test.ts: ";
  */
 export const FOLLOWED: readonly Followed[] = [
   [
+    /give one share for each of several devices$/,
+    "test/train/devices.test.ts: a device without rows is refused",
+  ],
+  [
+    /names … among several devices; name each as cpu, gpu or gpu:N$|; name each device once$/,
+    "test/train/devices.test.ts: a device without rows is refused",
+  ],
+  [
+    /raise <batchSize> or <gradientAccumulation>, or name fewer devices$|leave it out, or give other <deviceShares>$/,
+    "test/train/devices.test.ts: a device without rows is refused",
+  ],
+  [
+    /leave it out, or give it a larger share with <deviceShares>$/,
+    "test/train/devices.test.ts: a device without rows is refused",
+  ],
+  [
     /run lowrank doctor for a report, or choose the GPU with device gpu$/,
     "test/diagnose/auto.test.ts: doctor tests again, and auto follows the result",
   ],

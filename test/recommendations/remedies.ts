@@ -251,7 +251,7 @@ export const REFUSALS_IN_WORDS: Readonly<Record<string, string>> = {
   ...Object.fromEntries(
     [
       "formatOfRows evaOfSpeech stepsWithEpochs evalDataWithSplit evalEveryAlone patienceAlone revisionOfLoaded",
-      "templateOfLoaded resumeWithOverwrite resumedOptions",
+      "templateOfLoaded resumeWithOverwrite resumedOptions devicesOfLoaded devicesWithEva",
     ].flatMap((keys) => keys.split(" ").map((key) => [`Runs: ${key}`, FORM])),
   ),
   ...Object.fromEntries(

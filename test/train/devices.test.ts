@@ -252,6 +252,14 @@ if (testDevices().length > 1) {
         message:
           /^finetune: gpu would get no row of any step, because the data has too few rows; leave it out/,
       });
+    // What the errors recommend.
+    const remedies: [string | string[], Partial<FinetuneOptions>][] = [
+      [both, { ...few, deviceShares: [2, 1] }],
+      ["cpu", { data }],
+      [both, { batchSize: 1, gradientAccumulation: 2, deviceShares: [1, 1] }],
+    ];
+    for (const [device, remedy] of remedies)
+      t.is((await finetune(options(device, { ...remedy, steps: 1 })).result).steps, 1);
     // Two rows are left for the last step of an epoch, which has none for the second device.
     const short = options(both, {
       data: tinyData(10),
