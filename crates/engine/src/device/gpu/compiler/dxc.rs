@@ -61,7 +61,7 @@ fn compile(library: &libloading::Library) -> Result<String, String> {
         // There is no object after an error, which the messages report.
         let _ = result.GetOutput(DXC_OUT_OBJECT, &mut None, &raw mut object);
     }
-    judge(&version, &read_text(messages.as_ref()), object.as_ref().map(bytes_of))
+    judge(&version, &read_text(messages.as_ref()), object.as_ref().map(read_blob))
 }
 
 /// Accepts a compiler without messages that signs its output: D3D12 rejects unsigned shaders, and wgpu treats the

@@ -3,9 +3,9 @@ use std::path::Path;
 use lowrank_cpu::quant::BlockType;
 
 use super::super::{Reader, RowOrder};
-use super::written::{Written, file, meta_list, meta_u32, text};
+use super::written::{Written, file, meta_u32};
 use crate::dtype::DType;
-use crate::error::{Code, Result};
+use crate::error::Code;
 use crate::format::safetensors;
 use crate::format::test_folder::TestFolder;
 use crate::mapped_file;
@@ -148,6 +148,9 @@ fn a_file_that_was_let_go() {
 #[test]
 fn a_file_that_is_written_into() {
     use std::os::unix::fs::FileExt;
+
+    use super::written::{meta_list, text};
+    use crate::error::Result;
 
     let folder = TestFolder::new();
     let tensors = [Written { name: "w", dims: &[1], kind: 0, offset: 0 }];
