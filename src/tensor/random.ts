@@ -33,14 +33,18 @@ export function readRandomState(): RandomState {
   return { ...findState() };
 }
 
+/** @internal Returns the generator of the current asynchronous context, from which other contexts can draw. */
+export function currentGenerator(): RandomState {
+  return findState();
+}
+
 /** @internal */
 export function setRandomState(saved: RandomState): void {
   Object.assign(findState(), saved);
 }
 
 /** @internal Returns seed and stream of the next draw, for a dropout mask or for values. */
-export function drawStream(): [seed: number, stream: number] {
-  const state = findState();
+export function drawStream(state: RandomState = findState()): [seed: number, stream: number] {
   return [state.seed, state.draws++];
 }
 

@@ -49,23 +49,27 @@ export async function evaluate(
     batchSize,
     signal,
     between,
+    measure,
   }: {
     batchSize: number;
     signal?: AbortSignal | undefined;
     between?: (() => Promise<void>) | undefined;
+    /** Measures a batch in evaluation mode; by default by `objective`, with the model in that mode meanwhile. */
+    measure?: ((batch: Batch) => Promise<Measured>) | undefined;
   },
 ): Promise<Evaluation> {
   const { labels, tokenisation } = objective;
   const confusion = labels === undefined ? undefined : new Confusion(labels);
   const training = model.training;
-  model.eval();
+  if (measure === undefined) model.eval();
   let sum = 0;
   let tokens = 0;
   try {
     for (const batch of listBatchesInOrder(examples, batchSize, tokenisation.padTokenId)) {
       await between?.();
       throwIfAborted(signal);
-      const measured = noGrad(() => scope(() => objective.measure(batch)));
+      const measured =
+        measure === undefined ? noGrad(() => scope(() => objective.measure(batch))) : await measure(batch);
       try {
         sum += await measured.loss.item();
         if (confusion !== undefined) await count(confusion, batch, measured);
@@ -76,7 +80,7 @@ export async function evaluate(
       tokens += batch.trained;
     }
   } finally {
-    model.train(training);
+    if (measure === undefined) model.train(training);
   }
   const loss = sum / tokens;
   if (!Number.isFinite(loss)) {

@@ -11,7 +11,7 @@ import { Divergence } from "./divergence.js";
 import type { Evaluation } from "./evaluate.js";
 import type { LoopEvent } from "./events.js";
 import { Pace } from "./pace.js";
-import { recordPart, recordUpdate } from "./record.js";
+import { addPart, recordPart, recordUpdate } from "./record.js";
 import type { RunContext } from "./run.js";
 import { type SaveInterval, SaveTimer } from "./options/save-interval.js";
 
@@ -19,6 +19,8 @@ import { type SaveInterval, SaveTimer } from "./options/save-interval.js";
 export interface StepWork {
   /** Each records a forward pass and returns a loss; the step trains on their sum. */
   losses: (() => Tensor)[];
+  /** Further parts of the loss, after `losses`: each records forward and backward itself and returns its loss. */
+  recorded?: readonly (() => Promise<Tensor>)[] | undefined;
   /** Tokens read; 0 for a model without tokens. */
   tokens: number;
   /** Tokens, or rows, that the step trains on. */
@@ -276,7 +278,10 @@ class Loop {
   }
 
   /** Records forward, backward and update of one step, and starts reading its figures. */
-  async #record(step: number, { losses, tokens, trained, metrics }: StepWork): Promise<Pending> {
+  async #record(
+    step: number,
+    { losses, recorded = [], tokens, trained, metrics }: StepWork,
+  ): Promise<Pending> {
     const { optimizer, schedule, clipNorm, replicas = [] } = this.#options;
     for (const [i, group] of optimizer.groups.entries())
       group.lr = (this.#rates[i] as number) * schedule(step);
@@ -285,6 +290,10 @@ class Loop {
       for (const loss of losses) {
         total = this.#cancelScope.run(() => recordPart(loss, total));
         await yieldToEventLoop();
+        throwIfAborted(this.#options.signal);
+      }
+      for (const part of recorded) {
+        total = addPart(await part(), total);
         throwIfAborted(this.#options.signal);
       }
       const whole = total as Tensor;

@@ -9,8 +9,10 @@ import { tokenizeTranscripts } from "../data/transcripts.js";
 import { type Data, locateFirst, checkTextData } from "../data/read.js";
 import type { ExampleStore } from "../data/store.js";
 import { LowrankError } from "../errors.js";
+import type { AdapterPerRow } from "../lora/layers/rows.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import type { SequenceClassifier } from "../models/classifier.js";
+import type { ForwardOptions } from "../models/pretrained.js";
 import type { SpeechToText } from "../models/speech-to-text.js";
 import type { Tensor } from "../tensor/tensor.js";
 
@@ -43,6 +45,14 @@ export interface Measured {
   scores?: Tensor | undefined;
 }
 
+/** The purpose of a loss. */
+type Purpose = "training" | "evaluation";
+
+/** Returns the label smoothing: an evaluation has none. */
+function smoothFor(purpose: Purpose, { labelSmoothing }: TrainingOptions): number | undefined {
+  return purpose === "training" ? labelSmoothing : undefined;
+}
+
 export interface Objective {
   readonly tokenisation: Tokenisation;
   /** Set if rows can share a sequence. Rows longer than `separateAbove` tokens do not share one with shorter rows. */
@@ -57,6 +67,11 @@ export interface Objective {
   lossSum(batch: Batch, scale: number): Tensor;
   /** Returns the evaluation loss, without label smoothing. */
   measure(batch: Batch): Measured;
+  /**
+   * Returns the loss of each row, [B]. Row b uses only the adapter `names[b]`. Training has label smoothing, an
+   * evaluation has none.
+   */
+  measureRows(batch: Batch, names: AdapterPerRow, purpose: Purpose): Measured;
 }
 
 /** Predicts the next token, of texts or of completions. */
@@ -91,6 +106,13 @@ export class LanguageModelling implements Objective {
   measure({ ids, labels, shape }: Batch): Measured {
     const input = tensor(ids, { shape, device: this.model.device });
     return { loss: this.model.loss(input, labels, { reduction: "sum" }) };
+  }
+
+  measureRows({ ids, labels, shape }: Batch, names: AdapterPerRow, purpose: Purpose): Measured {
+    const input = tensor(ids, { shape, device: this.model.device });
+    const labelSmoothing = smoothFor(purpose, this.options);
+    const options = { reduction: "none", labelSmoothing, adapterPerRow: names } as const;
+    return { loss: this.model.loss(input, labels, options).sum(1) };
   }
 }
 
@@ -128,7 +150,18 @@ export class Classification implements Objective {
     return this.#measureLoss(batch);
   }
 
-  #measureLoss(batch: Batch, labelSmoothing = 0): Measured {
+  measureRows(batch: Batch, names: AdapterPerRow, purpose: Purpose): Measured {
+    return this.#measureLoss(batch, smoothFor(purpose, this.options), {
+      reduction: "none",
+      adapterPerRow: names,
+    });
+  }
+
+  #measureLoss(
+    batch: Batch,
+    labelSmoothing = 0,
+    wanted: Pick<ForwardOptions, "reduction" | "adapterPerRow"> = { reduction: "sum" },
+  ): Measured {
     const { ids, labels, shape } = batch;
     const { device } = this.model;
     const mask = tensor(buildAttentionMask(batch), { shape, device });
@@ -136,7 +169,7 @@ export class Classification implements Objective {
       attentionMask: mask,
       labels,
       labelSmoothing,
-      reduction: "sum",
+      ...wanted,
     });
     return { loss: loss as Tensor, scores };
   }
@@ -188,12 +221,21 @@ export class Transcribing implements Objective {
     return { loss: this.#loss(batch) };
   }
 
-  #loss({ labels, shape: [rows, length], audio = [] }: Batch, labelSmoothing = 0): Tensor {
+  measureRows(batch: Batch, names: AdapterPerRow, purpose: Purpose): Measured {
+    const wanted = { reduction: "none", adapterPerRow: names } as const;
+    return { loss: this.#loss(batch, smoothFor(purpose, this.options), wanted).sum(1) };
+  }
+
+  #loss(
+    { labels, shape: [rows, length], audio = [] }: Batch,
+    labelSmoothing = 0,
+    wanted: Pick<ForwardOptions, "reduction" | "adapterPerRow"> = { reduction: "sum" },
+  ): Tensor {
     // The decoder predicts each token from those before it, so the first token has no prediction.
     const written = new Int32Array(rows * (length - 1));
     for (let row = 0; row < rows; row++)
       written.set(labels.subarray(row * length + 1, (row + 1) * length), row * (length - 1));
     const features = this.model.features(audio.map((samples) => samples()));
-    return this.model.loss(features, written, { reduction: "sum", labelSmoothing });
+    return this.model.loss(features, written, { ...wanted, labelSmoothing });
   }
 }

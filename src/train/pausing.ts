@@ -5,9 +5,11 @@ export class Pausing {
   /** The request; resolves once the work has paused, was resumed before it paused, or has ended. */
   #asked: { resolve: () => void; promise: Promise<void> } | undefined;
   #ended = false;
-  /** Continues the waiting work. */
-  #continue: (() => void) | undefined;
-  readonly #wake = (): void => this.#continue?.();
+  /** Functions that continue the waiting parts of the work. */
+  readonly #waiting = new Set<() => void>();
+  readonly #wake = (): void => {
+    for (const resume of this.#waiting) resume();
+  };
 
   /** Whether the work should pause at its next opportunity. */
   get requested(): boolean {
@@ -49,13 +51,15 @@ export class Pausing {
     paused();
     // While no work is pending, nothing else may keep the event loop alive.
     const hold = setInterval(() => {}, 2 ** 30);
+    let resume = (): void => {};
     await new Promise<void>((resolve) => {
-      this.#continue = resolve;
-      for (const signal of given) signal.addEventListener("abort", this.#wake);
+      resume = resolve;
+      this.#waiting.add(resume);
+      for (const signal of given) signal.addEventListener("abort", resume);
       this.#asked?.resolve();
     });
-    for (const signal of given) signal.removeEventListener("abort", this.#wake);
-    this.#continue = undefined;
+    for (const signal of given) signal.removeEventListener("abort", resume);
+    this.#waiting.delete(resume);
     clearInterval(hold);
   }
 }

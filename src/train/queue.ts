@@ -4,6 +4,8 @@ export interface Queued {
   type: string;
   /** For a `step` event, the number of steps in it. */
   merged?: number | undefined;
+  /** The trial of a sweep that the event belongs to; only steps of the same trial are merged. */
+  trial?: string | undefined;
 }
 
 /** The maximum number of unread events. */
@@ -68,10 +70,21 @@ export class EventQueue<E extends Queued> {
     return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
   }
 
+  /** Returns the places of the oldest `step` event that has a later one of the same trial, and of that one; −1 without. */
+  #findMergeable(): [first: number, second: number] {
+    const oldest = new Map<string | undefined, number>();
+    const pairs = this.#events.flatMap(({ type, trial }, i): [number, number][] => {
+      if (type !== "step") return [];
+      const first = oldest.get(trial);
+      if (first === undefined) oldest.set(trial, i);
+      return first === undefined ? [] : [[first, i]];
+    });
+    return pairs[0] ?? [-1, -1];
+  }
+
   #shrink(): void {
     const events = this.#events;
-    const first = events.findIndex((event) => event.type === "step");
-    const second = events.findIndex((event, i) => i > first && event.type === "step");
+    const [first, second] = this.#findMergeable();
     const [older, newer] = [events[first], events[second]];
     if (older?.type === "step" && newer?.type === "step") {
       events[second] = { ...newer, merged: (older.merged ?? 1) + (newer.merged ?? 1) };

@@ -14,6 +14,11 @@ export function recordPart(loss: () => Tensor, sum: Tensor | undefined): Tensor 
     part.backward();
     return part.detach();
   });
+  return addPart(part, sum);
+}
+
+/** Returns the sum of the parts of a step's loss so far, on the device of the first; disposes both. */
+export function addPart(part: Tensor, sum: Tensor | undefined): Tensor {
   if (sum === undefined) return part;
   const total = noGrad(() => scope(() => sum.add(part.device === sum.device ? part : part.to(sum.device))));
   for (const one of [sum, part]) one.dispose();

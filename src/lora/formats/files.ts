@@ -39,6 +39,11 @@ export async function saveAdapter(
   checkPath("saveAdapter", "dir", dir);
   const { name = "default" } = checkKnownOptions("saveAdapter", given, ["name"]);
   checkText("saveAdapter", "name", name);
+  await writeAdapter(model, resolveFolder(dir, name), name);
+}
+
+/** @internal Writes the adapter `name` into `folder` itself, whatever its name is. Throws as `saveAdapter`. */
+export async function writeAdapter(model: Targetable, folder: string, name: string): Promise<void> {
   const adapter = findAdapter(model, name);
   const layers = [...adapter.layers];
   if (adapter.layers.has("")) throw createRefusal(ADAPTER_REFUSALS.layerAlone, "saveAdapter");
@@ -60,7 +65,6 @@ export async function saveAdapter(
     const config = writeConfig(options, targets, base);
     const start = String(options.initLoraWeights);
     const moved = [...own.values()].some((one) => one.start !== undefined);
-    const folder = resolveFolder(dir, name);
     await writeFolder(folder, Object.fromEntries(state), config, moved ? { start } : {});
     await writeTemplates(folder, selectTemplatesToStore(model, name));
   } finally {

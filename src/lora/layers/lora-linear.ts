@@ -35,10 +35,10 @@ export function multiplyWithAdapters(
   );
   const one = plain.length > 1 ? [combineShares(plain)] : [];
   const rest = one.length > 0 ? shares.filter((share) => !plain.includes(share)) : shares;
-  const paths = [...one, ...rest].map(({ adapter, scaling, runs = [] }): LowRankPath => {
+  const paths = [...one, ...rest].map(({ adapter, scaling, runs = [], generator }): LowRankPath => {
     const p = drops(adapter) ? adapter.loraDropout : 0;
     // Advances the random stream only with dropout.
-    const draw = (): [number, number] => (p > 0 ? drawStream() : [0, 0]);
+    const draw = (): [number, number] => (p > 0 ? drawStream(generator) : [0, 0]);
     const [seed, stream] = draw();
     return {
       loraA: adapter.loraA.id,

@@ -2,11 +2,16 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 
 import { LowrankError } from "../../errors.js";
+import type { RandomState } from "../../tensor/random.js";
 
 /** Adapter names, one per row of the batch; null for the base alone. */
 export type AdapterPerRow = readonly (string | null)[];
 
+/** The generators that the dropout masks of adapters are drawn from, by adapter name. */
+export type AdapterGenerators = ReadonlyMap<string, RandomState>;
+
 const inForce = new AsyncLocalStorage<AdapterPerRow>();
+const generators = new AsyncLocalStorage<AdapterGenerators>();
 
 /** Runs `fn`, in which every low-rank layer applies only the adapter `names[b]` to row b of its batch. */
 export function withAdapterPerRow<T>(names: AdapterPerRow, fn: () => T): T {
@@ -15,6 +20,16 @@ export function withAdapterPerRow<T>(names: AdapterPerRow, fn: () => T): T {
 
 export function adapterPerRow(): AdapterPerRow | undefined {
   return inForce.getStore();
+}
+
+/** Runs `fn`, in which each adapter draws the dropout masks of its rows from its own generator. */
+export function withGenerators<T>(own: AdapterGenerators, fn: () => T): T {
+  return generators.run(own, fn);
+}
+
+/** Returns an adapter's own generator; undefined for the generator of the run. */
+export function findGenerator(name: string): RandomState | undefined {
+  return generators.getStore()?.get(name);
 }
 
 /** Consecutive rows with the same adapter, or with none. */

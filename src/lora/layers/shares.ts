@@ -1,7 +1,8 @@
 /** The adapters that apply in one forward of a layer, with their scaling and rows. */
+import type { RandomState } from "../../tensor/random.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "./adapter.js";
-import { adapterPerRow, findRuns } from "./rows.js";
+import { adapterPerRow, findGenerator, findRuns } from "./rows.js";
 
 /** The contribution of one adapter, over all rows or some runs of them. */
 export interface Share {
@@ -10,6 +11,8 @@ export interface Share {
   scaling: number;
   /** Runs of consecutive input rows, where a row spans the last dimension; undefined for all rows. */
   runs?: readonly { start: number; count: number }[] | undefined;
+  /** The generator of its dropout masks; by default the generator of the run. */
+  generator?: RandomState | undefined;
 }
 
 /** The fields of a layer that shares are computed from. */
@@ -45,7 +48,8 @@ export function listShares(layer: Adapted, rows: number): Share[] {
     if (adapter === undefined) return [];
     const own = runs.filter((run) => run.name === name);
     const whole = own[0]?.count === rows;
-    return addStart({ adapter, scaling: adapter.scaling, ...(whole ? {} : { runs: own }) });
+    const generator = name === null ? undefined : findGenerator(name);
+    return addStart({ adapter, scaling: adapter.scaling, generator, ...(whole ? {} : { runs: own }) });
   });
 }
 

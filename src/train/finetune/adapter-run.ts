@@ -2,9 +2,9 @@
 import { dirname, join, resolve } from "node:path";
 
 import type { Batch, BatchPlan } from "../../data/batches.js";
-import { noteActive } from "../../lora/adapter/active.js";
 import { type ChatTemplates, setTemplates, findTemplatesInUse } from "../../lora/adapter/chat-templates.js";
-import { deleteAdapter, loadAdapter, saveAdapter, type InjectReport } from "../../lora/index.js";
+import { writeAdapter } from "../../lora/formats/files.js";
+import { deleteAdapter, loadAdapter, type InjectReport } from "../../lora/index.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
 import { type Optimizer, schedule as schedules } from "../../optim/index.js";
 import type { MatmulPrecision } from "../../tensor/scope.js";
@@ -17,7 +17,7 @@ import type { FinetuneResult, PlannedMemory } from "../events.js";
 import type { Identities } from "../output/run-file.js";
 import { injectWith } from "../inject-with.js";
 import { nameClasses, saveLabels } from "../label-names.js";
-import { runLoop, type LoopResult } from "../loop.js";
+import { runLoop, type LoopResult, type StepWork } from "../loop.js";
 import { listCheckpoints } from "../output/checkpoints.js";
 import type { OutputFolder } from "../output/folder.js";
 import { isWithinLine, type Line } from "../output/lineage.js";
@@ -28,16 +28,11 @@ import { Replicas } from "../replicas/replicas.js";
 import type { PastRun } from "../recorder.js";
 import { createTooFewStepsError, type Resumed } from "../resume.js";
 import { parseSaveInterval } from "../options/save-interval.js";
-import {
-  resolveAdapterOptions,
-  createRunOptimizer,
-  planBatches,
-  computeSavedBytes,
-  trainOwn,
-} from "../run-parts.js";
+import { resolveAdapterOptions, planBatches, computeSavedBytes } from "../run-parts.js";
 import type { ScheduleName } from "../options.js";
 import { listOptions, countWarmupSteps, type Settings } from "../settings.js";
 import { createRowsEvent, createSampling } from "../samples.js";
+import { type AdapterHost, OwnModel } from "./adapter-host.js";
 import { startEvent } from "./start-event.js";
 import type { RecordedContext } from "../watched.js";
 import { reportWithoutEffect } from "../without-effect.js";
@@ -59,6 +54,10 @@ export interface Subject {
   identities: Identities;
   /** The expected memory use; undefined without a plan. */
   memory: PlannedMemory | undefined;
+  /** How the run uses the model; by default it is the only one that trains it. */
+  host?: AdapterHost | undefined;
+  /** Called before each step; false ends the run there. */
+  gate?: ((step: number) => Promise<boolean>) | undefined;
 }
 
 /** The folder into which `saveAdapter` writes an adapter of this name. */
@@ -70,13 +69,13 @@ export class AdapterRun {
   readonly #subject: Subject;
   readonly #context: RecordedContext;
   readonly #plan: BatchPlan;
+  /** The adapter's name, which decides its folder. */
   readonly #name: string;
   /** With the warm-up resolved to steps. */
   readonly #settings: ResolvedSettings & { warmup: number };
   #stopping: EarlyStopping;
   #divergence: Divergence;
-  /** Restores the adapters that were active before the run. */
-  #restore: () => void = () => {};
+  readonly #host: AdapterHost;
   #evaluated: { step: number; loss: number } | undefined;
   /** The chat templates that rendered the data: the model's, or an adapter's that was active before. */
   readonly #templates: ChatTemplates | undefined;
@@ -86,6 +85,7 @@ export class AdapterRun {
     this.#context = context;
     const { settings, prepared } = subject;
     this.#name = settings.lora.name ?? "default";
+    this.#host = subject.host ?? new OwnModel(subject.model, settings);
     this.#stopping = new EarlyStopping(settings.patience);
     this.#plan = planBatches(settings, prepared.objective, prepared.train);
     this.#templates = findTemplatesInUse(subject.model);
@@ -104,17 +104,12 @@ export class AdapterRun {
   async run(resumed: Resumed | undefined): Promise<FinetuneResult> {
     const { model, settings, prepared } = this.#subject;
     const first = resumed === undefined ? 0 : this.#resume(resumed);
-    this.#restore = noteActive(model);
-    const report = await this.#adapt(model, resumed);
-    setTemplates(model, this.#name, this.#templates);
+    const report = await this.#host.adapt(() => this.#adapt(model, resumed));
+    setTemplates(model, this.#host.name, this.#templates);
     let optimizer: Optimizer | undefined;
     let replicas: Replicas | undefined;
     try {
-      trainOwn(model, settings);
-      await yieldToEventLoop();
-      model.train();
-      model.gradientCheckpointing = settings.gradientCheckpointing;
-      optimizer = createRunOptimizer(model, settings);
+      optimizer = await this.#host.createOptimizer();
       if (resumed !== undefined)
         await restoreState(resumed.checkpoint.folder, resumed.checkpoint.progress, optimizer);
       replicas = await Replicas.create({
@@ -130,25 +125,20 @@ export class AdapterRun {
       await this.#begin(resumed);
       await yieldToEventLoop();
       this.#context.emit(startEvent(this.#subject, this.#plan, report, first));
-      for (const message of reportWithoutEffect(model, settings, this.#plan.steps))
+      const named = { ...settings, lora: { ...settings.lora, name: this.#host.name } };
+      for (const message of reportWithoutEffect(model, named, this.#plan.steps))
         this.#context.emit({ type: "warning", message });
       this.#context.emit(createRowsEvent(model.tokenizer, prepared.train));
       await yieldToEventLoop();
       const ended = await this.#train(optimizer, replicas, first, resumed);
       return await this.#finish(ended, optimizer);
     } catch (error) {
-      this.#abandon();
+      this.#host.abandon();
       throw error;
     } finally {
       replicas?.dispose();
       optimizer?.dispose();
     }
-  }
-
-  /** Deletes the run's adapter and restores the others. */
-  #abandon(): void {
-    deleteAdapter(this.#subject.model, this.#name);
-    this.#restore();
   }
 
   /** Returns the step to continue from. Throws `ERR_OPTION` if the run cannot continue from the checkpoint. */
@@ -211,14 +201,16 @@ export class AdapterRun {
   async #adapt(model: PretrainedModel, resumed: Resumed | undefined): Promise<InjectReport> {
     const { settings, prepared } = this.#subject;
     if (resumed !== undefined) return this.#load(model, resumed.checkpoint.folder);
+    const { name } = this.#host;
     if (settings.adapter !== undefined)
-      return loadAdapter(model, settings.adapter, { name: this.#name, trainable: true });
-    return injectWith(model, resolveAdapterOptions(model, settings, prepared.objective), this.#plan);
+      return loadAdapter(model, settings.adapter, { name, trainable: true });
+    const options = resolveAdapterOptions(model, settings, prepared.objective);
+    return injectWith(model, { ...options, name }, this.#plan);
   }
 
   #load(model: PretrainedModel, folder: string): Promise<InjectReport> {
     return loadAdapter(model, resolveAdapterFolder(folder, this.#name), {
-      name: this.#name,
+      name: this.#host.name,
       trainable: true,
     });
   }
@@ -226,9 +218,10 @@ export class AdapterRun {
   /** Saves the adapter and, for a classifier, the names of its classes. */
   async #saveAdapter(folder: string): Promise<void> {
     const { model, prepared } = this.#subject;
-    await saveAdapter(model, folder, { name: this.#name });
+    const own = resolveAdapterFolder(folder, this.#name);
+    await writeAdapter(model, own, this.#host.name);
     const { labels } = prepared.objective;
-    if (labels !== undefined) await saveLabels(resolveAdapterFolder(folder, this.#name), labels);
+    if (labels !== undefined) await saveLabels(own, labels);
   }
 
   async #train(
@@ -250,12 +243,13 @@ export class AdapterRun {
       schedule: schedules[schedule]({ warmup, total }),
       first,
       steps: this.#stopping.exhausted ? first : total,
-      work: (step) => replicas.planStep(this.#plan, step),
+      work: (step) => this.#planStep(replicas, step),
       clipNorm,
       evaluate:
         held.length === 0
           ? undefined
-          : (signal, between) => evaluate(model, objective, held, { batchSize, signal, between }),
+          : (signal, between) =>
+              evaluate(model, objective, held, { batchSize, signal, between, measure: this.#host.measure }),
       evalEvery,
       sample: createSampling(this.#subject, this.#context),
       save: (step) => this.#save(optimizer, step, resumed),
@@ -271,6 +265,12 @@ export class AdapterRun {
       skips: true,
       context: this.#context,
     });
+  }
+
+  /** Returns the work of a step; undefined if the run ends before it. */
+  async #planStep(replicas: Replicas, step: number): Promise<StepWork | undefined> {
+    if ((await this.#subject.gate?.(step)) === false) return undefined;
+    return this.#host.planStep?.(this.#plan, step) ?? replicas.planStep(this.#plan, step);
   }
 
   #judge(step: number, { loss }: Evaluation, late: boolean): { save: boolean; end: boolean } {
@@ -333,7 +333,7 @@ export class AdapterRun {
     const { steps, stopped } = ended;
     const early = ending || (this.#stopping.exhausted && steps < this.#plan.steps);
     if (stopped && steps === 0) {
-      this.#abandon();
+      this.#host.abandon();
       return { adapter: "", ...ended };
     }
     // A stopped run keeps the final adapter of the run that it would replace.
@@ -354,7 +354,7 @@ export class AdapterRun {
 
   /** Loads the adapter of the best evaluation instead of the last step's. */
   async #restoreBest(optimizer: Optimizer, early: boolean): Promise<FinetuneResult["best"]> {
-    const { model, output, line, settings } = this.#subject;
+    const { model, output, line } = this.#subject;
     const { best } = this.#stopping.judged;
     if (best === null) return undefined;
     const { step, loss } = best;
@@ -369,9 +369,9 @@ export class AdapterRun {
       return undefined;
     }
     optimizer.dispose();
-    deleteAdapter(model, this.#name);
+    deleteAdapter(model, this.#host.name);
     await this.#load(model, found.folder);
-    trainOwn(model, settings);
+    this.#host.reloaded();
     return { step, loss, early };
   }
 }

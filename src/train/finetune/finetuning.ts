@@ -71,10 +71,10 @@ export async function runFinetune(
 }
 
 /** Runs `work` and records its end, whether result or failure. */
-async function recordEnd(
+export async function recordEnd(
   work: () => Promise<FinetuneResult>,
-  { recorder, watched }: RecordedContext,
-  { signal }: Settings,
+  { recorder, watched }: Pick<RecordedContext, "recorder" | "watched">,
+  { signal }: Pick<Settings, "signal">,
   began: number,
 ): Promise<EndEvent> {
   let abandoned = false;
@@ -298,7 +298,7 @@ function noteModes(model: PretrainedModel): () => void {
 }
 
 /** Throws `ERR_OPTION` for data that packing does not support. */
-function checkPacking({ train }: Files, labels: readonly string[] | undefined): void {
+export function checkPacking({ train }: Files, labels: readonly string[] | undefined): void {
   if (train.kind === "speech") throw createRefusal(TRAINING_REFUSALS.packedSpeech, train.file);
   if (labels !== undefined) throw createRefusal(TRAINING_REFUSALS.packedLabels, train.file);
 }
@@ -322,7 +322,10 @@ function chooseFitting(plan: MemoryPlan | undefined, planned: Planned): Fitting 
 }
 
 /** Locates the model on this machine, after downloading it from a hub if necessary. */
-function locateModel({ model, revision, offline, signal }: Settings, { emit }: RunContext): Promise<Located> {
+export function locateModel(
+  { model, revision, offline, signal }: Settings,
+  { emit }: Pick<RunContext, "emit">,
+): Promise<Located> {
   return locate(model as string, {
     revision,
     offline,
@@ -334,7 +337,7 @@ function locateModel({ model, revision, offline, signal }: Settings, { emit }: R
 }
 
 /** Loads a classifier if the rows have labels, otherwise the kind of model that its folder declares. */
-async function load(
+export async function load(
   located: Located,
   { device, dtype, quantize, signal }: Settings,
   { labels, tokenizer }: Pick<Planned, "labels" | "tokenizer">,

@@ -32,7 +32,7 @@ const SMALL = { bytes: 128 << 10, rows: 512 };
 /** The sample of larger data: the rows with the most characters, or the beginning of a running text. */
 const SAMPLE = { rows: 64, characters: 1 << 16, charactersPerToken: 8 };
 /** The number of steps that are searched for the largest batch. */
-const SCANNED = 256;
+export const SCANNED = 256;
 
 /** Tokenises the data, or a sample with the longest rows. `batches` limits the recorded batches. Errors: as in `prepare`. */
 export async function chooseDryBatches(

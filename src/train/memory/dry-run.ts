@@ -60,13 +60,24 @@ let last: Promise<unknown> = Promise.resolve();
  * the signal's reason.
  */
 export function runDry(subject: DrySubject): Promise<DryRun> {
-  const counting = (): Promise<DryRun> =>
+  return takeTurn(() =>
     runWithRandom(subject.settings.seed, () =>
       withMatmulPrecision(subject.precision, () => countMemory(subject)),
-    );
+    ),
+  );
+}
+
+/** Runs `counting` after all earlier dry runs. */
+export function takeTurn<T>(counting: () => Promise<T>): Promise<T> {
   const turn = last.then(counting);
   last = turn.catch(() => {});
   return turn;
+}
+
+/** Returns the number of passes to record for a model. */
+export function countPasses(model: PretrainedModel): number {
+  const layers = (model.config as { numHiddenLayers?: number }).numHiddenLayers ?? 12;
+  return Math.min(40, Math.max(3, Math.floor(PASSES / layers)));
 }
 
 async function countMemory({ settings, load, batches }: DrySubject): Promise<DryRun> {
@@ -81,8 +92,7 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
   let trainer: StepRecorder | undefined;
   try {
     const loaded = memory(device);
-    const layers = (model.config as { numHiddenLayers?: number }).numHiddenLayers ?? 12;
-    const work = await batches(model, Math.min(40, Math.max(3, Math.floor(PASSES / layers))));
+    const work = await batches(model, countPasses(model));
     const looked = startsFromRows(model, settings.lora) ? recordEvaBatches(model, work, settings) : [];
     let { live: plain } = memory(device);
     await inject(model, resolveAdapterOptions(model, settings, work.objective));
@@ -145,7 +155,7 @@ function recordEvaBatches(
 type Forward = (ids: Tensor, options: Pick<RowsOfEva, "attentionMask">) => unknown;
 
 /** Adds the buffers that stay idle while other shapes are in use, up to the pool's limit. */
-function addIdleBuffers(device: Device, peak: number): number {
+export function addIdleBuffers(device: Device, peak: number): number {
   const live = session().highestLive(device);
   return Math.max(peak, Math.min(live + Math.max(live * ROOM.share, ROOM.bytes), peak + ROOM.bytes));
 }
@@ -246,7 +256,7 @@ function padToArena(size: number): number {
 }
 
 /** Replaces speech by silence: its features have the same size, and computing them costs little. */
-function replaceBySilence(batch: Batch): Batch {
+export function replaceBySilence(batch: Batch): Batch {
   if (batch.audio === undefined) return batch;
   return { ...batch, audio: batch.audio.map(() => () => new Float32Array(1)) };
 }

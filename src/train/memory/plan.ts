@@ -145,7 +145,10 @@ export function isShort(error: unknown): boolean {
  * Returns the bytes that must fit into the limit. Without `memory`, mapped files do not count, because the system can
  * reclaim them. The weights of a loaded model are already allocated.
  */
-function computeNeeded({ peakBytes, mapped, weights }: PeakMemory, { memory, model }: Settings): number {
+export function computeNeeded(
+  { peakBytes, mapped, weights }: PeakMemory,
+  { memory, model }: Settings,
+): number {
   if (typeof memory === "number") return peakBytes + mapped;
   if (typeof model !== "string") return peakBytes + mapped - weights;
   return memory === "auto" ? peakBytes + mapped : peakBytes;

@@ -329,7 +329,8 @@ function resolveRelativeName(name: string, adapter: string): string {
   return adapter === "default" ? name : `${adapter}/${name}`;
 }
 
-function createUnusableError(path: string, cause: unknown): LowrankError {
+/** Returns the error for a folder that cannot be made or written. */
+export function createUnusableError(path: string, cause: unknown): LowrankError {
   if (cause instanceof LowrankError) return cause;
   const code = readSystemCode(cause);
   if (code === "EEXIST" || code === "ENOTDIR") {
@@ -342,7 +343,7 @@ function createUnusableError(path: string, cause: unknown): LowrankError {
 }
 
 /** Removes empty folders from `path` up to `made`. */
-async function removeEmpty(path: string, made: string): Promise<void> {
+export async function removeEmpty(path: string, made: string): Promise<void> {
   for (let at = resolve(path); ; at = dirname(at)) {
     const gone = await rmdir(at).then(
       () => true,

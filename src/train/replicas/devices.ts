@@ -32,7 +32,7 @@ export async function prepareDevices(settings: Settings): Promise<Settings> {
 /**
  * Opens several devices. Throws `ERR_NO_GPU`, and `ERR_OPTION` for a device that is named twice, perhaps by two names.
  */
-async function openDevices(devices: readonly Device[]): Promise<void> {
+export async function openDevices(devices: readonly Device[]): Promise<void> {
   const named = new Map<string, Device>();
   for (const device of devices) {
     await findDevices(device);
