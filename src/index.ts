@@ -214,6 +214,20 @@ export type { HeldMemory } from "./train/held-memory.js";
 export type { FinetuneOptions, ScheduleName, StorageType } from "./train/options.js";
 export type { Queued } from "./train/queue.js";
 export type { Run } from "./train/run.js";
+export type {
+  EventOfTrial,
+  GroupEvent,
+  SweepEndEvent,
+  SweepEvent,
+  SweepResult,
+  SweepStartEvent,
+  TrialEndEvent,
+  TrialState,
+  TrialSummary,
+} from "./train/sweep/events.js";
+export type { HalvingOptions, SweepOptions } from "./train/sweep/options.js";
+export type { Range, Space, Values, ValuesOf } from "./train/sweep/space.js";
+export { sweep, type SweepRun } from "./train/sweep/sweep.js";
 export { Trainer, type TrainerOptions } from "./train/trainer/trainer.js";
 export type { EvaluationRecord, StepRecord, TrainerHistory } from "./train/trainer/history.js";
 export type { Stored } from "./train/trainer/checkpoint.js";

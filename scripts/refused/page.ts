@@ -7,6 +7,7 @@ import { LAYER_REFUSALS } from "../../src/refusals/layers.js";
 import { MODEL_REFUSALS } from "../../src/refusals/models.js";
 import { QUANTISED_REFUSALS } from "../../src/refusals/quantised.js";
 import type { Refusal } from "../../src/refusals/refusal.js";
+import { SWEEP_REFUSALS } from "../../src/refusals/sweep.js";
 import { TRAINING_REFUSALS } from "../../src/refusals/training.js";
 import { RESUME_REFUSALS } from "../../src/train/options/refusals.js";
 
@@ -24,6 +25,7 @@ export const SECTIONS: readonly Section[] = [
   { title: "Quantised weights", refusals: QUANTISED_REFUSALS },
   { title: "Layers", refusals: LAYER_REFUSALS },
   { title: "Runs", refusals: { ...TRAINING_REFUSALS, ...RESUME_REFUSALS } },
+  { title: "Sweeps", refusals: SWEEP_REFUSALS },
   { title: "The command line", refusals: COMMAND_LINE_REFUSALS },
 ];
 

@@ -16,6 +16,7 @@ import { flagOf } from "./finetune/option-names.js";
 import { predictCommand } from "./predict.js";
 import { runsCommand } from "./runs.js";
 import { serveCommand } from "./serve.js";
+import { sweepCommand } from "./sweep.js";
 import { withOptionNames } from "../arguments/option-name.js";
 import { resolveInPackage } from "../package/files.js";
 import { didYouMean } from "../arguments/suggest.js";
@@ -102,6 +103,7 @@ function program(): Command {
     declareCpuUse(exportCommand()),
     inspectCommand(),
     estimateCommand(),
+    sweepCommand(),
     runsCommand(),
     devicesCommand(),
     doctorCommand(),

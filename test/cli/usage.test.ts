@@ -15,7 +15,7 @@ function yaml(text: string): string {
 const wrong: [string[], RegExp][] = [
   [
     [],
-    /give a command, one of finetune, generate, chat, evaluate, predict, serve, merge, export, inspect, estimate, runs, devices, doctor/,
+    /give a command, one of finetune, generate, chat, evaluate, predict, serve, merge, export, inspect, estimate, sweep, runs, devices, doctor/,
   ],
   [["tune"], /unknown command "tune"; use one of finetune, /],
   [["fintune"], /unknown command "fintune" \(did you mean finetune\?\)/],

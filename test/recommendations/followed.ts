@@ -13,6 +13,19 @@ const COMMANDS = "test/recommendations/commands.test.ts: ";
  */
 export const FOLLOWED: readonly Followed[] = [
   [
+    /^give --config FILE: a YAML or JSON file with options and a space of values$/,
+    "test/cli/sweep.test.ts: a missing file, no file, and a folder with another sweep",
+  ],
+  [
+    /alone would need … on …, and …; give <gradientCheckpointing>|or the number of random draws with <trials>$/,
+    "test/train/sweep-options.test.ts: the remedies of the messages help",
+  ],
+  [
+    /give <evalData> or <evalSplit> to compare them on rows|give <evalData> to compare them on the same rows$/,
+    "test/train/sweep-options.test.ts: the remedies of the messages help",
+  ],
+  [/^sweep takes <option>$|^<halving> differs$|^<option> of … was …, and is … now$/, undefined],
+  [
     /give one share for each of several devices$/,
     "test/train/devices.test.ts: a device without rows is refused",
   ],
@@ -155,6 +168,7 @@ const CONTRADICTED = "test/recommendations/recommendations.test.ts: refused by f
 
 /** The same for refusals whose `instead` names an option or a command, by section and key. */
 export const REFUSALS_FOLLOWED: Readonly<Record<string, string>> = {
+  "Sweeps: watchedSweep": "test/cli/sweep.test.ts: a grid of eight trials ends with a table, the best first",
   "Adapters: biasWithStart": `${REFUSED}initialisations of adapters`,
   "Adapters: evaWithoutData": `${REFUSED}initialisations of adapters`,
   "Adapters: evaWithoutLinears": `${REFUSED}initialisations of adapters`,

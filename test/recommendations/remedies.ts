@@ -14,8 +14,15 @@ const TENSORS = `${HERE}tensors: conversions by to()`;
 const DATA = `${HERE}data: unpacked, encoded`;
 const DIVERGED = "test/train/divergence.test.ts: a run that diverges names the last good checkpoint";
 
+const SWEEP = "test/train/sweep-options.test.ts: the remedies of the messages help";
+
 /** Remedies, and the test that follows each. */
 export const FOLLOWED_REMEDIES: readonly (readonly [says: string, test: string])[] = [
+  ["there is no space; give the values to compare", "test/cli/sweep.test.ts: one line, and status 2: "],
+  [
+    "the space is empty; give the values",
+    "test/train/sweep-options.test.ts: refused before anything is read: ",
+  ],
   ["take them off with deleteAdapter first", FIRST],
   ["load it as another one", FIRST],
   ["give it a weight instead", WEIGHT],
@@ -210,6 +217,10 @@ export const REFUSALS_IN_WORDS: Readonly<Record<string, string>> = {
   "Adapters: layerAlone": WEIGHT,
   "Adapters: addedRanks": COMBINED,
   "Models: savedAdapters": SAVED,
+  "Sweeps: loadedModel": SWEEP,
+  "Sweeps: sharedOption": SWEEP,
+  "Sweeps: resumedSweep": "test/train/sweep.test.ts: a sweep that is stopped saves its trials",
+  "Sweeps: dividedSweep": SWEEP,
   ...Object.fromEntries(
     [
       "biasWithDora doraWithMovedBase evaDataAlone startBeyondLinear orthogonalOdd layersPatternAlone layersWithPattern",

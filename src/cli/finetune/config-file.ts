@@ -8,7 +8,8 @@ import { FLAGS } from "../options/flags.js";
 import { flagOf } from "./option-names.js";
 import { collect } from "../options/values.js";
 
-async function readYaml(file: string): Promise<Record<string, unknown>> {
+/** Reads a YAML or JSON file of options by name. Throws `ERR_FILE_NOT_FOUND`, and `UsageError` for other contents. */
+export async function readConfig(file: string): Promise<Record<string, unknown>> {
   let text: string;
   try {
     text = await readFile(file, "utf8");
@@ -57,7 +58,8 @@ function isBoolean(option: Option, value: boolean): boolean {
   }
 }
 
-function valueOf(option: Option, value: unknown, file: string): unknown {
+/** Returns the parsed value of an option from a file. Throws `UsageError` with the file and the key. */
+export function valueOf(option: Option, value: unknown, file: string): unknown {
   const key = option.long?.slice(2);
   if (typeof value === "boolean") {
     if (!option.required || isBoolean(option, value)) return value;
@@ -98,14 +100,27 @@ export async function applyConfigFile(
   file: string,
   strength: "config" | "default" = "config",
 ): Promise<void> {
-  for (const [key, value] of Object.entries(await readYaml(file))) {
+  applyConfig(command, await readConfig(file), { file, strength });
+}
+
+/** Applies the options that were read from a file. `source` is recorded as the source of their values. */
+export function applyConfig(
+  command: Command,
+  values: Readonly<Record<string, unknown>>,
+  {
+    file,
+    strength = "config",
+    source = strength,
+  }: { file: string; strength?: "config" | "default"; source?: string },
+): void {
+  for (const [key, value] of Object.entries(values)) {
     const option = optionOf(command, key, file);
     const parsed = value === null ? undefined : valueOf(option, value, file);
     const name = option.attributeName();
     const taken = [name, rivalOf(name)].some((one) => {
-      const source = one === undefined ? undefined : command.getOptionValueSource(one);
-      return source === "cli" || (source === "config" && strength === "default");
+      const given = one === undefined ? undefined : command.getOptionValueSource(one);
+      return given === "cli" || (given === "config" && strength === "default");
     });
-    if (parsed !== undefined && !taken) command.setOptionValueWithSource(name, parsed, strength);
+    if (parsed !== undefined && !taken) command.setOptionValueWithSource(name, parsed, source);
   }
 }

@@ -116,9 +116,9 @@ export function flagFor(name: keyof Options): Option {
   return makeFlag(FLAGS.find(({ path }) => path.join(".") === name) as Flag);
 }
 
-/** Declares the options of `finetune` on a command. */
-export function declareFlags(command: Command): Command {
-  for (const flag of FLAGS) command.addOption(makeFlag(flag));
+/** Declares the options of `finetune` on a command, without those whose library names are in `without`. */
+export function declareFlags(command: Command, without: readonly string[] = []): Command {
+  for (const flag of FLAGS) if (!without.includes(flag.path.join("."))) command.addOption(makeFlag(flag));
   return command
     .option("--config <file>", "read options from a YAML file; the command line overrides them")
     .option("--json", "print one JSON object per event");
