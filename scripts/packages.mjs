@@ -29,7 +29,8 @@ const manifest = (folder) => JSON.parse(readFileSync(join(folder, "package.json"
 
 /** Returns the binary packages: the name of each platform, with its package.json. */
 export function platforms() {
-  return readdirSync(join(root, "npm")).map((name) => ({
+  const names = readdirSync(join(root, "npm")).filter((name) => name in TARGETS);
+  return names.map((name) => ({
     name,
     manifest: manifest(join(root, "npm", name)),
   }));

@@ -77,3 +77,13 @@ export function seaAndLand(count: number): { text: string; label: string }[] {
     return { text, label: sea ? "sea" : "land" };
   });
 }
+
+/** Writes a classifier without dropout, whose masks depend on the shapes of batches. Returns its folder. */
+export async function tinyEncoderWithoutDropout(): Promise<string> {
+  const folder = await tinyEncoder();
+  const file = join(folder, "config.json");
+  const config = JSON.parse(readFileSync(file, "utf8")) as object;
+  const none = { hidden_dropout_prob: 0, attention_probs_dropout_prob: 0, classifier_dropout: 0 };
+  writeFileSync(file, JSON.stringify({ ...config, ...none }));
+  return folder;
+}

@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import { Command, InvalidArgumentError } from "commander";
 import { chatCommand } from "./chat.js";
 import { declareCpuUse } from "./options/cpu.js";
@@ -18,13 +17,9 @@ import { runsCommand } from "./runs.js";
 import { serveCommand } from "./serve.js";
 import { sweepCommand } from "./sweep.js";
 import { withOptionNames } from "../arguments/option-name.js";
-import { resolveInPackage } from "../package/files.js";
+import { readVersion } from "../package/version.js";
 import { didYouMean } from "../arguments/suggest.js";
 import { collect } from "./options/values.js";
-
-function version(): string {
-  return (JSON.parse(readFileSync(resolveInPackage("package.json"), "utf8")) as { version: string }).version;
-}
 
 /** Rejects repeated options unless they collect their values, since commander would keep only the last. */
 function refusingRepeats(command: Command): Command {
@@ -88,7 +83,7 @@ function helpCommand(root: Command): Command {
 function program(): Command {
   const root = throwing(new Command("lowrank"))
     .description("LoRA fine-tuning on any GPU or the CPU")
-    .version(version())
+    .version(readVersion())
     .helpCommand(false)
     .action((_options, command: Command) => void findCommand(root, command.args[0]))
     .allowExcessArguments(true);

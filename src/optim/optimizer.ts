@@ -9,7 +9,7 @@ import {
   checkText,
 } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native/binding.js";
+import { session, unwrapResult } from "../native/binding.js";
 import { beforeReads, readAlong, type StartedRead } from "../native/reads.js";
 import { countElementBytes } from "../files/safetensors.js";
 import { scope } from "../tensor/scope.js";
@@ -62,6 +62,16 @@ export type StateShapes = (shape: readonly number[]) => Readonly<Record<string, 
 /** States with one value per element. */
 function elementwise(names: readonly string[]): StateShapes {
   return (shape) => Object.fromEntries(names.map((name) => [name, shape]));
+}
+
+/** The gradients of all parameters, in parts that the host replaces. */
+export interface GradientBuckets {
+  /** The values of each bucket. */
+  readonly values: readonly Promise<Float32Array>[];
+  /** Replaces the values of a bucket. */
+  answer(bucket: number, values: Float32Array): void;
+  /** Fails everything that depends on a bucket. */
+  fail(bucket: number, reason: string): void;
 }
 
 /** Frees the state of optimizers that were not disposed. */
@@ -310,6 +320,27 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
 
   /** @internal Recomputes data derived from the model's values, after these have been replaced. */
   async renew(): Promise<void> {}
+
+  /**
+   * @internal Reads the gradients in buckets of at most `most` values. The device waits until each bucket is answered with
+   * as many values, which replace the gradients, or has failed. A parameter without a gradient gets one of zeros.
+   */
+  exchangeGradients(most: number): GradientBuckets {
+    const { values, answers } = session().exchangeGradients(this.#alive(), most);
+    const reads = values.map(async (read) => {
+      const bytes = unwrapResult((await read) as Uint8Array);
+      return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+    });
+    // A bucket is awaited after the earlier buckets, which may fail.
+    for (const read of reads) read.catch(() => {});
+    const numberOf = (bucket: number): number => answers[bucket] as number;
+    return {
+      values: reads,
+      answer: (bucket, own) =>
+        session().answerBucket(numberOf(bucket), new Uint8Array(own.buffer, own.byteOffset, own.byteLength)),
+      fail: (bucket, reason) => session().failBucket(numberOf(bucket), reason),
+    };
+  }
 
   /** Frees the state. The parameters stay unchanged. */
   dispose(): void {

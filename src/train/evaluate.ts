@@ -35,8 +35,24 @@ export interface ClassScores {
   withoutRows: readonly string[];
 }
 
+/** The processes that share an evaluation; each measures every `size`-th batch. */
+export interface EvaluationShare {
+  readonly rank: number;
+  readonly size: number;
+  /** Returns the values of all ranks, in rank order. */
+  meet<T>(value: T): Promise<T[]>;
+  /** Aborted when this rank was asked to stop. */
+  readonly asked: AbortSignal;
+  /** Aborted when the ranks have met after one of them was asked to stop. */
+  readonly stopping: AbortSignal;
+}
+
+/** The figures of one batch: its sum of losses, and the true and the predicted class of each row. */
+type MeasuredBatch = [loss: number, classes: [truth: number, predicted: number][]];
+
 /**
- * Returns the loss of a model over examples, without dropout or gradients. Awaits `between` before each batch.
+ * Returns the loss of a model over examples, without dropout or gradients. Awaits `between` before each batch. With
+ * `ranks`, each rank measures a part of the batches, and all return the same.
  *
  * Errors: `ERR_NOT_FINITE` if the loss is NaN or infinite, for example because weights overflow their storage type; the
  * signal's reason.
@@ -50,37 +66,44 @@ export async function evaluate(
     signal,
     between,
     measure,
+    ranks,
   }: {
     batchSize: number;
     signal?: AbortSignal | undefined;
     between?: (() => Promise<void>) | undefined;
     /** Measures a batch in evaluation mode; by default by `objective`, with the model in that mode meanwhile. */
     measure?: ((batch: Batch) => Promise<Measured>) | undefined;
+    ranks?: EvaluationShare | undefined;
   },
 ): Promise<Evaluation> {
   const { labels, tokenisation } = objective;
   const confusion = labels === undefined ? undefined : new Confusion(labels);
   const training = model.training;
   if (measure === undefined) model.eval();
-  let sum = 0;
+  const own: MeasuredBatch[] = [];
   let tokens = 0;
+  let place = 0;
+  const { rank = 0, size = 1 } = ranks ?? {};
   try {
     for (const batch of listBatchesInOrder(examples, batchSize, tokenisation.padTokenId)) {
+      tokens += batch.trained;
+      // The other ranks learn of it when they meet.
+      if (place++ % size !== rank || ranks?.asked.aborted === true) continue;
       await between?.();
       throwIfAborted(signal);
-      const measured =
-        measure === undefined ? noGrad(() => scope(() => objective.measure(batch))) : await measure(batch);
-      try {
-        sum += await measured.loss.item();
-        if (confusion !== undefined) await count(confusion, batch, measured);
-      } finally {
-        measured.loss.dispose();
-        measured.scores?.dispose();
-      }
-      tokens += batch.trained;
+      own.push(await readMeasured(objective, batch, measure));
     }
   } finally {
     if (measure === undefined) model.train(training);
+  }
+  const parts = ranks === undefined ? [own] : await ranks.meet(own);
+  throwIfAborted(ranks?.stopping);
+  let sum = 0;
+  for (let batch = 0; batch < place; batch++) {
+    const measured = parts[batch % size] as MeasuredBatch[];
+    const [loss, classes] = measured[Math.floor(batch / size)] as MeasuredBatch;
+    sum += loss;
+    for (const [truth, predicted] of classes) confusion?.add(truth, predicted);
   }
   const loss = sum / tokens;
   if (!Number.isFinite(loss)) {
@@ -108,13 +131,32 @@ export async function computeLoss(objective: Objective, batch: Batch): Promise<n
   });
 }
 
-/** Counts each row under the class with its highest score. */
-async function count(confusion: Confusion, { labels }: Batch, { scores }: Measured): Promise<void> {
-  const values = await scores?.data();
-  if (values === undefined) return;
-  const N = confusion.labels.length;
-  for (const [row, truth] of labels.entries()) {
-    const own = values.subarray(row * N, (row + 1) * N);
-    confusion.add(truth, own.indexOf(Math.max(...own)));
+/** Measures a batch and reads its figures. */
+async function readMeasured(
+  objective: Objective,
+  batch: Batch,
+  measure: ((batch: Batch) => Promise<Measured>) | undefined,
+): Promise<MeasuredBatch> {
+  const measured =
+    measure === undefined ? noGrad(() => scope(() => objective.measure(batch))) : await measure(batch);
+  try {
+    return [await measured.loss.item(), await listClasses(batch, measured, objective.labels?.length ?? 0)];
+  } finally {
+    measured.loss.dispose();
+    measured.scores?.dispose();
   }
+}
+
+/** Returns the true class of each row, and the class with its highest score; none without scores. */
+async function listClasses(
+  { labels }: Batch,
+  { scores }: Measured,
+  count: number,
+): Promise<MeasuredBatch[1]> {
+  const values = count === 0 ? undefined : await scores?.data();
+  if (values === undefined) return [];
+  return Array.from(labels, (truth, row) => {
+    const own = values.subarray(row * count, (row + 1) * count);
+    return [truth, own.indexOf(Math.max(...own))];
+  });
 }

@@ -46,6 +46,19 @@ export interface StartEvent {
         rows: number;
       }[]
     | undefined;
+  /** Each process that trains on a part of the rows, in rank order; absent for one process. */
+  ranks?:
+    | readonly {
+        /** The name of its machine. */
+        host: string;
+        /** The number of its process there, by which launchers name it. */
+        pid: number;
+        /** Its devices. */
+        devices: readonly string[];
+        /** Its rows, or sequences, of a full step. */
+        rows: number;
+      }[]
+    | undefined;
   /** The maximum number of threads that compute at once; absent on a GPU. */
   threads?: number | undefined;
   /** The priority of the engine's threads. */
@@ -134,6 +147,15 @@ export interface StepEvent {
   etaSeconds: number;
   /** Bytes held on the device: the buffer pool and mapped weights; the sum over several devices. */
   memoryBytes: number;
+  /** The figures of each rank, in rank order; absent for one process. */
+  ranks?:
+    | readonly {
+        /** Tokens that the rank computes per second, without its waits for other ranks. */
+        tokensPerSecond: number;
+        /** Bytes held on its devices. */
+        memoryBytes: number;
+      }[]
+    | undefined;
   /** Values that the loss function of a `Trainer` returned, by name: means over the batches of the step. */
   metrics?: Readonly<Record<string, number>> | undefined;
   /** The number of steps in this event; more than 1 if steps were not read in time. */

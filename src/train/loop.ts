@@ -12,17 +12,20 @@ import type { Evaluation } from "./evaluate.js";
 import type { LoopEvent } from "./events.js";
 import { Pace } from "./pace.js";
 import { addPart, recordPart, recordUpdate } from "./record.js";
+import type { RunRanks, SummedStep } from "./ranks/run-ranks.js";
 import type { RunContext } from "./run.js";
 import { type SaveInterval, SaveTimer } from "./options/save-interval.js";
 
 /** The work of one optimizer step. */
 export interface StepWork {
-  /** Each records a forward pass and returns a loss; the step trains on their sum. */
+  /** Each records a forward pass and returns a loss; the step trains on their sum, over all ranks. */
   losses: (() => Tensor)[];
   /** Further parts of the loss, after `losses`: each records forward and backward itself and returns its loss. */
   recorded?: readonly (() => Promise<Tensor>)[] | undefined;
   /** Tokens read; 0 for a model without tokens. */
   tokens: number;
+  /** Tokens read by this rank; by default all. */
+  ownTokens?: number | undefined;
   /** Tokens, or rows, that the step trains on. */
   trained: number;
   /** Further figures of the step, collected while the losses are recorded. */
@@ -42,6 +45,8 @@ export interface LoopOptions {
   optimizer: Optimizer;
   /** Copies of the trained parameters on other devices, on which some of the losses are computed. */
   replicas?: readonly DeviceReplica[] | undefined;
+  /** The processes that train the same parameters on other rows. */
+  ranks?: RunRanks | undefined;
   /** The factor applied to the learning rates that the optimizer's groups have when the loop begins. */
   schedule: Schedule;
   /** The number of steps completed before. */
@@ -109,13 +114,21 @@ export interface LoopResult {
   early: boolean;
 }
 
+/** The figures of a step. */
+interface Figures {
+  loss: number;
+  norm: number;
+  metrics: Readonly<Record<string, number>> | undefined;
+  ranks: SummedStep["ranks"] | undefined;
+}
+
 /** A recorded step whose figures are not read yet. */
 interface Pending {
   step: number;
   learningRate: number;
   tokens: number;
   trained: number;
-  figures: Promise<[loss: number, norm: number, metrics?: Readonly<Record<string, number>> | undefined]>;
+  figures: Promise<Figures>;
 }
 
 /**
@@ -278,11 +291,9 @@ class Loop {
   }
 
   /** Records forward, backward and update of one step, and starts reading its figures. */
-  async #record(
-    step: number,
-    { losses, recorded = [], tokens, trained, metrics }: StepWork,
-  ): Promise<Pending> {
-    const { optimizer, schedule, clipNorm, replicas = [] } = this.#options;
+  async #record(step: number, work: StepWork): Promise<Pending> {
+    const { losses, recorded = [], tokens, trained, metrics } = work;
+    const { optimizer, schedule } = this.#options;
     for (const [i, group] of optimizer.groups.entries())
       group.lr = (this.#rates[i] as number) * schedule(step);
     let total: Tensor | undefined;
@@ -296,14 +307,7 @@ class Loop {
         total = addPart(await part(), total);
         throwIfAborted(this.#options.signal);
       }
-      const whole = total as Tensor;
-      const figures = this.#cancelScope.run(() => {
-        const copies = replicas.map(({ parameters }) => parameters);
-        const norm = recordUpdate(optimizer, clipNorm, copies);
-        const reads = Promise.all([whole.item(), norm.item(), metrics?.read()]);
-        norm.dispose();
-        return reads;
-      });
+      const figures = this.#cancelScope.run(() => this.#recordUpdate(work, total));
       // The figures are awaited a step later; until then a rejection must not count as unhandled.
       figures.catch(() => {});
       return { step, learningRate: optimizer.groups[0]?.lr ?? 0, tokens, trained, figures };
@@ -316,12 +320,36 @@ class Loop {
     }
   }
 
+  /** Records the update of a step with this loss, undefined for a rank without rows, and starts reading its figures. */
+  async #recordUpdate(
+    { tokens, ownTokens = tokens, metrics }: StepWork,
+    total: Tensor | undefined,
+  ): Promise<Figures> {
+    const { optimizer, clipNorm, replicas = [], ranks } = this.#options;
+    // Read first: with ranks, the device waits for the sums of the gradients.
+    const own = total?.item() ?? Promise.resolve(0);
+    let summed: Promise<SummedStep> | undefined;
+    const copies = replicas.map(({ parameters }) => parameters);
+    const norm = recordUpdate(optimizer, clipNorm, copies, () => {
+      const memoryBytes = this.#countHeldBytes();
+      summed = ranks?.sumGradients(optimizer, { loss: own, tokens: ownTokens, memoryBytes });
+    });
+    const reads = Promise.all([own, norm.item(), metrics?.read(), summed]);
+    norm.dispose();
+    const [loss, normValue, figures, sums] = await reads;
+    return { loss: sums?.loss ?? loss, norm: normValue, metrics: figures, ranks: sums?.ranks };
+  }
+
+  #countHeldBytes(): number {
+    return listDevices(this.#options).reduce((sum, device) => sum + readHeldBytes(device), 0);
+  }
+
   /** Waits for the step in flight, checks its figures and emits its event. */
   async #settle(): Promise<void> {
     const pending = this.#pending;
     if (pending === undefined) return;
     const { context, steps } = this.#options;
-    const [loss, gradNorm, metrics] = await pending.figures;
+    const { loss, norm: gradNorm, metrics, ranks } = await pending.figures;
     this.#pending = undefined;
     if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) await this.#notFinite(pending, loss, gradNorm);
     this.#done = pending.step + 1;
@@ -341,7 +369,8 @@ class Loop {
       tokens: this.#trained,
       tokensPerSecond: this.#pace.tokensPerSecond,
       etaSeconds: this.#pace.secondsPerStep * ((steps ?? this.#done) - this.#done),
-      memoryBytes: listDevices(this.#options).reduce((sum, device) => sum + readHeldBytes(device), 0),
+      memoryBytes: this.#countHeldBytes(),
+      ...(ranks !== undefined && { ranks }),
       merged: 1,
       ...(metrics !== undefined && { metrics }),
     });

@@ -26,15 +26,17 @@ export function addPart(part: Tensor, sum: Tensor | undefined): Tensor {
 }
 
 /**
- * Records the update and clears the gradients. Gradients of `replicas` are added in their order before, and the values are
- * copied to them afterwards. Returns the norm of the gradients.
+ * Records the update and clears the gradients. Gradients of `replicas` are added in their order before, then `sumRanks`
+ * records the sum over processes; the values are copied to the replicas afterwards. Returns the norm of the gradients.
  */
 export function recordUpdate(
   optimizer: Optimizer,
   clipNorm: number | undefined,
   replicas: readonly Replica[] = [],
+  sumRanks: () => void = () => {},
 ): Tensor {
   for (const replica of replicas) replica.addGradientsTo(optimizer);
+  sumRanks();
   const norm = optimizer.stepLatched(clipNorm);
   optimizer.zeroGrad();
   for (const replica of replicas) replica.copyValuesOf(optimizer);

@@ -163,6 +163,19 @@ export class RunRecorder {
   }
 }
 
+/** The recorder of a rank that records nothing. */
+export class SilentRecorder extends RunRecorder {
+  constructor() {
+    super(() => {});
+  }
+
+  override record(): void {}
+  override async begin(): Promise<void> {}
+  override async flush(): Promise<void> {}
+  override async saved(): Promise<void> {}
+  override async close(): Promise<void> {}
+}
+
 /** Finds the events file that covers a run up to a checkpoint: the folder's own, or that left behind by a branch. */
 async function findPastEvents({ home, lineage, step }: PastRun): Promise<{ file: string } | undefined> {
   const left = (await readdir(home).catch(() => [])).filter((name) => LEFT_EVENTS.test(name));

@@ -15,6 +15,7 @@ import type { InjectOptions } from "../lora/index.js";
 import { isModule } from "../nn/module.js";
 import { PretrainedModel } from "../models/pretrained.js";
 import { optionName } from "../arguments/option-name.js";
+import type { Ranks } from "../ranks/ranks.js";
 import type { MatmulPrecision } from "../tensor/scope.js";
 import { listGiven, isLeftOpen, type Keepable } from "./changeable.js";
 import type { FinetuneOptions } from "./options.js";
@@ -45,6 +46,7 @@ type Replaced =
   | "memory"
   | "device"
   | "deviceShares"
+  | "ranks"
   | "resume"
   | "dashboard";
 
@@ -69,6 +71,8 @@ export interface Settings extends Omit<CompletedOf<typeof OPTIONS>, Replaced> {
   devices: readonly Device[];
   /** The shares of several devices in the rows of a step; undefined until they are measured, and for one device. */
   deviceShares: readonly number[] | undefined;
+  /** Undefined for one process. */
+  ranks: Ranks | undefined;
 }
 
 /** Throws `ERR_OPTION`, naming the option and its value. */
@@ -80,7 +84,7 @@ export function parseSettings(options: FinetuneOptions): Settings {
     throw createRefusal(TRAINING_REFUSALS.revisionOfLoaded, "finetune");
   checkTogether(options);
   const { resume: _, dashboard: _dashboard, ...completed } = complete(options, OPTIONS);
-  const { lora = {}, optimizer = {}, threads, deviceShares } = options;
+  const { lora = {}, optimizer = {}, threads, deviceShares, ranks } = options;
   const devices = parseDevices(completed.device, options);
   const { r, loraDropout, targetModules } = OPTIONS.lora.fields;
   const rank = lora.r ?? r.default;
@@ -105,6 +109,7 @@ export function parseSettings(options: FinetuneOptions): Settings {
     device: devices[0] as Device,
     devices,
     deviceShares,
+    ranks: ranks !== undefined && ranks.size > 1 ? ranks : undefined,
     threads: threads === undefined ? undefined : checkThreads("finetune", threads),
   };
 }

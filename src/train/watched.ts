@@ -1,6 +1,7 @@
 /** The dashboard of a run, opened by the option `dashboard` or by `run.dashboard()`. */
 import type { Dashboard } from "../dashboard/server.js";
 import type { PauseControls } from "../dashboard/sources.js";
+import type { RunRanks } from "./ranks/run-ranks.js";
 import type { RunRecorder } from "./recorder.js";
 import type { RunContext } from "./run.js";
 
@@ -53,6 +54,8 @@ export class Watched implements PauseControls {
 export interface RecordedContext extends RunContext {
   recorder: RunRecorder;
   watched: Watched;
+  /** The processes that train the same adapter; undefined for one. */
+  ranks?: RunRanks | undefined;
   /** Returns milliseconds on a monotonic clock; `performance.now` by default. For tests. */
   now?: (() => number) | undefined;
 }

@@ -34,7 +34,7 @@ export const FOLLOWED: readonly Followed[] = [
     "test/train/devices.test.ts: a device without rows is refused",
   ],
   [
-    /raise <batchSize> or <gradientAccumulation>, or name fewer devices$|leave it out, or give other <deviceShares>$/,
+    /raise <batchSize> or <gradientAccumulation>, or …$|leave it out, or give other <deviceShares>$/,
     "test/train/devices.test.ts: a device without rows is refused",
   ],
   [

@@ -1,5 +1,5 @@
 /** Runs on several devices: the losses of one device, the same bits twice, and the same values everywhere. */
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import test from "ava";
@@ -28,7 +28,7 @@ import { atRest } from "../at-rest.js";
 import { parseSettings } from "../../src/train/settings.js";
 import { testDevices } from "../devices.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
-import { rowsFile, seaAndLand, tinyEncoder } from "../tiny-encoder.js";
+import { rowsFile, seaAndLand, tinyEncoderWithoutDropout } from "../tiny-encoder.js";
 import { adapterBytes, collect, quick } from "./quick.js";
 
 const given = { model: tinyModel(), data: tinyData() };
@@ -49,16 +49,6 @@ const recorded = (output: string): Record<string, unknown> =>
   (JSON.parse(readFileSync(join(output, "run.json"), "utf8")) as { options: Record<string, unknown> })
     .options;
 
-/** Returns a classifier without dropout, whose masks depend on the shapes of batches. */
-async function encoder(): Promise<string> {
-  const folder = await tinyEncoder();
-  const file = join(folder, "config.json");
-  const config = JSON.parse(readFileSync(file, "utf8")) as object;
-  const none = { hidden_dropout_prob: 0, attention_probs_dropout_prob: 0, classifier_dropout: 0 };
-  writeFileSync(file, JSON.stringify({ ...config, ...none }));
-  return folder;
-}
-
 const CASES: Record<string, Partial<FinetuneOptions>> = {
   "micro-batches of one row": { batchSize: 1, gradientAccumulation: 5 },
   "shares of 3 to 1, and a short last step of an epoch": {
@@ -72,7 +62,7 @@ const CASES: Record<string, Partial<FinetuneOptions>> = {
     optimizer: { lr: 1e-2, loraPlusRatio: 4 },
   },
   "an initialisation that changes the base weights": { lora: { r: 4, initLoraWeights: "pissa" } },
-  "labelled rows": { model: await encoder(), data: rowsFile(seaAndLand(30)) },
+  "labelled rows": { model: await tinyEncoderWithoutDropout(), data: rowsFile(seaAndLand(30)) },
 };
 
 if (testDevices().length > 1) {

@@ -10,6 +10,7 @@ mod decode_stream;
 mod devices;
 mod direct;
 mod error;
+mod exchange;
 mod files;
 mod gguf;
 mod handles;

@@ -5,6 +5,7 @@ mod hold;
 mod reads;
 mod state;
 
+pub(crate) use reads::copy_to_js;
 pub(crate) use state::{AnyOptimizer, State};
 
 use std::cell::RefCell;

@@ -2,6 +2,7 @@ import { Command } from "commander";
 import { LowrankError } from "../../errors.js";
 import { defaultHeldOut, defaultRecipe } from "../../models/default.js";
 import type { FinetuneResult, StartEvent, TrainEvent } from "../../train/events.js";
+import { runOnRanks } from "../terminal/ranks.js";
 import { applyConfigFile } from "./config-file.js";
 import { escapeControls } from "../terminal/escaped.js";
 import { Interrupted, notice, warn } from "../terminal/failure.js";
@@ -25,7 +26,7 @@ export function finetuneCommand(): Command {
   const command = new Command("finetune").description("fine-tune a model on text, or on rows of text");
   return declareFlags(command).action(async () => {
     const { flags, options, embedded } = await askedFor(command);
-    await finetune(flags, options, embedded && !flags.json);
+    await runOnRanks((ranks) => finetune(flags, { ...options, ranks }, embedded && !flags.json));
   });
 }
 
@@ -60,20 +61,24 @@ async function finetune(
   sampling: boolean,
 ): Promise<void> {
   const { finetune: start } = await import("../../train/finetune/finetune.js");
-  const before = sampling ? await sampleOf(firstOf(flags.device)) : undefined;
+  const isFirst = options.ranks === undefined || options.ranks.rank === 0;
+  const before = sampling && isFirst ? await sampleOf(firstOf(flags.device)) : undefined;
   if (before !== undefined) process.stdout.write(`The model writes: ${escapeControls(before.text)}\n\n`);
 
-  const telling = new Telling(flags);
+  const telling = new Telling(flags, isFirst);
   const run = start(options);
-  const interrupt = onInterrupt(() => {
-    const what = telling.started === undefined ? "stopping" : "finishing the step and saving";
-    process.stderr.write(`\nlowrank: ${what}; Ctrl-C again stops at once\n`);
-    run.stop().catch(() => {});
-  });
+  const interrupt = onInterrupt(
+    () => {
+      const what = telling.started === undefined ? "stopping" : "finishing the step and saving";
+      if (isFirst) process.stderr.write(`\nlowrank: ${what}; Ctrl-C again stops at once\n`);
+      run.stop().catch(() => {});
+    },
+    { launched: options.ranks !== undefined },
+  );
   try {
     for await (const event of run) telling.show(event);
     const result = await run.result;
-    if (result.stopped) notice(stoppedLine(result, telling, flags));
+    if (result.stopped && isFirst) notice(stoppedLine(result, telling, flags));
     telling.finish(result);
     if (interrupt.asked !== undefined) throw new Interrupted(interrupt.asked);
     if (before === undefined || telling.lost !== undefined) return;
@@ -100,7 +105,7 @@ function stoppedLine({ steps, adapter }: FinetuneResult, { started }: Telling, f
 }
 
 /**
- * Prints events to standard output. If that fails because the reader is gone or the disk is full, the run continues, and
+ * Prints events to standard output, on rank 0. If that fails because the reader is gone or the disk is full, the run continues, and
  * standard error reports its end.
  */
 class Telling {
@@ -111,15 +116,22 @@ class Telling {
   readonly release: () => void;
   readonly #render: (event: TrainEvent) => void;
 
-  constructor(flags: Flags) {
-    this.#render = flags.json ? jsonRenderer(process.stdout) : humanRenderer(process.stdout);
-    this.release = onLostStdout((error) => {
+  constructor(flags: Flags, isFirst: boolean) {
+    const silent = (): void => {};
+    if (!isFirst) [this.#render, this.release] = [silent, silent];
+    else [this.#render, this.release] = this.#open(flags);
+  }
+
+  #open(flags: Flags): [(event: TrainEvent) => void, () => void] {
+    const render = flags.json ? jsonRenderer(process.stdout) : humanRenderer(process.stdout);
+    const release = onLostStdout((error) => {
       if (this.lost === undefined) {
         const what = "the run continues and reports its end here";
         process.stderr.write(`lowrank: stdout cannot be written any more (${error.code}); ${what}\n`);
       }
       this.lost ??= error;
     });
+    return [render, release];
   }
 
   show(event: TrainEvent): void {

@@ -57,6 +57,15 @@ function memory({
   return `${bytes(peakBytes + mapped)} at most${limit === undefined ? "" : `, of ${bytes(limit)}`}: ${parts}`;
 }
 
+/** Returns the line of each rank, with its process, its devices and its rows of a step. */
+function listRanks({ ranks = [], sequences }: StartEvent): [string, string][] {
+  const rows = sequences === undefined ? "row" : "sequence";
+  return ranks.map(({ host, pid, devices, rows: count }, rank) => [
+    rank === 0 ? "ranks" : "",
+    `${rank}: process ${pid} on ${host}, ${devices.join(" and ")}, ${formatPlural(count, rows)} of each step`,
+  ]);
+}
+
 /** Returns the line of the device; of several, one line each, with its rows of a step. */
 function listDevices(start: StartEvent): [string, string][] {
   const { devices, device, deviceName, deviceReason } = start;
@@ -85,6 +94,7 @@ export function summary(start: StartEvent, colors: Colors): string[] {
       "trainable",
       `${formatCount(start.trainable)} of ${formatCount(start.parameters)} (${formatPercent(start.trainable / start.parameters)})`,
     ],
+    ...listRanks(start),
     ...listDevices(start),
     [
       "data",

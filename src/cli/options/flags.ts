@@ -91,10 +91,11 @@ const PARSERS: Partial<Record<KindName, (text: string, before: never) => unknown
 };
 
 /** Returns the parser of a flag's text; undefined if the text is the value. */
-function parserOf({
-  kind,
-  onCommandLine = kind,
-}: AnyOption): ((text: string, before: never) => unknown) | undefined {
+function parserOf(
+  { kind, onCommandLine = kind }: AnyOption,
+  takesValue: boolean,
+): ((text: string, before: never) => unknown) | undefined {
+  if (kind.name === "flag" && takesValue) return value.trueOrFalse;
   const isNumber = onCommandLine.name === "number" || onCommandLine.name === "port";
   return isNumber
     ? value.numberThat((given) => findFault(onCommandLine, given))
@@ -105,7 +106,7 @@ function parserOf({
 export function makeFlag({ flag, entry }: Flag): Option {
   const option = new Option(flag, entry.help);
   if (entry.kind.choices !== undefined) option.choices(entry.kind.choices);
-  const parser = parserOf(entry);
+  const parser = parserOf(entry, option.required);
   if (parser !== undefined) option.argParser(parser as (text: string, before: unknown) => unknown);
   if (entry.default !== undefined && option.required) option.default(entry.default);
   return option;

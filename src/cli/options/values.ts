@@ -130,3 +130,10 @@ export function shares(text: string): number[] {
 export function collect(text: string, before: string[] | undefined): string[] {
   return [...(before ?? []), text];
 }
+
+/** Parses `true` or `false`. */
+export function trueOrFalse(text: string): boolean {
+  if (text !== "true" && text !== "false")
+    throw new InvalidArgumentError(`It must be true or false, got ${text}.`);
+  return text === "true";
+}

@@ -10,7 +10,7 @@ export const FAILED = 1;
 const WRONG_USAGE = 2;
 
 /** Signals that end a command, with the exit status: 128 plus the signal's number. */
-const SIGNALLED = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+const SIGNALLED = { SIGHUP: 129, SIGINT: 130, SIGUSR2: 140, SIGTERM: 143 } as const;
 export type EndingSignal = keyof typeof SIGNALLED;
 
 export function readExitStatus(signal: EndingSignal): number {
@@ -66,13 +66,13 @@ function formatMessage(error: unknown): string {
   return `unexpected: ${message} (LOWRANK_DEBUG=1 shows where)`;
 }
 
-/** Prints the error to stderr and returns the exit status. */
-export function failure(error: unknown, debug = process.env["LOWRANK_DEBUG"] === "1"): number {
+/** Prints the error to stderr, after `where`, and returns the exit status. */
+export function failure(error: unknown, where = "", debug = process.env["LOWRANK_DEBUG"] === "1"): number {
   if (error instanceof Interrupted) return readExitStatus(error.signal);
   if (error instanceof AnsweredNo) return FAILED;
   // Commander also throws for help and version.
   if (error instanceof CommanderError && error.exitCode === 0) return DONE;
-  notice(formatMessage(error));
+  notice(where + formatMessage(error));
   if (debug && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   return error instanceof UsageError || error instanceof CommanderError ? WRONG_USAGE : FAILED;
 }

@@ -3,6 +3,8 @@ import { Interrupted, readExitStatus, type EndingSignal } from "./failure.js";
 
 /** Signals of Ctrl-C, `kill`, and a closed terminal. */
 const SIGNALS: readonly EndingSignal[] = ["SIGINT", "SIGTERM", "SIGHUP"];
+/** Also the signal that schedulers send before a time limit, and that `mpirun` forwards without ending its ranks. */
+const LAUNCHED_SIGNALS: readonly EndingSignal[] = [...SIGNALS, "SIGUSR2"];
 
 export interface Interrupt {
   /** The first signal received. */
@@ -11,21 +13,25 @@ export interface Interrupt {
   release(): void;
 }
 
-/** Calls `ask` at the first signal. */
-export function onInterrupt(ask: (signal: EndingSignal) => void): Interrupt {
+/** Calls `ask` at the first signal. `launched`: whether a launcher such as `mpirun` started this process. */
+export function onInterrupt(
+  ask: (signal: EndingSignal) => void,
+  { launched = false }: { launched?: boolean } = {},
+): Interrupt {
+  const signals = launched ? LAUNCHED_SIGNALS : SIGNALS;
   let asked: EndingSignal | undefined;
   const listener = (signal: NodeJS.Signals): void => {
     if (asked !== undefined) process.exit(readExitStatus(asked));
     asked = signal as EndingSignal;
     ask(asked);
   };
-  for (const signal of SIGNALS) process.on(signal, listener);
+  for (const signal of signals) process.on(signal, listener);
   return {
     get asked() {
       return asked;
     },
     release: () => {
-      for (const signal of SIGNALS) process.off(signal, listener);
+      for (const signal of signals) process.off(signal, listener);
     },
   };
 }

@@ -19,12 +19,14 @@ import { injectWith } from "../inject-with.js";
 import { nameClasses, saveLabels } from "../label-names.js";
 import { runLoop, type LoopResult, type StepWork } from "../loop.js";
 import { listCheckpoints } from "../output/checkpoints.js";
-import type { OutputFolder } from "../output/folder.js";
+import type { RunOutput } from "../output/following.js";
+import { nameCheckpoint } from "../output/resumable.js";
 import { isWithinLine, type Line } from "../output/lineage.js";
 import { findDamage } from "../output/manifest.js";
 import { createRecord } from "../output/run-record.js";
 import type { Prepared } from "../prepare.js";
 import { Replicas } from "../replicas/replicas.js";
+import { agree, type RunRanks } from "../ranks/run-ranks.js";
 import type { PastRun } from "../recorder.js";
 import { createTooFewStepsError, type Resumed } from "../resume.js";
 import { parseSaveInterval } from "../options/save-interval.js";
@@ -49,7 +51,7 @@ export interface Subject {
   others: readonly PretrainedModel[];
   settings: ResolvedSettings;
   prepared: Prepared;
-  output: OutputFolder;
+  output: RunOutput;
   line: Line;
   identities: Identities;
   /** The expected memory use; undefined without a plan. */
@@ -58,6 +60,8 @@ export interface Subject {
   host?: AdapterHost | undefined;
   /** Called before each step; false ends the run there. */
   gate?: ((step: number) => Promise<boolean>) | undefined;
+  /** The processes that train the same adapter; undefined for one. */
+  ranks?: RunRanks | undefined;
 }
 
 /** The folder into which `saveAdapter` writes an adapter of this name. */
@@ -103,42 +107,51 @@ export class AdapterRun {
 
   async run(resumed: Resumed | undefined): Promise<FinetuneResult> {
     const { model, settings, prepared } = this.#subject;
-    const first = resumed === undefined ? 0 : this.#resume(resumed);
-    const report = await this.#host.adapt(() => this.#adapt(model, resumed));
-    setTemplates(model, this.#host.name, this.#templates);
-    let optimizer: Optimizer | undefined;
-    let replicas: Replicas | undefined;
+    const { ranks } = this.#subject;
+    const first = await agree(ranks, () => (resumed === undefined ? 0 : this.#resume(resumed)));
+    const held: { dispose(): void }[] = [];
     try {
-      optimizer = await this.#host.createOptimizer();
-      if (resumed !== undefined)
-        await restoreState(resumed.checkpoint.folder, resumed.checkpoint.progress, optimizer);
-      replicas = await Replicas.create({
-        settings,
-        objective: prepared.objective,
-        models: this.#subject.others,
-        optimizer,
-        adapt: (one) => this.#adapt(one, resumed),
+      const { report, optimizer, replicas } = await agree(ranks, async () => {
+        const report = await this.#host.adapt(() => this.#adapt(model, resumed));
+        setTemplates(model, this.#host.name, this.#templates);
+        const optimizer = await this.#host.createOptimizer();
+        held.push(optimizer);
+        if (resumed !== undefined)
+          await restoreState(resumed.checkpoint.folder, resumed.checkpoint.progress, optimizer);
+        const replicas = await this.#replicate(optimizer, resumed);
+        held.unshift(replicas);
+        await this.#begin(optimizer, resumed);
+        return { report, optimizer, replicas };
       });
-      const { saveEvery, patience } = settings;
-      const checkpoints = parseSaveInterval(saveEvery) !== undefined || patience !== undefined;
-      await this.#subject.output.checkRoom(computeSavedBytes(optimizer, checkpoints));
-      await this.#begin(resumed);
       await yieldToEventLoop();
-      this.#context.emit(startEvent(this.#subject, this.#plan, report, first));
+      const { devices } = settings;
+      const places = await ranks?.meet({ host: ranks.host, pid: process.pid, devices });
+      this.#context.emit(startEvent({ ...this.#subject, places }, this.#plan, report, first));
       const named = { ...settings, lora: { ...settings.lora, name: this.#host.name } };
       for (const message of reportWithoutEffect(model, named, this.#plan.steps))
         this.#context.emit({ type: "warning", message });
       this.#context.emit(createRowsEvent(model.tokenizer, prepared.train));
       await yieldToEventLoop();
       const ended = await this.#train(optimizer, replicas, first, resumed);
-      return await this.#finish(ended, optimizer);
+      return await agree(ranks, () => this.#finish(ended, optimizer));
     } catch (error) {
       this.#host.abandon();
       throw error;
     } finally {
-      replicas?.dispose();
-      optimizer?.dispose();
+      for (const one of held) one.dispose();
     }
+  }
+
+  #replicate(optimizer: Optimizer, resumed: Resumed | undefined): Promise<Replicas> {
+    const { settings, prepared, others: models } = this.#subject;
+    const { objective } = prepared;
+    return Replicas.create({
+      settings,
+      objective,
+      models,
+      optimizer,
+      adapt: (one) => this.#adapt(one, resumed),
+    });
   }
 
   /** Returns the step to continue from. Throws `ERR_OPTION` if the run cannot continue from the checkpoint. */
@@ -171,8 +184,12 @@ export class AdapterRun {
   }
 
   /** Starts the run's record and event log. From here on the output folder belongs to this run. */
-  async #begin(resumed: Resumed | undefined): Promise<void> {
+  async #begin(optimizer: Optimizer, resumed: Resumed | undefined): Promise<void> {
     const { output } = this.#subject;
+    if (!output.writes) return;
+    const { saveEvery, patience } = this.#settings;
+    const checkpoints = parseSaveInterval(saveEvery) !== undefined || patience !== undefined;
+    await output.checkRoom(computeSavedBytes(optimizer, checkpoints));
     const parent = resumed === undefined ? null : resumed.checkpoint.folder;
     const { settings } = this.#subject;
     const record = await createRecord(output.path, output.record, {
@@ -236,10 +253,12 @@ export class AdapterRun {
     const { held, objective } = prepared;
     const total = this.#plan.steps;
     const unevaluated = resumed?.checkpoint.progress.evalLoss === null;
+    const measuring = { batchSize, measure: this.#host.measure, ranks: this.#subject.ranks };
     return runLoop({
       device: model.device,
       optimizer,
       replicas: replicas.copies,
+      ranks: this.#subject.ranks,
       schedule: schedules[schedule]({ warmup, total }),
       first,
       steps: this.#stopping.exhausted ? first : total,
@@ -248,8 +267,7 @@ export class AdapterRun {
       evaluate:
         held.length === 0
           ? undefined
-          : (signal, between) =>
-              evaluate(model, objective, held, { batchSize, signal, between, measure: this.#host.measure }),
+          : (signal, between) => evaluate(model, objective, held, { ...measuring, signal, between }),
       evalEvery,
       sample: createSampling(this.#subject, this.#context),
       save: (step) => this.#save(optimizer, step, resumed),
@@ -284,6 +302,7 @@ export class AdapterRun {
     const { output, settings } = this.#subject;
     const evalLoss = this.#evaluated?.step === step ? this.#evaluated.loss : null;
     const { judged } = this.#stopping;
+    if (!output.writes) return join(output.path, nameCheckpoint(step));
     const own = resumed?.checkpoint;
     if (own?.step === step && join(own.folder, "..") === join(output.path, ".")) {
       await amendProgress(own.folder, { evalLoss, judged });

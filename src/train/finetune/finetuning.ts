@@ -1,43 +1,32 @@
 /** Runs a fine-tuning, from its options to an adapter on the disk. */
+import { cpus } from "node:os";
 import { basename, resolve } from "node:path";
 
 import { countCpuThreads, type Priority } from "../../device/cpu-use.js";
 import { throwIfAborted } from "../../errors.js";
-import { loadLocated, type LocatedOptions } from "../../models/files/load.js";
-import { locate, type Located } from "../../models/files/locate.js";
-import type { PretrainedModel } from "../../models/pretrained.js";
+import type { Ranks } from "../../ranks/ranks.js";
 import { runWithRandom } from "../../tensor/random.js";
-import { matmulPrecision, withCheckedCpuUse, withMatmulPrecision } from "../../tensor/scope.js";
-import { AdapterRun } from "./adapter-run.js";
-import { DEFAULT_PRIORITY } from "../default-priority.js";
-import { yieldToEventLoop } from "../yield-to-event-loop.js";
-import type { EndEvent, FinetuneResult, TrainEvent } from "../events.js";
-import { identifyInputs } from "../identity.js";
-import { resolveClasses, resolveTemplate } from "../inherited.js";
+import { withCheckedCpuUse, withMatmulPrecision } from "../../tensor/scope.js";
 import { listGiven } from "../changeable.js";
-import {
-  isShort,
-  planMemory,
-  createTooLargeError,
-  type Fitting,
-  type MemoryPlan,
-  type Planned,
-} from "../memory/plan.js";
+import { DEFAULT_PRIORITY } from "../default-priority.js";
+import type { EndEvent, FinetuneResult, TrainEvent } from "../events.js";
+import { OPTIONS } from "../options/table.js";
 import type { FinetuneOptions } from "../options.js";
+import { FollowingOutput, type RunOutput } from "../output/following.js";
 import { OutputFolder } from "../output/folder.js";
-import { createLine } from "../output/lineage.js";
-import { closeFiles, type Files, prepare, readFiles } from "../prepare.js";
 import { Profile } from "../profile.js";
-import { checkOwnEvents, RunRecorder } from "../recorder.js";
-import { checkSame, resolveResume, prepareResume, type Resumed } from "../resume.js";
+import { compareOptions } from "./compare-ranks.js";
+import { agree, RunRanks } from "../ranks/run-ranks.js";
+import { checkOwnEvents, RunRecorder, SilentRecorder } from "../recorder.js";
 import { prepareDevices } from "../replicas/devices.js";
+import { resolveResume, prepareResume, type Resumed } from "../resume.js";
 import type { RunContext } from "../run.js";
 import { checkKinds, DEFAULT_OUTPUT, parseSettings, type Settings } from "../settings.js";
-import { reportPlan } from "./start-event.js";
-import { identifyAdapter, checkOutput, completeFromAdapter } from "../start-adapter.js";
+import { checkOutput, completeFromAdapter } from "../start-adapter.js";
 import type { RecordedContext, Watched } from "../watched.js";
-import { TRAINING_REFUSALS } from "../../refusals/training.js";
-import { createRefusal } from "../../refusals/refusal.js";
+import { yieldToEventLoop } from "../yield-to-event-loop.js";
+import { AdapterRun } from "./adapter-run.js";
+import { Preparation } from "./preparation.js";
 
 /** The key of an option for tests: a clock in milliseconds that replaces `performance.now`. */
 export const CLOCK = Symbol("clock");
@@ -51,7 +40,11 @@ export async function runFinetune(
   const began = performance.now();
   checkKinds(options);
   throwIfAborted(options.signal);
-  const recorder = new RunRecorder((message) => context.emit({ type: "warning", message }));
+  const { ranks: given } = options;
+  const ranks = given === undefined || given.size === 1 ? undefined : joinRanks(options, given, context);
+  const follows = ranks !== undefined && !ranks.isFirst;
+  const warn = (message: string): void => context.emit({ type: "warning", message });
+  const recorder = follows ? new SilentRecorder() : new RunRecorder(warn);
   const emit = (event: TrainEvent): void => {
     recorder.record(event);
     context.emit(event);
@@ -59,15 +52,24 @@ export async function runFinetune(
   watched.recorder = recorder;
   watched.title = basename(resolve(options.output ?? DEFAULT_OUTPUT));
   const { dashboard = false } = options;
-  if (dashboard !== false) {
+  if (dashboard !== false && !follows) {
     const { url } = await watched.open(dashboard === true ? 0 : dashboard);
     context.emit({ type: "dashboard", url });
   }
   const { [CLOCK]: now } = options as FinetuneOptions & { readonly [CLOCK]?: () => number };
-  const end = await runWithLock(options, { ...context, emit, recorder, watched, now }, began);
+  const { stopping } = ranks ?? context;
+  const end = await runWithLock(
+    options,
+    { ...context, stopping, emit, recorder, watched, now, ranks },
+    began,
+  );
   context.emit(end);
   const { type: _, seconds: _seconds, ...result } = end;
   return result;
+}
+
+function joinRanks({ deterministic }: FinetuneOptions, ranks: Ranks, { stopping }: RunContext): RunRanks {
+  return new RunRanks(ranks, { asked: stopping, inOrder: deterministic ?? OPTIONS.deterministic.default });
 }
 
 /** Runs `work` and records its end, whether result or failure. */
@@ -107,15 +109,20 @@ async function runWithLock(
   context: RecordedContext,
   began: number,
 ): Promise<EndEvent> {
-  const origin = await resolveResume(options);
+  const { ranks } = context;
+  const origin = await agree(ranks, () => resolveResume(options));
   if (origin === undefined) {
-    const asked = parseSettings(completeFromAdapter(options));
-    checkOutput(asked);
-    const settings = await prepareDevices(asked);
-    const output = await OutputFolder.claim(settings.output);
+    const settings = await settle(ranks, () => {
+      const asked = parseSettings(completeFromAdapter(options));
+      checkOutput(asked);
+      return asked;
+    });
+    const output = await agree(ranks, () => claimOutput(settings.output, ranks));
     try {
-      await output.checkFree(settings.overwrite, readAdapterName(settings));
-      await checkOwnEvents(output.path, settings.log);
+      await agree(ranks, async () => {
+        await output.checkFree(settings.overwrite, readAdapterName(settings));
+        if (output.writes) await checkOwnEvents(output.path, settings.log);
+      });
       const work = bindCpuUse(settings, options, () => runWithProfile(settings, undefined, output, context));
       return await recordEnd(work, context, settings, began);
     } finally {
@@ -123,15 +130,23 @@ async function runWithLock(
     }
   }
   const path = options.output ?? origin.home;
-  const output = await OutputFolder.claim(path);
+  const output = await agree(ranks, () => claimOutput(path, ranks));
   try {
-    const resumed = await prepareResume(origin, options);
+    const resumed = await agree(ranks, () => prepareResume(origin, options));
     const { options: own, notices } = dropExcessThreads(resumed.options, options);
-    const completed = parseSettings({ ...dropSharesOfOthers(own, options), output: path });
-    const settings = await prepareDevices({ ...completed, given: listGiven(options) });
-    if (resumed.elsewhere) await output.checkFree(false, readAdapterName(settings));
-    else await output.checkOwn(undefined, readAdapterName(settings));
-    await checkOwnEvents(output.path, settings.log);
+    const settings = await settle(ranks, () => {
+      const completed = parseSettings({
+        ...dropSharesOfOthers(own, options),
+        ranks: options.ranks,
+        output: path,
+      });
+      return { ...completed, given: listGiven(options) };
+    });
+    await agree(ranks, async () => {
+      if (resumed.elsewhere) await output.checkFree(false, readAdapterName(settings));
+      else await output.checkOwn(undefined, readAdapterName(settings));
+      if (output.writes) await checkOwnEvents(output.path, settings.log);
+    });
     for (const message of [...resumed.notices, ...notices]) context.emit({ type: "warning", message });
     const work = bindCpuUse(settings, options, () => runWithProfile(settings, resumed, output, context));
     return await recordEnd(work, context, settings, began);
@@ -140,10 +155,40 @@ async function runWithLock(
   }
 }
 
+/** Returns the settings that `parse` makes, which are the same on all ranks, with the devices of this rank. */
+async function settle(ranks: RunRanks | undefined, parse: () => Settings): Promise<Settings> {
+  const asked = await agree(ranks, parse);
+  if (ranks !== undefined) await compareOptions(ranks, asked);
+  const own = await agree(ranks, () => prepareDevices(asked));
+  if (ranks === undefined) return own;
+  // Measured shares may differ from rank to rank.
+  const [deviceShares] = await ranks.meet(own.deviceShares);
+  return { ...own, deviceShares };
+}
+
+function claimOutput(path: string, ranks: RunRanks | undefined): Promise<RunOutput> | RunOutput {
+  return ranks === undefined || ranks.isFirst ? OutputFolder.claim(path) : new FollowingOutput(path);
+}
+
 /** Returns `work` with the run's threads and priority applied. */
-function bindCpuUse<T>({ threads, priority }: Settings, options: FinetuneOptions, work: () => T): () => T {
+function bindCpuUse<T>(
+  { threads, priority, ranks }: Settings,
+  options: FinetuneOptions,
+  work: () => T,
+): () => T {
   const { [DEFAULT_PRIORITY]: byDefault } = options as { readonly [DEFAULT_PRIORITY]?: Priority };
-  return () => withCheckedCpuUse({ threads, priority: priority ?? byDefault }, work);
+  const own = { threads: threads ?? shareThreads(ranks), priority: priority ?? byDefault };
+  return () => withCheckedCpuUse(own, work);
+}
+
+/**
+ * Returns the number of threads for each of several ranks of this machine. Undefined for a single one, and where the
+ * launcher has bound each rank to some cores, all of which it may use.
+ */
+function shareThreads(ranks: Ranks | undefined): number | undefined {
+  const all = countCpuThreads();
+  if (ranks === undefined || ranks.localSize === 1 || all < cpus().length) return undefined;
+  return Math.max(1, Math.floor(all / ranks.localSize));
 }
 
 /** Drops a recorded thread count above this machine's. `parseSettings` checks a count that is given now. */
@@ -169,19 +214,10 @@ function readAdapterName({ lora }: Settings): string {
   return lora.name ?? "default";
 }
 
-/** Returns the identity of the start adapter. A resumed run takes it from the record and does not read the adapter. */
-async function identifyStart(
-  { adapter }: Settings,
-  resumed: Resumed | undefined,
-): Promise<string | undefined> {
-  if (resumed !== undefined) return resumed.identities.adapter;
-  return adapter === undefined ? undefined : identifyAdapter(adapter);
-}
-
 async function runWithProfile(
   settings: Settings,
   resumed: Resumed | undefined,
-  output: OutputFolder,
+  output: RunOutput,
   context: RecordedContext,
 ): Promise<FinetuneResult> {
   const profile = settings.profile === undefined ? undefined : new Profile(settings.profile);
@@ -200,158 +236,25 @@ async function runWithProfile(
 async function train(
   settings: Settings,
   resumed: Resumed | undefined,
-  output: OutputFolder,
+  output: RunOutput,
   context: RecordedContext,
   profile: Profile | undefined,
 ): Promise<FinetuneResult> {
   const { stopping } = context;
   const { signal } = settings;
-  const precision = settings.matmulPrecision ?? matmulPrecision();
-  // Before training begins, stopping the run aborts it.
-  const early = signal === undefined ? stopping : AbortSignal.any([signal, stopping]);
-  const given = typeof settings.model === "string" ? undefined : settings.model;
-  const restore = given === undefined ? undefined : noteModes(given);
-  let model = given;
-  let files: Files | undefined;
-  const others: PretrainedModel[] = [];
+  const preparation = new Preparation(settings, resumed, output, context);
   try {
     let run: AdapterRun;
     try {
-      const loading = { ...settings, signal: early };
-      // An invalid template is reported before any data is read.
-      const template = resolveTemplate(settings, resumed, context);
-      files = await readFiles(loading, context);
-      const data = files;
-      throwIfAborted(early);
-      const located = given === undefined ? await locateModel(loading, context) : undefined;
-      const place = located?.path ?? settings.model;
-      const identities = await identifyInputs(place, data);
-      if (resumed !== undefined) checkSame(resumed.identities, identities, settings);
-      const adapter = await identifyStart(settings, resumed);
-      const labels = resolveClasses(data, place, settings, resumed);
-      if (settings.packing) checkPacking(data, labels);
-      if (labels !== undefined) await output.checkLabels(readAdapterName(settings));
-      throwIfAborted(early);
-      const planned: Planned = {
-        settings: loading,
-        files,
-        located,
-        labels,
-        template,
-        precision,
-        resumed: resumed !== undefined,
-      };
-      const plan = await planFor(planned);
-      const chosen = chooseFitting(plan, planned);
-      const settled = { ...settings, ...chosen?.changes, matmulPrecision: precision };
-      const fitted = { ...loading, ...chosen?.changes };
-      throwIfAborted(early);
-      model ??= await load(located as Located, fitted, { labels, tokenizer: planned.tokenizer }, context);
-      if (template !== undefined) model.tokenizer?.assignTemplates(template);
-      const { tokenizer } = model;
-      for (const device of settings.devices.slice(1)) {
-        const replica = { ...fitted, device };
-        const loading = () => load(located as Located, replica, { labels, tokenizer }, { emit: () => {} });
-        others.push(await runWithRandom(settings.seed, loading));
-      }
-      profile?.start(model.device);
-      const prepared = await prepare(model, data, labels, fitted, context);
-      // Each of these takes some milliseconds; without yielding they would block the event loop together.
+      run = new AdapterRun(await preparation.prepare(profile), context);
       await yieldToEventLoop();
-      const line = resumed?.line ?? createLine();
-      // A resumed run uses the same commit, even if the hub has a newer one.
-      const { revision } = model;
-      const subject = {
-        model,
-        others,
-        settings: { ...settled, revision },
-        prepared,
-        output,
-        line,
-        identities: { ...identities, adapter },
-      };
-      run = new AdapterRun({ ...subject, memory: plan && reportPlan(plan, chosen) }, context);
-      await yieldToEventLoop();
-      throwIfAborted(early);
+      preparation.throwIfEnding();
     } catch (error) {
       if (!stopping.aborted || signal?.aborted) throw error;
       return { adapter: "", loss: null, evalLoss: null, steps: 0, stopped: true };
     }
-    return await withMatmulPrecision(precision, () => run.run(resumed));
+    return await withMatmulPrecision(preparation.precision, () => run.run(resumed));
   } finally {
-    if (files !== undefined) closeFiles(files);
-    for (const replica of others) replica.dispose();
-    if (restore === undefined) model?.dispose();
-    else restore();
+    preparation.release();
   }
-}
-
-/** Returns a function that restores the modes and the chat templates of a loaded model, which a run changes. */
-function noteModes(model: PretrainedModel): () => void {
-  const { training, gradientCheckpointing } = model;
-  // The run may assign the template of its adapter or of its options.
-  const templates = model.tokenizer?.assignedTemplates();
-  return () => {
-    Object.assign(model.train(training), { gradientCheckpointing });
-    model.tokenizer?.assignTemplates(templates);
-  };
-}
-
-/** Throws `ERR_OPTION` for data that packing does not support. */
-export function checkPacking({ train }: Files, labels: readonly string[] | undefined): void {
-  if (train.kind === "speech") throw createRefusal(TRAINING_REFUSALS.packedSpeech, train.file);
-  if (labels !== undefined) throw createRefusal(TRAINING_REFUSALS.packedLabels, train.file);
-}
-
-/** Plans a run's memory. Undefined if it cannot be computed, or if the device is too small and `memory` is not given. */
-function planFor(planned: Planned): Promise<MemoryPlan | undefined> {
-  return planMemory(planned).catch((error: unknown) => {
-    // The device itself reports the shortage better, before the first step.
-    if (isShort(error) && planned.settings.memory === undefined) return undefined;
-    throw error;
-  });
-}
-
-/** Returns the changes that make the run fit. Throws `ERR_OUT_OF_MEMORY` if none is allowed or none suffices. */
-function chooseFitting(plan: MemoryPlan | undefined, planned: Planned): Fitting | undefined {
-  if (plan?.fits !== false) return undefined;
-  const { fitting } = plan;
-  if (planned.settings.memory === undefined || fitting === undefined || fitting.given.length > 0)
-    throw createTooLargeError(plan, planned);
-  return fitting;
-}
-
-/** Locates the model on this machine, after downloading it from a hub if necessary. */
-export function locateModel(
-  { model, revision, offline, signal }: Settings,
-  { emit }: Pick<RunContext, "emit">,
-): Promise<Located> {
-  return locate(model as string, {
-    revision,
-    offline,
-    signal,
-    onNotice: (message) => emit({ type: "warning", message }),
-    onProgress: ({ model: name, file, bytesRead, bytes }) =>
-      emit({ type: "progress", stage: "download", file: `${name}/${file}`, bytesRead, bytes, tokens: 0 }),
-  });
-}
-
-/** Loads a classifier if the rows have labels, otherwise the kind of model that its folder declares. */
-export async function load(
-  located: Located,
-  { device, dtype, quantize, signal }: Settings,
-  { labels, tokenizer }: Pick<Planned, "labels" | "tokenizer">,
-  context: Pick<RunContext, "emit">,
-): Promise<PretrainedModel> {
-  const onNotice = (message: string): void => context.emit({ type: "warning", message });
-  const options: LocatedOptions = {
-    device,
-    tokenizer,
-    onNotice,
-    ...(dtype === undefined ? {} : { dtype }),
-    ...(quantize === undefined ? {} : { quantize }),
-    ...(signal === undefined ? {} : { signal }),
-    ...(labels === undefined ? {} : { task: "sequence-classification", numLabels: labels.length }),
-  };
-  return loadLocated(located, options);
 }

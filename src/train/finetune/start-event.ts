@@ -12,7 +12,7 @@ import type { HeldMemory } from "../held-memory.js";
 import type { PeakMemory } from "../memory/dry-run.js";
 import type { Fitting, MemoryPlan } from "../memory/plan.js";
 import type { Prepared } from "../prepare.js";
-import { apportion } from "../replicas/shares.js";
+import { apportion, findFirstPart, listShares } from "../replicas/shares.js";
 import { countWarmupSteps, type Settings } from "../settings.js";
 
 /** The parts of a run that the event describes. */
@@ -21,10 +21,12 @@ interface StartedRun {
   settings: Settings & { matmulPrecision: MatmulPrecision };
   prepared: Prepared;
   memory: PlannedMemory | undefined;
+  /** The machine and the devices of each rank. */
+  places?: readonly { host: string; pid: number; devices: readonly string[] }[] | undefined;
 }
 
 export function startEvent(
-  { model, settings, prepared: { train, held, objective, reports }, memory }: StartedRun,
+  { model, settings, prepared: { train, held, objective, reports }, memory, places }: StartedRun,
   plan: BatchPlan,
   { adapted, trainable, total }: InjectReport,
   resumedFrom: number,
@@ -47,7 +49,8 @@ export function startEvent(
     device,
     deviceName: session().deviceName(device),
     deviceReason: why,
-    ...listShares(settings),
+    ...describeDevices(settings),
+    ...(places !== undefined && { ranks: countRows(settings, places) }),
     ...(device === "cpu" ? cpuUse() : { priority: cpuUse().priority }),
     dtype: tensors.find(({ dtype }) => !isBlock(dtype))?.dtype ?? "f32",
     ...listBlockFormats(tensors),
@@ -74,12 +77,26 @@ export function startEvent(
   };
 }
 
+/** Returns the places of the ranks, each with its rows of a full step. */
+function countRows(
+  settings: Settings,
+  places: readonly { host: string; pid: number; devices: readonly string[] }[],
+): NonNullable<StartEvent["ranks"]> {
+  const { batchSize, gradientAccumulation, devices } = settings;
+  const counts = apportion(batchSize * gradientAccumulation, listShares(settings));
+  return places.map((place, rank) => {
+    const own = counts.slice(rank * devices.length, (rank + 1) * devices.length);
+    return { ...place, rows: own.reduce((sum, rows) => sum + rows, 0) };
+  });
+}
+
 /** Returns each of several devices with its rows of a full step. */
-function listShares({ devices, deviceShares, batchSize, gradientAccumulation }: Settings): {
+function describeDevices({ devices, deviceShares, batchSize, gradientAccumulation, ranks }: Settings): {
   devices?: StartEvent["devices"];
 } {
   if (devices.length === 1 || deviceShares === undefined) return {};
-  const counts = apportion(batchSize * gradientAccumulation, deviceShares);
+  const all = listShares({ ranks, devices, deviceShares });
+  const counts = apportion(batchSize * gradientAccumulation, all).slice(findFirstPart({ ranks, devices }));
   return {
     devices: devices.map((device, i) => ({
       device,

@@ -5,7 +5,19 @@ import { LOG_FORMATS, type LogFormat } from "../../runs/metrics.js";
 import type { MatmulPrecision } from "../../tensor/scope.js";
 import type { FloatDType } from "../../tensor/tensor.js";
 import { option } from "./entry.js";
-import { choice, devices, file, flag, memoryLimit, port, shares, signal, unchecked, whole } from "./kinds.js";
+import {
+  choice,
+  devices,
+  file,
+  flag,
+  memoryLimit,
+  port,
+  ranks,
+  shares,
+  signal,
+  unchecked,
+  whole,
+} from "./kinds.js";
 
 /** The storage types of weights. */
 export const STORAGE_TYPES = ["f32", "f16", "bf16"] as const satisfies readonly FloatDType[];
@@ -64,6 +76,26 @@ export const EXECUTION_OPTIONS = {
   deviceShares: option(shares, {
     flag: "--device-shares <numbers>",
     help: "the shares of several devices in the rows of a step, such as 3,1; default: by their measured rates",
+    whenResuming: "reported",
+  }),
+  /**
+   * The processes that train the adapter together, from `connect()` of the package `lowrank-mpi`. The rows of each step are
+   * divided equally among them, rank 0 writes and reports, and the losses equal the losses of one process, apart from
+   * rounding. The command connects the ranks that `mpirun` or `srun` has started.
+   */
+  ranks: option(ranks, {
+    help: "the processes that train the adapter together, from lowrank-mpi's connect()",
+    whenResuming: "free",
+    recorded: false,
+  }),
+  /**
+   * With several ranks, add gradients in rank order, so that two runs have the same bits. With `false` the MPI library
+   * chooses the order. True.
+   */
+  deterministic: option(flag, {
+    flag: "--deterministic <true|false>",
+    help: "with several ranks, add gradients in rank order; false lets the MPI library choose the order",
+    default: true,
     whenResuming: "reported",
   }),
   /**

@@ -28,6 +28,7 @@ import { isPlain, formatValue } from "../../arguments/check.js";
 import { parseSize } from "../../arguments/byte-size.js";
 import type { TrainingData } from "../../data/given.js";
 import { LowrankError } from "../../errors.js";
+import { isRanks, type Ranks } from "../../ranks/ranks.js";
 import type { InitLoraWeights } from "../../lora/options/init-weights.js";
 import { optionName } from "../../arguments/option-name.js";
 import { didYouMean } from "../../arguments/suggest.js";
@@ -311,6 +312,13 @@ export const signal: Kind<AbortSignal> = {
   name: "text",
   type: "AbortSignal",
   schema: instance(AbortSignal, "be an AbortSignal"),
+};
+
+/** The ranks of a job. */
+export const ranks: Kind<Ranks> = {
+  name: "text",
+  type: "Ranks",
+  schema: custom<Ranks>(isRanks, "be the result of lowrank-mpi's connect()"),
 };
 
 /** An object of options. */

@@ -28,6 +28,8 @@ const LEFT_RECORD = /^run\.json\.tmp-\d+-\d+$/;
 const LEFT_EVENTS = /^(events\.jsonl|metrics\.csv)\.tmp-\d+$/;
 
 export class OutputFolder {
+  /** Whether this process writes into the folder. */
+  readonly writes: boolean = true;
   readonly path: string;
   readonly #lock: OutputLock;
   /** The topmost folder that was created for it. */

@@ -2,6 +2,7 @@
 import { optionName } from "../../arguments/option-name.js";
 import {
   type Device,
+  devices,
   findDevices,
   memory,
   readGpuDetails,
@@ -13,7 +14,7 @@ import { matmulPrecision } from "../../tensor/scope.js";
 import { checkModelDevice } from "../device-check.js";
 import { measureRate } from "../rate.js";
 import type { Settings } from "../settings.js";
-import { apportion, computeShares } from "./shares.js";
+import { apportion, computeShares, listShares } from "./shares.js";
 
 /** The product by which devices are compared; the largest products of a language model's layer are of this order. */
 const COMPARED = { rows: 512, inner: 1024, outer: 1024 };
@@ -24,9 +25,27 @@ const COMPARED = { rows: 512, inner: 1024, outer: 1024 };
  * Errors: the errors of `checkModelDevice`, `openDevices` and `settleShares`.
  */
 export async function prepareDevices(settings: Settings): Promise<Settings> {
-  await checkModelDevice(settings);
-  if (settings.devices.length > 1) await openDevices(settings.devices);
-  return settleShares(settings);
+  const own = await chooseForRank(settings);
+  await checkModelDevice(own);
+  if (own.devices.length > 1) await openDevices(own.devices);
+  return settleShares(own);
+}
+
+/**
+ * Returns the settings with the device of this rank. Of several GPUs, `auto` and `gpu` select one for each rank of a
+ * machine, in turn.
+ */
+async function chooseForRank(settings: Settings): Promise<Settings> {
+  const { ranks, device, devices: named } = settings;
+  if (ranks === undefined || named.length > 1 || (device !== "auto" && device !== "gpu")) return settings;
+  await findDevices(device);
+  // The first use of a GPU by `auto` tests it.
+  if (resolveDevice(device) === "cpu") return settings;
+  const gpus = devices().filter(({ kind }) => kind !== "cpu");
+  const hardware = gpus.filter(({ kind }) => kind !== "software");
+  const usable = hardware.length > 0 || device === "auto" ? hardware : gpus;
+  const own = usable[ranks.localRank % usable.length]?.device as Device | undefined;
+  return own === undefined || usable.length === 1 ? settings : { ...settings, device: own, devices: [own] };
 }
 
 /**
@@ -56,18 +75,22 @@ export async function settleShares(
   settings: Settings,
   measure: (settings: Settings) => Promise<number[]> = measureRates,
 ): Promise<Settings> {
-  const { devices, deviceShares: given, batchSize, gradientAccumulation } = settings;
-  if (devices.length === 1) return settings;
+  const { devices, deviceShares: given, batchSize, gradientAccumulation, ranks } = settings;
+  if (devices.length === 1 && ranks === undefined) return settings;
   const rows = batchSize * gradientAccumulation;
-  if (rows < devices.length) {
-    const what = `${rows === 1 ? "the only row" : `the ${rows} rows`} of a step cannot be divided among ${devices.length} devices`;
+  const parts = devices.length * (ranks?.size ?? 1);
+  if (rows < parts) {
+    const among = ranks === undefined ? `${parts} devices` : describeRanks(ranks.size, devices.length);
+    const what = `${rows === 1 ? "the only row" : `the ${rows} rows`} of a step cannot be divided among ${among}`;
+    const fewer = ranks === undefined ? "name fewer devices" : "start fewer ranks";
     throw new LowrankError(
       "ERR_OPTION",
-      `finetune: ${what}; raise ${optionName("batchSize")} or ${optionName("gradientAccumulation")}, or name fewer devices`,
+      `finetune: ${what}; raise ${optionName("batchSize")} or ${optionName("gradientAccumulation")}, or ${fewer}`,
     );
   }
-  const shares = given ?? computeShares(await measure(settings));
-  const idle = apportion(rows, shares).indexOf(0);
+  if (devices.length === 1) return settings;
+  const deviceShares = given ?? computeShares(await measure(settings));
+  const idle = apportion(rows, listShares({ ...settings, deviceShares })).indexOf(0) % devices.length;
   if (idle >= 0) {
     const device = devices[idle] as Device;
     const why = given === undefined ? "it is too slow beside the fastest" : "its share is too small";
@@ -76,7 +99,11 @@ export async function settleShares(
       `finetune: ${device} would get none of the ${rows} rows of a step, because ${why}; leave it out, or give other ${optionName("deviceShares")}`,
     );
   }
-  return { ...settings, deviceShares: shares };
+  return { ...settings, deviceShares };
+}
+
+function describeRanks(ranks: number, devices: number): string {
+  return devices === 1 ? `${ranks} ranks` : `${ranks} ranks with ${devices} devices each`;
 }
 
 async function measureRates({ devices, dtype, matmulPrecision: asked }: Settings): Promise<number[]> {

@@ -4,12 +4,19 @@ import type { PretrainedModel } from "../../models/pretrained.js";
 import type { Optimizer } from "../../optim/index.js";
 import { Replica } from "../../optim/replica.js";
 import { runWithRandom } from "../../tensor/random.js";
+import type { Tensor } from "../../tensor/tensor.js";
 import type { DeviceReplica, StepWork } from "../loop.js";
 import type { Objective } from "../objective.js";
 import { createObjective } from "../prepare.js";
 import { groupParameters, trainOwn } from "../run-parts.js";
 import type { Settings } from "../settings.js";
-import { dealRows } from "./shares.js";
+import { dealRows, findFirstPart, listShares } from "./shares.js";
+
+/** Returns a seed that depends on all of the numbers (FNV-1a over their 32-bit halves). */
+function mixSeed(...numbers: number[]): number {
+  const halves = numbers.flatMap((n) => [n % 2 ** 32, Math.floor(n / 2 ** 32)]);
+  return halves.reduce((hash, half) => Math.imul(hash ^ half, 0x01000193), 0x811c9dc5) >>> 0;
+}
 
 /** The model and the objective of a run, and the same model on further devices. */
 export interface Replicated {
@@ -27,12 +34,12 @@ export class Replicas {
   /** The copies of the trained parameters. */
   readonly copies: readonly DeviceReplica[];
   readonly #objectives: readonly Objective[];
-  readonly #shares: readonly number[];
+  readonly #settings: Settings;
 
-  private constructor(copies: DeviceReplica[], objectives: Objective[], shares: readonly number[]) {
+  private constructor(copies: DeviceReplica[], objectives: Objective[], settings: Settings) {
     this.copies = copies;
     this.#objectives = objectives;
-    this.#shares = shares;
+    this.#settings = settings;
   }
 
   /** Gives the models the run's adapter with the values of the optimizer's parameters. Throws as `adapt`. */
@@ -53,7 +60,7 @@ export class Replicas {
         copies.push({ device: model.device, parameters });
         parameters.copyValuesOf(optimizer);
       }
-      return new Replicas(copies, objectives, settings.deviceShares ?? [1]);
+      return new Replicas(copies, objectives, settings);
     } catch (error) {
       for (const { parameters } of copies) parameters.dispose();
       throw error;
@@ -61,20 +68,35 @@ export class Replicas {
   }
 
   /**
-   * Returns the work of a step. Its losses take turns among the devices, so that all have work early; each is the sum of a
-   * micro-batch, divided by the step's number of trained tokens or rows.
+   * Returns this rank's work of a step. Its losses take turns among the devices, so that all have work early; each is the
+   * sum of a micro-batch, divided by the number of tokens or rows that all ranks train on in the step.
    */
   planStep(plan: BatchPlan, step: number): StepWork {
-    const { batches: divided, tokens, trained } = plan.divide(step, (rows) => dealRows(rows, this.#shares));
+    const shares = listShares(this.#settings);
+    const first = findFirstPart(this.#settings);
+    const { batches, tokens, trained } = plan.divide(step, (rows) => dealRows(rows, shares));
+    const divided = this.#objectives.map((_, device) => batches[first + device] ?? []);
     const turns = Math.max(...divided.map(({ length }) => length));
     const losses = Array.from({ length: turns }, (_, turn) =>
       divided.flatMap((batches, device) => {
         const batch = batches[turn];
         const objective = this.#objectives[device] as Objective;
-        return batch === undefined ? [] : [() => objective.lossSum(batch, 1 / trained)];
+        if (batch === undefined) return [];
+        return [this.#draw(step, turn, first + device, () => objective.lossSum(batch, 1 / trained))];
       }),
     );
-    return { losses: losses.flat(), tokens, trained };
+    const ownTokens = divided.flat().reduce((sum, batch) => sum + batch.tokens, 0);
+    return { losses: losses.flat(), tokens, ownTokens, trained };
+  }
+
+  /**
+   * With ranks, gives each micro-batch a separate generator, so that ranks draw other masks, and the run's generator has
+   * the same state on all of them.
+   */
+  #draw(step: number, turn: number, part: number, loss: () => Tensor): () => Tensor {
+    const { ranks, seed } = this.#settings;
+    if (ranks === undefined) return loss;
+    return () => runWithRandom(mixSeed(seed, step, turn, part), loss);
   }
 
   /** Frees the copies' gradients. The models belong to the caller. */

@@ -39,34 +39,46 @@ export function dealRows(rows: number, shares: readonly number[]): number[] {
 
 /** The settings of a run on one of its devices. */
 export interface PartSettings extends Settings {
-  /** The device's place in `devices`. */
+  /** The device's place among the devices of all ranks, rank by rank. */
   part: number;
 }
 
-/** Returns the settings on each device of a run. */
+/** Returns the settings on each device of this rank. */
 export function listParts(settings: Settings): PartSettings[] {
-  return settings.devices.map((device, part) => ({ ...settings, device, part }));
+  const first = findFirstPart(settings);
+  return settings.devices.map((device, i) => ({ ...settings, device, part: first + i }));
+}
+
+/** Returns the place of this rank's first device among the devices of all ranks. */
+export function findFirstPart({ ranks, devices }: Pick<Settings, "ranks" | "devices">): number {
+  return ranks === undefined ? 0 : ranks.rank * devices.length;
+}
+
+/** Returns the shares of the devices of all ranks, rank by rank. Ranks have equal shares. */
+export function listShares({
+  ranks,
+  devices,
+  deviceShares,
+}: Pick<Settings, "ranks" | "devices" | "deviceShares">): number[] {
+  const own = deviceShares ?? devices.map(() => 1);
+  return Array.from({ length: ranks?.size ?? 1 }, () => own).flat();
 }
 
 /** Returns the rows per batch and the batches per full step on a part's device. */
-export function sizeSteps({ batchSize, gradientAccumulation, deviceShares, part }: PartSettings): {
-  batchSize: number;
-  gradientAccumulation: number;
-} {
-  if (deviceShares === undefined) return { batchSize, gradientAccumulation };
-  const rows = apportion(batchSize * gradientAccumulation, deviceShares)[part] as number;
+export function sizeSteps(settings: PartSettings): { batchSize: number; gradientAccumulation: number } {
+  const { batchSize, gradientAccumulation, part } = settings;
+  const shares = listShares(settings);
+  if (shares.length === 1) return { batchSize, gradientAccumulation };
+  const rows = apportion(batchSize * gradientAccumulation, shares)[part] as number;
   const size = Math.min(batchSize, rows);
   return { batchSize: size, gradientAccumulation: Math.ceil(rows / size) };
 }
 
 /** Returns the micro-batches of a step on a part's device. */
-export function listPartBatches(
-  plan: BatchPlan,
-  step: number,
-  { deviceShares, part }: PartSettings,
-): Batch[] {
-  if (deviceShares === undefined) return plan.at(step).batches;
-  return plan.divide(step, (rows) => dealRows(rows, deviceShares)).batches[part] ?? [];
+export function listPartBatches(plan: BatchPlan, step: number, settings: PartSettings): Batch[] {
+  const shares = listShares(settings);
+  if (shares.length === 1) return plan.at(step).batches;
+  return plan.divide(step, (rows) => dealRows(rows, shares)).batches[settings.part] ?? [];
 }
 
 /** Returns the error for data with too few rows to give the part's device one. */

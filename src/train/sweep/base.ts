@@ -8,7 +8,7 @@ import type { Located } from "../../models/files/locate.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
 import type { Tokenizer } from "../../models/tokenizer.js";
 import { type MatmulPrecision, matmulPrecision } from "../../tensor/scope.js";
-import { checkPacking, load, locateModel } from "../finetune/finetuning.js";
+import { checkPacking, load, locateModel } from "../finetune/preparation.js";
 import { identifyInputs } from "../identity.js";
 import { resolveClasses, resolveTemplate } from "../inherited.js";
 import type { Objective } from "../objective.js";

@@ -18,7 +18,7 @@ struct Reading<D> {
 }
 
 /// Copies into memory that JavaScript owns: Electron rejects foreign buffers.
-fn copy_to_js(
+pub(crate) fn copy_to_js(
     env: &Env,
     bytes: engine::Result<Vec<u8>>,
 ) -> napi::Result<Either<Uint8ArraySlice<'static>, Failure>> {

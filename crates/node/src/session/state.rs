@@ -14,7 +14,7 @@ use lowrank_engine::dtype::DType;
 use lowrank_engine::error::{self as engine, fail_code};
 use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::op::Op;
-use lowrank_engine::optim::{Adafactor, Adam, AdamW, Lion, Optimizer, Replica, Sgd};
+use lowrank_engine::optim::{Adafactor, Adam, AdamW, Answer, Lion, Optimizer, Replica, Sgd};
 use lowrank_engine::recording::{CancelToken, CpuUse};
 use lowrank_engine::tape::{Tape, Tensor};
 use lowrank_engine::tune::Notice;
@@ -57,6 +57,9 @@ pub(crate) struct State {
     pub replicas: HashMap<u32, Rc<Replica>>,
     /// The number of optimizers and replicas created so far: the newest one's number.
     pub made_optimizers: u32,
+    /// The answers that devices wait for.
+    pub answers: HashMap<u32, Answer>,
+    pub made_answers: u32,
 }
 
 impl State {
@@ -77,6 +80,8 @@ impl State {
             optimizers: HashMap::new(),
             replicas: HashMap::new(),
             made_optimizers: 0,
+            answers: HashMap::new(),
+            made_answers: 0,
         }
     }
 
@@ -185,6 +190,8 @@ impl State {
 
     pub(super) fn close(&mut self) {
         self.alive.cancel();
+        // A device that waits for one continues.
+        self.answers.clear();
         self.optimizers.clear();
         self.replicas.clear();
         let tensors = self.handles.borrow_mut().clear();

@@ -1,4 +1,5 @@
 mod arena;
+mod exchange;
 mod replica;
 mod state;
 mod step;

@@ -1,0 +1,221 @@
+//! The addon of the package `lowrank-mpi`: the ranks of an MPI job, for JavaScript.
+//!
+//! A thread initialises MPI and runs all of its operations, one by one, in the order in which they are asked for.
+
+mod communicator;
+mod library;
+
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use napi::Env;
+use napi::bindgen_prelude::{Float32Array, Object, ToNapiValue, Uint8Array};
+use napi_derive::napi;
+
+use communicator::{AbortRequest, Communicator, Place};
+use library::{AnyMpi, Result};
+
+/// The seconds that `abort` waits for the library to end the process.
+const ABORT_SECONDS: u64 = 5;
+
+type Settle<V> = Box<dyn FnOnce(Env) -> napi::Result<V>>;
+type Done<T> = Box<dyn FnOnce(Result<T>) + Send>;
+
+/// An operation, and the receiver of its result.
+enum Job {
+    Gather(Vec<u8>, Done<Vec<Vec<u8>>>),
+    Exchange(Vec<Vec<u8>>, Done<Vec<Vec<u8>>>),
+    Sum {
+        values: Vec<f32>,
+        in_order: bool,
+        done: Done<Vec<f32>>,
+    },
+    Finish(Done<()>),
+    /// Looks at the request to abort.
+    Abort,
+}
+
+/// The ranks of the job that this process belongs to.
+#[napi]
+pub struct Communication {
+    place: Place,
+    jobs: Mutex<Sender<Job>>,
+    abort: AbortRequest,
+}
+
+/// Opens the first MPI library of `paths` that exists and initialises it.
+#[napi(catch_unwind, ts_return_type = "Promise<Communication>")]
+pub fn connect<'env>(env: &'env Env, paths: Vec<String>) -> napi::Result<Object<'env>> {
+    promise(env, |done| {
+        let work = move || {
+            let abort = AbortRequest::default();
+            match library::open(&paths) {
+                Ok((AnyMpi::Mpich(mpi), _)) => serve(Communicator::new(mpi, abort.clone()), abort, done),
+                Ok((AnyMpi::OpenMpi(mpi), _)) => serve(Communicator::new(mpi, abort.clone()), abort, done),
+                Err(error) => done(Err(error)),
+            }
+        };
+        std::thread::Builder::new()
+            .name("lowrank-mpi".into())
+            .spawn(work)
+            .map(drop)
+            .map_err(|e| napi::Error::from_reason(format!("no thread was given: {e}")))
+    })
+}
+
+/// Answers `connected`, then runs jobs until the last one.
+fn serve<H: Copy>(made: Result<Communicator<H>>, abort: AbortRequest, connected: Done<Communication>) {
+    let (send, receive) = channel();
+    let communicator = match made {
+        Ok(communicator) => communicator,
+        Err(error) => return connected(Err(error)),
+    };
+    let place = communicator.place.clone();
+    connected(Ok(Communication { place, jobs: Mutex::new(send), abort }));
+    run(communicator, &receive);
+}
+
+fn run<H: Copy>(communicator: Communicator<H>, jobs: &Receiver<Job>) {
+    while let Ok(job) = jobs.recv() {
+        communicator.abort_if_requested();
+        match job {
+            Job::Gather(own, done) => done(communicator.gather(&own)),
+            Job::Exchange(parts, done) => done(communicator.exchange(&parts)),
+            Job::Sum { mut values, in_order, done } => {
+                let summed = match in_order {
+                    true => communicator.sum_in_order(&mut values),
+                    false => communicator.sum_in_any_order(&mut values),
+                };
+                done(summed.map(|()| values));
+            }
+            Job::Finish(done) => return done(communicator.finish()),
+            Job::Abort => {}
+        }
+    }
+}
+
+#[napi]
+impl Communication {
+    #[napi(getter, catch_unwind)]
+    pub fn rank(&self) -> u32 {
+        self.place.rank as u32
+    }
+
+    #[napi(getter, catch_unwind)]
+    pub fn size(&self) -> u32 {
+        self.place.size as u32
+    }
+
+    /// The rank among the ranks of this machine.
+    #[napi(getter, catch_unwind)]
+    pub fn local_rank(&self) -> u32 {
+        self.place.local_rank as u32
+    }
+
+    /// The number of ranks of this machine.
+    #[napi(getter, catch_unwind)]
+    pub fn local_size(&self) -> u32 {
+        self.place.local_size as u32
+    }
+
+    /// The name of this machine.
+    #[napi(getter, catch_unwind)]
+    pub fn host(&self) -> String {
+        self.place.host.clone()
+    }
+
+    /// The name and version of the MPI library.
+    #[napi(getter, catch_unwind)]
+    pub fn library(&self) -> String {
+        self.place.library.clone()
+    }
+
+    /// Returns the bytes of every rank, in rank order.
+    #[napi(catch_unwind, ts_return_type = "Promise<Uint8Array[]>")]
+    pub fn gather<'env>(&self, env: &'env Env, bytes: Uint8Array) -> napi::Result<Object<'env>> {
+        promise(env, |done| self.send(Job::Gather(bytes.to_vec(), convert(done, to_arrays))))
+    }
+
+    /// Sends `parts[r]` to each rank `r`, and returns what each rank sent to this one.
+    #[napi(catch_unwind, ts_return_type = "Promise<Uint8Array[]>")]
+    pub fn exchange<'env>(&self, env: &'env Env, parts: Vec<Uint8Array>) -> napi::Result<Object<'env>> {
+        let parts = parts.iter().map(|part| part.to_vec()).collect();
+        promise(env, |done| self.send(Job::Exchange(parts, convert(done, to_arrays))))
+    }
+
+    /// Returns the sums of the values over all ranks, added in rank order or in an order that the library chooses.
+    #[napi(catch_unwind, ts_return_type = "Promise<Float32Array>")]
+    pub fn sum<'env>(
+        &self,
+        env: &'env Env,
+        values: Float32Array,
+        in_order: bool,
+    ) -> napi::Result<Object<'env>> {
+        let values = values.to_vec();
+        promise(env, |done| self.send(Job::Sum { values, in_order, done: convert(done, Float32Array::new) }))
+    }
+
+    /// Ends MPI; all ranks call it. Nothing may follow.
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
+    pub fn finish<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
+        promise(env, |done| self.send(Job::Finish(done)))
+    }
+
+    /// Ends the processes of all ranks, this one too, with `status`.
+    #[napi(catch_unwind)]
+    pub fn abort(&self, status: i32) {
+        self.abort.make(status);
+        // An idle thread waits for a job; a busy one looks at the request between polls.
+        let _ = self.send(Job::Abort);
+        std::thread::sleep(std::time::Duration::from_secs(ABORT_SECONDS));
+        std::process::exit(status);
+    }
+}
+
+impl Communication {
+    fn send(&self, job: Job) -> napi::Result<()> {
+        let jobs = self.jobs.lock().unwrap_or_else(|e| e.into_inner());
+        jobs.send(job).map_err(|_| napi::Error::from_reason("MPI has ended in this process"))
+    }
+}
+
+fn to_arrays(parts: Vec<Vec<u8>>) -> Vec<Uint8Array> {
+    parts.into_iter().map(Uint8Array::new).collect()
+}
+
+fn convert<T, V>(done: Done<V>, to: impl FnOnce(T) -> V + Send + 'static) -> Done<T>
+where
+    V: 'static,
+    T: 'static,
+{
+    Box::new(move |result| done(result.map(to)))
+}
+
+/// Returns a promise, which the receiver given to `start` settles.
+fn promise<'env, V>(
+    env: &'env Env,
+    start: impl FnOnce(Done<V>) -> napi::Result<()>,
+) -> napi::Result<Object<'env>>
+where
+    V: ToNapiValue + Send + 'static,
+{
+    let (deferred, promise) = env.create_deferred::<V, Settle<V>>()?;
+    start(Box::new(move |result| match result {
+        Ok(value) => deferred.resolve(Box::new(move |_| Ok(value))),
+        Err(error) => deferred.reject(napi::Error::from_reason(error)),
+    }))?;
+    Ok(promise)
+}
+
+/// Ends all ranks at a panic of the thread, which would leave the others waiting.
+#[cfg(not(test))]
+#[napi_derive::module_init]
+fn end_at_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        before(info);
+        if std::thread::current().name() == Some("lowrank-mpi") {
+            std::process::exit(1);
+        }
+    }));
+}

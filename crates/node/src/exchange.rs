@@ -1,0 +1,76 @@
+//! Gradients of an optimizer that JavaScript adds to the gradients of other processes.
+
+use lowrank_engine::error::{self as engine, Code, fail_code};
+use lowrank_engine::optim::Answer;
+use lowrank_engine::recording::Reply;
+use napi::bindgen_prelude::{Env, Object, Uint8Array};
+use napi_derive::napi;
+
+use crate::error::{Result, internal};
+use crate::optimizer::each;
+use crate::session::{AnyOptimizer, Session, copy_to_js};
+
+/// The buckets of one exchange: promises of their values, and the numbers by which they are answered.
+#[napi(object, object_from_js = false)]
+pub struct Buckets<'env> {
+    #[napi(ts_type = "Promise<Uint8Array | Failure>[]")]
+    pub values: Vec<Object<'env>>,
+    pub answers: Vec<u32>,
+}
+
+#[napi]
+impl Session {
+    /// Reads an optimizer's gradients in buckets of at most `most` values. The device waits until each is answered with
+    /// as many bytes.
+    #[napi(catch_unwind)]
+    pub fn exchange_gradients<'env>(
+        &self,
+        env: &'env Env,
+        optimizer: u32,
+        most: u32,
+    ) -> Result<Buckets<'env>> {
+        let count = self.with(|s| each!(s.optimizer(optimizer)?, o => o.bucket_sizes(most as usize)))?.len();
+        let mut values = Vec::with_capacity(count);
+        let mut replies: Vec<Reply> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (deferred, promise) = env.create_deferred().map_err(internal)?;
+            values.push(promise);
+            replies.push(Box::new(move |bytes| deferred.resolve(move |env: Env| copy_to_js(&env, bytes))));
+        }
+        let answers = self.with(|s| {
+            let made = each!(s.optimizer(optimizer)?, o => o.exchange_gradients(most as usize, replies))?;
+            Ok(made.into_iter().map(|answer| s.insert_answer(answer)).collect())
+        })?;
+        Ok(Buckets { values, answers })
+    }
+
+    /// Answers a bucket with its new values.
+    #[napi(catch_unwind)]
+    pub fn answer_bucket(&self, answer: u32, values: Uint8Array) -> Result<()> {
+        let send = self.with(|s| s.take_answer(answer))?;
+        // The device may have ended.
+        let _ = send.send(Ok(values.to_vec()));
+        Ok(())
+    }
+
+    /// Answers a bucket with the reason why it has no new values.
+    #[napi(catch_unwind)]
+    pub fn fail_bucket(&self, answer: u32, message: String) -> Result<()> {
+        let send = self.with(|s| s.take_answer(answer))?;
+        let _ = send.send(Err(fail_code(Code::Aborted, message)));
+        Ok(())
+    }
+}
+
+impl crate::session::State {
+    fn insert_answer(&mut self, answer: Answer) -> u32 {
+        self.made_answers = self.made_answers.wrapping_add(1);
+        self.answers.insert(self.made_answers, answer);
+        self.made_answers
+    }
+
+    fn take_answer(&mut self, id: u32) -> engine::Result<Answer> {
+        let found = self.answers.remove(&id);
+        found.ok_or_else(|| fail_code(Code::Internal, "a bucket is answered twice"))
+    }
+}

@@ -1,0 +1,34 @@
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+import { listLibraries } from "./libraries.js";
+
+const BINARY = `lowrank-mpi.${process.platform}-${process.arch}.node`;
+
+let connecting;
+
+/** Connects this process with the other ranks of its job; see index.d.ts. */
+export function connect() {
+  connecting ??= open();
+  return connecting;
+}
+
+async function open() {
+  const file = fileURLToPath(new URL(BINARY, import.meta.url));
+  if (!existsSync(file)) {
+    const what = `has no binary for ${process.platform} on ${process.arch}`;
+    throw fail(`lowrank-mpi ${what}: build it from the source of lowrank with npm run build:mpi`);
+  }
+  const { connect: open } = createRequire(import.meta.url)(file);
+  const libraries = listLibraries(process.env);
+  try {
+    return await open(libraries);
+  } catch (error) {
+    const remedy = "install Open MPI or MPICH, or name the library with LOWRANK_MPI_LIBRARY";
+    throw fail(`no MPI library could be used: ${error.message}; ${remedy}`, error);
+  }
+}
+
+function fail(message, cause) {
+  return Object.assign(new Error(message, { cause }), { code: "ERR_MPI" });
+}

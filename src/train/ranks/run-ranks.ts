@@ -1,0 +1,190 @@
+/** The ranks of a run: what they agree on, and the gradients that they add up. */
+import { deserialize, serialize } from "node:v8";
+
+import { LowrankError, type ErrorCode } from "../../errors.js";
+import type { Optimizer } from "../../optim/optimizer.js";
+import type { Ranks } from "../../ranks/ranks.js";
+
+/** The most gradients in one message: 16 MiB, so that the sum of a bucket overlaps the reading of the next. */
+const BUCKET_VALUES = 1 << 22;
+
+/** Errors that all ranks throw. */
+const agreed = new WeakSet<object>();
+
+/** Whether all ranks throw this error, so that none of them waits for another. */
+export function isAgreed(error: unknown): boolean {
+  return typeof error === "object" && error !== null && agreed.has(error);
+}
+
+/** The error of one rank's work. */
+interface Failed {
+  code: ErrorCode;
+  message: string;
+}
+
+/** What a rank adds to a step, besides its gradients. */
+export interface OwnStep {
+  /** The rank's part of the loss. */
+  loss: Promise<number>;
+  /** The tokens that the rank computed. */
+  tokens: number;
+  /** The bytes that it holds on its devices. */
+  memoryBytes: number;
+}
+
+/** The sums of a step over all ranks. */
+export interface SummedStep {
+  loss: number;
+  /** Each rank's figures. */
+  ranks: { tokensPerSecond: number; memoryBytes: number }[];
+}
+
+/** The values that a rank adds to the first bucket: loss, request to stop, and tokens a second and memory of each rank. */
+const COMMON_VALUES = 2;
+const OWN_VALUES = 2;
+
+/** Runs `work`; with `ranks`, as `RunRanks.agree`. */
+export async function agree<T>(ranks: RunRanks | undefined, work: () => Promise<T> | T): Promise<T> {
+  return ranks === undefined ? work() : ranks.agree(work);
+}
+
+/**
+ * The ranks that train one adapter. All of them make the same calls in the same order, and each call waits for the ones
+ * before it.
+ */
+export class RunRanks {
+  readonly rank: number;
+  readonly size: number;
+  readonly localRank: number;
+  readonly localSize: number;
+  readonly host: string;
+  readonly #ranks: Ranks;
+  readonly #asked: AbortSignal;
+  readonly #inOrder: boolean;
+  readonly #stop = new AbortController();
+  #last: Promise<unknown> = Promise.resolve();
+  /** When the ranks last met, by `performance.now`. */
+  #met = performance.now();
+
+  /** `asked` is aborted when this rank is asked to stop. With `inOrder`, gradients are added in rank order. */
+  constructor(ranks: Ranks, { asked, inOrder }: { asked: AbortSignal; inOrder: boolean }) {
+    this.rank = ranks.rank;
+    this.size = ranks.size;
+    this.localRank = ranks.localRank;
+    this.localSize = ranks.localSize;
+    this.host = ranks.host;
+    this.#ranks = ranks;
+    this.#asked = asked;
+    this.#inOrder = inOrder;
+  }
+
+  /** Aborted on all ranks at the same point of the run, once one of them was asked to stop. */
+  get stopping(): AbortSignal {
+    return this.#stop.signal;
+  }
+
+  /** Aborted when this rank was asked to stop, before the others know. */
+  get asked(): AbortSignal {
+    return this.#asked;
+  }
+
+  /** Whether this rank writes and reports. */
+  get isFirst(): boolean {
+    return this.rank === 0;
+  }
+
+  /** Runs `work` on every rank. If it fails on a rank, all ranks throw the error of the first one that failed. */
+  async agree<T>(work: () => Promise<T> | T): Promise<T> {
+    let value: T | undefined;
+    let own: unknown;
+    let failed: Failed | undefined;
+    try {
+      value = await work();
+    } catch (error) {
+      own = error;
+      const { code, message } = error as { code?: unknown; message?: unknown };
+      failed = {
+        code: error instanceof LowrankError ? error.code : "ERR_INTERNAL",
+        message: typeof message === "string" ? message : String(code ?? error),
+      };
+    }
+    const outcomes = await this.meet(failed);
+    const first = outcomes.findIndex((outcome) => outcome !== undefined);
+    if (first < 0) return value as T;
+    const { code, message } = outcomes[first] as Failed;
+    const everywhere = outcomes.every((outcome) => outcome?.message === message);
+    const error = new LowrankError(code, everywhere ? message : `rank ${first}: ${message}`, { cause: own });
+    agreed.add(error);
+    throw error;
+  }
+
+  /** Returns a value of every rank, in rank order, and takes over a request to stop. Values are cloned. */
+  async meet<T>(value: T): Promise<T[]> {
+    const own = serialize({ stopping: this.#asked.aborted, value });
+    const all = (await this.gatherBytes(own)).map(
+      (bytes) => deserialize(bytes) as { stopping: boolean; value: T },
+    );
+    if (all.some(({ stopping }) => stopping)) this.#stop.abort();
+    return all.map((one) => one.value);
+  }
+
+  /** Returns the bytes of every rank, in rank order. */
+  gatherBytes(bytes: Uint8Array): Promise<Uint8Array[]> {
+    return this.#inTurn(() => this.#ranks.gather(bytes));
+  }
+
+  /** Sends `parts[r]` to each rank `r`. Returns what each rank sent to this one. */
+  exchange(parts: readonly Uint8Array[]): Promise<Uint8Array[]> {
+    return this.#inTurn(() => this.#ranks.exchange(parts));
+  }
+
+  /** Records the sum of the optimizer's gradients over all ranks. Resolves when the sums are on the device. */
+  async sumGradients(optimizer: Optimizer, own: OwnStep): Promise<SummedStep> {
+    const { values, answer, fail } = optimizer.exchangeGradients(BUCKET_VALUES);
+    return this.#inTurn(async () => {
+      let summed: SummedStep | undefined;
+      for (const [bucket, read] of values.entries()) {
+        try {
+          const gradients = await read;
+          const more = bucket === 0 ? await this.#describe(own) : new Float32Array();
+          const all = new Float32Array(gradients.length + more.length);
+          all.set(gradients);
+          all.set(more, gradients.length);
+          const sums = await this.#ranks.sum(all, this.#inOrder);
+          answer(bucket, sums.subarray(0, gradients.length));
+          if (bucket === 0) summed = this.#read(sums.subarray(gradients.length));
+        } catch (error) {
+          for (let left = bucket; left < values.length; left++) fail(left, (error as Error).message);
+          throw error;
+        }
+      }
+      this.#met = performance.now();
+      return summed as SummedStep;
+    });
+  }
+
+  async #describe({ loss, tokens, memoryBytes }: OwnStep): Promise<Float32Array> {
+    const values = new Float32Array(COMMON_VALUES + OWN_VALUES * this.size);
+    const seconds = (performance.now() - this.#met) / 1000;
+    values.set([await loss, Number(this.#asked.aborted)]);
+    values.set([tokens / seconds, memoryBytes], COMMON_VALUES + OWN_VALUES * this.rank);
+    return values;
+  }
+
+  #read(values: Float32Array): SummedStep {
+    const [loss, stopping] = values as unknown as [number, number];
+    if (stopping > 0) this.#stop.abort();
+    const ranks = Array.from({ length: this.size }, (_, rank) => {
+      const at = COMMON_VALUES + OWN_VALUES * rank;
+      return { tokensPerSecond: values[at] as number, memoryBytes: values[at + 1] as number };
+    });
+    return { loss, ranks };
+  }
+
+  /** Runs `work` after all earlier work: MPI matches the calls of the ranks by their order. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#last.then(work);
+    this.#last = done.catch(() => {});
+    return done;
+  }
+}
