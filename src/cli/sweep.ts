@@ -12,7 +12,7 @@ import { AnsweredNo, Interrupted, notice, UsageError } from "./terminal/failure.
 import { onInterrupt } from "./terminal/interrupt.js";
 
 /** Options of a single run. */
-const WITHOUT = ["resume", "dashboard", "profile", "deviceShares"];
+const WITHOUT = ["resume", "dashboard", "profile", "deviceShares", "deterministic"];
 
 export function sweepCommand(): Command {
   const command = new Command("sweep").description(

@@ -27,9 +27,9 @@ export const SWEEP_REFUSALS = {
     instead: "leave them out; lowrank runs --dashboard compares the trials of a sweep's folder",
   },
   dividedSweep: {
-    what: "`deviceShares`",
+    what: "`deviceShares`, `ranks` and `deterministic`",
     where: "in a sweep",
-    reason: "several devices train different adapters and do not divide the rows of a step",
-    instead: "leave it out",
+    reason: "each adapter trains on one device of one process, and the rows of a step are not divided",
+    instead: "leave them out",
   },
 } as const satisfies Record<string, Refusal>;

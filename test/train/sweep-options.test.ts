@@ -138,7 +138,7 @@ const REFUSED: Record<string, [more: Record<string, unknown>, message: RegExp]> 
   "a dashboard": [{ dashboard: true }, /dashboard and profile in a sweep: they show a single run/],
   "shares of devices": [
     { deviceShares: [1, 2] },
-    /deviceShares in a sweep: several devices train different adapters/,
+    /deviceShares, ranks and deterministic in a sweep: each adapter trains on one device/,
   ],
   "an unknown key of halving": [{ halving: { every: 2, most: 1 } }, /halving: there is no option most/],
   "halving without steps": [{ halving: {} }, /halving\.every must be a whole number of at least 2/],

@@ -1,6 +1,7 @@
 /** How a run uses its model: alone, or together with the adapters of other runs. */
 import type { Batch, BatchPlan } from "../../data/batches.js";
 import { noteActive } from "../../lora/adapter/active.js";
+import { listAdapters } from "../../lora/adapter/registry.js";
 import { deleteAdapter, type InjectReport } from "../../lora/index.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
 import type { Optimizer } from "../../optim/index.js";
@@ -60,7 +61,8 @@ export class OwnModel implements AdapterHost {
   }
 
   abandon(): void {
-    deleteAdapter(this.#model, this.name);
+    // A run may fail before it has added its adapter.
+    if (listAdapters(this.#model).has(this.name)) deleteAdapter(this.#model, this.name);
     this.#restore();
   }
 }

@@ -26,7 +26,7 @@ export interface HalvingOptions {
  */
 export interface SweepOptions extends Omit<
   FinetuneOptions,
-  "resume" | "dashboard" | "profile" | "deviceShares"
+  "resume" | "dashboard" | "profile" | "deviceShares" | "ranks" | "deterministic"
 > {
   /** The options that differ among the trials, with their values: lists, or ranges for random draws. */
   space: Space;
@@ -97,10 +97,11 @@ export function parseSweep(options: SweepOptions): ParsedSweep {
 }
 
 function refuseOptions(options: FinetuneOptions): void {
-  const { resume = false, dashboard = false, profile, deviceShares } = options;
+  const { resume = false, dashboard = false, profile } = options;
   if (resume !== false) throw createRefusal(SWEEP_REFUSALS.resumedSweep, "sweep");
   if (dashboard !== false || profile !== undefined) throw createRefusal(SWEEP_REFUSALS.watchedSweep, "sweep");
-  if (deviceShares !== undefined) throw createRefusal(SWEEP_REFUSALS.dividedSweep, "sweep");
+  if ((options.deviceShares ?? options.ranks ?? options.deterministic) !== undefined)
+    throw createRefusal(SWEEP_REFUSALS.dividedSweep, "sweep");
 }
 
 /** Parses the options of a trial on the first device. Errors that only some values cause name these values. */

@@ -61,7 +61,7 @@ export class SharedModel implements AdapterHost {
   }
 
   abandon(): void {
-    deleteAdapter(this.#model, this.name);
+    if (listAdapters(this.#model).has(this.name)) deleteAdapter(this.#model, this.name);
   }
 }
 
