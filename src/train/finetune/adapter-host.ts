@@ -1,7 +1,6 @@
 /** How a run uses its model: alone, or together with the adapters of other runs. */
 import type { Batch, BatchPlan } from "../../data/batches.js";
 import { noteActive } from "../../lora/adapter/active.js";
-import { listAdapters } from "../../lora/adapter/registry.js";
 import { deleteAdapter, type InjectReport } from "../../lora/index.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
 import type { Optimizer } from "../../optim/index.js";
@@ -35,6 +34,7 @@ export class OwnModel implements AdapterHost {
   readonly #settings: Settings;
   /** Restores the adapters that were active before the run. */
   #restore: () => void = () => {};
+  #added = false;
 
   constructor(model: PretrainedModel, settings: Settings) {
     this.#model = model;
@@ -42,9 +42,11 @@ export class OwnModel implements AdapterHost {
     this.name = settings.lora.name ?? "default";
   }
 
-  adapt(adapt: () => Promise<InjectReport>): Promise<InjectReport> {
+  async adapt(adapt: () => Promise<InjectReport>): Promise<InjectReport> {
     this.#restore = noteActive(this.#model);
-    return adapt();
+    const report = await adapt();
+    this.#added = true;
+    return report;
   }
 
   async createOptimizer(): Promise<Optimizer> {
@@ -61,8 +63,9 @@ export class OwnModel implements AdapterHost {
   }
 
   abandon(): void {
-    // A run may fail before it has added its adapter.
-    if (listAdapters(this.#model).has(this.name)) deleteAdapter(this.#model, this.name);
+    // A run may fail because another adapter has its name, which stays.
+    if (!this.#added) return;
+    deleteAdapter(this.#model, this.name);
     this.#restore();
   }
 }
