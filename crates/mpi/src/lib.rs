@@ -9,7 +9,9 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use napi::Env;
-use napi::bindgen_prelude::{Float32Array, Object, ToNapiValue, Uint8Array};
+use napi::bindgen_prelude::{
+    Float32Array, Float32ArraySlice, Object, ToNapiValue, Uint8Array, Uint8ArraySlice,
+};
 use napi_derive::napi;
 
 use communicator::{AbortRequest, Communicator, Place};
@@ -46,7 +48,8 @@ pub struct Communication {
 /// Opens the first MPI library of `paths` that exists and initialises it.
 #[napi(catch_unwind, ts_return_type = "Promise<Communication>")]
 pub fn connect<'env>(env: &'env Env, paths: Vec<String>) -> napi::Result<Object<'env>> {
-    promise(env, |done| {
+    let keep = |_: &Env, made| Ok(made);
+    promise(env, keep, |done| {
         let work = move || {
             let abort = AbortRequest::default();
             match library::open(&paths) {
@@ -133,14 +136,14 @@ impl Communication {
     /// Returns the bytes of every rank, in rank order.
     #[napi(catch_unwind, ts_return_type = "Promise<Uint8Array[]>")]
     pub fn gather<'env>(&self, env: &'env Env, bytes: Uint8Array) -> napi::Result<Object<'env>> {
-        promise(env, |done| self.send(Job::Gather(bytes.to_vec(), convert(done, to_arrays))))
+        promise(env, copy_to_js, |done| self.send(Job::Gather(bytes.to_vec(), done)))
     }
 
     /// Sends `parts[r]` to each rank `r`, and returns what each rank sent to this one.
     #[napi(catch_unwind, ts_return_type = "Promise<Uint8Array[]>")]
     pub fn exchange<'env>(&self, env: &'env Env, parts: Vec<Uint8Array>) -> napi::Result<Object<'env>> {
         let parts = parts.iter().map(|part| part.to_vec()).collect();
-        promise(env, |done| self.send(Job::Exchange(parts, convert(done, to_arrays))))
+        promise(env, copy_to_js, |done| self.send(Job::Exchange(parts, done)))
     }
 
     /// Returns the sums of the values over all ranks, added in rank order or in an order that the library chooses.
@@ -152,13 +155,14 @@ impl Communication {
         in_order: bool,
     ) -> napi::Result<Object<'env>> {
         let values = values.to_vec();
-        promise(env, |done| self.send(Job::Sum { values, in_order, done: convert(done, Float32Array::new) }))
+        let copy = |env: &Env, sums: Vec<f32>| Float32ArraySlice::copy_from(env, &sums[..]);
+        promise(env, copy, |done| self.send(Job::Sum { values, in_order, done }))
     }
 
     /// Ends MPI; all ranks call it. Nothing may follow.
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn finish<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
-        promise(env, |done| self.send(Job::Finish(done)))
+        promise(env, |_, ()| Ok(()), |done| self.send(Job::Finish(done)))
     }
 
     /// Ends the processes of all ranks, this one too, with `status`.
@@ -179,29 +183,26 @@ impl Communication {
     }
 }
 
-fn to_arrays(parts: Vec<Vec<u8>>) -> Vec<Uint8Array> {
-    parts.into_iter().map(Uint8Array::new).collect()
+type Arrays = Vec<Uint8ArraySlice<'static>>;
+
+/// Copies into memory that JavaScript owns.
+fn copy_to_js(env: &Env, parts: Vec<Vec<u8>>) -> napi::Result<Arrays> {
+    parts.iter().map(|part| Uint8ArraySlice::copy_from(env, &part[..])).collect()
 }
 
-fn convert<T, V>(done: Done<V>, to: impl FnOnce(T) -> V + Send + 'static) -> Done<T>
-where
-    V: 'static,
-    T: 'static,
-{
-    Box::new(move |result| done(result.map(to)))
-}
-
-/// Returns a promise, which the receiver given to `start` settles.
-fn promise<'env, V>(
+/// Returns a promise, which the receiver given to `start` settles with the value that `convert` makes.
+fn promise<'env, T, V>(
     env: &'env Env,
-    start: impl FnOnce(Done<V>) -> napi::Result<()>,
+    convert: impl FnOnce(&Env, T) -> napi::Result<V> + Send + 'static,
+    start: impl FnOnce(Done<T>) -> napi::Result<()>,
 ) -> napi::Result<Object<'env>>
 where
-    V: ToNapiValue + Send + 'static,
+    T: Send + 'static,
+    V: ToNapiValue + 'static,
 {
     let (deferred, promise) = env.create_deferred::<V, Settle<V>>()?;
     start(Box::new(move |result| match result {
-        Ok(value) => deferred.resolve(Box::new(move |_| Ok(value))),
+        Ok(value) => deferred.resolve(Box::new(move |env| convert(&env, value))),
         Err(error) => deferred.reject(napi::Error::from_reason(error)),
     }))?;
     Ok(promise)

@@ -5,6 +5,7 @@
 //! ones in versions 4 and 5. So one binary serves all of them, and nothing is compiled on a cluster.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::ManuallyDrop;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
@@ -68,12 +69,10 @@ pub struct Constants<H> {
 /// `MPI_THREAD_FUNNELED`: only the thread that initialised MPI calls it.
 pub const FUNNELED: c_int = 1;
 
-/// An open library, and its interface.
+/// The interface of an open library, which stays open until the process ends: it has threads and functions that run then.
 pub struct Mpi<H> {
     pub call: Functions<H>,
     pub constants: Constants<H>,
-    /// Keeps the functions in memory.
-    _library: Library,
 }
 
 /// An open library of either interface.
@@ -93,7 +92,8 @@ pub fn open(paths: &[String]) -> Result<(AnyMpi, String)> {
         // among the global ones.
         match unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) } {
             Ok(library) => {
-                return identify(library).map_err(|e| format!("{path}: {e}")).map(|m| (m, path.clone()));
+                let identified = identify(&ManuallyDrop::new(library));
+                return identified.map(|mpi| (mpi, path.clone())).map_err(|e| format!("{path}: {e}"));
             }
             Err(error) => reasons.push(format!("{path}: {error}")),
         }
@@ -101,7 +101,7 @@ pub fn open(paths: &[String]) -> Result<(AnyMpi, String)> {
     Err(reasons.join("; "))
 }
 
-fn identify(library: Library) -> Result<AnyMpi> {
+fn identify(library: &Library) -> Result<AnyMpi> {
     let object = |name: &str| -> Result<*mut c_void> {
         // SAFETY: only the address is used.
         let found = unsafe { library.get::<*mut c_void>(format!("{name}\0").as_bytes()) };
@@ -118,10 +118,9 @@ fn identify(library: Library) -> Result<AnyMpi> {
             shared: 0,
             ignored_status: std::ptr::null_mut(),
         };
-        let call = Functions::load(&library)?;
-        return Ok(AnyMpi::OpenMpi(Mpi { call, constants, _library: library }));
+        return Ok(AnyMpi::OpenMpi(Mpi { call: Functions::load(library)?, constants }));
     }
-    let call: Functions<c_int> = Functions::load(&library)?;
+    let call: Functions<c_int> = Functions::load(library)?;
     let version = read_text(call.library_version);
     // Each of these names its interface in its version.
     if !["MPICH", "Intel", "MVAPICH", "CRAY"].iter().any(|name| version.contains(name)) {
@@ -138,7 +137,7 @@ fn identify(library: Library) -> Result<AnyMpi> {
         shared: 1,
         ignored_status: std::ptr::without_provenance_mut(1),
     };
-    Ok(AnyMpi::Mpich(Mpi { call, constants, _library: library }))
+    Ok(AnyMpi::Mpich(Mpi { call, constants }))
 }
 
 /// Returns the text that a function of the library writes.
