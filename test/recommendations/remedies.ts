@@ -18,6 +18,10 @@ const SWEEP = "test/train/sweep-options.test.ts: the remedies of the messages he
 
 /** Remedies, and the test that follows each. */
 export const FOLLOWED_REMEDIES: readonly (readonly [says: string, test: string])[] = [
+  [
+    "start all ranks with the same version, options and files",
+    "test/train/ranks.test.ts: all ranks throw one error for options and data that differ",
+  ],
   ["there is no space; give the values to compare", "test/cli/sweep.test.ts: one line, and status 2: "],
   [
     "the space is empty; give the values",
