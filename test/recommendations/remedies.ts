@@ -18,6 +18,11 @@ const SWEEP = "test/train/sweep-options.test.ts: the remedies of the messages he
 
 /** Remedies, and the test that follows each. */
 export const FOLLOWED_REMEDIES: readonly (readonly [says: string, test: string])[] = [
+  ["name fewer devices", "test/train/devices.test.ts: a device without rows is refused"],
+  [
+    "start fewer ranks",
+    "test/train/ranks.test.ts: all ranks throw one error for options and data that differ",
+  ],
   [
     "start all ranks with the same version, options and files",
     "test/train/ranks.test.ts: all ranks throw one error for options and data that differ",
