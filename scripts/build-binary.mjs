@@ -70,12 +70,16 @@ function forTarget(name, parts = "std,panic_unwind") {
   return { args: [...args, "-Z", `build-std=${parts}`], env: { ...env, RUSTC_BOOTSTRAP: "1" } };
 }
 
-/** Builds the binary of a platform and returns its path. For Linux, zig links against the requested version of glibc. */
-export function buildBinary(name) {
+/**
+ * Builds the binary of a platform and returns its path: the engine's, or the one of another crate. For Linux, zig links
+ * against the requested version of glibc.
+ */
+export function buildBinary(name, crate = "lowrank-node") {
   const how = name.startsWith("linux") ? "zigbuild" : "build";
   const { args, env } = forTarget(name);
-  run("cargo", [how, "--profile", "dist", "-p", "lowrank-node", ...args], env);
-  return join(built, triple(name), "dist", TARGETS[name].library);
+  run("cargo", [how, "--profile", "dist", "-p", crate, ...args], env);
+  const library = TARGETS[name].library.replace("lowrank_node", crate.replaceAll("-", "_"));
+  return join(built, triple(name), "dist", library);
 }
 
 /** Builds the tests of a platform's crates and returns their paths by crate. */

@@ -14,8 +14,10 @@ const { status } = spawnSync("cargo", ["build", "--release", "-p", "lowrank-mpi"
   stdio: "inherit",
 });
 if (status !== 0) process.exit(status ?? 1);
-const binary = `lowrank-mpi.${process.platform}-${process.arch}.node`;
-copyFileSync(join(built, "release", library), join(root, "npm", "mpi", binary));
+const binary = join(root, "npm", "mpi", `lowrank-mpi.${process.platform}-${process.arch}.node`);
+// A new file: a running process may have mapped the old one.
+rmSync(binary, { force: true });
+copyFileSync(join(built, "release", library), binary);
 const link = join(root, "node_modules", "lowrank-mpi");
 rmSync(link, { recursive: true, force: true });
 symlinkSync(join(root, "npm", "mpi"), link, "dir");

@@ -2,7 +2,7 @@
 // This file has no dependencies.
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { checkBinary } from "./check-binary.mjs";
 
@@ -20,6 +20,14 @@ export const TARGETS = {
   "win32-x64-msvc": { target: "x86_64-pc-windows-msvc", library: "lowrank_node.dll" },
   "win32-arm64-msvc": { target: "aarch64-pc-windows-msvc", library: "lowrank_node.dll" },
 };
+
+/** The binaries of lowrank-mpi by the platform that builds them: it has no variants for C libraries, and none for Windows. */
+export const MPI_BINARIES = Object.fromEntries(
+  ["linux-x64-gnu", "linux-arm64-gnu", "darwin-x64", "darwin-arm64"].map((name) => [
+    name,
+    `lowrank-mpi.${name.replace("-gnu", "")}.node`,
+  ]),
+);
 
 /** Fields of package.json for users; the other fields are for development. */
 const PUBLISHED =
@@ -65,6 +73,19 @@ export function stagePlatform(folder, name, binary) {
   cpSync(binary, join(folder, manifest(folder).main));
 }
 
+/** Stages lowrank-mpi with its binaries, at the version of the main package. */
+export function stageMpi(folder, binaries) {
+  const source = join(root, "npm", "mpi");
+  const whole = manifest(source);
+  mkdirSync(folder, { recursive: true });
+  for (const name of ["README.md", ...whole.files.filter((name) => !name.includes("*"))])
+    cpSync(join(source, name), join(folder, name));
+  cpSync(join(root, "LICENSE"), join(folder, "LICENSE"));
+  for (const binary of binaries) cpSync(binary, join(folder, basename(binary)));
+  const published = { ...whole, version: publishedManifest().version };
+  writeFileSync(join(folder, "package.json"), `${JSON.stringify(published, null, 2)}\n`);
+}
+
 /** Packs a staged folder into `out`; returns the tarball's path. */
 export function pack(folder, out) {
   mkdirSync(out, { recursive: true });
@@ -81,7 +102,7 @@ export function pack(folder, out) {
 /** Returns the tarballs in a folder by order of publication, the main one last; throws if a platform is missing. */
 export function publishedTarballs(folder) {
   const { version } = publishedManifest();
-  const names = [...platforms().map((platform) => platform.manifest.name), "lowrank"];
+  const names = [...platforms().map((platform) => platform.manifest.name), "lowrank-mpi", "lowrank"];
   const tarballs = names.map((name) => join(folder, `${name}-${version}.tgz`));
   const missing = tarballs.filter((path) => !existsSync(path));
   if (missing.length > 0) throw new Error(`ERR: not all packages are there: ${missing.join(", ")}`);

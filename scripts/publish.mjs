@@ -1,4 +1,4 @@
-// Publishes the tarballs of a folder: first the platforms' packages, then the one that depends on them. Versions already
+// Publishes the tarballs of a folder: first the platforms' packages and lowrank-mpi, then the main one. Versions already
 // published are skipped. `node scripts/publish.mjs packages [--dry-run]`.
 import { spawnSync } from "node:child_process";
 import { relative } from "node:path";

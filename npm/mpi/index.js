@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, fstatSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { listLibraries } from "./libraries.js";
@@ -19,6 +19,7 @@ async function open() {
     const what = `has no binary for ${process.platform} on ${process.arch}`;
     throw fail(`lowrank-mpi ${what}: build it from the source of lowrank with npm run build:mpi`);
   }
+  checkLauncherSocket(process.env);
   const { connect: open } = createRequire(import.meta.url)(file);
   const libraries = listLibraries(process.env);
   try {
@@ -26,6 +27,21 @@ async function open() {
   } catch (error) {
     const remedy = "install Open MPI or MPICH, or name the library with LOWRANK_MPI_LIBRARY";
     throw fail(`no MPI library could be used: ${error.message}; ${remedy}`, error);
+  }
+}
+
+/** Throws if the socket of MPICH's launcher is closed: the library would end the process. */
+function checkLauncherSocket({ PMI_FD: descriptor }) {
+  if (descriptor === undefined || isSocket(Number(descriptor))) return;
+  const what = "the connection to the launcher is closed, as npx closes it";
+  throw fail(`${what}; start node_modules/.bin/lowrank instead of npx lowrank`);
+}
+
+function isSocket(descriptor) {
+  try {
+    return fstatSync(descriptor).isSocket();
+  } catch {
+    return false;
   }
 }
 

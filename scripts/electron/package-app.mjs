@@ -5,34 +5,9 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { createPackageWithOptions } from "@electron/asar";
 import { build } from "esbuild";
-import { pack, publishedManifest, stageMain } from "../packages.mjs";
-import { must } from "../platforms/command.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const json = (path) => JSON.parse(readFileSync(path, "utf8"));
-
-/** Installs this tree's package, its binary package and its dependencies into `folder`/node_modules. */
-export function installPackage(folder, work) {
-  const modules = join(folder, "node_modules");
-  mkdirSync(modules, { recursive: true });
-  stageMain(join(work, "staged-main"));
-  unpack(pack(join(work, "staged-main"), work), join(modules, "lowrank"));
-  const platform = "linux-x64-gnu";
-  const staged = join(work, "staged-binary");
-  cpSync(join(root, "npm", platform), staged, { recursive: true });
-  const { main } = json(join(staged, "package.json"));
-  cpSync(join(root, "native", main), join(staged, main));
-  unpack(pack(staged, work), join(modules, `lowrank-${platform}`));
-  for (const name of Object.keys(publishedManifest().dependencies)) {
-    mkdirSync(dirname(join(modules, name)), { recursive: true });
-    cpSync(join(root, "node_modules", name), join(modules, name), { recursive: true, dereference: true });
-  }
-}
-
-function unpack(tarball, folder) {
-  mkdirSync(folder, { recursive: true });
-  must("tar", ["-xzf", tarball, "--strip-components=1", "-C", folder]);
-}
 
 /** Packages the example `name` with the packages in `installed`; returns the path of the app's executable. */
 export async function packageApp(name, installed, electron, work) {

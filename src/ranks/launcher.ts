@@ -18,14 +18,16 @@ export function countLaunchedRanks(env: NodeJS.ProcessEnv): number {
 /**
  * Connects the ranks that a launcher has started. Undefined without a launcher, or with a single rank.
  *
- * Throws `ERR_OPTION` if `lowrank-mpi` is not installed, or connects another number of ranks; the errors of its
- * `connect`.
+ * Throws `ERR_OPTION` if `lowrank-mpi` is not installed, cannot use an MPI library, or connects another number of ranks.
  */
 export async function connectLaunched(env: NodeJS.ProcessEnv = process.env): Promise<Ranks | undefined> {
   const size = countLaunchedRanks(env);
   if (size === 1) return undefined;
   const { connect } = await importPackage(size);
-  const ranks = await connect();
+  const ranks = await connect().catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== "ERR_MPI") throw cause;
+    throw new LowrankError("ERR_OPTION", cause.message, { cause });
+  });
   if (ranks.size === size) return ranks;
   const what = `${size} ranks were started, and MPI connects ${ranks.size}`;
   throw new LowrankError(

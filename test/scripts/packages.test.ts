@@ -11,12 +11,14 @@ import { publint } from "publint";
 import { formatMessage } from "publint/utils";
 
 import {
+  MPI_BINARIES,
   TARGETS,
   pack,
   platforms,
   publishedManifest,
   publishedTarballs,
   stageMain,
+  stageMpi,
 } from "../../scripts/packages.mjs";
 import { BINARIES } from "../../src/native/load-error.js";
 import { temporary } from "../hashed.js";
@@ -216,16 +218,43 @@ test("in a bundle classes have the names of their exports", (t) => {
   );
 });
 
+test("lowrank-mpi has the binary of every platform, by the name that it opens, at the main version", (t) => {
+  t.deepEqual(
+    Object.keys(MPI_BINARIES).filter((name) => !(name in TARGETS)),
+    [],
+  );
+  const from = temporary();
+  const binaries = Object.values(MPI_BINARIES).map((name) => join(from, name));
+  for (const path of binaries) writeFileSync(path, "");
+  const staged = join(temporary(), "staged");
+  stageMpi(staged, binaries);
+  const folder = temporary();
+  execFileSync("tar", ["-xzf", pack(staged, folder), "-C", folder]);
+  const packed = readdirSync(join(folder, "package")).toSorted();
+  const code = ["LICENSE", "README.md", "index.d.ts", "index.js", "libraries.js", "package.json"];
+  t.deepEqual(packed, [...code, ...Object.values(MPI_BINARIES)].toSorted());
+  const own = JSON.parse(readFileSync(join(folder, "package", "package.json"), "utf8")) as {
+    version: string;
+  };
+  t.is(own.version, publishedManifest().version);
+  const opened = /BINARY = `(.*)`/.exec(readFileSync(join(folder, "package", "index.js"), "utf8"))?.[1];
+  t.is(opened, "lowrank-mpi.${process.platform}-${process.arch}.node");
+  t.deepEqual(
+    Object.values(MPI_BINARIES).toSorted(),
+    ["darwin", "linux"].flatMap((os) => ["arm64", "x64"].map((cpu) => `lowrank-mpi.${os}-${cpu}.node`)),
+  );
+});
+
 test("packages are published together or not at all, the main one last", (t) => {
   const folder = temporary();
   const { version } = publishedManifest();
-  const names = [...platforms().map(({ manifest }) => manifest.name), "lowrank"];
+  const names = [...platforms().map(({ manifest }) => manifest.name), "lowrank-mpi", "lowrank"];
   for (const name of names.slice(1)) writeFileSync(join(folder, `${name}-${version}.tgz`), "");
   const missing = new RegExp(`^ERR: not all packages are there: \\S*${names[0]}-${version}\\.tgz$`);
   t.throws(() => publishedTarballs(folder), { message: missing });
   writeFileSync(join(folder, `${names[0]}-${version}.tgz`), "");
   const tarballs = publishedTarballs(folder);
-  t.is(tarballs.length, 9);
+  t.is(tarballs.length, 10);
   t.is(tarballs.at(-1), join(folder, `lowrank-${version}.tgz`));
 });
 
