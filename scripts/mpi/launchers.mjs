@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, realpathSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { answer } from "../platforms/command.mjs";
 
-/** Debian's names of the launchers, which may be installed beside each other. */
+/** Debian's names of the launchers, which may both be installed. */
 const NAMES = ["mpirun.openmpi", "mpirun.mpich"];
 
 /**

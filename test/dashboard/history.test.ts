@@ -67,6 +67,30 @@ test("with very many events no more are kept than a page shows", (t) => {
   t.is(history.samples.length, 256);
 });
 
+test("ranks take the figures of the newest step, and a resumed run has other ranks", (t) => {
+  const history = new RunHistory();
+  const place = (host: string): object => ({ host, pid: 7, devices: ["cpu"], rows: 4 });
+  history.take({ type: "start", ranks: [place("a"), place("b")] });
+  history.take({
+    type: "step",
+    step: 1,
+    ranks: [{ tokensPerSecond: 9, memoryBytes: 5 }, { tokensPerSecond: null }],
+  });
+  const rows = { pid: 7, devices: "cpu", rows: 4 };
+  t.deepEqual(history.ranks, [
+    { ...rows, host: "a", tokensPerSecond: 9, memoryBytes: 5 },
+    { ...rows, host: "b", tokensPerSecond: undefined, memoryBytes: undefined },
+  ]);
+  // An evaluation or a damaged line leaves them.
+  const before = history.ranks;
+  history.take({ type: "step", step: 2, ranks: "3" });
+  t.is(history.ranks, before);
+  history.take({ type: "start" });
+  t.deepEqual(history.ranks, []);
+  history.take({ type: "start", ranks: [null, 3] });
+  t.is(history.ranks.length, 2);
+});
+
 test("invalid steps and values change nothing", (t) => {
   const history = new RunHistory();
   for (const step of [0, -1, null, "3", NaN]) history.take({ type: "step", step, loss: 1 });

@@ -122,6 +122,29 @@ test.serial("an ended run: all its events, as text and never as markup", async (
   await says(t, page, ".samples article", "with the adapterNobody.");
 });
 
+test.serial("a run on several ranks shows a table of them, which follows the steps", async (t) => {
+  const home = temporary();
+  const ranks = [
+    { host: "node<b>1", pid: 41, devices: ["gpu:0", "gpu:1"], rows: 5 },
+    { host: "node2", pid: 42, devices: ["cpu"], rows: 3 },
+  ];
+  const figures = (n: number): object[] => [
+    { tokensPerSecond: 1000 + n, memoryBytes: 2 ** 30 },
+    { tokensPerSecond: 500.4 + n, memoryBytes: 2 ** 20 * n },
+  ];
+  const file = writeRun(home, [started(40, { ranks })]);
+  const { page } = await opened(t, openFolderSource(home));
+  const rows = "section.ranks tbody tr";
+  await says(t, page, rows, /^0node<b>141gpu:0, gpu:15––$/);
+  for (const n of [1, 2]) appendFileSync(file, formatEvent(stepped(n, 40, { ranks: figures(n) }), NOON));
+  await says(t, page, rows, /^0node<b>141gpu:0, gpu:1510021 GiB$/);
+  await says(t, page, rows, /^1node242cpu35022 MiB$/);
+  t.is(await page.locator(rows).count(), 2);
+  t.false((await page.locator(".settings").textContent())?.includes("node2"));
+  const { page: other } = await opened(t, openFolderSource(temporary()));
+  t.true(await other.locator("section.ranks").isHidden());
+});
+
 test.serial(
   "by keyboard alone: along the steps, zoomed, back, the theme and the choice of runs",
   async (t) => {

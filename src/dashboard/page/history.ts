@@ -61,6 +61,16 @@ class Metric {
   }
 }
 
+/** A process of a run: its place from the start event, and its figures of the newest step. */
+export interface RankRow {
+  host: string;
+  pid: number;
+  devices: string;
+  rows: number;
+  tokensPerSecond: number | undefined;
+  memoryBytes: number | undefined;
+}
+
 export class RunHistory {
   /** Steps per bucket. Bucket 0 is before the first step; bucket k ends with step k · width. */
   width = 1;
@@ -78,6 +88,8 @@ export class RunHistory {
   paused = false;
   evals: { step: number; loss: number; event: RunEvent }[] = [];
   samples: { step: number; texts: Sample[] }[] = [];
+  /** The processes that train together, in rank order; empty for one process. */
+  ranks: readonly RankRow[] = [];
   /** Training rows: parts of text, each trained or not. */
   rows: { text: string; trained: boolean }[][] = [];
   messages: { at: number | undefined; text: string }[] = [];
@@ -112,6 +124,7 @@ export class RunHistory {
         this.end = undefined;
         this.paused = false;
         this.steps = numberIn(event, "steps");
+        this.ranks = readRanks(event);
         this.#say(event, describeResume(event));
         break;
       case "step":
@@ -160,6 +173,13 @@ export class RunHistory {
     this.step = Math.max(this.step, step);
     this.steps = numberIn(event, "steps") ?? this.steps;
     this.etaSeconds = numberIn(event, "etaSeconds");
+    const figures = listObjects(event["ranks"]);
+    if (figures.length > 0)
+      this.ranks = this.ranks.map((rank, i) => ({
+        ...rank,
+        tokensPerSecond: numberIn(figures[i], "tokensPerSecond"),
+        memoryBytes: numberIn(figures[i], "memoryBytes"),
+      }));
     const bucket = Math.ceil(step / this.width);
     for (const [name, metric] of this.#metrics) {
       const value = numberIn(event, name);
@@ -187,9 +207,29 @@ function createFilled(length: number): Float64Array {
   return new Float64Array(length).fill(NaN);
 }
 
+/** Returns the ranks of a start event. */
+function readRanks(event: RunEvent): RankRow[] {
+  return listObjects(event["ranks"]).map((rank) => ({
+    host: String(rank["host"] ?? ""),
+    pid: numberIn(rank, "pid") ?? 0,
+    devices: Array.isArray(rank["devices"]) ? rank["devices"].join(", ") : "",
+    rows: numberIn(rank, "rows") ?? 0,
+    tokensPerSecond: undefined,
+    memoryBytes: undefined,
+  }));
+}
+
+/** Returns the elements of a list of objects; none for any other value. */
+function listObjects(value: unknown): Record<string, unknown>[] {
+  if (!Array.isArray(value)) return [];
+  return value.map((one) =>
+    typeof one === "object" && one !== null ? (one as Record<string, unknown>) : {},
+  );
+}
+
 /** Returns a finite number of an event; JSON stores null for any other. */
-function numberIn(event: RunEvent, field: string): number | undefined {
-  const value = event[field];
+function numberIn(event: Readonly<Record<string, unknown>> | undefined, field: string): number | undefined {
+  const value = event?.[field];
   return typeof value === "number" && Number.isFinite(value) ? value : undefined;
 }
 

@@ -1,10 +1,20 @@
-/** The panels of a run: samples, training rows, settings and messages. */
+/** The panels of a run: ranks, samples, training rows, settings and messages. */
 import { element, section } from "./element.js";
-import { figure } from "./figures.js";
-import type { RunHistory } from "./history.js";
+import { bytes, figure } from "./figures.js";
+import type { RankRow, RunHistory } from "./history.js";
 
 /** Fields of the start event that the settings omit. */
-const LEFT_OUT = new Set(["type", "at", "data"]);
+const LEFT_OUT = new Set(["type", "at", "data", "ranks"]);
+
+const RANK_HEADINGS = [
+  "rank",
+  "machine",
+  "process",
+  "devices",
+  "rows of a step",
+  "tokens per second",
+  "memory",
+];
 
 /** Converts an option's name to words: maxLength becomes max length. */
 function words(name: string): string {
@@ -17,6 +27,40 @@ function shown(value: unknown): string {
   if (Array.isArray(value)) return value.map(shown).join(", ");
   if (typeof value === "object" && value !== null) return JSON.stringify(value);
   return value === "" ? "–" : String(value);
+}
+
+class Ranks {
+  readonly #made = section("Ranks", "ranks");
+  readonly section = this.#made.section;
+  readonly #body = element("tbody");
+  #seen: readonly RankRow[] | undefined;
+
+  constructor() {
+    const heads = RANK_HEADINGS.map((heading) => element("th", { scope: "col" }, heading));
+    const table = element("table", {}, element("thead", {}, element("tr", {}, ...heads)), this.#body);
+    // Focusable, so that keys can scroll a table that is wider than the page.
+    const region = { class: "scrolled", tabindex: "0", role: "region", "aria-label": "Ranks" };
+    this.#made.body.append(element("div", region, table));
+  }
+
+  draw({ ranks }: RunHistory): void {
+    this.section.hidden = ranks.length === 0;
+    if (ranks === this.#seen) return;
+    this.#seen = ranks;
+    const rows = ranks.map(({ host, pid, devices, rows: count, tokensPerSecond, memoryBytes }, rank) => {
+      const cells = [
+        host,
+        String(pid),
+        devices,
+        String(count),
+        tokensPerSecond === undefined ? "–" : figure(Math.round(tokensPerSecond)),
+        memoryBytes === undefined ? "–" : bytes(memoryBytes),
+      ];
+      const data = cells.map((text) => element("td", {}, text));
+      return element("tr", {}, element("th", { scope: "row" }, String(rank)), ...data);
+    });
+    this.#body.replaceChildren(...rows);
+  }
 }
 
 class Samples {
@@ -123,10 +167,10 @@ class Messages {
   }
 }
 
-/** The panels of a run, the widest first. */
+/** All panels of a run, in the order of the page. */
 export class Panels {
   readonly sections: HTMLElement[];
-  readonly #panels = [new Samples(), new Rows(), new Settings(), new Messages()];
+  readonly #panels = [new Ranks(), new Samples(), new Rows(), new Settings(), new Messages()];
 
   constructor() {
     this.sections = this.#panels.map((panel) => panel.section);
