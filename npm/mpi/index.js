@@ -20,6 +20,9 @@ async function open() {
     throw fail(`lowrank-mpi ${what}: build it from the source of lowrank with npm run build:mpi`);
   }
   checkLauncherSocket(process.env);
+  // UCX, by which Open MPI sends, replaces the code of memory functions while threads of V8 may run it: one in about
+  // thirty processes crashed.
+  process.env.UCX_MEM_EVENTS ??= "no";
   const { connect: open } = createRequire(import.meta.url)(file);
   const libraries = listLibraries(process.env);
   try {

@@ -1,4 +1,5 @@
 /** Trains an adapter for a loaded model on prepared data: injection, checkpoints, evaluation and the final save. */
+import { createHash } from "node:crypto";
 import { dirname, join, resolve } from "node:path";
 
 import type { Batch, BatchPlan } from "../../data/batches.js";
@@ -133,6 +134,7 @@ export class AdapterRun {
       this.#context.emit(createRowsEvent(model.tokenizer, prepared.train));
       await yieldToEventLoop();
       const ended = await this.#train(optimizer, replicas, first, resumed);
+      if (ranks !== undefined) await this.#compareValues(ranks, optimizer);
       return await agree(ranks, () => this.#finish(ended, optimizer));
     } catch (error) {
       this.#host.abandon();
@@ -152,6 +154,18 @@ export class AdapterRun {
       optimizer,
       adapt: (one) => this.#adapt(one, resumed),
     });
+  }
+
+  /** Warns if the ranks hold different values, such as where their processors round differently. */
+  async #compareValues(ranks: RunRanks, { groups }: Optimizer): Promise<void> {
+    const hash = createHash("sha256");
+    for (const { params } of groups) for (const one of params) hash.update(await one.data());
+    const all = await ranks.meet(hash.digest("hex"));
+    const other = all.findIndex((one) => one !== all[0]);
+    if (other < 0) return;
+    const what = `rank ${other} ended with other values than rank 0, whose adapter is saved`;
+    const message = `${what}: their devices round differently; use the same device and threads on all ranks`;
+    this.#context.emit({ type: "warning", message });
   }
 
   /** Returns the step to continue from. Throws `ERR_OPTION` if the run cannot continue from the checkpoint. */
