@@ -92,6 +92,7 @@ const STATEMENT = "recommends nothing";
 
 /** Remedies without a test. */
 export const LISTED_REMEDIES: readonly (readonly [says: string, why: string])[] = [
+  ["use the same kind of device on all ranks", OUTSIDE],
   ["start them by the mpirun of the MPI library that is used here", "it needs two MPI libraries"],
   ["install it beside lowrank (npm install", "npm run test:mpi installs it"],
   ["has no function connect; install its current version", "no other version of lowrank-mpi exists"],

@@ -164,7 +164,7 @@ export class AdapterRun {
     const other = all.findIndex((one) => one !== all[0]);
     if (other < 0) return;
     const what = `rank ${other} ended with other values than rank 0, whose adapter is saved`;
-    const message = `${what}: their devices round differently; use the same device and threads on all ranks`;
+    const message = `${what}: their devices round differently; use the same kind of device on all ranks`;
     this.#context.emit({ type: "warning", message });
   }
 
