@@ -1,6 +1,9 @@
 //! The addon of the package `lowrank-mpi`: the ranks of an MPI job, for JavaScript.
 //!
-//! A thread initialises MPI and runs all of its operations, one by one, in the order in which they are asked for.
+//! A thread initialises MPI and runs all of its operations, one by one, in the order in which they are asked for. Windows
+//! has no such package: there the crate is empty.
+
+#![cfg(unix)]
 
 mod communicator;
 mod library;
