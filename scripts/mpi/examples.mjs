@@ -1,6 +1,15 @@
 // The files of examples/cluster, run literally. Slurm's commands are replaced by the launcher.
 import assert from "node:assert/strict";
-import { chmodSync, cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { parse } from "yaml";
 import { runJob, startJob } from "./job.mjs";
@@ -61,7 +70,8 @@ const SIGNAL_CHECKS = {
     writeFileSync(join(folder, "rows.jsonl"), readFileSync(join(folder, "short.jsonl"), "utf8").repeat(8));
     const first = startJob("./slurm.sh", [], { folder, env });
     const sent = setInterval(() => {
-      if (!/\d\/\d/.test(first.stdout)) return;
+      // Not by its output, which a launcher may forward late.
+      if (!hasSteps(join(folder, "out", "events.jsonl"))) return;
       clearInterval(sent);
       process.kill(Number(readFileSync(join(folder, "step.pid"), "utf8")), "SIGUSR2");
     }, 50);
@@ -93,6 +103,10 @@ exec mpirun -n 2 "$@"`;
     chmodSync(join(bin, name), 0o755);
   }
   return { PATH: `${bin}:${launcher.env.PATH}`, SLURM_JOB_ID: "7", SLURM_CPUS_PER_TASK: "1" };
+}
+
+function hasSteps(file) {
+  return existsSync(file) && readFileSync(file, "utf8").includes('"type":"step"');
 }
 
 function remove(folder) {
