@@ -212,6 +212,7 @@ export type { Suggestion } from "./train/memory/choices.js";
 export type { DeviceEstimate, Estimate } from "./train/memory/estimate.js";
 export type { HeldMemory } from "./train/held-memory.js";
 export type { FinetuneOptions, ScheduleName, StorageType } from "./train/options.js";
+export type { Ranks } from "./ranks/ranks.js";
 export type { Queued } from "./train/queue.js";
 export type { Run } from "./train/run.js";
 export type {

@@ -48,7 +48,7 @@ function derived(app) {
       if (one.inheritedFrom?.name.startsWith("OptionsOf.")) delete one.inheritedFrom;
     }
     for (const one of project.getReflectionsByKind(ReflectionKind.Interface)) {
-      if (one.extendedTypes?.some(({ name }) => name === "OptionsOf") !== true) continue;
+      if (one.extendedTypes?.some(({ name }) => ["OptionsOf", "ValuesOf"].includes(name)) !== true) continue;
       delete one.extendedTypes;
       delete one.typeHierarchy;
     }

@@ -7,7 +7,10 @@ import type { FinetuneOptions } from "../train/options.js";
  * The options of `finetune` without objects of one process: the model is given by its path, and an initialisation from
  * data uses the run's data. The serving process resolves paths from its working directory.
  */
-export interface RemoteFinetuneOptions extends Omit<FinetuneOptions, "model" | "lora" | "data" | "evalData"> {
+export interface RemoteFinetuneOptions extends Omit<
+  FinetuneOptions,
+  "model" | "lora" | "data" | "evalData" | "ranks"
+> {
   /** A model's folder. Required, unless a run is resumed. */
   model?: string | undefined;
   /** A file, several files, or an array of rows without speech. */
