@@ -23,7 +23,7 @@ test("examples import only the package, Node and each other", (t) => {
     for (const specifier of imported)
       t.regex(
         specifier as string,
-        /^(lowrank|lowrank\/electron|electron|node:[a-z_/]+|\.\/[a-z-]+\.js)$/,
+        /^(lowrank|lowrank\/electron|lowrank-mpi|electron|node:[a-z_/]+|\.\/[a-z-]+\.js)$/,
         name,
       );
   }
@@ -91,7 +91,8 @@ test("each example has the files for npm start, and a page that describes it", (
       dependencies: object;
     };
     t.true(manifest.private && manifest.scripts.start !== "", name);
-    t.deepEqual(Object.keys(manifest.dependencies), ["lowrank"], name);
+    const packages = name === "cluster" ? ["lowrank", "lowrank-mpi"] : ["lowrank"];
+    t.deepEqual(Object.keys(manifest.dependencies), packages, name);
     t.regex(readFileSync(join(examples, name, "README.md"), "utf8"), /^# \w[^]*npm start/, name);
   }
 });
