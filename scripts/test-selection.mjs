@@ -22,7 +22,7 @@ export const EXHAUSTIVE = [
 
 /** The tests of the GPU device that `npm test` runs on a software GPU, by runner. */
 export const GPU_SAMPLE = {
-  cargo: ["device::gpu", "ops::linear", "ops::attention"],
+  cargo: ["device::gpu", "context::offload", "ops::linear", "ops::attention"],
   ava: ["test/parity/llama.test.ts"],
 };
 

@@ -2,10 +2,12 @@
 
 mod constants;
 mod in_files;
+mod offload;
 mod room;
 mod value;
 mod values;
 
+pub use offload::Offload;
 pub use room::Memory;
 pub use value::{Spec, Storage, Value};
 
@@ -174,12 +176,15 @@ impl Context {
     }
 
     /// Reads a value back; `reply` is called on the device's thread.
-    pub fn read(&self, value: &Value, reply: Reply) {
+    pub fn read(self: &Rc<Self>, value: &Value, reply: Reply) {
         if self.is_meta() {
             return reply(Err(Error::new(
                 crate::error::Code::Option,
                 "a tensor on a meta device has no values to read",
             )));
+        }
+        if let Err(error) = self.load_offloaded([value].into_iter()) {
+            return reply(Err(error));
         }
         self.push(Command::Read { from: value.range(), reply });
         self.flush();
@@ -195,11 +200,15 @@ impl Context {
     }
 
     /// Appends a copy of `from`, possibly on another device, to `to`, which is on this device.
-    pub fn receive(&self, from: &Value, to: &Value) -> Result<()> {
+    pub fn receive(self: &Rc<Self>, from: &Value, to: &Value) -> Result<()> {
         if from.bytes() == 0 {
             return Ok(());
         }
-        if std::ptr::eq(Rc::as_ptr(from.context()), self) {
+        if to.storage.is_offloaded() {
+            fail!(Option, "copy: an offloaded weight cannot be written; load the model without offloading");
+        }
+        if Rc::ptr_eq(from.context(), self) {
+            self.load_offloaded([from].into_iter())?;
             self.copy(from, to);
             return Ok(());
         }

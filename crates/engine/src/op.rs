@@ -260,6 +260,7 @@ pub fn run_in(cx: &Rc<Context>, op: &dyn Op, inputs: &[&Value], pass: Pass) -> R
     if let Some(outputs) = op.alias(inputs) {
         return Ok(outputs);
     }
+    cx.load_offloaded(inputs.iter().copied())?;
     cx.operation(op.name(), pass, || {
         let outputs: Vec<Value> =
             outputs.into_iter().map(|s| cx.empty(s.shape, s.dtype)).collect::<Result<_>>()?;
@@ -299,6 +300,7 @@ pub fn run_into(
     if outputs[at] != place.spec() {
         fail!(Internal, "{}: {} is not written into {}", op.name(), outputs[at], place.spec());
     }
+    cx.load_offloaded(inputs.iter().copied())?;
     cx.operation(op.name(), Pass::Forward, || {
         let made =
             |(i, s): (usize, Spec)| if i == at { Ok(place.clone()) } else { cx.empty(s.shape, s.dtype) };

@@ -89,6 +89,11 @@ pub enum Command {
         file: Lease,
         offset: u64,
     },
+    /// Uploads bytes that the host keeps.
+    UploadShared {
+        to: Range,
+        bytes: Arc<Vec<u8>>,
+    },
     /// Waits for another device's answer to a read, and writes it.
     Receive {
         to: Range,
@@ -128,9 +133,9 @@ impl Command {
             Command::Launch(launch) => Some((launch.kernel.name, Cost::of(launch))),
             Command::Copy { from, to } => Some(("copy", moved(from.bytes, to.bytes))),
             Command::Zero { to } => Some(("zero", moved(0, to.bytes))),
-            Command::Upload { to, .. } | Command::UploadMapped { to, .. } => {
-                Some(("upload", moved(to.bytes, to.bytes)))
-            }
+            Command::Upload { to, .. }
+            | Command::UploadMapped { to, .. }
+            | Command::UploadShared { to, .. } => Some(("upload", moved(to.bytes, to.bytes))),
             _ => None,
         }
     }

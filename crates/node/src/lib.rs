@@ -15,6 +15,7 @@ mod files;
 mod gguf;
 mod handles;
 mod linalg;
+mod offload;
 mod ops;
 mod optimizer;
 mod random;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Context;
 use super::constants::Page;
+use super::offload::Offloaded;
 use crate::dtype::DType;
 use crate::kernel::{BufferId, Range};
 use crate::mapped_file::MappedFile;
@@ -15,9 +16,10 @@ use crate::shape::Shape;
 /// A buffer in use; it returns to the pool when the last handle is dropped.
 pub struct Storage {
     pub context: Rc<Context>,
-    pub buffer: BufferId,
+    /// Changes with each upload of an offloaded weight.
+    pub(super) buffer: Cell<BufferId>,
     bytes: u64,
-    lies: Lies,
+    pub(super) lies: Lies,
     version: Cell<u64>,
     /// The host's copy of an i32 tensor that JavaScript made; plans may read it.
     pub host: RefCell<Option<Rc<[i32]>>>,
@@ -26,15 +28,37 @@ pub struct Storage {
 /// The location of a storage's bytes, which decides how they are freed.
 pub(super) enum Lies {
     InPool,
-    InFile(Arc<MappedFile>),
+    InFile {
+        file: Arc<MappedFile>,
+        offset: u64,
+    },
     /// On a page of constants.
     OnPage(Rc<Page>),
+    /// On the host, and in a buffer of the pool while its block is used.
+    Offloaded(Offloaded),
 }
 
 impl Storage {
     pub(super) fn new(context: &Rc<Context>, buffer: BufferId, bytes: u64, lies: Lies) -> Rc<Storage> {
         let (version, host) = (Cell::new(0), RefCell::new(None));
+        let buffer = Cell::new(buffer);
         Rc::new(Storage { context: context.clone(), buffer, bytes, lies, version, host })
+    }
+
+    /// The buffer that has its bytes.
+    ///
+    /// # Panics
+    /// If it is an offloaded weight that `load_offloaded` has not uploaded.
+    pub fn buffer(&self) -> BufferId {
+        if let Lies::Offloaded(offloaded) = &self.lies {
+            assert!(offloaded.is_resident(), "an offloaded weight is read and was not uploaded");
+        }
+        self.buffer.get()
+    }
+
+    /// Whether the host keeps its bytes, so that it cannot be written in place.
+    pub fn is_offloaded(&self) -> bool {
+        matches!(self.lies, Lies::Offloaded(_))
     }
 
     pub fn version(&self) -> u64 {
@@ -51,12 +75,13 @@ impl Storage {
         self.bytes
     }
 
-    /// Bytes of device memory that are freed when it is dropped.
+    /// Bytes of memory that are freed when it is dropped.
     pub fn owned_bytes(&self) -> u64 {
         match &self.lies {
             Lies::InPool => self.bytes,
-            Lies::InFile(file) if file.is_released() => self.bytes,
-            Lies::InFile(_) | Lies::OnPage(_) => 0,
+            Lies::InFile { file, .. } if file.is_released() => self.bytes,
+            Lies::InFile { .. } | Lies::OnPage(_) => 0,
+            Lies::Offloaded(offloaded) => offloaded.copied_bytes(),
         }
     }
 }
@@ -64,12 +89,16 @@ impl Storage {
 impl Drop for Storage {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.lies, Lies::InPool) {
-            Lies::InPool => self.context.leave_pool(self.buffer, self.bytes),
-            Lies::InFile(file) => {
+            Lies::InPool => self.context.leave_pool(self.buffer.get(), self.bytes),
+            Lies::InFile { file, .. } => {
                 self.context.leave_file(&file, self.bytes);
-                self.context.push(Command::Destroy { buffer: self.buffer });
+                self.context.push(Command::Destroy { buffer: self.buffer.get() });
             }
             Lies::OnPage(page) => self.context.leave_page(Some(page)),
+            Lies::Offloaded(offloaded) if offloaded.is_in_pool() => {
+                self.context.leave_pool(self.buffer.get(), self.bytes);
+            }
+            Lies::Offloaded(_) => {}
         }
     }
 }
@@ -110,7 +139,7 @@ impl Value {
         let (dtype, unit) = (self.dtype, self.dtype.unit());
         let (first, end) = ((self.offset + start) / unit * unit, self.offset + start + count);
         Range {
-            buffer: self.storage.buffer,
+            buffer: self.storage.buffer(),
             offset: dtype.byte_size(first) as u64,
             bytes: dtype.byte_size(end.next_multiple_of(unit) - first) as u64,
             dtype: self.dtype,
@@ -131,7 +160,8 @@ impl Value {
 
     /// Whether no other handle reads this storage, so that it may be written in place.
     pub fn is_unshared(&self) -> bool {
-        Rc::strong_count(&self.storage) == 1 && !matches!(self.storage.lies, Lies::OnPage(_))
+        let fixed = matches!(self.storage.lies, Lies::OnPage(_) | Lies::Offloaded(_));
+        Rc::strong_count(&self.storage) == 1 && !fixed
     }
 
     /// The host's copy of an i32 value that JavaScript made.

@@ -31,7 +31,13 @@ fn countable(shape: &Shape) -> Result<()> {
 impl Context {
     /// Allocates the storage of a new value. Its content is unspecified.
     pub fn allocate(self: &Rc<Self>, bytes: usize) -> Result<Rc<Storage>> {
-        let class = self.pool.borrow().size_class(bytes as u64);
+        let buffer = self.allocate_buffer(bytes as u64)?;
+        Ok(Storage::new(self, buffer, bytes as u64, Lies::InPool))
+    }
+
+    /// Takes a buffer from the pool.
+    pub(super) fn allocate_buffer(&self, bytes: u64) -> Result<BufferId> {
+        let class = self.pool.borrow().size_class(bytes);
         if class > self.profile.buffer_limit {
             fail!(
                 OutOfMemory,
@@ -41,7 +47,7 @@ impl Context {
             );
         }
         self.make_room(class)?;
-        let allocation = self.pool.borrow_mut().allocate(bytes as u64);
+        let allocation = self.pool.borrow_mut().allocate(bytes);
         for buffer in allocation.give_back {
             self.push(Command::Destroy { buffer });
         }
@@ -50,7 +56,7 @@ impl Context {
             true => Command::Create { buffer, bytes: class },
             false => Command::Reuse { buffer, bytes: class },
         });
-        Ok(Storage::new(self, buffer, bytes as u64, Lies::InPool))
+        Ok(buffer)
     }
 
     /// Allocates a value with unspecified content.
@@ -59,6 +65,14 @@ impl Context {
     /// `ERR_OUT_OF_MEMORY`; `ERR_DTYPE` for f16 on a GPU whose driver cannot convert it.
     pub fn empty(self: &Rc<Self>, shape: impl Into<Shape>, dtype: DType) -> Result<Value> {
         let shape = shape.into();
+        self.check_value(&shape, dtype)?;
+        let bytes = dtype.byte_size(shape.size());
+        let storage = self.allocate(bytes.div_ceil(4) * 4)?;
+        Ok(Value { shape, dtype, storage, offset: 0 })
+    }
+
+    /// Returns an error if this device cannot store such a value.
+    pub(super) fn check_value(&self, shape: &Shape, dtype: DType) -> Result<()> {
         if (dtype == DType::F16 || dtype.is_block()) && !self.profile.f16 {
             fail!(
                 Dtype,
@@ -68,8 +82,8 @@ impl Context {
                 self.profile.backend
             );
         }
-        countable(&shape)?;
-        if !dtype.divides(&shape) {
+        countable(shape)?;
+        if !dtype.divides(shape) {
             fail!(
                 Dtype,
                 "a tensor of shape {shape} has rows of {}, which are no whole blocks of {dtype}: they are of {} elements",
@@ -77,9 +91,7 @@ impl Context {
                 dtype.unit()
             );
         }
-        let bytes = dtype.byte_size(shape.size());
-        let storage = self.allocate(bytes.div_ceil(4) * 4)?;
-        Ok(Value { shape, dtype, storage, offset: 0 })
+        Ok(())
     }
 
     /// Creates a value from `bytes`, row-major.
@@ -158,7 +170,7 @@ impl Context {
                 self.sink.send(Recording { commands, owner, cpu_use, ..Recording::default() });
             })?;
             self.in_files.borrow_mut().add(file, bytes);
-            let storage = Storage::new(self, buffer, bytes, Lies::InFile(file.clone()));
+            let storage = Storage::new(self, buffer, bytes, Lies::InFile { file: file.clone(), offset });
             return Ok(Value { shape, dtype, storage, offset: 0 });
         }
         let value = self.empty(shape, dtype)?;

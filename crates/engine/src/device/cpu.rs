@@ -134,6 +134,7 @@ impl Runner for Cpu {
                 let from = offset as usize;
                 self.slice(&to).copy_from_slice(&file[from..from + to.bytes as usize]);
             }
+            Command::UploadShared { to, bytes } => self.slice(&to).copy_from_slice(&bytes),
             Command::Zero { to } => self.slice(&to).fill(0),
             // SAFETY: `at` checks that both ranges are inside their buffers.
             Command::Copy { from, to } => unsafe {

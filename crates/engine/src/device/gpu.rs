@@ -194,6 +194,7 @@ impl Gpu {
                     None => fail!(FileFormat, "a file of {} bytes has none at {start}", file.len()),
                 }
             }
+            Command::UploadShared { to, bytes } => self.upload(&to, &bytes),
             Command::Zero { to } => self.zero(&to),
             Command::Copy { from, to } => self.copy(&from, &to),
             Command::Launch(launch) => self.launch(&launch),

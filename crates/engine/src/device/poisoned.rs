@@ -30,6 +30,7 @@ impl Poisoned {
             Command::Create { buffer, .. } | Command::Map { buffer, .. } => SmallVec::from_slice(&[*buffer]),
             Command::Upload { to, .. }
             | Command::UploadMapped { to, .. }
+            | Command::UploadShared { to, .. }
             | Command::Receive { to, .. }
             | Command::Zero { to }
             | Command::Copy { to, .. } => SmallVec::from_slice(&[to.buffer]),
@@ -50,6 +51,7 @@ impl Poisoned {
         match command {
             Command::Upload { to, .. }
             | Command::UploadMapped { to, .. }
+            | Command::UploadShared { to, .. }
             | Command::Receive { to, .. }
             | Command::Zero { to } => of(to.buffer),
             Command::Copy { from, to } => of(from.buffer).or_else(|| of(to.buffer)),

@@ -150,7 +150,7 @@ impl<R: Runner> Server<'_, R> {
                 Command::Launch(_) | Command::Copy { .. } | Command::Zero { .. }
                     if skip || latched.is_some() => {}
                 // Uploads run even in a cancelled step, since later steps may use the uploaded table.
-                Command::Upload { .. } | Command::UploadMapped { .. }
+                Command::Upload { .. } | Command::UploadMapped { .. } | Command::UploadShared { .. }
                     if recording.owner.is_cancelled() || latched.is_some() => {}
                 Command::Receive { .. } if skip || latched.is_some() => {}
                 command => {

@@ -66,7 +66,7 @@ impl<R: Rule> Optimizer<R> {
             for (k, own) in self.ranges(i, &places[i]).into_iter().enumerate() {
                 match s.values.get(k) {
                     // The optimizer's own state needs no copy.
-                    Some(v) if v.storage.buffer == own.storage.buffer && v.offset == own.offset => {}
+                    Some(v) if v.storage.buffer() == own.storage.buffer() && v.offset == own.offset => {}
                     Some(v) => own.context().receive(v, &own)?,
                     None => own.context().zero(&own),
                 }

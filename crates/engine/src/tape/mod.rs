@@ -167,6 +167,7 @@ impl Tape {
         drop(node);
         while let Some((node, d_outs)) = pending.next() {
             let mut pass = node.begin_backward(d_outs, |node, output| pending.lend(node, output))?;
+            cx.load_offloaded(pass.inputs.iter().flatten())?;
             let d_inputs = cx.operation(node.op.name(), Pass::Backward, || node.op.backward(&cx, &pass))?;
             let mut into = std::mem::take(&mut pass.into);
             // Dropped before the sums are computed, so that they can be in place.

@@ -90,6 +90,7 @@ impl RegionOp {
     /// Runs the operation; without its first output if nothing reads it and the others can be computed alone.
     fn run(&self, inputs: &[&Value], first: bool) -> Result<Vec<Option<Value>>> {
         let cx = inputs[0].context();
+        cx.load_offloaded(inputs.iter().copied())?;
         let rest = || self.op.forward_rest(cx, inputs);
         if !first && let Some(rest) = cx.operation(self.op.name(), Pass::Replay, rest) {
             return Ok([None].into_iter().chain(rest?.into_iter().map(Some)).collect());

@@ -79,6 +79,12 @@ impl Tensor {
         if on && self.spec().dtype != DType::F32 {
             fail!(Dtype, "requiresGrad: gradients are f32, this tensor is {}", self.spec().dtype);
         }
+        if on && self.value().storage.is_offloaded() {
+            fail!(
+                NoGradient,
+                "requiresGrad: an offloaded weight cannot be trained; load the model without offloading"
+            );
+        }
         self.0.requires_grad.set(on);
         Ok(())
     }

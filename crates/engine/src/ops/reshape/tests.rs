@@ -29,7 +29,7 @@ fn runs_nothing_and_takes_no_memory() {
         let (launches, live) = (cx.launches(), cx.memory().live);
         let y = Tape::default().apply1(reshape(&[24]), &[&x]).unwrap();
         assert_eq!((cx.launches(), cx.memory().live), (launches, live));
-        assert_eq!(y.value().storage.buffer, x.value().storage.buffer);
+        assert_eq!(y.value().storage.buffer(), x.value().storage.buffer());
     }
 }
 
