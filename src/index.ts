@@ -211,6 +211,7 @@ export type { DashboardAddress, DashboardOptions, FinetuneRun } from "./train/fi
 export type { Suggestion } from "./train/memory/choices.js";
 export type { DeviceEstimate, Estimate } from "./train/memory/estimate.js";
 export type { HeldMemory } from "./train/held-memory.js";
+export type { OffloadedBytes } from "./models/offload.js";
 export type { FinetuneOptions, ScheduleName, StorageType } from "./train/options.js";
 export type { Ranks } from "./ranks/ranks.js";
 export type { Queued } from "./train/queue.js";

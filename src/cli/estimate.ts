@@ -5,7 +5,7 @@ import { askedFor } from "./finetune/command.js";
 import { declareFlags, flagFor } from "./options/flags.js";
 import { formatJsonLine } from "./terminal/escaped.js";
 import { AnsweredNo } from "./terminal/failure.js";
-import { bytes, formatCount, formatPlural } from "./terminal/format.js";
+import { bytes, formatCount, formatOffloaded, formatPlural } from "./terminal/format.js";
 import { runInterruptible } from "./terminal/interrupt.js";
 
 export function estimateCommand(): Command {
@@ -36,7 +36,8 @@ function longFlag(name: keyof FinetuneOptions): string {
 
 /** Formats an estimate as lines of name and value. */
 function estimateLines(told: Estimate): string[] {
-  const { peakBytes, mapped, weights, adapters, optimizer, activations, device, limit, fits } = told;
+  const { peakBytes, mapped, weights, adapters, optimizer, activations, offloaded, device, limit, fits } =
+    told;
   const [rows, tokens] = told.batch;
   const inFiles =
     mapped === 0 ? "" : mapped === weights ? ", in their file" : `, ${bytes(mapped)} in their file`;
@@ -53,6 +54,7 @@ function estimateLines(told: Estimate): string[] {
       `${bytes(activations)}, of batches of ${formatPlural(rows, "row")}, up to ${formatPlural(tokens, "token")} each`,
     ],
   ];
+  if (offloaded !== undefined) lines.push(["offloaded", `${formatOffloaded(offloaded)} on the host`]);
   for (const one of told.further ?? [])
     lines.push([
       "further",

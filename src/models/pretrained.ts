@@ -16,6 +16,7 @@ import { checkTensor } from "../tensor/arguments.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { HeadLossOptions, LossReduction } from "./head-loss.js";
 import type { CompanionFiles } from "./companion-files.js";
+import type { Offload } from "./offload.js";
 import { sumStream, type Stream } from "./stream.js";
 import { checkInput, type TokenShape } from "./text-input.js";
 import type { Tokenizer } from "./tokenizer.js";
@@ -141,6 +142,8 @@ export abstract class PretrainedModel extends Module {
   revision: string | undefined;
   /** The folder with companion files (such as the tokenizer's), which are copied on saving. */
   folder: string | undefined;
+  /** @internal The weights that the host keeps; undefined without offloading. */
+  offload: Offload | undefined;
   /** @internal The companion files of a model from a GGUF file. */
   companions: CompanionFiles | undefined;
   /** @internal The absolute path of the GGUF file; undefined for any other model. */

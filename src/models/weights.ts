@@ -11,6 +11,7 @@ import { mapTensor } from "../files/safetensors.js";
 import { noGrad, scope } from "../tensor/scope.js";
 import { makeParameter, type FloatDType, type Tensor } from "../tensor/tensor.js";
 import type { Halved } from "./half-range.js";
+import type { Offload } from "./offload.js";
 import { isInBlock, type Quantization } from "./quantization.js";
 
 /** The initial values of a tensor: random, constant, or computed from its shape. */
@@ -151,6 +152,8 @@ export class FileWeights extends Weights {
       dtype?: FloatDType | undefined;
       /** The quantisation of linear layers in blocks. */
       quantize?: Quantization | undefined;
+      /** Keeps the weights of linear layers in blocks on the host. */
+      offload?: Offload | undefined;
       /** The file's name in errors and notices. */
       where: string;
       /** Whether a head of another shape is also reinitialised, not only a missing one. */
@@ -223,21 +226,33 @@ export class FileWeights extends Weights {
       );
       return createPlaceholder(shape);
     }
-    const { device, quantize } = this.options;
+    const offload = more.blocks === true ? this.options.offload : undefined;
+    const read = this.#read(name, found, offload?.host ?? this.options.device, more);
+    // Frozen, but still a parameter, so that it is counted and saved.
+    const weight = makeParameter(offload?.place(name, read.tensor) ?? read.tensor, false);
+    const { original } = read;
+    if (original !== undefined) this.halved.push({ name: found, stored: weight, original });
+    return weight;
+  }
+
+  /** Reads a tensor in the storage of the options. `original` reads a tensor that was converted to f16 again. */
+  #read(
+    name: string,
+    found: string,
+    device: Device,
+    more: Drawing,
+  ): { tensor: Tensor; original?: () => Tensor } {
+    const { quantize } = this.options;
     if (quantize !== undefined && more.blocks === true)
-      return makeParameter(this.file.tensor(found, device, quantize), false);
+      return { tensor: this.file.tensor(found, device, quantize) };
     // Biases are small, and are added in f32.
     const dtype = name.endsWith(".bias") ? "f32" : this.options.dtype;
     const stored = this.file.tensor(found, device);
-    // Frozen, but still a parameter, so that it is counted and saved.
-    if (dtype === undefined || dtype === stored.dtype) return makeParameter(stored, false);
+    if (dtype === undefined || dtype === stored.dtype) return { tensor: stored };
     const converted = stored.to(dtype);
     stored.dispose();
-    if (dtype === "f16") {
-      const original = (): Tensor => this.file.tensor(found, device);
-      this.halved.push({ name: found, stored: converted, original });
-    }
-    return makeParameter(converted, false);
+    if (dtype !== "f16") return { tensor: converted };
+    return { tensor: converted, original: () => this.file.tensor(found, this.options.device) };
   }
 
   /** Finds a tensor's name in the file: with or without the family's prefix, under its current or an older name. */

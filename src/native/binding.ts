@@ -19,6 +19,8 @@ export type TuneReport = Binding.TuneReport;
 export type GpuDetails = Binding.GpuDetails;
 /** A memory-mapped safetensors file, or a folder of shards. */
 export type WeightsFile = Binding.WeightsFile;
+/** The offloaded weights of a model on one device. */
+export type OffloadedWeights = Binding.Offload;
 /** A GGUF file: tensors by name, and metadata. */
 export type GgufFile = Binding.GgufFile;
 

@@ -94,6 +94,18 @@ export const TRAINING_REFUSALS = {
     reason: "its weights are stored as they were loaded",
     instead: "give `quantize` to loadModel",
   },
+  offloadOfLoaded: {
+    what: "`offloadWeights`",
+    where: LOADED,
+    reason: "its weights are on its device",
+    instead: "give the model's folder or its name at a hub",
+  },
+  offloadWithStart: {
+    what: "`offloadWeights`",
+    where: "with `initLoraWeights` pissa or olora",
+    reason: "they change the weights, which then stay on the device",
+    instead: "choose another start, or leave `offloadWeights` out",
+  },
   templateOfLoaded: {
     what: "`chatTemplate`",
     where: LOADED,

@@ -1,3 +1,7 @@
+/** The memory of a run on its device. */
+import type { OffloadedBytes } from "../models/offload.js";
+import type { PretrainedModel } from "../models/pretrained.js";
+
 /** The peak memory of a run on its device, by purpose, in bytes. */
 export interface HeldMemory {
   /**
@@ -7,7 +11,7 @@ export interface HeldMemory {
   peakBytes: number;
   /** Memory-mapped weights, outside the pool; 0 on a GPU. */
   mapped: number;
-  /** The frozen weights, including `mapped`. */
+  /** The frozen weights, including `mapped`; with `offloadWeights`, two blocks and the weights outside the blocks. */
   weights: number;
   /** The trained values and their gradients. */
   adapters: number;
@@ -15,4 +19,15 @@ export interface HeldMemory {
   optimizer: number;
   /** The rest of the peak: saved activations, scratch buffers, and idle memory of the pool. */
   activations: number;
+  /** All weights of the blocks that the host keeps, for `offloadWeights`; not part of `peakBytes`. */
+  offloaded?: OffloadedBytes | undefined;
+}
+
+/** Returns the offloaded weights of a model, and the bytes of those that are on its device. */
+export function countOffloaded({ offload }: PretrainedModel): {
+  resident: number;
+  held: Pick<HeldMemory, "offloaded">;
+} {
+  if (offload === undefined) return { resident: 0, held: {} };
+  return { resident: offload.residentBytes, held: { offloaded: offload.bytes } };
 }

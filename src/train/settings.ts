@@ -12,6 +12,7 @@ import { STANDARD_INPUT } from "../data/source/source.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import type { InjectOptions } from "../lora/index.js";
+import { movesBase } from "../lora/options/init-weights.js";
 import { isModule } from "../nn/module.js";
 import { PretrainedModel } from "../models/pretrained.js";
 import { optionName } from "../arguments/option-name.js";
@@ -185,6 +186,10 @@ export function checkKinds(given: FinetuneOptions): void {
     throw createRefusal(TRAINING_REFUSALS.templateOfLoaded, "finetune");
   if (options.quantize !== undefined && model !== undefined && typeof model !== "string")
     throw createRefusal(TRAINING_REFUSALS.quantizeOfLoaded, "finetune");
+  if (options.offloadWeights === true && model !== undefined && typeof model !== "string")
+    throw createRefusal(TRAINING_REFUSALS.offloadOfLoaded, "finetune");
+  if (options.offloadWeights === true && movesBase(lora?.initLoraWeights ?? true))
+    throw createRefusal(TRAINING_REFUSALS.offloadWithStart, "finetune", String(lora?.initLoraWeights));
   if (lora?.name !== undefined) checkText("finetune", "lora.name", lora.name);
   if (lora?.modulesToSave != null) checkList("finetune", "lora.modulesToSave", lora.modulesToSave, checkText);
   if (resume !== false && overwrite) throw createRefusal(TRAINING_REFUSALS.resumeWithOverwrite, "finetune");

@@ -36,6 +36,10 @@ export function reportWithoutEffect(model: PretrainedModel, settings: Settings, 
     );
   if (settings.threads !== undefined && model.device.startsWith("gpu"))
     warnings.push(describeNoEffect("threads", settings.threads, `the run trains on ${model.device}`));
+  if (settings.offloadWeights && settings.devices.every((device) => device === "cpu"))
+    warnings.push(
+      describeNoEffect("offloadWeights", true, "the run is on the cpu, which reads the host's memory"),
+    );
   return [...warnings, ...reportUnusedPrecision(model, settings), ...reportExcessRanks(model, settings)];
 }
 

@@ -214,6 +214,8 @@ export const REFUSALS_FOLLOWED: Readonly<Record<string, string>> = {
   "Runs: packedLabels": `${REFUSED}rows with labels`,
   "Runs: packedSpeech": `${RUNS}rows of speech`,
   "Runs: bothStandardInput": `${HERE}standard input`,
+  "Runs: offloadWithStart":
+    "test/train/offload.test.ts: offloading has no effect on the cpu, and is refused where it cannot save memory",
   "Runs: quantizeOfLoaded": `${REFUSED}quantised weights`,
   "The command line: deviceOfList": "test/tuning.test.ts: devices --tune tries the usual shapes",
   "The command line: logprobsWithoutJson": `${REFUSED}options of commands`,

@@ -275,7 +275,7 @@ export const REFUSALS_IN_WORDS: Readonly<Record<string, string>> = {
   ...Object.fromEntries(
     [
       "formatOfRows evaOfSpeech stepsWithEpochs evalDataWithSplit evalEveryAlone patienceAlone revisionOfLoaded",
-      "templateOfLoaded resumeWithOverwrite resumedOptions devicesOfLoaded devicesWithEva",
+      "templateOfLoaded resumeWithOverwrite resumedOptions devicesOfLoaded devicesWithEva offloadOfLoaded",
     ].flatMap((keys) => keys.split(" ").map((key) => [`Runs: ${key}`, FORM])),
   ),
   ...Object.fromEntries(

@@ -2,7 +2,15 @@ import { availableParallelism } from "node:os";
 
 import type { Colors } from "picocolors/types.js";
 import type { PlannedMemory, StartEvent } from "../../train/events.js";
-import { bytes, formatCount, formatPercent, formatPlural, formatRate, shorten } from "../terminal/format.js";
+import {
+  bytes,
+  formatCount,
+  formatOffloaded,
+  formatPercent,
+  formatPlural,
+  formatRate,
+  shorten,
+} from "../terminal/format.js";
 
 /** Display names of the optimizers. */
 const OPTIMIZER_NAMES = {
@@ -50,11 +58,13 @@ function memory({
   adapters,
   optimizer,
   activations,
+  offloaded,
   limit,
 }: PlannedMemory): string {
   const lie = mapped === 0 ? "" : ` (${bytes(mapped)} in files)`;
   const parts = `weights ${bytes(weights)}${lie}, adapters ${bytes(adapters)}, optimizer ${bytes(optimizer)}, activations ${bytes(activations)}`;
-  return `${bytes(peakBytes + mapped)} at most${limit === undefined ? "" : `, of ${bytes(limit)}`}: ${parts}`;
+  const rest = offloaded === undefined ? "" : `; ${formatOffloaded(offloaded)} on the host`;
+  return `${bytes(peakBytes + mapped)} at most${limit === undefined ? "" : `, of ${bytes(limit)}`}: ${parts}${rest}`;
 }
 
 /** Returns the line of each rank, with its process, its devices and its rows of a step. */

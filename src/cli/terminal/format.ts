@@ -1,4 +1,6 @@
 /** Formats numbers for display. */
+import { formatSize } from "../../arguments/byte-size.js";
+import type { OffloadedBytes } from "../../models/offload.js";
 
 /** 1,234,567 */
 export function formatCount(value: number): string {
@@ -19,6 +21,12 @@ export function shorten(value: number): string {
 }
 
 export { formatSize as bytes } from "../../arguments/byte-size.js";
+
+/** 12 GB in their file and 3 GB in memory */
+export function formatOffloaded({ inFile, inMemory }: OffloadedBytes): string {
+  const file = inFile > 0 || inMemory === 0 ? [`${formatSize(inFile)} in their file`] : [];
+  return [...file, ...(inMemory > 0 ? [`${formatSize(inMemory)} in memory`] : [])].join(" and ");
+}
 
 /** 9s, 2m 05s, 3h 04m */
 export function formatDuration(seconds: number): string {

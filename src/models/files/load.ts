@@ -28,6 +28,7 @@ import { gpt2 } from "../gpt2/family.js";
 import { checkHalfRange } from "../half-range.js";
 import { llama } from "../llama/family.js";
 import { phi3 } from "../phi3/family.js";
+import { Offload } from "../offload.js";
 import type { PretrainedModel } from "../pretrained.js";
 import type { SpeechToText } from "../speech-to-text.js";
 import { locate, type Located } from "./locate.js";
@@ -122,9 +123,12 @@ export async function loadModel<T extends Task = Task>(
   return loadLocated(await locate(path, options), options);
 }
 
-/** @internal With a tokenizer that was loaded before: parsing a large vocabulary is slow. */
+/** @internal The options of runs. */
 export interface LocatedOptions<T extends Task = Task> extends LoadOptions<T> {
+  /** A tokenizer that was loaded before: parsing a large vocabulary is slow. */
   tokenizer?: Tokenizer | undefined;
+  /** Keep the weights of the blocks' linear layers on the host; a GPU has two blocks at a time. */
+  offloadWeights?: boolean | undefined;
 }
 
 /** @internal Loads a model that `locate` has found. */
@@ -212,10 +216,14 @@ function build<T extends Task>(
   const { numLabels } = options;
   const config = family.read({ ...stored, folder: stored.folder ?? path, numLabels });
   const { device } = chooseDevice(options.device);
+  // The CPU reads the host's memory itself.
+  const offload =
+    options.offloadWeights === true && !/^(meta:)?cpu$/.test(device) ? new Offload(device) : undefined;
   const weights = new FileWeights(stored.weights(), family.naming(config), {
     device,
     dtype: options.dtype,
     quantize: options.quantize,
+    offload,
     where: path,
     otherLabels: numLabels !== undefined,
   });
@@ -234,6 +242,7 @@ function build<T extends Task>(
     model.dispose();
     throw error;
   }
+  model.offload = offload;
   model.folder = stored.folder;
   model.companions = stored.companions;
   // Only a model from a GGUF file has no folder.

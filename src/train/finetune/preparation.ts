@@ -243,7 +243,7 @@ export function locateModel(
 /** Loads a classifier if the rows have labels, otherwise the kind of model that its folder declares. */
 export async function load(
   located: Located,
-  { device, dtype, quantize, signal }: Settings,
+  { device, dtype, quantize, offloadWeights, signal }: Settings,
   { labels, tokenizer }: Pick<Planned, "labels" | "tokenizer">,
   context: Pick<RunContext, "emit">,
 ): Promise<PretrainedModel> {
@@ -251,6 +251,7 @@ export async function load(
   const options: LocatedOptions = {
     device,
     tokenizer,
+    offloadWeights,
     onNotice,
     ...(dtype === undefined ? {} : { dtype }),
     ...(quantize === undefined ? {} : { quantize }),

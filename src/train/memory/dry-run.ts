@@ -20,7 +20,7 @@ import type { Settings } from "../settings.js";
 import { MOST_BATCHES } from "../../lora/options/eva.js";
 import { yieldToEventLoop } from "../yield-to-event-loop.js";
 import type { DryBatches } from "./dry-batches.js";
-import type { HeldMemory } from "../held-memory.js";
+import { countOffloaded, type HeldMemory } from "../held-memory.js";
 import { type BatchCost, findLargestProduct } from "../rate.js";
 
 /** The peak memory of a run on its device, and its largest batch. */
@@ -111,7 +111,8 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
     const { moments, cost } = await train(device, trainer, work, settings);
     const { peak } = memory(device);
     const peakBytes = (work.others ? addIdleBuffers(device, peak) : peak) - before.reserved;
-    const inPool = loaded.live - before.live;
+    const { resident, held: kept } = countOffloaded(model);
+    const inPool = loaded.live - before.live + resident;
     const mapped = loaded.mapped - before.mapped;
     const batch = findLargest(work);
     const held = {
@@ -121,6 +122,7 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
       adapters: trained,
       optimizer: moments,
       activations: peakBytes - inPool - trained - moments,
+      ...kept,
       batch,
     };
     return { held, cost: { ...cost, product: findLargestProduct(model, batch[0] * batch[1]) } };

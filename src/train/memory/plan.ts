@@ -142,16 +142,17 @@ export function isShort(error: unknown): boolean {
 }
 
 /**
- * Returns the bytes that must fit into the limit. Without `memory`, mapped files do not count, because the system can
+ * Returns the bytes that must fit into the limit. A limit from the free memory of the system also applies to offloaded
+ * weights in memory. Without `memory`, mapped files do not count, because the system can
  * reclaim them. The weights of a loaded model are already allocated.
  */
 export function computeNeeded(
-  { peakBytes, mapped, weights }: PeakMemory,
+  { peakBytes, mapped, weights, offloaded }: PeakMemory,
   { memory, model }: Settings,
 ): number {
   if (typeof memory === "number") return peakBytes + mapped;
   if (typeof model !== "string") return peakBytes + mapped - weights;
-  return memory === "auto" ? peakBytes + mapped : peakBytes;
+  return peakBytes + (memory === "auto" ? mapped : 0) + (offloaded?.inMemory ?? 0);
 }
 
 /** Errors of impossible settings. */
@@ -191,6 +192,7 @@ async function tryDryRun(
             device,
             onNotice: () => {},
             tokenizer: planned.tokenizer,
+            offloadWeights: settings.offloadWeights,
             ...(settings.dtype !== undefined && { dtype: settings.dtype }),
             ...(settings.quantize !== undefined && { quantize: settings.quantize }),
             ...(settings.signal !== undefined && { signal: settings.signal }),
@@ -254,7 +256,7 @@ function suggestInstead(settings: Settings, fitting: Fitting | undefined, resume
 }
 
 /** Lists the memory by purpose. */
-function formatUse({ weights, mapped, adapters, optimizer, activations }: PeakMemory): string {
+function formatUse({ weights, mapped, adapters, optimizer, activations, offloaded }: PeakMemory): string {
   const location =
     mapped === 0
       ? ""
@@ -263,7 +265,10 @@ function formatUse({ weights, mapped, adapters, optimizer, activations }: PeakMe
         : `, ${formatSize(mapped)} of them in their file`;
   return (
     `weights ${formatSize(weights)}${location}, adapters ${formatSize(adapters)}, optimizer ${formatSize(optimizer)}, ` +
-    `activations ${formatSize(activations)}`
+    `activations ${formatSize(activations)}` +
+    (offloaded === undefined || offloaded.inMemory === 0
+      ? ""
+      : `, and ${formatSize(offloaded.inMemory)} of offloaded weights`)
   );
 }
 

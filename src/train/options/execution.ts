@@ -38,6 +38,19 @@ export const EXECUTION_OPTIONS = {
     byMemory: "if absent",
   }),
   /**
+   * Keep the weights of the blocks' linear layers on the host, for a model that is larger than the memory of a GPU. The GPU
+   * has the weights of two blocks at a time: the one that computes, and the next one, which is uploaded meanwhile, in the
+   * forward pass and again in the backward pass. Weights in the storage of the model's file are read from it; others
+   * (`dtype`, `quantize`) are converted once and take memory of the host. Losses are the same, and steps take longer. No
+   * effect on the cpu, which reads the host's memory in any case. False.
+   */
+  offloadWeights: option(flag, {
+    flag: "--offload-weights",
+    help: "keep the model's blocks on the host; a GPU has the weights of two blocks at a time, and steps take longer",
+    default: false,
+    whenResuming: "free",
+  }),
+  /**
    * The memory limit of the run on its device, in bytes, including memory-mapped weights: a number, a decimal size such
    * as `2GB`, or `auto`, which is seven eighths of the free memory at the start. A run above the limit is made to fit by
    * gradient checkpointing, smaller batches with more accumulation, smaller weight storage (bf16, q8_0, nf4) and shorter

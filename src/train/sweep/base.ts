@@ -135,7 +135,7 @@ interface Parts {
 function loadOn(
   device: Device,
   {
-    settings: { dtype, quantize, signal },
+    settings: { dtype, quantize, offloadWeights, signal },
     located,
     labels,
     tokenizer,
@@ -145,6 +145,7 @@ function loadOn(
     device: device as Exclude<Device, "auto">,
     onNotice: () => {},
     tokenizer,
+    offloadWeights,
     ...(dtype !== undefined && { dtype }),
     ...(quantize !== undefined && { quantize }),
     ...(signal !== undefined && { signal }),

@@ -9,7 +9,7 @@ import type { Optimizer } from "../../optim/optimizer.js";
 import { runWithRandom } from "../../tensor/random.js";
 import { noGrad, scope, withMatmulPrecision } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import type { HeldMemory } from "../held-memory.js";
+import { countOffloaded, type HeldMemory } from "../held-memory.js";
 import { SCANNED } from "../memory/dry-batches.js";
 import { addIdleBuffers, countPasses, replaceBySilence, takeTurn } from "../memory/dry-run.js";
 import type { Objective } from "../objective.js";
@@ -88,7 +88,8 @@ async function countMemory(
     throwIfAborted(signal);
     const { peak } = memory(device);
     const peakBytes = (others || halves ? addIdleBuffers(device, peak) : peak) - before.reserved;
-    const inPool = loaded.live - before.live;
+    const { resident, held: kept } = countOffloaded(model);
+    const inPool = loaded.live - before.live + resident;
     const mapped = loaded.mapped - before.mapped;
     return {
       peakBytes,
@@ -97,6 +98,7 @@ async function countMemory(
       adapters: trained,
       optimizer: moments,
       activations: peakBytes - inPool - trained - moments,
+      ...kept,
     };
   } finally {
     for (const { optimizer } of counted) optimizer.dispose();
