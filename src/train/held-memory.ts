@@ -1,6 +1,5 @@
 /** The memory of a run on its device. */
 import type { OffloadedBytes } from "../models/offload.js";
-import type { PretrainedModel } from "../models/pretrained.js";
 
 /** The peak memory of a run on its device, by purpose, in bytes. */
 export interface HeldMemory {
@@ -21,13 +20,4 @@ export interface HeldMemory {
   activations: number;
   /** All weights of the blocks that the host keeps, for `offloadWeights`; not part of `peakBytes`. */
   offloaded?: OffloadedBytes | undefined;
-}
-
-/** Returns the offloaded weights of a model, and the bytes of those that are on its device. */
-export function countOffloaded({ offload }: PretrainedModel): {
-  resident: number;
-  held: Pick<HeldMemory, "offloaded">;
-} {
-  if (offload === undefined) return { resident: 0, held: {} };
-  return { resident: offload.residentBytes, held: { offloaded: offload.bytes } };
 }

@@ -20,7 +20,8 @@ import type { Settings } from "../settings.js";
 import { MOST_BATCHES } from "../../lora/options/eva.js";
 import { yieldToEventLoop } from "../yield-to-event-loop.js";
 import type { DryBatches } from "./dry-batches.js";
-import { countOffloaded, type HeldMemory } from "../held-memory.js";
+import type { HeldMemory } from "../held-memory.js";
+import { countOffloaded } from "./offloaded.js";
 import { type BatchCost, findLargestProduct } from "../rate.js";
 
 /** The peak memory of a run on its device, and its largest batch. */
