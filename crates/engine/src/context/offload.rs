@@ -1,7 +1,7 @@
 //! Weights that the host keeps, and that a device has only while their block is used.
 //!
-//! The first operation that reads a weight of a block uploads the block's weights, and those of the next block in the
-//! direction of use, so that their upload can overlap the block's work. Weights of other blocks return to the pool.
+//! The first operation that reads a weight of a block uploads that block and the next block in the direction of use, so
+//! that the next upload can overlap the block's work. Weights of other blocks return to the pool.
 //! All of this is decided when commands are recorded: buffers are reused at once, since commands run first in, first
 //! out, and a meta device counts the same memory.
 
@@ -164,7 +164,7 @@ impl Context {
         Ok(Value { shape: from.shape.clone(), dtype: from.dtype, storage, offset: 0 })
     }
 
-    /// Uploads the offloaded weights among `values`, and those of their blocks. Every reader of a value calls it before
+    /// Uploads the blocks of the offloaded weights among `values`. Every reader of a value calls it before
     /// it records its commands.
     ///
     /// # Errors
