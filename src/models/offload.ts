@@ -29,9 +29,11 @@ export class Offload {
     const block = /^.*?\.\d+(?=\.)/.exec(path)?.[0] ?? path;
     if (!this.#blocks.has(block)) this.#blocks.set(block, this.#blocks.size);
     const number = this.#blocks.get(block) as number;
-    const placed = wrapHandle(session().offload(tensor.id, this.device, this.#weights, number));
-    tensor.dispose();
-    return placed;
+    try {
+      return wrapHandle(session().offload(tensor.id, this.device, this.#weights, number));
+    } finally {
+      tensor.dispose();
+    }
   }
 
   /** The bytes of all offloaded weights. */

@@ -36,7 +36,7 @@ export function reportWithoutEffect(model: PretrainedModel, settings: Settings, 
     );
   if (settings.threads !== undefined && model.device.startsWith("gpu"))
     warnings.push(describeNoEffect("threads", settings.threads, `the run trains on ${model.device}`));
-  if (settings.offloadWeights && settings.devices.every((device) => device === "cpu"))
+  if (settings.offloadWeights && settings.devices.length === 1 && model.device === "cpu")
     warnings.push(
       describeNoEffect("offloadWeights", true, "the run is on the cpu, which reads the host's memory"),
     );

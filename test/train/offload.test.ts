@@ -15,6 +15,7 @@ import {
   type TrainEvent,
 } from "../../src/index.js";
 import { session } from "../../src/native/binding.js";
+import { runHere } from "../cli/lowrank.js";
 import { testDevices } from "../devices.js";
 import { temporary, tinyModel } from "../hashed.js";
 import { runOnRanks } from "../ranks/processes.js";
@@ -88,6 +89,21 @@ async function measure(
   return { losses: losses(events), peak: memory("gpu").peak - before.reserved, events };
 }
 
+/** Settings of every family, and of storages and adapters that read the weights differently. */
+const VARIED = [
+  "rows one by one",
+  "weights in q8_0",
+  "DoRA",
+  "packed rows",
+  "the head trained whole",
+  "Qwen3 in f16 and q4_0",
+  "Gemma 3",
+  "Phi-3, checkpointed",
+  "GPT-2",
+  "a classifier",
+  "speech",
+  "a GGUF file in q4_0",
+];
 /** Options of a run; the bytes of a weight, compared with f32; whether weights stay in their file. */
 const WAYS: Record<string, [more: Partial<FinetuneOptions>, share: number, inFile: boolean]> = {
   "in f32": [{}, 1, true],
@@ -125,6 +141,9 @@ for (const device of testDevices().filter((one) => one !== "cpu")) {
         t.true(weights > blocks / 4 && weights < blocks / 4 + 4 * 99 * HIDDEN + 20_000, `weights ${weights}`);
         const start = run.events.find((event) => event.type === "start") as StartEvent;
         t.deepEqual(start.memory?.offloaded, told.offloaded);
+        const memory = told.peakBytes;
+        t.true((await estimate({ ...offloaded, memory })).fits);
+        t.false((await estimate({ ...held, memory })).fits);
       },
     );
   }
@@ -158,7 +177,17 @@ for (const device of testDevices().filter((one) => one !== "cpu")) {
     t.deepEqual(losses(runs[0]!.events), losses(runs[1]!.events));
   });
 
-  for (const setting of SETTINGS.filter(({ options: { lora } }) => lora?.initLoraWeights !== "pissa")) {
+  test.serial(`${device}: the commands print the weights on the host`, async (t) => {
+    const args = ["--model", model, "--data", data, "--device", device, "--offload-weights"];
+    const told = await runHere("estimate", ...args);
+    t.regex(told.stdout, /^ {2}offloaded +[0-9.]+ MiB in their file on the host$/m);
+    const more = ["--steps", "1", "--quantize", "nf4", "--output", join(temporary(), "out")];
+    const run = await runHere("finetune", ...args, ...more);
+    t.is(run.status, 0, run.stderr);
+    t.regex(run.stderr + run.stdout, /activations [0-9.]+ [KM]iB; [0-9.]+ KiB in memory on the host$/m);
+  });
+
+  for (const setting of SETTINGS.filter(({ name }) => VARIED.includes(name))) {
     test.serial(
       `${device}, ${setting.name}: equal losses, and the peak is estimated within 2%`,
       async (t) => {

@@ -22,7 +22,7 @@ export function shorten(value: number): string {
 
 export { formatSize as bytes } from "../../arguments/byte-size.js";
 
-/** 12 GB in their file and 3 GB in memory */
+/** 12 GiB in their file and 3 GiB in memory */
 export function formatOffloaded({ inFile, inMemory }: OffloadedBytes): string {
   const file = inFile > 0 || inMemory === 0 ? [`${formatSize(inFile)} in their file`] : [];
   return [...file, ...(inMemory > 0 ? [`${formatSize(inMemory)} in memory`] : [])].join(" and ");

@@ -142,9 +142,9 @@ export function isShort(error: unknown): boolean {
 }
 
 /**
- * Returns the bytes that must fit into the limit. A limit from the free memory of the system also applies to offloaded
- * weights in memory. Without `memory`, mapped files do not count, because the system can
- * reclaim them. The weights of a loaded model are already allocated.
+ * Returns the bytes that must fit into the limit. Offloaded weights in host memory count where the limit is the free
+ * memory of the system. Without `memory`, mapped files do not count, because the system can reclaim them. The weights of a
+ * loaded model are already allocated.
  */
 export function computeNeeded(
   { peakBytes, mapped, weights, offloaded }: PeakMemory,
