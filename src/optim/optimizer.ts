@@ -65,9 +65,15 @@ function elementwise(names: readonly string[]): StateShapes {
 }
 
 /** The gradients of all parameters, in parts that the host replaces. */
-export interface GradientBuckets {
-  /** The values of each bucket. */
+export interface GradientExchange {
+  /** The values of each bucket, in the order in which they are read. */
   readonly values: readonly Promise<Float32Array>[];
+  /** As `loss.backward()`; reads each bucket as soon as this completes it. Only for the last backward pass of a step. */
+  backward(loss: Tensor): void;
+  /** Reads the remaining buckets. The device then waits until each bucket is answered or has failed. */
+  finish(): void;
+  /** Ends an exchange that was not finished. */
+  cancel(): void;
   /** Replaces the values of a bucket. */
   answer(bucket: number, values: Float32Array): void;
   /** Fails everything that depends on a bucket. */
@@ -322,11 +328,12 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   async renew(): Promise<void> {}
 
   /**
-   * @internal Reads the gradients in buckets of at most `most` values. The device waits until each bucket is answered with
-   * as many values, which replace the gradients, or has failed. A parameter without a gradient gets one of zeros.
+   * @internal Begins to read the gradients in buckets of at most `most` values, which the answers replace. A parameter
+   * without a gradient gets one of zeros.
    */
-  exchangeGradients(most: number): GradientBuckets {
-    const { values, answers } = session().exchangeGradients(this.#alive(), most);
+  beginExchange(most: number): GradientExchange {
+    const id = this.#alive();
+    const { values, answers } = session().beginExchange(id, most);
     const reads = values.map(async (read) => {
       const bytes = unwrapResult((await read) as Uint8Array);
       return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
@@ -336,6 +343,9 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     const numberOf = (bucket: number): number => answers[bucket] as number;
     return {
       values: reads,
+      backward: (loss) => session().exchangeBackward(id, loss.id),
+      finish: () => session().finishExchange(id),
+      cancel: () => session().cancelExchange(id, Uint32Array.from(answers)),
       answer: (bucket, own) =>
         session().answerBucket(numberOf(bucket), new Uint8Array(own.buffer, own.byteOffset, own.byteLength)),
       fail: (bucket, reason) => session().failBucket(numberOf(bucket), reason),

@@ -1,7 +1,7 @@
 /** The loop over optimizer steps, for any model and loss. */
 import { memory, type Device } from "../device/device.js";
 import { abortReason, LowrankError, throwIfAborted } from "../errors.js";
-import type { Optimizer } from "../optim/optimizer.js";
+import type { GradientExchange, Optimizer } from "../optim/optimizer.js";
 import type { Replica } from "../optim/replica.js";
 import type { Schedule } from "../optim/schedule.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -293,13 +293,19 @@ class Loop {
   /** Records forward, backward and update of one step, and starts reading its figures. */
   async #record(step: number, work: StepWork): Promise<Pending> {
     const { losses, recorded = [], tokens, trained, metrics } = work;
-    const { optimizer, schedule } = this.#options;
+    const { optimizer, schedule, replicas = [], ranks } = this.#options;
     for (const [i, group] of optimizer.groups.entries())
       group.lr = (this.#rates[i] as number) * schedule(step);
+    // The last loss completes the gradients, unless other parts or other devices add to them afterwards.
+    const last = recorded.length === 0 && replicas.length === 0 ? losses.length - 1 : undefined;
+    let exchange: GradientExchange | undefined;
     let total: Tensor | undefined;
     try {
-      for (const loss of losses) {
-        total = this.#cancelScope.run(() => recordPart(loss, total));
+      for (const [i, loss] of losses.entries()) {
+        total = this.#cancelScope.run(() => {
+          if (i === last) exchange = ranks?.beginSum(optimizer);
+          return recordPart(loss, total, exchange);
+        });
         await yieldToEventLoop();
         throwIfAborted(this.#options.signal);
       }
@@ -307,11 +313,12 @@ class Loop {
         total = addPart(await part(), total);
         throwIfAborted(this.#options.signal);
       }
-      const figures = this.#cancelScope.run(() => this.#recordUpdate(work, total));
+      const figures = this.#cancelScope.run(() => this.#recordUpdate(work, total, exchange));
       // The figures are awaited a step later; until then a rejection must not count as unhandled.
       figures.catch(() => {});
       return { step, learningRate: optimizer.groups[0]?.lr ?? 0, tokens, trained, figures };
     } catch (error) {
+      exchange?.cancel();
       optimizer.zeroGrad();
       metrics?.discard();
       throw error;
@@ -324,6 +331,7 @@ class Loop {
   async #recordUpdate(
     { tokens, ownTokens = tokens, metrics }: StepWork,
     total: Tensor | undefined,
+    exchange: GradientExchange | undefined,
   ): Promise<Figures> {
     const { optimizer, clipNorm, replicas = [], ranks } = this.#options;
     // Read first: with ranks, the device waits for the sums of the gradients.
@@ -332,7 +340,9 @@ class Loop {
     const copies = replicas.map(({ parameters }) => parameters);
     const norm = recordUpdate(optimizer, clipNorm, copies, () => {
       const memoryBytes = this.#countHeldBytes();
-      summed = ranks?.sumGradients(optimizer, { loss: own, tokens: ownTokens, memoryBytes });
+      const sent = exchange ?? ranks?.beginSum(optimizer);
+      if (sent !== undefined)
+        summed = ranks?.sumGradients(sent, { loss: own, tokens: ownTokens, memoryBytes });
     });
     const reads = Promise.all([own, norm.item(), metrics?.read(), summed]);
     norm.dispose();

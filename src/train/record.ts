@@ -1,17 +1,22 @@
 /** The recording of a step, for a device that runs it and for one that only counts memory. */
-import type { Optimizer } from "../optim/optimizer.js";
+import type { GradientExchange, Optimizer } from "../optim/optimizer.js";
 import type { Replica } from "../optim/replica.js";
 import { noGrad, scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 
 /**
  * Records forward and backward of one part of a step's loss. Returns the sum of the parts so far, on the device of the
- * first; disposes `sum`.
+ * first; disposes `sum`. With `exchange`, the part is the step's last: its backward reads the gradients.
  */
-export function recordPart(loss: () => Tensor, sum: Tensor | undefined): Tensor {
+export function recordPart(
+  loss: () => Tensor,
+  sum: Tensor | undefined,
+  exchange?: GradientExchange | undefined,
+): Tensor {
   const part = scope(() => {
     const part = loss();
-    part.backward();
+    if (exchange === undefined) part.backward();
+    else exchange.backward(part);
     return part.detach();
   });
   return addPart(part, sum);

@@ -1,7 +1,7 @@
 //! Gradients of an optimizer that JavaScript adds to the gradients of other processes.
 
 use lowrank_engine::error::{self as engine, Code, fail_code};
-use lowrank_engine::optim::Answer;
+use lowrank_engine::optim::{Answer, Exchange};
 use lowrank_engine::recording::Reply;
 use napi::bindgen_prelude::{Env, Object, Uint8Array};
 use napi_derive::napi;
@@ -20,15 +20,10 @@ pub struct Buckets<'env> {
 
 #[napi]
 impl Session {
-    /// Reads an optimizer's gradients in buckets of at most `most` values. The device waits until each is answered with
-    /// as many bytes.
+    /// Begins to read an optimizer's gradients in buckets of at most `most` values. An optimizer has one exchange at a
+    /// time.
     #[napi(catch_unwind)]
-    pub fn exchange_gradients<'env>(
-        &self,
-        env: &'env Env,
-        optimizer: u32,
-        most: u32,
-    ) -> Result<Buckets<'env>> {
+    pub fn begin_exchange<'env>(&self, env: &'env Env, optimizer: u32, most: u32) -> Result<Buckets<'env>> {
         let count = self.with(|s| each!(s.optimizer(optimizer)?, o => o.bucket_sizes(most as usize)))?.len();
         let mut values = Vec::with_capacity(count);
         let mut replies: Vec<Reply> = Vec::with_capacity(count);
@@ -38,10 +33,40 @@ impl Session {
             replies.push(Box::new(move |bytes| deferred.resolve(move |env: Env| copy_to_js(&env, bytes))));
         }
         let answers = self.with(|s| {
-            let made = each!(s.optimizer(optimizer)?, o => o.exchange_gradients(most as usize, replies))?;
+            let (exchange, made) =
+                each!(s.optimizer(optimizer)?, o => o.begin_exchange(most as usize, replies))?;
+            s.exchanges.insert(optimizer, exchange);
             Ok(made.into_iter().map(|answer| s.insert_answer(answer)).collect())
         })?;
         Ok(Buckets { values, answers })
+    }
+
+    /// Records the last backward pass of a step, from a single element; it reads each bucket that it completes.
+    #[napi(catch_unwind)]
+    pub fn exchange_backward(&self, optimizer: u32, id: u32) -> Result<()> {
+        self.with(|s| {
+            let (tape, root) = (s.tape.clone(), s.tensor(id)?);
+            s.exchange(optimizer)?.backward(&tape, &root)
+        })
+    }
+
+    /// Reads the remaining buckets. The device then waits until each bucket is answered with as many bytes.
+    #[napi(catch_unwind)]
+    pub fn finish_exchange(&self, optimizer: u32) -> Result<()> {
+        self.with(|s| {
+            s.exchange(optimizer)?;
+            let Some(exchange) = s.exchanges.remove(&optimizer) else { return Ok(()) };
+            each!(s.optimizer(optimizer)?, o => o.finish_exchange(exchange))
+        })
+    }
+
+    /// Ends an exchange that was begun and not finished; its answers are no longer expected.
+    #[napi(catch_unwind)]
+    pub fn cancel_exchange(&self, optimizer: u32, answers: &[u32]) {
+        let mut state = self.state.borrow_mut();
+        if state.exchanges.remove(&optimizer).is_some() {
+            answers.iter().for_each(|answer| drop(state.answers.remove(answer)));
+        }
     }
 
     /// Answers a bucket with its new values.
@@ -63,6 +88,11 @@ impl Session {
 }
 
 impl crate::session::State {
+    fn exchange(&mut self, optimizer: u32) -> engine::Result<&mut Exchange> {
+        let found = self.exchanges.get_mut(&optimizer);
+        found.ok_or_else(|| fail_code(Code::Internal, "the optimizer has no exchange of gradients"))
+    }
+
     fn insert_answer(&mut self, answer: Answer) -> u32 {
         self.made_answers = self.made_answers.wrapping_add(1);
         self.answers.insert(self.made_answers, answer);

@@ -268,8 +268,11 @@ impl Session {
     /// Frees the optimizer's state; does nothing if its number is already free.
     #[napi(catch_unwind)]
     pub fn dispose_optimizer(&self, id: u32) {
-        let removed = self.state.borrow_mut().optimizers.remove(&id);
-        drop(removed);
+        let (optimizer, exchange) = {
+            let mut state = self.state.borrow_mut();
+            (state.optimizers.remove(&id), state.exchanges.remove(&id))
+        };
+        drop((optimizer, exchange));
     }
 
     /// Scales all gradients together to a norm of at most `max`; returns a handle of the previous norm, f32[].

@@ -2,11 +2,17 @@
 import { deserialize, serialize } from "node:v8";
 
 import { LowrankError, type ErrorCode } from "../../errors.js";
-import type { Optimizer } from "../../optim/optimizer.js";
+import type { GradientExchange, Optimizer } from "../../optim/optimizer.js";
 import type { Ranks } from "../../ranks/ranks.js";
 
-/** The most gradients in one message: 16 MiB, so that the sum of a bucket overlaps the reading of the next. */
-const BUCKET_VALUES = 1 << 22;
+/**
+ * The most gradients in one message. Backward hides the sum of a bucket of 1 MiB, except of the last one. With many ranks
+ * a rank sends many short messages, whose latencies 128 KiB for each rank outweigh.
+ */
+function countBucketValues(size: number): number {
+  const bytes = Math.min(Math.max(1 << 20, size << 17), 16 << 20);
+  return bytes / Float32Array.BYTES_PER_ELEMENT;
+}
 
 /** Errors that all ranks throw. */
 const agreed = new WeakSet<object>();
@@ -39,7 +45,7 @@ export interface SummedStep {
   ranks: { tokensPerSecond: number; memoryBytes: number }[];
 }
 
-/** The values that a rank adds to the first bucket: loss, request to stop, and tokens a second and memory of each rank. */
+/** The values that a rank adds to the last bucket: loss, request to stop, and tokens a second and memory of each rank. */
 const COMMON_VALUES = 2;
 const OWN_VALUES = 2;
 
@@ -138,34 +144,50 @@ export class RunRanks {
     return this.#inTurn(() => this.#ranks.exchange(parts));
   }
 
-  /** Records the sum of the optimizer's gradients over all ranks. Resolves when the sums are on the device. */
-  async sumGradients(optimizer: Optimizer, own: OwnStep): Promise<SummedStep> {
-    const { values, answer, fail } = optimizer.exchangeGradients(BUCKET_VALUES);
+  /** Begins to read the optimizer's gradients, for `sumGradients`. */
+  beginSum(optimizer: Optimizer): GradientExchange {
+    return optimizer.beginExchange(countBucketValues(this.size));
+  }
+
+  /**
+   * Sums the gradients over all ranks, each bucket once its gradients are complete. The device waits for the sums after
+   * the work that was recorded before this call. Resolves when all sums are on the device.
+   */
+  async sumGradients(exchange: GradientExchange, own: OwnStep): Promise<SummedStep> {
+    exchange.finish();
+    const { values, answer, fail } = exchange;
+    let computed = 0;
+    values.at(-1)?.then(
+      () => (computed = performance.now()),
+      () => {},
+    );
     return this.#inTurn(async () => {
-      let summed: SummedStep | undefined;
+      let more: Float32Array = new Float32Array();
       for (const [bucket, read] of values.entries()) {
         try {
           const gradients = await read;
-          const more = bucket === 0 ? await this.#describe(own) : new Float32Array();
+          // The loss is known when backward has ended.
+          if (bucket === values.length - 1) more = await this.#describe(own, computed);
           const all = new Float32Array(gradients.length + more.length);
           all.set(gradients);
           all.set(more, gradients.length);
           const sums = await this.#ranks.sum(all, this.#inOrder);
           answer(bucket, sums.subarray(0, gradients.length));
-          if (bucket === 0) summed = this.#read(sums.subarray(gradients.length));
+          more = sums.subarray(gradients.length);
         } catch (error) {
           for (let left = bucket; left < values.length; left++) fail(left, (error as Error).message);
           throw error;
         }
       }
       this.#met = performance.now();
-      return summed as SummedStep;
+      return this.#read(more);
     });
   }
 
-  async #describe({ loss, tokens, memoryBytes }: OwnStep): Promise<Float32Array> {
+  /** `computed` is the time when the rank's gradients were complete. */
+  async #describe({ loss, tokens, memoryBytes }: OwnStep, computed: number): Promise<Float32Array> {
     const values = new Float32Array(COMMON_VALUES + OWN_VALUES * this.size);
-    const seconds = (performance.now() - this.#met) / 1000;
+    const seconds = (computed - this.#met) / 1000;
     values.set([await loss, Number(this.#asked.aborted)]);
     values.set([tokens / seconds, memoryBytes], COMMON_VALUES + OWN_VALUES * this.rank);
     return values;

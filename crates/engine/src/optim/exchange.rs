@@ -1,22 +1,59 @@
 //! Gradients that leave the device, are added to the gradients of other processes, and come back.
 //!
-//! Both transfers are commands of the device's queue: the host records the next step meanwhile, and the device waits.
+//! Both transfers are commands of the device's queue: the host records the next step meanwhile, and the device waits. A
+//! bucket is read as soon as backward has completed its gradients, and the device goes on with the rest of backward.
 
-use std::sync::mpsc::{Sender, channel};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::context::Value;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::recording::{Command, Reply};
+use crate::tape::{Completion, Tape, Tensor};
 
+use super::arena::Arena;
 use super::{Optimizer, Rule};
 
+type Answered = std::result::Result<Vec<u8>, Error>;
+
 /// The host's answer to a bucket: its new values, as bytes, or the reason why there are none.
-pub type Answer = Sender<std::result::Result<Vec<u8>, Error>>;
+pub type Answer = Sender<Answered>;
+
+/// Gradients of an optimizer that are being read in buckets. Dropping it fails the buckets that were not read.
+pub struct Exchange {
+    /// In the order in which they are read.
+    buckets: Vec<Bucket>,
+    /// The number of buckets that were read.
+    read: usize,
+    /// The buckets of each parameter, by the tensor's id.
+    buckets_of: HashMap<u64, Vec<usize>>,
+}
+
+/// Neighbouring gradients, or a part of one.
+struct Bucket {
+    range: Value,
+    /// Its parameters, with their gradients' ranges of the arena.
+    parameters: Vec<(Tensor, Value)>,
+    /// The number of them to which backward will still add.
+    incomplete: usize,
+    reply: Option<Reply>,
+    from: Receiver<Answered>,
+}
+
+/// The range of a bucket, and the places of its parameters.
+struct Planned {
+    block: usize,
+    start: usize,
+    count: usize,
+    places: Range<usize>,
+}
 
 impl<R: Rule> Optimizer<R> {
-    /// Returns the number of values of each bucket: parts of all gradients, in the order of the arena, of at most `most`
-    /// values each.
+    /// Returns the number of values of each bucket, at most `most`, in the order in which the buckets are read. The order
+    /// depends on the parameters alone: it is the reverse of their order in the groups, which backward is assumed to
+    /// follow.
     ///
     /// # Errors
     /// `ERR_OPTION` if `most` is 0.
@@ -24,61 +61,145 @@ impl<R: Rule> Optimizer<R> {
         if most == 0 {
             fail!(Option, "{}: a bucket holds at least one value", R::NAME);
         }
-        let sizes = self.arena.sizes();
-        Ok(sizes.flat_map(|size| (0..size).step_by(most).map(move |at| most.min(size - at))).collect())
+        Ok(plan(&self.arena, most).iter().map(|planned| planned.count).collect())
     }
 
-    /// Reads the gradients in buckets (see `bucket_sizes`) and replaces each by the host's answer. A parameter without a
-    /// gradient gets a gradient of zeros. `replies` has one receiver for each bucket.
-    ///
-    /// All buckets are read before the device waits for the first answer. Dropping an answer fails what depends on it.
+    /// Begins to read the gradients in buckets (see `bucket_sizes`), each of which the host's answer replaces.
+    /// `replies` has one receiver for each bucket. `Exchange::backward` reads what it completes, and `finish_exchange`
+    /// the rest. Between the two, gradients may not be changed otherwise.
     ///
     /// # Errors
     /// The errors of `bucket_sizes` and `Arena::gather`; `ERR_INTERNAL` for another number of receivers.
-    pub fn exchange_gradients(&self, most: usize, replies: Vec<Reply>) -> Result<Vec<Answer>> {
+    pub fn begin_exchange(&self, most: usize, replies: Vec<Reply>) -> Result<(Exchange, Vec<Answer>)> {
         let sizes = self.bucket_sizes(most)?;
         if sizes.len() != replies.len() {
             fail!(Internal, "{} buckets have {} receivers", sizes.len(), replies.len());
         }
         self.arena.gather()?;
-        self.complete_gradients();
-        let cx = self.arena.context();
-        let buckets = self.buckets(most);
-        for (bucket, reply) in buckets.iter().zip(replies) {
-            cx.read(bucket, reply);
-        }
-        let mut answers = Vec::with_capacity(buckets.len());
-        for bucket in &buckets {
+        let (mut buckets, mut answers) = (Vec::with_capacity(sizes.len()), Vec::with_capacity(sizes.len()));
+        let mut buckets_of: HashMap<u64, Vec<usize>> = HashMap::new();
+        for (planned, reply) in plan(&self.arena, most).into_iter().zip(replies) {
             let (send, from) = channel();
-            cx.push(Command::Receive { to: bucket.range(), from });
-            bucket.storage.written();
+            let places = &self.arena.places()[planned.places];
+            for place in places {
+                buckets_of.entry(place.tensor.id()).or_default().push(buckets.len());
+            }
+            let gradients = self.arena.gradient_block(planned.block);
+            buckets.push(Bucket {
+                range: gradients.sub_range(planned.start, [planned.count]),
+                parameters: places.iter().map(|p| (p.tensor.clone(), self.arena.gradient(p))).collect(),
+                incomplete: 0,
+                reply: Some(reply),
+                from,
+            });
             answers.push(send);
         }
-        cx.flush();
-        Ok(answers)
+        Ok((Exchange { buckets, read: 0, buckets_of }, answers))
     }
 
-    fn buckets(&self, most: usize) -> Vec<Value> {
-        let blocks = self.arena.sizes().enumerate();
-        blocks
-            .flat_map(|(block, size)| {
-                let gradients = self.arena.gradient_block(block);
-                (0..size)
-                    .step_by(most)
-                    .map(move |at| gradients.sub_range(at, [most.min(size - at)]))
-                    .collect::<Vec<_>>()
-            })
-            .collect()
-    }
-
-    /// Gives zeros to parameters without a gradient.
-    fn complete_gradients(&self) {
+    /// Reads the remaining buckets, and then lets the device wait for all answers. A parameter without a gradient gets a
+    /// gradient of zeros. Dropping an answer fails what depends on it.
+    ///
+    /// # Errors
+    /// The errors of `Arena::gather`.
+    pub fn finish_exchange(&self, mut exchange: Exchange) -> Result<()> {
+        self.arena.gather()?;
+        exchange.buckets.iter_mut().for_each(|bucket| bucket.incomplete = 0);
+        exchange.read_complete();
         let cx = self.arena.context();
-        for place in self.arena.places().iter().filter(|p| p.tensor.grad().is_none()) {
-            let gradient = self.arena.gradient(place);
-            cx.zero(&gradient);
-            gradient.storage.written();
-            place.tensor.set_grad(Some(gradient));
+        for Bucket { range, from, .. } in exchange.buckets.drain(..) {
+            cx.push(Command::Receive { to: range.range(), from });
+            range.storage.written();
+        }
+        cx.flush();
+        Ok(())
+    }
+}
+
+impl Exchange {
+    /// Records the backward pass that adds the last part of the gradients, and reads each bucket between the operation
+    /// that completes it and the ones after that.
+    ///
+    /// # Errors
+    /// The errors of `Tape::backward`.
+    pub fn backward(&mut self, tape: &Tape, root: &Tensor) -> Result<()> {
+        tape.backward_told(root, self)
+    }
+
+    /// Reads the next buckets in order, up to one that is not complete.
+    fn read_complete(&mut self) {
+        while let Some(bucket) = self.buckets.get_mut(self.read).filter(|bucket| bucket.incomplete == 0) {
+            bucket.read();
+            self.read += 1;
         }
     }
+
+    fn each_of(&mut self, parameter: &Tensor, mut change: impl FnMut(&mut Bucket)) {
+        for bucket in self.buckets_of.get(&parameter.id()).into_iter().flatten() {
+            change(&mut self.buckets[*bucket]);
+        }
+    }
+}
+
+impl Completion for Exchange {
+    fn expect(&mut self, leaves: &[Tensor]) {
+        for leaf in leaves {
+            self.each_of(leaf, |bucket| bucket.incomplete += 1);
+        }
+        self.read_complete();
+    }
+
+    fn complete(&mut self, leaf: &Tensor) {
+        self.each_of(leaf, |bucket| bucket.incomplete -= 1);
+        self.read_complete();
+    }
+}
+
+impl Bucket {
+    fn read(&mut self) {
+        let cx = self.range.context();
+        for (tensor, gradient) in self.parameters.iter().filter(|(tensor, _)| tensor.grad().is_none()) {
+            cx.zero(gradient);
+            gradient.storage.written();
+            tensor.set_grad(Some(gradient.clone()));
+        }
+        if let Some(reply) = self.reply.take() {
+            cx.read(&self.range, reply);
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        for reply in self.buckets.iter_mut().filter_map(|bucket| bucket.reply.take()) {
+            reply(Err(Error::new(Code::Aborted, "the step was given up before its gradients were complete")));
+        }
+    }
+}
+
+/// Divides the gradients into buckets of at most `most` values. A bucket belongs to one group. Buckets of several groups
+/// are ordered by the place of their first parameter in its group.
+fn plan(arena: &Arena, most: usize) -> Vec<Planned> {
+    let places = arena.places();
+    let mut planned: Vec<(f64, Planned)> = Vec::new();
+    let mut end = places.len();
+    while end > 0 {
+        let last = &places[end - 1];
+        let stop = last.start + last.size;
+        let fits = |i: &usize| {
+            let place = &places[*i];
+            place.group == last.group && place.block == last.block && stop - place.start <= most
+        };
+        let first = (0..end - 1).rev().take_while(fits).last().unwrap_or(end - 1);
+        let group = places.partition_point(|p| p.group < last.group)
+            ..places.partition_point(|p| p.group <= last.group);
+        let order = (first - group.start) as f64 / group.len() as f64;
+        for start in (places[first].start..stop).step_by(most) {
+            let count = most.min(stop - start);
+            planned.push((order, Planned { block: last.block, start, count, places: first..end }));
+        }
+        end = first;
+    }
+    planned.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    planned.into_iter().map(|(_, planned)| planned).collect()
 }

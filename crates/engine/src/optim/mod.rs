@@ -26,7 +26,7 @@ use std::rc::Rc;
 pub use adafactor::Adafactor;
 pub use adamw::{Adam, AdamW};
 pub use clip::NotFinite;
-pub use exchange::Answer;
+pub use exchange::{Answer, Exchange};
 pub use lion::Lion;
 pub use replica::Replica;
 pub use sgd::Sgd;

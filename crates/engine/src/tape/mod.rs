@@ -4,6 +4,7 @@
 //! last output frees everything that only it needed. A region saves only its external inputs: when backward reaches the
 //! region, it is run forward again, except for outputs that no backward reads.
 
+mod completion;
 mod node;
 mod region;
 mod saved;
@@ -15,6 +16,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BinaryHeap, HashMap};
 use std::rc::Rc;
 
+pub use completion::Completion;
+use completion::FirstUses;
 use node::{Node, Parent, SavedValues};
 use region::OpenRegion;
 use saved::{Remade, Saved};
@@ -155,6 +158,23 @@ impl Tape {
     /// `ERR_MODIFIED`: a value that backward reads was written in place. `ERR_SHAPE_MISMATCH`, `ERR_DEVICE_MISMATCH`:
     /// `d_out` does not match `root`.
     pub fn backward(&self, root: &Tensor, d_out: Option<Value>) -> Result<()> {
+        self.record_backward(root, d_out, None)
+    }
+
+    /// `backward` of a single element that tells `completion` of each gradient as soon as its last part is recorded.
+    ///
+    /// # Errors
+    /// The errors of `backward`.
+    pub fn backward_told(&self, root: &Tensor, completion: &mut dyn Completion) -> Result<()> {
+        self.record_backward(root, None, Some(completion))
+    }
+
+    fn record_backward(
+        &self,
+        root: &Tensor,
+        d_out: Option<Value>,
+        mut completion: Option<&mut dyn Completion>,
+    ) -> Result<()> {
         if !root.requires_grad() {
             fail!(NoGradient, "backward: this tensor depends on nothing that requires a gradient");
         }
@@ -162,6 +182,10 @@ impl Tape {
         let d_out = first_gradient(&cx, &root.value(), d_out)?;
         let Some((node, index)) = root.edge() else { return root.accumulate_grad(d_out) };
 
+        let mut uses = completion.is_some().then(|| FirstUses::below(&node));
+        if let (Some(completion), Some(uses)) = (&mut completion, &uses) {
+            completion.expect(&uses.leaves());
+        }
         let mut pending = Pending::default();
         pending.add(&cx, &node, index, d_out)?;
         drop(node);
@@ -186,6 +210,13 @@ impl Tape {
                     Parent::Leaf(leaf) => leaf.accumulate_grad(d)?,
                     Parent::Node(..) if into.is_used(i) => {}
                     Parent::Node(parent, output) => pending.add(&cx, parent, *output, d)?,
+                }
+            }
+            if let (Some(completion), Some(uses)) = (&mut completion, &mut uses) {
+                // No gradient reaches the operations between this one and the next.
+                let passed = pending.latest().map_or(0, |next| next + 1);
+                while let Some(leaf) = uses.next_complete(passed) {
+                    completion.complete(&leaf);
                 }
             }
         }
@@ -244,6 +275,11 @@ impl Pending {
     fn give_back(&mut self, node: &Node, output: usize, sum: Value) {
         let (_, d_outs) = self.nodes.get_mut(&node.sequence).expect("it was lent from there");
         d_outs[output] = Some(sum);
+    }
+
+    /// The sequence number of the node that runs next.
+    fn latest(&self) -> Option<u64> {
+        self.heap.peek().copied()
     }
 
     fn next(&mut self) -> Option<(Rc<Node>, Vec<Option<Value>>)> {

@@ -14,7 +14,7 @@ use lowrank_engine::dtype::DType;
 use lowrank_engine::error::{self as engine, fail_code};
 use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::op::Op;
-use lowrank_engine::optim::{Adafactor, Adam, AdamW, Answer, Lion, Optimizer, Replica, Sgd};
+use lowrank_engine::optim::{Adafactor, Adam, AdamW, Answer, Exchange, Lion, Optimizer, Replica, Sgd};
 use lowrank_engine::recording::{CancelToken, CpuUse};
 use lowrank_engine::tape::{Tape, Tensor};
 use lowrank_engine::tune::Notice;
@@ -57,6 +57,8 @@ pub(crate) struct State {
     pub replicas: HashMap<u32, Rc<Replica>>,
     /// The number of optimizers and replicas created so far: the newest one's number.
     pub made_optimizers: u32,
+    /// Exchanges of gradients that are not finished, by their optimizers.
+    pub exchanges: HashMap<u32, Exchange>,
     /// The answers that devices wait for.
     pub answers: HashMap<u32, Answer>,
     pub made_answers: u32,
@@ -80,6 +82,7 @@ impl State {
             optimizers: HashMap::new(),
             replicas: HashMap::new(),
             made_optimizers: 0,
+            exchanges: HashMap::new(),
             answers: HashMap::new(),
             made_answers: 0,
         }
@@ -192,6 +195,7 @@ impl State {
         self.alive.cancel();
         // A device that waits for one continues.
         self.answers.clear();
+        self.exchanges.clear();
         self.optimizers.clear();
         self.replicas.clear();
         let tensors = self.handles.borrow_mut().clear();
