@@ -1,4 +1,4 @@
-/** The sums of a step's gradients begin while its backward pass goes on. */
+/** The sums of a step's gradients begin while its backward pass continues. */
 import test from "ava";
 import { finetune, optim, scope, tensor, type Tensor } from "../../src/index.js";
 import type { GradientExchange, Optimizer } from "../../src/optim/optimizer.js";

@@ -1,7 +1,7 @@
 //! Gradients that leave the device, are added to the gradients of other processes, and come back.
 //!
 //! Both transfers are commands of the device's queue: the host records the next step meanwhile, and the device waits. A
-//! bucket is read as soon as backward has completed its gradients, and the device goes on with the rest of backward.
+//! bucket is read as soon as backward has completed its gradients, and the device continues with the rest of backward.
 
 use std::collections::HashMap;
 use std::ops::Range;

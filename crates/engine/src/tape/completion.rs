@@ -1,4 +1,4 @@
-//! When a leaf's gradient is complete: backward goes on, and adds nothing more to it.
+//! When a leaf's gradient is complete: backward continues, and adds nothing more to it.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
