@@ -1,7 +1,17 @@
 import { LowrankError } from "../errors.js";
 import { joinExamples, Packing } from "./packing.js";
 import { shuffleEpoch } from "./shuffle.js";
-import { type Example, type Examples, computeFingerprint, IGNORED, listLengths } from "./store.js";
+import {
+  type Example,
+  type Examples,
+  computeFingerprint,
+  gatherRows,
+  IGNORED,
+  listLengths,
+  readLength,
+  readTrained,
+  type RowReader,
+} from "./store.js";
 
 /**
  * A micro-batch: rows padded on the right to the longest. In a causal model no token attends to the padding; an encoder
@@ -37,6 +47,12 @@ export interface StepBatches {
 export interface DividedStep extends Omit<StepBatches, "batches"> {
   /** The micro-batches of each device, without the last devices that have none. */
   batches: Batch[][];
+}
+
+/** The rows of an optimizer step, divided among devices. */
+export interface DividedRows extends Omit<StepBatches, "batches"> {
+  /** The sequences of each micro-batch of each device, as the numbers of their rows. */
+  batches: number[][][][];
 }
 
 /** A run's position in its data, as stored in checkpoints. */
@@ -178,40 +194,58 @@ export class BatchPlan {
    * device's batches have at most the plan's batch size.
    */
   divide(step: number, deal: (rows: number) => readonly number[]): DividedStep {
-    const { batchSize, padTokenId } = this.#options;
+    const rows = this.divideRows(step, deal);
+    const read: RowReader = (row) => this.#examples.at(row) as Example;
+    return { ...rows, batches: rows.batches.map((own) => own.map((batch) => this.build(batch, read))) };
+  }
+
+  /** Returns the rows of a step divided among devices, as `divide`, without reading them. */
+  divideRows(step: number, deal: (rows: number) => readonly number[]): DividedRows {
+    const { batchSize } = this.#options;
     const sequences = this.#listSequences(step);
     const devices = deal(sequences.length);
-    const batches = Array.from({ length: Math.max(...devices) + 1 }, (_, device) => {
-      const own = sequences.filter((_, row) => devices[row] === device);
-      const count = Math.ceil(own.length / batchSize);
-      return Array.from({ length: count }, (_, i) =>
-        buildPackedBatch(own.slice(i * batchSize, (i + 1) * batchSize), padTokenId),
-      );
-    });
-    const all = batches.flat();
+    const all = sequences.flat();
     return {
       epoch: Math.floor(step / this.stepsPerEpoch),
-      batches,
-      tokens: all.reduce((sum, batch) => sum + batch.tokens, 0),
-      trained: all.reduce((sum, batch) => sum + batch.trained, 0),
+      batches: Array.from({ length: Math.max(...devices) + 1 }, (_, device) => {
+        const own = sequences.filter((_, row) => devices[row] === device);
+        const count = Math.ceil(own.length / batchSize);
+        return Array.from({ length: count }, (_, i) => own.slice(i * batchSize, (i + 1) * batchSize));
+      }),
+      tokens: all.reduce((sum, row) => sum + readLength(this.#examples, row), 0),
+      trained: all.reduce((sum, row) => sum + readTrained(this.#examples, row), 0),
     };
+  }
+
+  /** Builds a micro-batch of sequences. */
+  build(sequences: readonly (readonly number[])[], read: RowReader): Batch {
+    return buildPackedBatch(
+      sequences.map((rows) => rows.map(read)),
+      this.#options.padTokenId,
+    );
+  }
+
+  /** Returns a reader of the rows that this process asks for, as `gatherRows`. */
+  gather(wanted: readonly (readonly number[])[]): Promise<RowReader> {
+    return gatherRows(this.#examples, wanted);
   }
 
   /** Returns the rows of optimizer step `step` without packing. */
   rowsAt(step: number): Batch[] {
     const { batchSize, padTokenId } = this.#options;
-    return [...listBatchesInOrder(this.#listSequences(step).flat(), batchSize, padTokenId)];
+    const rows = this.#listSequences(step).flat();
+    const examples = rows.map((row) => this.#examples.at(row) as Example);
+    return [...listBatchesInOrder(examples, batchSize, padTokenId)];
   }
 
-  /** Returns the sequences of a step, shortest first where the batch size exceeds 1. */
-  #listSequences(step: number): Example[][] {
+  /** Returns the sequences of a step as the numbers of their rows, shortest first where the batch size exceeds 1. */
+  #listSequences(step: number): number[][] {
     const epoch = Math.floor(step / this.stepsPerEpoch);
     const first = (step % this.stepsPerEpoch) * this.#rowsPerStep;
     const places = this.#orderEpoch(epoch).subarray(first, first + this.#rowsPerStep);
-    const sequences = Array.from(places, (place) =>
-      Array.from(this.#packing?.at(place) ?? [place], (row) => this.#examples.at(row) as Example),
-    );
-    const length = (rows: readonly Example[]): number => rows.reduce((sum, { ids }) => sum + ids.length, 0);
+    const sequences = Array.from(places, (place) => Array.from(this.#packing?.at(place) ?? [place]));
+    const length = (rows: readonly number[]): number =>
+      rows.reduce((sum, row) => sum + readLength(this.#examples, row), 0);
     return this.#options.batchSize > 1 ? sequences.sort((a, b) => length(a) - length(b)) : sequences;
   }
 

@@ -12,7 +12,7 @@ import {
   createRowsSource,
   type RowsInMemory,
 } from "./given.js";
-import { HashedSource } from "./source/hashed-source.js";
+import { HashedSource, type IdentifiedSource } from "./source/hashed-source.js";
 import { streamText } from "./source/lines.js";
 import { type Origin, describeRow } from "./source/origin.js";
 import { type AudioRow, type LabelRow, type Row, RowChecker, type TextRow } from "./rows.js";
@@ -29,12 +29,14 @@ export interface DataChunk<T> {
 export interface Content<T> extends Origin {
   /** Its size in bytes; undefined where it is unknown. */
   size: number | undefined;
-  /** The hash of all its bytes in the first read. */
+  /** The hash of all its bytes in the first read, or of all pieces of its file. */
   sha256: string;
   /** Reads its content in parts; each call starts at the beginning. */
   parts(signal?: AbortSignal): AsyncIterable<DataChunk<T>>;
   /** Deletes the temporary file of a stream; the content cannot be read afterwards. */
   close(): void;
+  /** For a source that several processes share: the rows with the most characters in all of it. */
+  longest?: T | undefined;
 }
 
 interface Contents<T> {
@@ -84,6 +86,13 @@ export interface SpeechData extends Contents<SpeechRow[]> {
 export type TextData = RunningText | RowData;
 
 export type Data = TextData | LabelData | SpeechData;
+
+/** The part of a source that this process reads. */
+export interface PartialData {
+  data: RowData | LabelData | SpeechData;
+  /** The first row, and its number; undefined for a part without rows. */
+  first: Pick<Row, "kind" | "line"> | undefined;
+}
 
 export interface ReadOptions {
   /** The format of all files; by default from each file's extension. */
@@ -181,8 +190,24 @@ async function* readTexts(source: ByteSource, signal?: AbortSignal): AsyncGenera
 async function readRows(
   source: HashedSource,
   reader: RecordReader,
-  { signal, onProgress }: ReadOptions,
+  options: ReadOptions,
 ): Promise<RowData | LabelData | SpeechData> {
+  const { data, first } = await readPart(source, reader, options);
+  if (first === undefined) throw createNoRowsError(source.name);
+  return data;
+}
+
+/** Returns the error for a source without rows. */
+export function createNoRowsError(file: string): LowrankError {
+  return new LowrankError("ERR_DATA_ROW", `${file}: the file has no rows`);
+}
+
+/** Reads and checks the rows of a source, or of a part of it, which may have none. */
+export async function readPart(
+  source: IdentifiedSource,
+  reader: RecordReader,
+  { signal, onProgress, onRows }: ReadOptions & { onRows?: ((rows: readonly Row[]) => void) | undefined },
+): Promise<PartialData> {
   const origin: Origin = { file: source.name, numbering: reader.numbering };
   const labels = new Map<string | number, LabelUse>();
   const waves = new WaveReader(origin);
@@ -192,25 +217,26 @@ async function readRows(
   for await (const { part, read } of all(signal)) {
     first ??= part[0];
     count += part.length;
+    onRows?.(part);
     for (const row of part) {
       if (row.kind === "label") countLabel(labels, row.label, 1, () => describeRow(origin, row.line));
       if (row.kind === "audio") await waves.check(row, signal);
     }
     onProgress?.({ file: source.name, read, size: source.size });
   }
-  if (first === undefined) throw new LowrankError("ERR_DATA_ROW", `${source.name}: the file has no rows`);
-  const found = { count, first: describeRow(origin, first.line) };
-  if (first.kind === "label") {
-    const parts = all as Content<LabelRow[]>["parts"];
-    return { kind: "labels", ...found, labels, ...contents(source, origin, parts) };
-  }
-  if (first.kind === "audio") {
+  const found = { count, first: first === undefined ? "" : describeRow(origin, first.line) };
+  if (first?.kind === "audio") {
     const named = all as Content<AudioRow[]>["parts"];
     const sha256 = waves.sha256(source.sha256);
     const own = contents(source, origin, (signal) => waves.rows(named(signal)), sha256);
-    return { kind: "speech", ...found, ...own };
+    return { data: { kind: "speech", ...found, ...own }, first };
   }
-  return { kind: "rows", ...found, ...contents(source, origin, all as Content<TextRow[]>["parts"]) };
+  if (first?.kind === "label") {
+    const parts = all as Content<LabelRow[]>["parts"];
+    return { data: { kind: "labels", ...found, labels, ...contents(source, origin, parts) }, first };
+  }
+  const parts = all as Content<TextRow[]>["parts"];
+  return { data: { kind: "rows", ...found, ...contents(source, origin, parts) }, first };
 }
 
 /** Yields the checked rows of a source, all of one kind. */
@@ -225,7 +251,7 @@ async function* readCheckedRows(
 }
 
 function contents<T>(
-  source: HashedSource,
+  source: IdentifiedSource,
   origin: Origin,
   parts: Content<T>["parts"],
   sha256 = source.sha256,
@@ -234,7 +260,8 @@ function contents<T>(
   return { file: origin.file, sources: [{ ...origin, size, sha256, parts, close: () => source.close() }] };
 }
 
-function countLabel(
+/** Counts the rows of a label. `first` locates the first of them. */
+export function countLabel(
   labels: Map<string | number, LabelUse>,
   label: string | number,
   rows: number,
@@ -253,8 +280,8 @@ const KINDS = {
   speech: "rows of speech",
 } as const satisfies Record<Data["kind"], string>;
 
-/** Joins several sources. Throws `ERR_DATA_ROW`, naming two of different kinds. */
-function joinSources(all: readonly Data[]): Data {
+/** Joins the data of several sources. Throws `ERR_DATA_ROW`, naming two of different kinds. */
+export function joinSources(all: readonly Data[]): Data {
   const [first, ...others] = all as [Data, ...Data[]];
   if (others.length === 0) return first;
   const other = others.find(({ kind }) => kind !== first.kind);

@@ -136,6 +136,36 @@ export function countEmpty(report: DataReport, line: number): void {
   report.empty.rows++;
 }
 
+/** Returns the report of a source from the reports of its parts, in the source's order. */
+export function joinReports(parts: readonly DataReport[]): DataReport {
+  const [{ file, numbering }] = parts as [DataReport];
+  const joined = createReport({ file, numbering });
+  for (const { rows, cut, mostlyCut, dropped, roughCuts, first, empty, copied, chat } of parts) {
+    joined.rows += rows;
+    joined.cut += cut;
+    joined.mostlyCut += mostlyCut;
+    joined.dropped += dropped;
+    joined.roughCuts += roughCuts;
+    joined.first = { ...first, ...joined.first };
+    if (empty !== undefined) joined.empty = addRows(joined.empty, empty);
+    if (copied !== undefined) joined.copied = addRows(joined.copied, copied);
+    if (chat !== undefined) joined.chat = addChats(joined.chat, chat);
+  }
+  return joined;
+}
+
+function addRows<T extends CountedRows>(before: T | undefined, more: T): T {
+  return before === undefined ? { ...more } : { ...before, rows: before.rows + more.rows };
+}
+
+function addChats(before: ChatReport | undefined, more: ChatReport): ChatReport {
+  if (before === undefined) return more;
+  const sums = { ...before, first: { ...more.first, ...before.first } };
+  for (const kind of Object.keys(more) as (keyof ChatReport)[])
+    if (kind !== "first") sums[kind] += more[kind];
+  return sums;
+}
+
 /** Returns the notice about a maximum length that exceeds the model's. */
 export function describeLoweredLength(asked: number, maxLength: number): string {
   return `${optionName("maxLength")} is ${asked}, but the model reads at most ${maxLength} tokens: rows are truncated to ${maxLength}`;

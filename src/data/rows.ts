@@ -141,16 +141,24 @@ export class RowChecker {
   }
 
   #checkKind(row: Row): Row {
-    const first = (this.#first ??= row);
-    for (const kind of ["label", "audio"] as const) {
-      if ((first.kind === kind) === (row.kind === kind)) continue;
-      const other = describeRowShortly(this.origin, first.line);
-      const problem =
-        first.kind === kind
-          ? `the row has no "${kind}", and ${other} has one`
-          : `the row has a "${kind}", and ${other} has none`;
-      throw createRowError(this.origin, row.line, `${problem}; give every row one, or none`);
-    }
+    checkKinds(this.origin, (this.#first ??= row), row);
     return row;
+  }
+}
+
+/** Throws `ERR_DATA_ROW` if one of two rows of a source has a label, or audio, and the other has none. */
+export function checkKinds(
+  origin: Origin,
+  first: Pick<Row, "kind" | "line">,
+  row: Pick<Row, "kind" | "line">,
+): void {
+  for (const kind of ["label", "audio"] as const) {
+    if ((first.kind === kind) === (row.kind === kind)) continue;
+    const other = describeRowShortly(origin, first.line);
+    const problem =
+      first.kind === kind
+        ? `the row has no "${kind}", and ${other} has one`
+        : `the row has a "${kind}", and ${other} has none`;
+    throw createRowError(origin, row.line, `${problem}; give every row one, or none`);
   }
 }

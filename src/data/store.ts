@@ -50,21 +50,43 @@ export function computeFingerprint(examples: Examples): string {
   return (hash >>> 0).toString(16).padStart(8, "0");
 }
 
+/** Returns the number of trained predictions of a row. */
+export function readTrained(examples: Examples, row: number): number {
+  return examples instanceof StoredExamples ? examples.trainedAt(row) : (examples.at(row) as Example).trained;
+}
+
+/** Returns the token count of a row. */
+export function readLength(examples: Examples, row: number): number {
+  return examples instanceof StoredExamples
+    ? examples.lengthAt(row)
+    : (examples.at(row) as Example).ids.length;
+}
+
 /** Returns the number of trained predictions in one pass over all examples. */
 export function countTrained(examples: Examples): number {
   let sum = 0;
-  for (let row = 0; row < examples.length; row++) {
-    sum +=
-      examples instanceof StoredExamples ? examples.trainedAt(row) : (examples.at(row) as Example).trained;
-  }
+  for (let row = 0; row < examples.length; row++) sum += readTrained(examples, row);
   return sum;
 }
 
 /** Returns the token count of each row. */
 export function listLengths(examples: Examples): Uint32Array {
-  const length = (row: number): number =>
-    examples instanceof StoredExamples ? examples.lengthAt(row) : (examples.at(row) as Example).ids.length;
-  return Uint32Array.from({ length: examples.length }, (_, row) => length(row));
+  return Uint32Array.from({ length: examples.length }, (_, row) => readLength(examples, row));
+}
+
+/** Returns the example of a row. */
+export type RowReader = (row: number) => Example;
+
+/**
+ * Returns a reader of the rows that this process asks for. Where each process holds a part of the rows, all processes
+ * call it with the same `wanted`, the rows that each of them asks for, and send each other these rows.
+ */
+export async function gatherRows(
+  examples: Examples,
+  wanted: readonly (readonly number[])[],
+): Promise<RowReader> {
+  if (examples instanceof StoredExamples) return examples.gather(wanted);
+  return (row) => examples.at(row) as Example;
 }
 
 /** A growable typed array. */
@@ -102,6 +124,14 @@ export abstract class StoredExamples implements Examples, Iterable<Example> {
   abstract classAt(row: number): number;
   abstract hashAt(row: number): number;
 
+  /** Returns a reader of the rows that this process asks for, as `gatherRows`. All rows are here. */
+  async gather(_wanted: readonly (readonly number[])[]): Promise<RowReader> {
+    return (row) => this.at(row) as Example;
+  }
+
+  /** Keeps rows in each process, so that `at` returns them. All processes call it with the same rows. */
+  async keep(_rows: readonly number[]): Promise<void> {}
+
   /** Returns a view of the given rows, in this order. */
   pick(rows: Uint32Array): StoredExamples {
     return new Picked(this, rows);
@@ -126,6 +156,15 @@ class Picked extends StoredExamples {
 
   #place(row: number): number {
     return this.rows[row] ?? -1;
+  }
+
+  override async gather(wanted: readonly (readonly number[])[]): Promise<RowReader> {
+    const read = await this.from.gather(wanted.map((rows) => rows.map((row) => this.#place(row))));
+    return (row) => read(this.#place(row));
+  }
+
+  override keep(rows: readonly number[]): Promise<void> {
+    return this.from.keep(rows.map((row) => this.#place(row)));
   }
 
   override at(row: number): Example | undefined {
@@ -174,6 +213,8 @@ export class ExampleStore extends StoredExamples {
 
   /** The report of each source. */
   readonly reports: DataReport[] = [];
+  /** The first row of each source. */
+  readonly starts: number[] = [];
 
   constructor(
     private readonly kind: "tokens" | "classes",
@@ -191,6 +232,7 @@ export class ExampleStore extends StoredExamples {
   begin(origin: Origin): DataReport {
     const report = createReport(origin);
     this.reports.push(report);
+    this.starts.push(this.length);
     return report;
   }
 

@@ -1,5 +1,5 @@
-import { type Batch, listBatchesInOrder } from "../data/batches.js";
-import type { Examples } from "../data/store.js";
+import { type Batch, buildBatch } from "../data/batches.js";
+import { countTrained, type Examples, gatherRows, type RowReader } from "../data/store.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import type { Module } from "../nn/module.js";
 import { runWithRandom } from "../tensor/random.js";
@@ -81,17 +81,33 @@ export async function evaluate(
   const training = model.training;
   if (measure === undefined) model.eval();
   const own: MeasuredBatch[] = [];
-  let tokens = 0;
-  let place = 0;
+  const tokens = countTrained(examples);
+  const batches = Math.ceil(examples.length / batchSize);
   const { rank = 0, size = 1 } = ranks ?? {};
+  const listRows = (batch: number): number[] => {
+    const first = batch * batchSize;
+    return Array.from({ length: Math.min(batchSize, examples.length - first) }, (_, row) => first + row);
+  };
+  const listTurn = (turn: number): number[] =>
+    Array.from({ length: Math.min(size, batches - turn) }, (_, i) => turn + i);
+  const gather = (turn: number): Promise<RowReader> => {
+    const read = gatherRows(examples, listTurn(turn).map(listRows));
+    // Awaited after the batches before it; until then a rejection must not count as unhandled.
+    read.catch(() => {});
+    return read;
+  };
   try {
-    for (const batch of listBatchesInOrder(examples, batchSize, tokenisation.padTokenId)) {
-      tokens += batch.trained;
-      // The other ranks learn of it when they meet.
-      if (place++ % size !== rank || ranks?.asked.aborted === true) continue;
+    let ahead = gather(0);
+    for (let turn = 0; turn < batches; turn += size) {
+      const read = await ahead;
+      if (turn + size < batches) ahead = gather(turn + size);
+      const batch = listTurn(turn)[rank];
+      // The other ranks learn of a stop when they meet.
+      if (batch === undefined || ranks?.asked.aborted === true) continue;
       await between?.();
       throwIfAborted(signal);
-      own.push(await readMeasured(objective, batch, measure));
+      const rows = buildBatch(listRows(batch).map(read), tokenisation.padTokenId);
+      own.push(await readMeasured(objective, rows, measure));
     }
   } finally {
     if (measure === undefined) model.train(training);
@@ -99,7 +115,7 @@ export async function evaluate(
   const parts = ranks === undefined ? [own] : await ranks.meet(own);
   throwIfAborted(ranks?.stopping);
   let sum = 0;
-  for (let batch = 0; batch < place; batch++) {
+  for (let batch = 0; batch < batches; batch++) {
     const measured = parts[batch % size] as MeasuredBatch[];
     const [loss, classes] = measured[Math.floor(batch / size)] as MeasuredBatch;
     sum += loss;

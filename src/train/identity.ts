@@ -10,6 +10,7 @@ import { open, readdir, readFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
 import { type Data, listHashes } from "../data/read.js";
+import { joinIdentities } from "../data/source/pieces.js";
 import { LowrankError, readSystemCode } from "../errors.js";
 import { isGguf } from "../gguf/read.js";
 import { digestMetadata } from "../gguf/import/model.js";
@@ -54,11 +55,9 @@ function identifyData(
   held: Data | undefined,
 ): Pick<Identities, "data" | "evalData" | "sources"> {
   const sources = { data: listHashes(train), ...(held !== undefined && { evalData: listHashes(held) }) };
-  const whole = (hashes: readonly string[]): string =>
-    hashes.length === 1 ? (hashes[0] as string) : createHash("sha256").update(hashes.join()).digest("hex");
   return {
-    data: whole(sources.data),
-    ...(sources.evalData !== undefined && { evalData: whole(sources.evalData) }),
+    data: joinIdentities(sources.data),
+    ...(sources.evalData !== undefined && { evalData: joinIdentities(sources.evalData) }),
     sources,
   };
 }

@@ -3,6 +3,8 @@ import { type OnProgress, keepTrained } from "../data/examples.js";
 import { resolveLabelNames, describeLabels } from "../data/labels.js";
 import type { TrainingData } from "../data/given.js";
 import { closeData, type Data, readData } from "../data/read.js";
+import { isShared } from "../data/shared-data.js";
+import { SharedExamples } from "../data/shared-examples.js";
 import { type DataReport, describeLoweredLength, listWarnings } from "../data/report.js";
 import { splitHeldOut } from "../data/split.js";
 import type { Examples, StoredExamples } from "../data/store.js";
@@ -16,6 +18,7 @@ import { createRefusal } from "../refusals/refusal.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import type { ProgressEvent } from "./events.js";
 import { readLabels } from "./label-names.js";
+import { agree, type RunRanks } from "./ranks/run-ranks.js";
 import {
   Classification,
   LanguageModelling,
@@ -97,7 +100,7 @@ export function createObjective(
 const PROGRESS_MS = 200;
 
 /** Returns a function that emits progress events, at most one per interval. */
-function createProgress(
+export function createProgress(
   stage: ProgressEvent["stage"],
   emit: RunContext["emit"],
 ): (done: { file: string; read: number; size: number | undefined; tokens?: number | undefined }) => void {
@@ -110,9 +113,13 @@ function createProgress(
   };
 }
 
+/** The rows that events show: the first ones of the training data, and the first prompts. */
+export const SHOWN_ROWS = 3;
+
 /**
  * Tokenises the data. Emits progress events, and warnings about its rows. Closes the files afterwards, except for speech,
- * which is read later. `labels` are the classes that the rows name.
+ * which is read later. `labels` are the classes that the rows name. Ranks agree after each part; each tokenises its part
+ * of shared data.
  *
  * Errors: the errors of `readData` and `keepTrained`; the signal's reason, at once.
  */
@@ -121,45 +128,73 @@ export async function prepare(
   files: Files,
   labels: readonly string[] | undefined,
   settings: Settings,
-  { emit }: Pick<RunContext, "emit">,
+  { emit, ranks }: Pick<RunContext, "emit"> & { ranks?: RunRanks | undefined },
 ): Promise<Prepared> {
-  const { maxLength: asked, trainOn, labelSmoothing, language, signal, seed } = settings;
-  const objective = createObjective(model, { labels, maxLength: asked, trainOn, labelSmoothing, language });
-  checkHead(settings, objective);
-  if (settings.packing && objective.packing === undefined)
-    throw createRefusal(TRAINING_REFUSALS.packedLabels, files.train.file);
-  const { maxLength } = objective.tokenisation;
+  const { maxLength: asked, signal } = settings;
   const warn = (message: string): void => emit({ type: "warning", message });
-  // A given length that exceeds the model's is reported by a warning; the default by the start event alone.
-  if (maxLength < asked && settings.given.includes("maxLength"))
-    warn(describeLoweredLength(asked, maxLength));
-  for (const data of [files.train, files.held])
-    if (data?.kind === "labels") for (const message of describeLabels(data)) warn(message);
-  const reports: DataReport[] = [];
-  const tokenised = async (data: Data): Promise<StoredExamples> => {
-    const onProgress: OnProgress = createProgress("tokenise", emit);
-    const rows = await objective.examples(data, signal, onProgress);
-    reports.push(...rows.reports);
-    for (const report of rows.reports) for (const message of listWarnings(report, maxLength)) warn(message);
-    return rows;
-  };
-  const trained = (rows: StoredExamples, { file }: Data): StoredExamples =>
-    keepTrained(rows, file, maxLength, reports);
   try {
-    const rows = await tokenised(files.train);
-    if (files.held !== undefined) {
-      const held = trained(await tokenised(files.held), files.held);
-      return { objective, train: trained(rows, files.train), held, reports };
-    }
-    const { evalSplit: share } = settings;
-    if (share === undefined) return { objective, train: trained(rows, files.train), held: [], reports };
-    // Skipped rows are removed before the split, so that none is held out.
-    return { objective, ...splitHeldOut(trained(rows, files.train), share, seed), reports };
+    const objective = await agree(ranks, () => createCheckedObjective(model, files, labels, settings));
+    const { maxLength } = objective.tokenisation;
+    // A given length that exceeds the model's is reported by a warning; the default by the start event alone.
+    if (maxLength < asked && settings.given.includes("maxLength"))
+      warn(describeLoweredLength(asked, maxLength));
+    for (const data of [files.train, files.held])
+      if (data?.kind === "labels") for (const message of describeLabels(data)) warn(message);
+    const reports: DataReport[] = [];
+    const tokenise = async (data: Data): Promise<StoredExamples> => {
+      const onProgress: OnProgress = createProgress("tokenise", emit);
+      const store = await agree(ranks, () => objective.examples(data, signal, onProgress));
+      const joined =
+        ranks !== undefined && isShared(data) ? await SharedExamples.join(store, ranks) : undefined;
+      const own = joined?.reports ?? store.reports;
+      reports.push(...own);
+      for (const report of own) for (const message of listWarnings(report, maxLength)) warn(message);
+      return joined?.examples ?? store;
+    };
+    const rows = await tokenise(files.train);
+    const held = files.held && (await tokenise(files.held));
+    const sets = await agree(ranks, () => divideRows(rows, held, files, { settings, maxLength, reports }));
+    for (const set of [sets.train, sets.held])
+      await set?.keep(Array.from({ length: Math.min(SHOWN_ROWS, set.length) }, (_, row) => row));
+    return { objective, train: sets.train, held: sets.held ?? [], reports };
   } finally {
     // The samples of speech are read when a batch needs them.
     for (const data of [files.train, files.held])
       if (data !== undefined && data.kind !== "speech") closeData(data);
   }
+}
+
+function createCheckedObjective(
+  model: PretrainedModel,
+  { train }: Files,
+  labels: readonly string[] | undefined,
+  settings: Settings,
+): Objective {
+  const { maxLength, trainOn, labelSmoothing, language } = settings;
+  const objective = createObjective(model, { labels, maxLength, trainOn, labelSmoothing, language });
+  checkHead(settings, objective);
+  if (settings.packing && objective.packing === undefined)
+    throw createRefusal(TRAINING_REFUSALS.packedLabels, train.file);
+  return objective;
+}
+
+/** Returns the rows with trained tokens, for training and held out. */
+function divideRows(
+  rows: StoredExamples,
+  held: StoredExamples | undefined,
+  files: Files,
+  { settings, maxLength, reports }: { settings: Settings; maxLength: number; reports: readonly DataReport[] },
+): { train: StoredExamples; held: StoredExamples | undefined } {
+  const { evalSplit: share, seed } = settings;
+  const keep = (set: StoredExamples, { file }: Data): StoredExamples =>
+    keepTrained(set, file, maxLength, reports);
+  if (held !== undefined && files.held !== undefined) {
+    const kept = keep(held, files.held);
+    return { train: keep(rows, files.train), held: kept };
+  }
+  // Skipped rows are removed before the split, so that none is held out.
+  const train = keep(rows, files.train);
+  return share === undefined ? { train, held: undefined } : splitHeldOut(train, share, seed);
 }
 
 /**

@@ -7,15 +7,13 @@ import type { PretrainedModel } from "../models/pretrained.js";
 import type { Tokenizer } from "../models/tokenizer.js";
 import { runWithRandom } from "../tensor/random.js";
 import type { RowsEvent, SampleEvent } from "./events.js";
-import type { Prepared } from "./prepare.js";
+import { type Prepared, SHOWN_ROWS } from "./prepare.js";
 import type { Settings } from "./settings.js";
 import type { RecordedContext } from "./watched.js";
 
-/** The number of rows shown, and the maximum tokens of each. */
-const ROWS = 3;
+/** The maximum tokens of a row that is shown. */
 const ROW_TOKENS = 512;
-/** The number of prompts, the tokens of a prompt, its tokens if the whole row is trained, and the generated tokens. */
-const PROMPTS = 3;
+/** The tokens of a prompt, its tokens if the whole row is trained, and the generated tokens. */
 const PROMPT_TOKENS = 256;
 const BEGINNING = 16;
 const NEW_TOKENS = 48;
@@ -25,12 +23,15 @@ export function createRowsEvent(tokenizer: Tokenizer | undefined, train: Example
   const decode = (ids: Int32Array): string => tokenizer?.decode(ids, { skipSpecialTokens: false }) ?? "";
   return {
     type: "rows",
-    rows: takeFirst(train, ROWS).map((row) => splitByTraining(row, decode, ROW_TOKENS)),
+    rows: takeFirst(train).map((row) => splitByTraining(row, decode, ROW_TOKENS)),
   };
 }
 
-function takeFirst(examples: Examples, count: number): Example[] {
-  return Array.from({ length: Math.min(count, examples.length) }, (_, row) => examples.at(row) as Example);
+function takeFirst(examples: Examples): Example[] {
+  return Array.from(
+    { length: Math.min(SHOWN_ROWS, examples.length) },
+    (_, row) => examples.at(row) as Example,
+  );
 }
 
 /**
@@ -73,7 +74,7 @@ class Samples {
   constructor(model: CausalLM, { train, held }: Prepared) {
     this.#model = model;
     const limit = Math.min(PROMPT_TOKENS, model.config.maxPositionEmbeddings - 1);
-    this.#prompts = takeFirst(held.length > 0 ? held : train, PROMPTS)
+    this.#prompts = takeFirst(held.length > 0 ? held : train)
       .map((row) => readPrompt(row).subarray(0, limit))
       .filter(({ length }) => length > 0);
   }

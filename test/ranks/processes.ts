@@ -29,6 +29,8 @@ type Message =
 export interface Launch {
   /** Changes the options of a rank. */
   change?: ((rank: number) => Partial<FinetuneOptions>) | undefined;
+  /** Returns the working folder of a rank; by default this process's. */
+  cwd?: ((rank: number) => string) | undefined;
   /** Called at each event, with a function that stops its rank. */
   onEvent?: ((rank: number, event: TrainEvent, stop: () => void) => void) | undefined;
 }
@@ -37,9 +39,11 @@ export interface Launch {
 export async function runOnRanks(
   size: number,
   options: FinetuneOptions,
-  { change = () => ({}), onEvent }: Launch = {},
+  { change = () => ({}), cwd = () => process.cwd(), onEvent }: Launch = {},
 ): Promise<RankRun[]> {
-  const children = Array.from({ length: size }, () => fork(PROGRAM, [], { serialization: "advanced" }));
+  const children = Array.from({ length: size }, (_, rank) =>
+    fork(PROGRAM, [], { serialization: "advanced", cwd: cwd(rank) }),
+  );
   const calls: Call[][] = children.map(() => []);
   const runs: RankRun[] = children.map(({ pid }) => ({ pid: pid as number, events: [] }));
   const answer = (): void => {

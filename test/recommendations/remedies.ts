@@ -20,6 +20,10 @@ const SWEEP = "test/train/sweep-options.test.ts: the remedies of the messages he
 export const FOLLOWED_REMEDIES: readonly (readonly [says: string, test: string])[] = [
   ["name fewer devices", "test/train/devices.test.ts: a device without rows is refused"],
   [
+    "give all ranks the same file",
+    "test/train/shared-data.test.ts: ranks that see other files under the same path throw one error",
+  ],
+  [
     "start fewer ranks",
     "test/train/ranks.test.ts: all ranks throw one error for options and data that differ",
   ],

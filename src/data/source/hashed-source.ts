@@ -1,12 +1,23 @@
-import { createHash } from "node:crypto";
-
 import { LowrankError, throwIfAborted } from "../../errors.js";
+import { joinPieces, PieceHasher } from "./pieces.js";
 import type { RandomAccess, ByteSource } from "./source.js";
 
+/** A source whose content is identified by a hash. */
+export interface IdentifiedSource extends ByteSource {
+  /** The hash of its bytes, piece by piece. */
+  readonly sha256: string;
+}
+
+/** Returns the error for a source that was changed between two reads. */
+export function createChangedError({ name }: ByteSource): LowrankError {
+  const what = `${name}: changed after it was checked; leave it unchanged until training has begun`;
+  return new LowrankError("ERR_DATA_ROW", what);
+}
+
 /** A source whose bytes are hashed during the first read; later reads check them against that hash at the end. */
-export class HashedSource implements ByteSource {
+export class HashedSource implements IdentifiedSource {
   readonly #source: ByteSource;
-  readonly #hash = createHash("sha256");
+  readonly #hash = new PieceHasher();
   #sha256: string | undefined;
   /** Whether a read has reached the end. */
   #whole = false;
@@ -25,7 +36,7 @@ export class HashedSource implements ByteSource {
 
   /** The hash of the bytes of the first read; fixed once it is accessed. */
   get sha256(): string {
-    this.#sha256 ??= this.#hash.digest("hex");
+    this.#sha256 ??= joinPieces(this.#hash.digest());
     return this.#sha256;
   }
 
@@ -35,18 +46,14 @@ export class HashedSource implements ByteSource {
    * Throws as the source does; `ERR_DATA_ROW` at the end where the bytes differ from the first read.
    */
   async *read(signal?: AbortSignal): AsyncIterable<Uint8Array> {
-    const again = this.#sha256 === undefined ? undefined : createHash("sha256");
+    const again = this.#sha256 === undefined ? undefined : new PieceHasher();
     const hash = again ?? this.#hash;
     for await (const block of this.#source.read(signal)) {
       hash.update(block);
       yield block;
     }
     this.#whole = true;
-    if (again !== undefined && again.digest("hex") !== this.#sha256)
-      throw new LowrankError(
-        "ERR_DATA_ROW",
-        `${this.name}: changed after it was checked; leave it unchanged until training has begun`,
-      );
+    if (again !== undefined && joinPieces(again.digest()) !== this.#sha256) throw createChangedError(this);
   }
 
   async random(signal?: AbortSignal): Promise<RandomAccess> {

@@ -4,7 +4,7 @@ import type { ByteSource } from "./source.js";
 import { measureBom, decodeUtf8 } from "./utf8.js";
 
 /** A source that can be read from its beginning. */
-export type Readable = Pick<ByteSource, "name" | "read">;
+export type Readable = Pick<ByteSource, "name" | "read" | "position">;
 
 /** A part of a text. */
 export interface TextChunk {
@@ -68,9 +68,11 @@ export async function* streamText(
   lines: boolean,
   signal?: AbortSignal,
 ): AsyncGenerator<TextChunk> {
-  const { name } = source;
+  const { name, position = { offset: 0, line: 1 } } = source;
+  const within = position.offset > 0;
   let waiting: Uint8Array[] = [];
-  let [held, read, offset, line, begun] = [0, 0, 0, 1, false];
+  let { offset, line } = position;
+  let [held, read, begun] = [0, 0, within];
   const decoded = (bytes: Uint8Array): TextChunk => {
     const part = { text: decodeUtf8(bytes, name, offset, line), line, read };
     const nul = bytes.indexOf(0);
@@ -110,7 +112,7 @@ export async function* streamText(
     waiting = end < last.length ? [last.subarray(end)] : [];
     held = last.length - end;
   }
-  if (read === 0) throw new LowrankError("ERR_DATA_ROW", `${name}: the file is empty`);
+  if (read === 0 && !within) throw new LowrankError("ERR_DATA_ROW", `${name}: the file is empty`);
   if (!begun) {
     const start = dropBom(concatBytes(waiting), name);
     [waiting, offset] = [[start.bytes], start.offset];

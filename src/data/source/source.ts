@@ -19,6 +19,8 @@ export interface ByteSource {
   readonly name: string;
   /** The total bytes; undefined for a stream that has not been read to its end. */
   readonly size: number | undefined;
+  /** The position of its first byte in a file, and of its line, from 1; by default the beginning. */
+  readonly position?: { readonly offset: number; readonly line: number } | undefined;
   /** Reads its bytes in blocks, which the reader may keep. Throws `ERR_FILE_FORMAT` where they cannot be read. */
   read(signal?: AbortSignal): AsyncIterable<Uint8Array>;
   /** Opens it for random access; a stream is first read to its end. The caller closes the result. */
@@ -55,7 +57,7 @@ export async function openSource(path: string): Promise<ByteSource> {
     if (found.isFIFO()) return new Stream(path, () => openPipe(path));
     return new Stream(path, () => createReadStream(path, { highWaterMark: READ }));
   } catch (cause) {
-    throw readFailure(path, cause);
+    throw explainReadError(path, cause);
   }
 }
 
@@ -65,7 +67,8 @@ async function openPipe(path: string): Promise<Socket> {
   return new Socket({ fd, readable: true, writable: false });
 }
 
-function readFailure(name: string, cause: unknown): unknown {
+/** Returns the error for a data file that cannot be read; any other value unchanged. */
+export function explainReadError(name: string, cause: unknown): unknown {
   if (cause instanceof LowrankError) return cause;
   const code = readSystemCode(cause);
   if (code === undefined) return cause;
@@ -94,7 +97,7 @@ class Regular implements ByteSource {
         yield block.subarray(0, bytesRead);
       }
     } catch (cause) {
-      throw signal?.aborted ? abortReason(signal) : readFailure(this.name, cause);
+      throw signal?.aborted ? abortReason(signal) : explainReadError(this.name, cause);
     } finally {
       await file?.close();
     }
@@ -102,7 +105,7 @@ class Regular implements ByteSource {
 
   async random(): Promise<RandomAccess> {
     const file = await open(this.name).catch((cause: unknown) => {
-      throw readFailure(this.name, cause);
+      throw explainReadError(this.name, cause);
     });
     const { name, size: byteLength } = this;
     const read: ReadAt = (into, at) => file.read(into, 0, into.length, at).then(({ bytesRead }) => bytesRead);
@@ -130,7 +133,7 @@ function createSlicer(name: string, size: number, readAt: ReadAt): RandomAccess[
         at += count;
       }
     } catch (cause) {
-      throw readFailure(name, cause);
+      throw explainReadError(name, cause);
     }
     return bytes.buffer;
   };
@@ -162,7 +165,7 @@ export class Stream implements ByteSource {
     readonly name: string,
     private readonly begin: () => Readable | Promise<Readable>,
     /** Converts a failure of the stream to the error to throw. */
-    private readonly failure: (name: string, cause: unknown) => unknown = readFailure,
+    private readonly failure: (name: string, cause: unknown) => unknown = explainReadError,
     private readonly space: () => Promise<Space> = readTemporarySpace,
   ) {}
 

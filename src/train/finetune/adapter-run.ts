@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { dirname, join, resolve } from "node:path";
 
-import type { Batch, BatchPlan } from "../../data/batches.js";
+import type { BatchPlan } from "../../data/batches.js";
 import { type ChatTemplates, setTemplates, findTemplatesInUse } from "../../lora/adapter/chat-templates.js";
 import { writeAdapter } from "../../lora/formats/files.js";
 import { deleteAdapter, loadAdapter, type InjectReport } from "../../lora/index.js";
@@ -354,9 +354,12 @@ export class AdapterRun {
   }
 
   /** Returns the loss of the next batch. */
-  #check(step: number): Promise<number> {
-    const [batch] = this.#plan.at(step).batches;
-    return computeLoss(this.#subject.prepared.objective, batch as Batch);
+  async #check(step: number): Promise<number> {
+    const { ranks, prepared } = this.#subject;
+    const { batches } = this.#plan.divideRows(step, (rows) => Array.from({ length: rows }, () => 0));
+    const [rows] = batches[0] as [number[][]];
+    const read = await this.#plan.gather(Array.from({ length: ranks?.size ?? 1 }, () => rows.flat()));
+    return computeLoss(prepared.objective, this.#plan.build(rows, read));
   }
 
   /** Saves the adapter and returns the run's result. */

@@ -23,6 +23,7 @@ import type { Identities } from "../output/run-file.js";
 import { closeFiles, type Files, prepare, readFiles } from "../prepare.js";
 import type { Profile } from "../profile.js";
 import { compareInputs } from "./compare-ranks.js";
+import { readSharedFiles } from "../read-shares.js";
 import { agree, type RunRanks } from "../ranks/run-ranks.js";
 import { checkSame, type Resumed } from "../resume.js";
 import type { RunContext } from "../run.js";
@@ -81,7 +82,15 @@ export class Preparation {
   async prepare(profile: Profile | undefined): Promise<Subject> {
     const { ranks } = this.#context;
     const loading = { ...this.#settings, signal: this.#ending };
-    const inputs = await agree(ranks, () => this.#readInputs(loading));
+    // An invalid template is reported before any data is read.
+    const template = await agree(ranks, () => resolveTemplate(this.#settings, this.#resumed, this.#context));
+    const data =
+      ranks === undefined
+        ? await readFiles(loading, this.#context)
+        : await readSharedFiles(ranks, loading, this.#context);
+    this.#files = data;
+    this.throwIfEnding();
+    const inputs = await agree(ranks, () => this.#findInputs(loading, data, template));
     if (ranks !== undefined) await compareInputs(ranks, inputs.identities);
     this.throwIfEnding();
     const planned: Planned = {
@@ -97,18 +106,14 @@ export class Preparation {
     const chosen = ranks === undefined ? fitting : await chooseForAll(ranks, fitting);
     this.throwIfEnding();
     const memory = plan && reportPlan(plan, chosen);
-    const subject = await agree(ranks, () => this.#load(inputs, planned, { chosen, memory }, profile));
+    const loaded = await agree(ranks, () => this.#load(inputs, planned, chosen, profile));
+    const subject = await this.#tokenise(inputs, loaded, memory);
     const [line = subject.line] = (await ranks?.meet(subject.line)) ?? [];
     return { ...subject, line };
   }
 
-  async #readInputs(loading: Settings): Promise<Inputs> {
+  async #findInputs(loading: Settings, data: Files, template: Inputs["template"]): Promise<Inputs> {
     const [settings, resumed] = [this.#settings, this.#resumed];
-    // An invalid template is reported before any data is read.
-    const template = resolveTemplate(settings, resumed, this.#context);
-    const data = await readFiles(loading, this.#context);
-    this.#files = data;
-    this.throwIfEnding();
     const located = this.#given === undefined ? await locateModel(loading, this.#context) : undefined;
     const place = located?.path ?? settings.model;
     const identities = await identifyInputs(place, data);
@@ -121,25 +126,32 @@ export class Preparation {
   }
 
   async #load(
-    { data, template, located, identities, labels }: Inputs,
+    { located, labels, template }: Inputs,
     planned: Planned,
-    { chosen, memory }: { chosen: Fitting | undefined; memory: Subject["memory"] },
+    chosen: Fitting | undefined,
     profile: Profile | undefined,
-  ): Promise<Subject> {
-    const { ranks } = this.#context;
-    const settings = { ...this.#settings, ...chosen?.changes, matmulPrecision: this.precision };
+  ): Promise<{ model: PretrainedModel; fitted: Settings }> {
     const fitted = { ...planned.settings, ...chosen?.changes };
     const loading = { labels, tokenizer: planned.tokenizer };
     const model = this.#given ?? (await load(located as Located, fitted, loading, this.#context));
     this.#model = model;
     if (template !== undefined) model.tokenizer?.assignTemplates(template);
     const { tokenizer } = model;
-    for (const device of settings.devices.slice(1)) {
+    for (const device of this.#settings.devices.slice(1)) {
       const replica = { ...fitted, device };
       const work = () => load(located as Located, replica, { labels, tokenizer }, { emit: () => {} });
-      this.#others.push(await runWithRandom(settings.seed, work));
+      this.#others.push(await runWithRandom(this.#settings.seed, work));
     }
     profile?.start(model.device);
+    return { model, fitted };
+  }
+
+  async #tokenise(
+    { data, labels, identities }: Inputs,
+    { model, fitted }: { model: PretrainedModel; fitted: Settings },
+    memory: Subject["memory"],
+  ): Promise<Subject> {
+    const { ranks } = this.#context;
     const prepared = await prepare(model, data, labels, fitted, this.#context);
     // Each of these takes some milliseconds; without yielding they would block the event loop together.
     await yieldToEventLoop();
@@ -149,7 +161,7 @@ export class Preparation {
     return {
       model,
       others: this.#others,
-      settings: { ...settings, revision },
+      settings: { ...fitted, signal: this.#settings.signal, matmulPrecision: this.precision, revision },
       prepared,
       output: this.#output,
       line,

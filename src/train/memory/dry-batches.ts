@@ -6,6 +6,7 @@ import {
   type BatchPlan,
   buildPackedBatch,
 } from "../../data/batches.js";
+import { LongestRows } from "../../data/longest-rows.js";
 import type { Content, Data, DataChunk } from "../../data/read.js";
 import type { Example, Examples } from "../../data/store.js";
 import { LowrankError } from "../../errors.js";
@@ -29,8 +30,8 @@ export interface DryBatches {
 
 /** Data up to this size, in bytes or, without a known size, in rows, is tokenised completely. */
 const SMALL = { bytes: 128 << 10, rows: 512 };
-/** The sample of larger data: the rows with the most characters, or the beginning of a running text. */
-const SAMPLE = { rows: 64, characters: 1 << 16, charactersPerToken: 8 };
+/** The sample of a larger running text: its beginning. Of larger rows it is the ones with the most characters. */
+const SAMPLE = { characters: 1 << 16, charactersPerToken: 8 };
 /** The number of steps that are searched for the largest batch. */
 export const SCANNED = 256;
 
@@ -127,22 +128,12 @@ async function findLongestRows(
   sources: readonly Content<object[]>[],
   signal: AbortSignal | undefined,
 ): Promise<Map<Content<object[]>, object[]>> {
-  let found: { source: Content<object[]>; row: object; size: number }[] = [];
-  for (const source of sources)
-    for await (const { part } of source.parts(signal)) {
-      for (const row of part) found.push({ source, row, size: countCharacters(row) });
-      found = found.sort((a, b) => b.size - a.size).slice(0, SAMPLE.rows);
-    }
-  const groups = new Map<Content<object[]>, object[]>();
-  for (const { source, row } of found) groups.set(source, [...(groups.get(source) ?? []), row]);
-  return groups;
-}
-
-/** Returns the number of characters in all texts of a row. */
-function countCharacters(value: unknown): number {
-  if (typeof value === "string") return value.length;
-  if (typeof value !== "object" || value === null || ArrayBuffer.isView(value)) return 0;
-  return Object.values(value).reduce((sum: number, part) => sum + countCharacters(part), 0);
+  const found = new LongestRows<Content<object[]>>();
+  for (const source of sources) {
+    if (source.longest !== undefined) found.add(source, source.longest);
+    else for await (const { part } of source.parts(signal)) found.add(source, part);
+  }
+  return found.bySource();
 }
 
 function createExample(length: number): Example {

@@ -1,5 +1,6 @@
 /** The model on further devices, which compute the losses of their rows. */
-import type { BatchPlan } from "../../data/batches.js";
+import type { BatchPlan, DividedRows } from "../../data/batches.js";
+import type { RowReader } from "../../data/store.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
 import type { Optimizer } from "../../optim/index.js";
 import { Replica } from "../../optim/replica.js";
@@ -29,12 +30,21 @@ export interface Replicated {
   adapt: (model: PretrainedModel) => Promise<unknown>;
 }
 
+/** The rows of a step, and a reader of this rank's. */
+interface FetchedStep {
+  step: number;
+  rows: DividedRows;
+  read: Promise<RowReader>;
+}
+
 /** The further devices of a run. Without any, all rows are the first device's. */
 export class Replicas {
   /** The copies of the trained parameters. */
   readonly copies: readonly DeviceReplica[];
   readonly #objectives: readonly Objective[];
   readonly #settings: Settings;
+  /** The next step, whose rows are on their way. */
+  #ahead: FetchedStep | undefined;
 
   private constructor(copies: DeviceReplica[], objectives: Objective[], settings: Settings) {
     this.copies = copies;
@@ -69,13 +79,19 @@ export class Replicas {
 
   /**
    * Returns this rank's work of a step. Its losses take turns among the devices, so that all have work early; each is the
-   * sum of a micro-batch, divided by the number of tokens or rows that all ranks train on in the step.
+   * sum of a micro-batch, divided by the number of tokens or rows that all ranks train on in the step. Where other ranks
+   * hold rows of the step, they are fetched; the rows of the next step follow while this one is computed.
    */
-  planStep(plan: BatchPlan, step: number): StepWork {
-    const shares = listShares(this.#settings);
+  async planStep(plan: BatchPlan, step: number): Promise<StepWork> {
     const first = findFirstPart(this.#settings);
-    const { batches, tokens, trained } = plan.divide(step, (rows) => dealRows(rows, shares));
-    const divided = this.#objectives.map((_, device) => batches[first + device] ?? []);
+    const { rows, read: reading } = this.#ahead?.step === step ? this.#ahead : this.#fetch(plan, step);
+    const read = await reading;
+    const next = step + 1 < plan.steps && this.#settings.ranks !== undefined;
+    this.#ahead = next ? this.#fetch(plan, step + 1) : undefined;
+    const { tokens, trained } = rows;
+    const divided = this.#objectives.map((_, device) =>
+      (rows.batches[first + device] ?? []).map((batch) => plan.build(batch, read)),
+    );
     const turns = Math.max(...divided.map(({ length }) => length));
     const losses = Array.from({ length: turns }, (_, turn) =>
       divided.flatMap((batches, device) => {
@@ -87,6 +103,20 @@ export class Replicas {
     );
     const ownTokens = divided.flat().reduce((sum, batch) => sum + batch.tokens, 0);
     return { losses: losses.flat(), tokens, ownTokens, trained };
+  }
+
+  /** Divides the rows of a step, and fetches this rank's from the ranks that hold them. */
+  #fetch(plan: BatchPlan, step: number): FetchedStep {
+    const { devices, ranks } = this.#settings;
+    const shares = listShares(this.#settings);
+    const rows = plan.divideRows(step, (count) => dealRows(count, shares));
+    const wanted = Array.from({ length: ranks?.size ?? 1 }, (_, rank) =>
+      rows.batches.slice(rank * devices.length, (rank + 1) * devices.length).flat(3),
+    );
+    const read = plan.gather(wanted);
+    // Awaited when the step begins; until then a rejection must not count as unhandled.
+    read.catch(() => {});
+    return { step, rows, read };
   }
 
   /**
