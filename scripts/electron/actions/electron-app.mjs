@@ -9,11 +9,13 @@ const ANSWER = "Marta keeps the lighthouse.";
 
 /** Asks a question and resolves with the last answers, by side. */
 async function answers(app, question) {
+  const turns = app.page.locator("#talk > li");
+  const last = turns.nth(await turns.count());
   await app.fill("question", question);
   await app.click("ask");
-  await app.page.locator("#interrupt:enabled").waitFor();
+  // The button is disabled from the moment that the turn appears.
+  await last.waitFor();
   await app.page.locator("#ask:enabled").waitFor();
-  const last = app.page.locator("#talk > li").last();
   const text = async (side) => {
     const found = last.locator(`.${side} p`);
     return (await found.count()) === 0 ? undefined : found.textContent();
