@@ -12,13 +12,20 @@ const LONG = ["finetune", ...OPTIONS, "--steps", "12", "--save-every", "2", "--d
 /** The time within which a job must end when a rank is killed. */
 const KILLED_MS = 10_000;
 
-/** Writes the data of the runs into a project. */
+/** The bytes of a row that is filled with spaces: four ranks each read a part of 64 such rows. */
+const WIDE = 68_000;
+
+/** Writes the data of the runs into a project: rows, and the same rows filled with spaces. */
 export function writeRows(folder) {
   const rows = Array.from({ length: 64 }, (_, i) => ({
     prompt: `The captain of ship ${i} said:`,
     completion: " the sea is wide.".repeat(1 + (i % 5)),
   }));
-  writeFileSync(join(folder, "rows.jsonl"), rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
+  for (const [name, width] of [
+    ["rows.jsonl", 0],
+    ["wide.jsonl", WIDE],
+  ])
+    writeFileSync(join(folder, name), rows.map((row) => `${JSON.stringify(row).padEnd(width)}\n`).join(""));
 }
 
 /** Runs without a launcher, which the runs with launchers are compared with. */
@@ -29,14 +36,19 @@ export async function runAlone(folder) {
 /** The checks by their titles. Each gets the project, the launcher, and the losses of one process. */
 export const CHECKS = {
   "1, 2 and 4 ranks give the losses of one process": async ({ folder, launcher, alone, output }) => {
-    for (const ranks of [1, 2, 4]) {
-      const losses = listLosses(await runRanks(ranks, launcher, folder, output(`losses-${ranks}`)));
-      assert.equal(losses.length, alone.length);
-      for (const [i, loss] of losses.entries())
-        assert.ok(
-          Math.abs(loss - alone[i]) <= 1e-6 * Math.max(1, alone[i]),
-          `${ranks} ranks: ${loss}, not ${alone[i]}`,
-        );
+    for (const ranks of [1, 2, 4])
+      compareLosses(await runRanks(ranks, launcher, folder, output(`losses-${ranks}`)), alone, ranks);
+  },
+
+  "ranks that read parts of the data give the losses of one process": async ({
+    folder,
+    launcher,
+    alone,
+    output,
+  }) => {
+    for (const ranks of [2, 4]) {
+      const wide = output(`wide-${ranks}`);
+      compareLosses(await runRanks(ranks, launcher, folder, wide, "wide.jsonl"), alone, ranks);
     }
   },
 
@@ -116,11 +128,21 @@ export const CHECKS = {
   },
 };
 
-function runRanks(ranks, launcher, folder, output) {
-  return runJob("mpirun", ["-n", String(ranks), LOWRANK, ...RUN, "--steps", "4", "--output", output], {
-    folder,
-    env: launcher.env,
-  });
+function runRanks(ranks, launcher, folder, output, data = "rows.jsonl") {
+  const run = RUN.map((option) => (option === "rows.jsonl" ? data : option));
+  const command = [LOWRANK, ...run, "--steps", "4", "--output", output];
+  return runJob("mpirun", ["-n", String(ranks), ...command], { folder, env: launcher.env });
+}
+
+/** Throws unless the losses of a job equal the losses of one process within rounding. */
+function compareLosses(job, alone, ranks) {
+  const losses = listLosses(job);
+  assert.equal(losses.length, alone.length);
+  for (const [i, loss] of losses.entries())
+    assert.ok(
+      Math.abs(loss - alone[i]) <= 1e-6 * Math.max(1, alone[i]),
+      `${ranks} ranks: ${loss}, not ${alone[i]}`,
+    );
 }
 
 /** Throws unless a job has failed with the error, printed between once and `most` times, and with no other. */

@@ -110,10 +110,10 @@ impl<H: Copy> Communicator<H> {
         // SAFETY: the buffers live until `wait` returns and have the counts that they are described with.
         let started = unsafe {
             (call.allgatherv)(
-                own.as_ptr().cast(),
+                address(own),
                 own.len() as c_int,
                 known.bytes,
-                all.as_mut_ptr().cast(),
+                address_mut(&mut all),
                 spans.counts.as_ptr(),
                 spans.starts.as_ptr(),
                 known.bytes,
@@ -138,11 +138,19 @@ impl<H: Copy> Communicator<H> {
         self.alltoall(&lengths, &eights, &mut theirs, &eights, self.mpi.constants.bytes)?;
         let counts = theirs.chunks_exact(8).map(|n| u64::from_le_bytes(n.try_into().expect("8 bytes")));
         let counts: Vec<usize> = counts.map(|n| n as usize).collect();
-        let received = Spans::new(&counts)?;
-        let sent = Spans::new(&parts.iter().map(Vec::len).collect::<Vec<_>>())?;
+        // A byte follows each part: Open MPI 4 skips an exchange on a rank that neither sends nor receives, and its next
+        // operations then meet other ones.
+        let received = Spans::new(&counts.iter().map(|n| n + 1).collect::<Vec<_>>())?;
+        let sent = Spans::new(&parts.iter().map(|part| part.len() + 1).collect::<Vec<_>>())?;
+        let mut own = Vec::with_capacity(sent.total);
+        for part in parts {
+            own.extend_from_slice(part);
+            own.push(0);
+        }
         let mut all = vec![0u8; received.total];
-        self.alltoall(&parts.concat(), &sent, &mut all, &received, self.mpi.constants.bytes)?;
-        Ok((0..size).map(|rank| all[received.range(rank)].to_vec()).collect())
+        self.alltoall(&own, &sent, &mut all, &received, self.mpi.constants.bytes)?;
+        let part = |rank: usize| all[received.range(rank)][..counts[rank]].to_vec();
+        Ok((0..size).map(part).collect())
     }
 
     /// Replaces the values by their sums over all ranks, added in rank order: the same bits on all ranks and in every run.
@@ -166,10 +174,10 @@ impl<H: Copy> Communicator<H> {
         // SAFETY: as in `gather`.
         let started = unsafe {
             (call.allgatherv)(
-                sums.as_ptr().cast(),
+                address(sums),
                 own as c_int,
                 floats,
-                values.as_mut_ptr().cast(),
+                address_mut(values),
                 parts.counts.as_ptr(),
                 parts.starts.as_ptr(),
                 floats,
@@ -189,8 +197,8 @@ impl<H: Copy> Communicator<H> {
         // SAFETY: as in `gather`.
         let started = unsafe {
             (call.allreduce)(
-                own.as_ptr().cast(),
-                values.as_mut_ptr().cast(),
+                address(&own),
+                address_mut(values),
                 count(values.len())?,
                 known.floats,
                 known.sum,
@@ -218,11 +226,11 @@ impl<H: Copy> Communicator<H> {
         // SAFETY: as in `gather`.
         let started = unsafe {
             (call.alltoallv)(
-                from.as_ptr().cast::<c_void>(),
+                address(from),
                 sent.counts.as_ptr(),
                 sent.starts.as_ptr(),
                 kind,
-                to.as_mut_ptr().cast(),
+                address_mut(to),
                 received.counts.as_ptr(),
                 received.starts.as_ptr(),
                 kind,
@@ -256,6 +264,18 @@ impl<H: Copy> Communicator<H> {
             }
         }
     }
+}
+
+/// The address of empty buffers, where nothing is read or written. The address of an empty vector of bytes is 1, and so is
+/// Open MPI's `MPI_IN_PLACE`.
+static NOTHING: u64 = 0;
+
+fn address<T>(buffer: &[T]) -> *const c_void {
+    if buffer.is_empty() { (&raw const NOTHING).cast() } else { buffer.as_ptr().cast() }
+}
+
+fn address_mut<T>(buffer: &mut [T]) -> *mut c_void {
+    if buffer.is_empty() { (&raw const NOTHING).cast_mut().cast() } else { buffer.as_mut_ptr().cast() }
 }
 
 /// The parts of a buffer, one for each rank.
