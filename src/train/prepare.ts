@@ -153,7 +153,7 @@ export async function prepare(
     };
     const rows = await tokenise(files.train);
     const held = files.held && (await tokenise(files.held));
-    const sets = await agree(ranks, () => divideRows(rows, held, files, { settings, maxLength, reports }));
+    const sets = await agree(ranks, () => selectRows(rows, held, files, { settings, maxLength, reports }));
     for (const set of [sets.train, sets.held])
       await set?.keep(Array.from({ length: Math.min(SHOWN_ROWS, set.length) }, (_, row) => row));
     return { objective, train: sets.train, held: sets.held ?? [], reports };
@@ -179,7 +179,7 @@ function createCheckedObjective(
 }
 
 /** Returns the rows with trained tokens, for training and held out. */
-function divideRows(
+function selectRows(
   rows: StoredExamples,
   held: StoredExamples | undefined,
   files: Files,
@@ -197,16 +197,14 @@ function divideRows(
   return share === undefined ? { train, held: undefined } : splitHeldOut(train, share, seed);
 }
 
+/** Reads training or held-out data. `name` is its option. */
+export type ReadGiven = (given: TrainingData, name: "data" | "evalData") => Promise<Data>;
+
 /**
  * Reads the data files completely, so that invalid rows are reported before a model is loaded. Texts and rows are not
  * kept in memory.
  */
-export async function readFiles(
-  { data, evalData, dataFormat: format, signal }: Settings,
-  { emit }: Pick<RunContext, "emit">,
-): Promise<Files> {
-  const read = (given: TrainingData, name: string): Promise<Data> =>
-    readData(given, { format, name, signal, onProgress: createProgress("read", emit) });
+export async function readFiles({ data, evalData }: Settings, read: ReadGiven): Promise<Files> {
   const train = await read(data, "data");
   try {
     return { train, held: evalData === undefined ? undefined : await read(evalData, "evalData") };
@@ -214,6 +212,14 @@ export async function readFiles(
     closeData(train);
     throw error;
   }
+}
+
+/** Returns a function that reads data whole, and emits progress events. */
+export function createReader(
+  { dataFormat: format, signal }: Settings,
+  { emit }: Pick<RunContext, "emit">,
+): ReadGiven {
+  return (given, name) => readData(given, { format, name, signal, onProgress: createProgress("read", emit) });
 }
 
 /**

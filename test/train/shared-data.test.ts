@@ -8,6 +8,7 @@ import { PIECE } from "../../src/data/source/pieces.js";
 import { temporary, tinyModel } from "../hashed.js";
 import { runOnRanks } from "../ranks/processes.js";
 import { tinyEncoderWithoutDropout } from "../tiny-encoder.js";
+import { wave } from "../tiny-whisper.js";
 import { adapterBytes, collect, quick } from "./quick.js";
 
 type Options = FinetuneOptions & { output: string };
@@ -150,6 +151,15 @@ test.serial(
     t.is(runs[1]!.error, runs[0]!.error);
   },
 );
+
+test.serial("rows of speech are recognised in parts of a file, as in one process", async (t) => {
+  const audio = join(temporary(), "silence.wav");
+  writeFileSync(audio, wave(new Float32Array(1600)));
+  const own = options(rows((text) => ({ audio, text })));
+  const { message } = (await t.throwsAsync(collect(finetune(own)))) as Error;
+  t.regex(message, /rows\.jsonl:1: the row has "audio", but the model is a language model/);
+  for (const { error } of await runOnRanks(2, own)) t.is(error, message);
+});
 
 test.serial("ranks that see other files under the same path throw one error", async (t) => {
   const good = readFileSync(

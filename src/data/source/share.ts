@@ -1,23 +1,14 @@
 /** The part of a file of lines that one of several processes reads: whole pieces, and the lines that begin in them. */
 import { createHash } from "node:crypto";
-import { type FileHandle, open } from "node:fs/promises";
 
-import { abortReason, throwIfAborted } from "../../errors.js";
+import { LowrankError } from "../../errors.js";
 import { createChangedError, type IdentifiedSource } from "./hashed-source.js";
 import { joinPieces, PIECE, PieceHasher } from "./pieces.js";
-import { explainReadError, type RandomAccess } from "./source.js";
+import { type FileRange, type RandomAccess, readRange } from "./source.js";
 
-/** Bytes per read. */
-const READ = 1 << 17;
 /** The samples by which processes recognise the same file: their number, and the bytes of each. */
 const SAMPLES = 64;
 const SAMPLE = 4096;
-
-/** A range of a file, in bytes. */
-export interface FileRange {
-  start: number;
-  end: number;
-}
 
 /** The survey of one range of a file. */
 export interface RangeSurvey {
@@ -141,31 +132,8 @@ export class ShareSource implements IdentifiedSource {
   }
 
   random(): Promise<RandomAccess> {
-    throw new TypeError("a share is read from its beginning");
+    throw new LowrankError("ERR_INTERNAL", "a share is read from its beginning");
   }
 
   close(): void {}
-}
-
-async function* readRange(
-  path: string,
-  { start, end }: FileRange,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<Uint8Array> {
-  let file: FileHandle | undefined;
-  try {
-    file = await open(path);
-    for (let at = start; at < end;) {
-      throwIfAborted(signal);
-      const block = new Uint8Array(Math.min(READ, end - at));
-      const { bytesRead } = await file.read(block, 0, block.length, at);
-      if (bytesRead === 0) return;
-      at += bytesRead;
-      yield block.subarray(0, bytesRead);
-    }
-  } catch (cause) {
-    throw signal?.aborted ? abortReason(signal) : explainReadError(path, cause);
-  } finally {
-    await file?.close();
-  }
 }

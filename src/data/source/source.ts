@@ -79,28 +79,45 @@ export function explainReadError(name: string, cause: unknown): unknown {
   return new LowrankError("ERR_FILE_FORMAT", `${name}: cannot be read (${why})`, { cause });
 }
 
+/** A range of a file, in bytes. */
+export interface FileRange {
+  start: number;
+  /** Infinity for the end of the file. */
+  end: number;
+}
+
+/** Reads a range of a file in blocks. Errors: as `ByteSource.read`. */
+export async function* readRange(
+  path: string,
+  { start, end }: FileRange,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array> {
+  let file: FileHandle | undefined;
+  try {
+    file = await open(path);
+    for (let at = start; at < end;) {
+      throwIfAborted(signal);
+      const block = new Uint8Array(Math.min(READ, end - at));
+      const { bytesRead } = await file.read(block, 0, block.length, at);
+      if (bytesRead === 0) return;
+      at += bytesRead;
+      yield block.subarray(0, bytesRead);
+    }
+  } catch (cause) {
+    throw signal?.aborted ? abortReason(signal) : explainReadError(path, cause);
+  } finally {
+    await file?.close();
+  }
+}
+
 class Regular implements ByteSource {
   constructor(
     readonly name: string,
     readonly size: number,
   ) {}
 
-  async *read(signal?: AbortSignal): AsyncIterable<Uint8Array> {
-    let file: FileHandle | undefined;
-    try {
-      file = await open(this.name);
-      for (;;) {
-        throwIfAborted(signal);
-        const block = new Uint8Array(READ);
-        const { bytesRead } = await file.read(block, 0, READ);
-        if (bytesRead === 0) return;
-        yield block.subarray(0, bytesRead);
-      }
-    } catch (cause) {
-      throw signal?.aborted ? abortReason(signal) : explainReadError(this.name, cause);
-    } finally {
-      await file?.close();
-    }
+  read(signal?: AbortSignal): AsyncIterable<Uint8Array> {
+    return readRange(this.name, { start: 0, end: Infinity }, signal);
   }
 
   async random(): Promise<RandomAccess> {

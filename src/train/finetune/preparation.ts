@@ -20,10 +20,10 @@ import {
 import type { RunOutput } from "../output/following.js";
 import { createLine } from "../output/lineage.js";
 import type { Identities } from "../output/run-file.js";
-import { closeFiles, type Files, prepare, readFiles } from "../prepare.js";
+import { closeFiles, createReader, type Files, prepare, readFiles } from "../prepare.js";
 import type { Profile } from "../profile.js";
 import { compareInputs } from "./compare-ranks.js";
-import { readSharedFiles } from "../read-shares.js";
+import { createSharedReader } from "../read-shares.js";
 import { agree, type RunRanks } from "../ranks/run-ranks.js";
 import { checkSame, type Resumed } from "../resume.js";
 import type { RunContext } from "../run.js";
@@ -84,10 +84,11 @@ export class Preparation {
     const loading = { ...this.#settings, signal: this.#ending };
     // An invalid template is reported before any data is read.
     const template = await agree(ranks, () => resolveTemplate(this.#settings, this.#resumed, this.#context));
-    const data =
+    const read =
       ranks === undefined
-        ? await readFiles(loading, this.#context)
-        : await readSharedFiles(ranks, loading, this.#context);
+        ? createReader(loading, this.#context)
+        : createSharedReader(ranks, loading, this.#context);
+    const data = await readFiles(loading, read);
     this.#files = data;
     this.throwIfEnding();
     const inputs = await agree(ranks, () => this.#findInputs(loading, data, template));

@@ -4,7 +4,7 @@ import { locate } from "../../models/files/locate.js";
 import { matmulPrecision } from "../../tensor/scope.js";
 import { resolveClasses, resolveTemplate } from "../inherited.js";
 import type { FinetuneOptions } from "../options.js";
-import { closeFiles, readFiles } from "../prepare.js";
+import { closeFiles, createReader, readFiles } from "../prepare.js";
 import { resolveResume, prepareResume } from "../resume.js";
 import { prepareDevices } from "../replicas/devices.js";
 import { sizeSteps } from "../replicas/shares.js";
@@ -70,7 +70,7 @@ export async function estimate(options: FinetuneOptions): Promise<Estimate> {
   const { model, revision, offline, signal } = settings;
   const quiet = { emit: () => {} };
   const template = resolveTemplate(settings, resumed, quiet);
-  const files = await readFiles(settings, quiet);
+  const files = await readFiles(settings, createReader(settings, quiet));
   try {
     const located =
       typeof model === "string" ? await locate(model, { revision, offline, signal }) : undefined;

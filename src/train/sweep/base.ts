@@ -13,7 +13,15 @@ import { identifyInputs } from "../identity.js";
 import { resolveClasses, resolveTemplate } from "../inherited.js";
 import type { Objective } from "../objective.js";
 import type { Identities } from "../output/run-file.js";
-import { closeFiles, createObjective, type Files, prepare, type Prepared, readFiles } from "../prepare.js";
+import {
+  closeFiles,
+  createObjective,
+  type Files,
+  prepare,
+  type Prepared,
+  createReader,
+  readFiles,
+} from "../prepare.js";
 import type { RunContext } from "../run.js";
 import type { Settings } from "../settings.js";
 import { identifyAdapter } from "../start-adapter.js";
@@ -53,7 +61,7 @@ export class SweepBase {
   static async open(settings: Settings, context: Pick<RunContext, "emit">): Promise<SweepBase> {
     const { signal } = settings;
     const template = resolveTemplate(settings, undefined, context);
-    const files = await readFiles(settings, context);
+    const files = await readFiles(settings, createReader(settings, context));
     try {
       throwIfAborted(signal);
       const located = await locateModel(settings, context);
