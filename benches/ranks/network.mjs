@@ -1,4 +1,4 @@
-// What a slow network adds to a step: `node benches/ranks/network.mjs MODEL [TOKENS [STEPS]]`.
+// Measures the time that a slow network adds to a step: `node benches/ranks/network.mjs MODEL [TOKENS [STEPS]]`.
 //
 // This process is one of two ranks, with one thread, and trains rank 16 on all linear layers. The other rank is
 // modelled: it has the same gradients, and each sum waits for the time that its bytes take. Prints the median seconds of

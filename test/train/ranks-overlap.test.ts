@@ -56,7 +56,7 @@ test("backward reads the gradients that it completes, last parameters first", as
   optimizer.dispose();
 });
 
-test("an exchange that is cancelled rejects what was not read, and another one may follow", async (t) => {
+test("a cancelled exchange rejects the unread buckets, and another exchange may follow", async (t) => {
   const [used, unused] = [3, 5].map(parameter) as [Tensor, Tensor];
   const optimizer = new optim.AdamW([used, unused], { lr: 0.1 });
   const given = optimizer.beginExchange(128);

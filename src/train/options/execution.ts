@@ -39,8 +39,8 @@ export const EXECUTION_OPTIONS = {
   }),
   /**
    * Keep the weights of the blocks' linear layers on the host, for a model that is larger than the memory of a GPU. The GPU
-   * has the weights of two blocks at a time: the one that computes, and the next one, which is uploaded meanwhile, in the
-   * forward pass and again in the backward pass. Weights in the storage of the model's file are read from it; others
+   * holds the weights of two blocks at a time: it computes with one block while the next one is uploaded, in the forward
+   * pass and again in the backward pass. Weights in the storage of the model's file are read from it; others
    * (`dtype`, `quantize`) are converted once and take memory of the host. Losses are the same, and steps take longer. No
    * effect on the cpu, which reads the host's memory in any case. False.
    */

@@ -141,7 +141,7 @@ impl Storage {
 
 impl Context {
     /// Creates a frozen value on this device that is uploaded whenever `block` of `offload` is used. `from`, on the
-    /// CPU, has its bytes: in a mapped file, which is read at each upload, or in memory, of which the host keeps a copy.
+    /// CPU, has its bytes. A mapped file is read at each upload; other bytes are copied into host memory once.
     ///
     /// # Errors
     /// As for `empty`, except that memory is allocated later; errors of reading `from`.
@@ -182,7 +182,7 @@ impl Context {
                 offload.enter(self, *block)?;
             }
         }
-        // Weights of several distant blocks, of which the last one has displaced the others.
+        // An operation that reads distant blocks: entering the last block has evicted the weights of the others.
         for (_, storage) in offloaded {
             self.make_resident(storage)?;
         }

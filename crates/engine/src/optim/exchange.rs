@@ -64,9 +64,9 @@ impl<R: Rule> Optimizer<R> {
         Ok(plan(&self.arena, most).iter().map(|planned| planned.count).collect())
     }
 
-    /// Begins to read the gradients in buckets (see `bucket_sizes`), each of which the host's answer replaces.
-    /// `replies` has one receiver for each bucket. `Exchange::backward` reads what it completes, and `finish_exchange`
-    /// the rest. Between the two, gradients may not be changed otherwise.
+    /// Begins to read the gradients in buckets (see `bucket_sizes`). The host's answer to a bucket replaces its gradients.
+    /// `replies` has one receiver for each bucket. `Exchange::backward` reads the buckets that it completes, and
+    /// `finish_exchange` the remaining ones. Nothing else may change gradients between the two.
     ///
     /// # Errors
     /// The errors of `bucket_sizes` and `Arena::gather`; `ERR_INTERNAL` for another number of receivers.
@@ -123,10 +123,10 @@ impl Exchange {
     /// # Errors
     /// The errors of `Tape::backward`.
     pub fn backward(&mut self, tape: &Tape, root: &Tensor) -> Result<()> {
-        tape.backward_told(root, self)
+        tape.backward_reporting(root, self)
     }
 
-    /// Reads the next buckets in order, up to one that is not complete.
+    /// Reads complete buckets in order, and stops before the first incomplete one.
     fn read_complete(&mut self) {
         while let Some(bucket) = self.buckets.get_mut(self.read).filter(|bucket| bucket.incomplete == 0) {
             bucket.read();

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::node::{Node, Parent};
 use super::tensor::Tensor;
 
-/// Is told which gradients are complete while backward is recorded.
+/// Receives the leaves whose gradients are complete while backward is recorded.
 pub trait Completion {
     /// The leaves to which the pass may add; called before it begins.
     fn expect(&mut self, leaves: &[Tensor]);

@@ -161,11 +161,11 @@ impl Tape {
         self.record_backward(root, d_out, None)
     }
 
-    /// `backward` of a single element that tells `completion` of each gradient as soon as its last part is recorded.
+    /// Runs `backward` from a single element, and reports each gradient to `completion` once its last part is recorded.
     ///
     /// # Errors
     /// The errors of `backward`.
-    pub fn backward_told(&self, root: &Tensor, completion: &mut dyn Completion) -> Result<()> {
+    pub fn backward_reporting(&self, root: &Tensor, completion: &mut dyn Completion) -> Result<()> {
         self.record_backward(root, None, Some(completion))
     }
 

@@ -73,7 +73,7 @@ fn values_and_gradients_are_those_of_weights_on_the_device() {
         for (in_file, regions) in [(true, false), (true, true), (false, true)] {
             let expected = train(&cx, &resident, regions);
             let (_offload, weights) = offloaded(&cx, &folder, in_file);
-            // Twice: the second pass begins where the first one ended.
+            // The second pass begins at the block where the first one ended.
             for _ in 0..2 {
                 assert_eq!(train(&cx, &weights, regions), expected, "{in_file} {regions}");
             }
