@@ -138,3 +138,18 @@ test("no file of src/ imports values of one that imports its own", (t) => {
   t.true(files.size >= 250, `${files.size} files`);
   t.deepEqual(circles(files), []);
 });
+
+test("the start of the command line evaluates neither tensors nor models", (t) => {
+  const files = evaluated();
+  /** The file that first imported each file. */
+  const importers = new Map([["cli/main.ts", ""]]);
+  for (const [file] of importers)
+    for (const next of files.get(file)?.keys() ?? []) if (!importers.has(next)) importers.set(next, file);
+  t.true(importers.size >= 100, `${importers.size} files`);
+  const library = /^(?:tensor|nn|optim|lora\/(?:layers|inject)|models\/pretrained|train\/settings)\b/;
+  const heavy = [...importers].filter(([file]) => library.test(file));
+  t.deepEqual(
+    heavy.map(([file, by]) => `${by} imports ${file}`),
+    [],
+  );
+});

@@ -9,7 +9,7 @@ import type {
   SweepStartEvent,
   TrialEndEvent,
 } from "../../train/sweep/events.js";
-import { formatShortly } from "../../train/sweep/options.js";
+import { formatShortly } from "../../train/sweep/format-values.js";
 import { escapeAll, formatJsonLine } from "../terminal/escaped.js";
 import { warn } from "../terminal/failure.js";
 import { bytes, formatCount, formatDuration, formatPercent, formatPlural } from "../terminal/format.js";

@@ -1,6 +1,6 @@
 /** The table of a sweep's trials. */
 import type { TrialSummary } from "../../train/sweep/events.js";
-import { formatShortly } from "../../train/sweep/options.js";
+import { formatShortly } from "../../train/sweep/format-values.js";
 import { nameInSpace } from "./config-file.js";
 
 /** Returns the lines of a table with one line per trial, in the given order. */

@@ -11,8 +11,9 @@ import { computeNeeded, isShort } from "../memory/plan.js";
 import { resolveAdapterOptions } from "../run-parts.js";
 import { findReasonApart } from "./apart.js";
 import type { SweepBase } from "./base.js";
+import { formatValues } from "./format-values.js";
 import { countGroup } from "./group-memory.js";
-import { formatValues, type Trial } from "./options.js";
+import type { Trial } from "./options.js";
 
 /** The most adapters side by side if the options set no number. */
 export const MOST_SIDE_BY_SIDE = 16;

@@ -10,6 +10,7 @@ import type { FinetuneOptions } from "../options.js";
 import { checkCount, checkKind, share, whole } from "../options/kinds.js";
 import { checkKinds, DEFAULT_OUTPUT, listOptions, parseSettings, type Settings } from "../settings.js";
 import { completeFromAdapter } from "../start-adapter.js";
+import { formatValues } from "./format-values.js";
 import { applyValues, makeTrials, parseSpace, readPath, type Space, type TrialValues } from "./space.js";
 
 /** When a sweep stops its worst trials. */
@@ -132,17 +133,6 @@ function parseHalving(
       `${optionName("halving.every")} is ${every}, and the trials are compared by their held-out losses; give ${optionName("evalEvery")} a divisor of it`,
     );
   return { every, keep };
-}
-
-/** Formats the values of a trial: `rank 8, lr 0.001`. */
-export function formatValues(values: TrialValues): string {
-  return Object.entries(values)
-    .map(([path, value]) => `${optionName(path)} ${formatShortly(value)}`)
-    .join(", ");
-}
-
-export function formatShortly(value: unknown): string {
-  return Array.isArray(value) ? value.join("+") : String(value);
 }
 
 /** Options that do not affect a trial's result, which may differ when a sweep is continued. */
