@@ -21,6 +21,10 @@ export const FOLLOWED: readonly Followed[] = [
     "test/train/sweep-options.test.ts: the remedies of the messages help",
   ],
   [
+    /^sweep: the trials …; free memory, or give a smaller storage with <quantize>$/,
+    "test/train/offload-memory.test.ts: gpu: offloaded weights that the system's memory cannot keep are refused before they are read",
+  ],
+  [
     /give <evalData> or <evalSplit> to compare them on rows|give <evalData> to compare them on the same rows$/,
     "test/train/sweep-options.test.ts: the remedies of the messages help",
   ],

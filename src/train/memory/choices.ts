@@ -1,5 +1,7 @@
 /** Ways to reduce the memory of a run that does not fit, the least harmful first. */
+import { resolveDevice } from "../../device/device.js";
 import { isGguf } from "../../gguf/read.js";
+import { movesBase } from "../../lora/options/init-weights.js";
 import type { Quantization } from "../../models/quantization.js";
 import type { StorageType } from "../options.js";
 import type { Settings } from "../settings.js";
@@ -17,6 +19,8 @@ export interface Suggestion {
   dtype?: StorageType | undefined;
   /** The quantisation of the blocks' linear layers. */
   quantize?: Quantization | undefined;
+  /** Whether the host keeps the weights of the blocks, and a GPU has the weights of two blocks at a time. */
+  offloadWeights?: boolean;
   /** The maximum number of tokens in a row. */
   maxLength?: number;
 }
@@ -45,9 +49,12 @@ export interface Known {
 /** The shortest row length that is tried. */
 const SHORTEST = 16;
 
+const OFFLOADED = "weights of the blocks on the host: the same losses, and steps take longer";
+
 /**
  * Yields choices in the order in which they are tried, each in addition to the earlier kinds: gradient checkpointing,
- * smaller batches with more accumulation, storage with fewer bits, shorter rows.
+ * smaller batches with more accumulation, storage with fewer bits, offloaded weights, shorter rows. Offloading is tried
+ * with each storage, and each length is tried without it first.
  */
 export function* choices(settings: Settings, { path, length, resumed, kept }: Known): Generator<Choice> {
   const open = (name: Keepable): boolean => !kept.includes(name);
@@ -58,7 +65,12 @@ export function* choices(settings: Settings, { path, length, resumed, kept }: Kn
   });
   if (!settings.gradientCheckpointing && open("gradientCheckpointing"))
     yield (last = next({ gradientCheckpointing: true }, "gradient checkpointing: about a third more time"));
-  if (resumed) return;
+  const offloads = open("offloadWeights") && path !== undefined && canOffload(settings);
+  const offload = (): Choice => next({ offloadWeights: true }, OFFLOADED);
+  if (resumed) {
+    if (offloads) yield offload();
+    return;
+  }
   const before = last;
   for (const changes of listSmallerBatches(settings)) {
     const { batchSize, gradientAccumulation } = changes;
@@ -68,19 +80,35 @@ export function* choices(settings: Settings, { path, length, resumed, kept }: Kn
       `batches of ${batchSize} × ${gradientAccumulation}: the same steps, in more and smaller products`,
     ));
   }
+  const storages = [last];
   if (path !== undefined) {
     const unstored = last;
     for (const { changes, costs } of listStorages(settings, path, open)) {
       last = unstored;
       yield (last = next(changes, costs));
+      storages.push(last);
     }
   }
+  for (const storage of offloads ? storages : []) {
+    last = storage;
+    yield offload();
+  }
   if (!open("maxLength")) return;
-  const long = last;
+  const long = storages.at(-1) as Choice;
   for (const maxLength of listShorterLengths(length)) {
     last = long;
     yield (last = next({ maxLength }, `rows of at most ${maxLength} tokens: longer rows are truncated`));
+    if (offloads) yield offload();
   }
+}
+
+/** Whether a run may offload weights, and some of its devices gain by it. */
+function canOffload({ offloadWeights, devices, lora }: Settings): boolean {
+  return (
+    !offloadWeights &&
+    devices.some((device) => resolveDevice(device) !== "cpu") &&
+    !movesBase(lora.initLoraWeights ?? true)
+  );
 }
 
 /** Yields batch sizes that divide a step evenly, the largest first. */

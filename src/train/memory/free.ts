@@ -6,16 +6,16 @@ import { devices, type Device } from "../../device/device.js";
 /** The share that `auto` leaves free, because tokens, V8's heap and other programs grow too. */
 const MARGIN = 1 / 8;
 
-/**
- * Returns the free bytes of the cpu or of a GPU that shares its memory; undefined for other devices. In a control group
- * the free memory of the group counts.
- */
-function readFreeMemory(device: Exclude<Device, "auto">): number | undefined {
-  if (device !== "cpu") {
-    const gpus = devices().filter(({ kind }) => kind !== "cpu");
-    const gpu = gpus[device === "gpu" ? 0 : Number(device.slice("gpu:".length))];
-    if (gpu?.kind !== "software" && gpu?.kind !== "integrated") return undefined;
-  }
+/** Whether a device computes in the system's memory: the cpu, and a GPU that shares it. */
+export function usesSystemMemory(device: Exclude<Device, "auto">): boolean {
+  if (device === "cpu") return true;
+  const gpus = devices().filter(({ kind }) => kind !== "cpu");
+  const gpu = gpus[device === "gpu" ? 0 : Number(device.slice("gpu:".length))];
+  return gpu?.kind === "software" || gpu?.kind === "integrated";
+}
+
+/** Returns the free bytes of the system's memory, or of the control group's; undefined if unknown. */
+export function readFreeMemory(): number | undefined {
   // Electron's older versions lack `availableMemory`.
   const available = process.availableMemory?.() ?? freemem();
   return available > 0 ? available : undefined;
@@ -27,6 +27,6 @@ export function measureAllowed(
   device: Exclude<Device, "auto">,
 ): number | undefined {
   if (typeof memory === "number") return memory;
-  const free = readFreeMemory(device);
+  const free = usesSystemMemory(device) ? readFreeMemory() : undefined;
   return free === undefined ? undefined : Math.floor(memory === "auto" ? free * (1 - MARGIN) : free);
 }

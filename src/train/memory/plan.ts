@@ -17,6 +17,7 @@ import { chooseDryBatches } from "./dry-batches.js";
 import { type DryRun, runDry, type PeakMemory } from "./dry-run.js";
 import { listParts, type PartSettings } from "../replicas/shares.js";
 import { measureAllowed } from "./free.js";
+import { findHostShortage, formatHostShortage } from "./offloaded.js";
 
 /** A run before it begins. */
 export interface Planned {
@@ -123,10 +124,11 @@ export async function planMemory(planned: Planned): Promise<MemoryPlan | undefin
 }
 
 /**
- * Whether a run fits on each device; undefined if no limit is known. Devices whose free memory is known share the
+ * Whether a run fits on each device, and its offloaded weights on the host; undefined if no limit is known. Devices whose free memory is known share the
  * system's memory.
  */
 function fitsAll(all: readonly CountedDevice[], settings: Settings): boolean | undefined {
+  if (findHostShortage(all) !== undefined) return false;
   const limited = all.flatMap(({ held, limit }) =>
     limit === undefined ? [] : [{ needed: computeNeeded(held, settings), limit }],
   );
@@ -222,8 +224,16 @@ export function createTooLargeError(
   { settings, resumed }: Planned,
 ): LowrankError {
   const { memory } = settings;
+  const all = [{ held, device }, ...further];
+  const shortage = findHostShortage(all);
+  if (shortage !== undefined) {
+    return new LowrankError(
+      "ERR_OUT_OF_MEMORY",
+      `finetune: the run ${formatHostShortage(shortage)}; ${suggestInstead(settings, fitting, resumed)}`,
+    );
+  }
   const may = formatSize(limit);
-  const needs = [{ held, device }, ...further].map(
+  const needs = all.map(
     (one) => `${formatSize(computeNeeded(one.held, settings))} on ${one.device} (${formatUse(one.held)})`,
   );
   const what = `the run would need ${needs.join(" and ")}`;

@@ -49,19 +49,20 @@ export const EXECUTION_OPTIONS = {
     help: "keep the model's blocks on the host; a GPU has the weights of two blocks at a time, and steps take longer",
     default: false,
     whenResuming: "free",
+    byMemory: "if absent",
   }),
   /**
    * The memory limit of the run on its device, in bytes, including memory-mapped weights: a number, a decimal size such
    * as `2GB`, or `auto`, which is seven eighths of the free memory at the start. A run above the limit is made to fit by
-   * gradient checkpointing, smaller batches with more accumulation, smaller weight storage (bf16, q8_0, nf4) and shorter
-   * rows, in this order and no further than needed. Given values of checkpointing, storage and length are kept, and so is
-   * the number of rows per step. The start event reports the choices, and a resumed run keeps them. A run that cannot fit
+   * gradient checkpointing, smaller batches with more accumulation, smaller weight storage (bf16, q8_0, nf4), on a GPU
+   * offloaded weights, and shorter rows, in this order and no further than needed. Given values of checkpointing, storage,
+   * offloading and length are kept, and so is the number of rows per step. The start event reports the choices, and a resumed run keeps them. A run that cannot fit
    * throws `ERR_OUT_OF_MEMORY` before the model is loaded, with the options that prevent a fit. Without a limit nothing is
    * changed, and a run is refused if its tensors alone exceed the free memory.
    */
   memory: option(memoryLimit, {
     flag: "--memory <size>",
-    help: "memory limit of the run, such as 2GB, or auto for the free memory; selects checkpointing, batch size, storage and length to fit",
+    help: "memory limit of the run, such as 2GB, or auto for the free memory; selects checkpointing, batch size, storage, offloading and length to fit",
     whenResuming: "reported",
   }),
   /** The precision of products with weights: `exact`, `bf16` (on the cpu) or `f16` (on a GPU); by default as set by `setMatmulPrecision`. */

@@ -7,6 +7,7 @@ import { deleteAdapter, inject } from "../../lora/index.js";
 import { runWithRandom } from "../../tensor/random.js";
 import type { HeldMemory } from "../held-memory.js";
 import { measureAllowed } from "../memory/free.js";
+import { findHostShortage, formatHostShortage } from "../memory/offloaded.js";
 import { computeNeeded, isShort } from "../memory/plan.js";
 import { resolveAdapterOptions } from "../run-parts.js";
 import { findReasonApart } from "./apart.js";
@@ -66,6 +67,7 @@ export class GroupPlanner {
   readonly device: Exclude<Device, "auto">;
   readonly #base: SweepBase;
   readonly #limit: number | undefined;
+  readonly #devices: number;
   readonly #sideBySide: number | undefined;
   readonly #halves: boolean;
 
@@ -79,6 +81,7 @@ export class GroupPlanner {
     this.#base = base;
     this.device = resolveDevice(device);
     this.#sideBySide = sideBySide;
+    this.#devices = devices;
     const { memory } = base.settings;
     const limit = measureAllowed(memory, this.device);
     this.#limit = limit === undefined || typeof memory === "number" ? limit : Math.floor(limit / devices);
@@ -98,6 +101,7 @@ export class GroupPlanner {
     for (;;) {
       const trials = wanted.slice(0, count);
       const memory = await this.#count(trials);
+      if (memory !== undefined) this.#checkHost(memory);
       const needed = memory === undefined ? Infinity : this.#computeNeeded(memory);
       if (memory !== undefined && (this.#limit === undefined || needed <= this.#limit))
         return { trials, memory, limit: this.#limit };
@@ -119,6 +123,17 @@ export class GroupPlanner {
       if (isShort(error) && trials.length > 1) return undefined;
       throw error;
     });
+  }
+
+  /** Throws `ERR_OUT_OF_MEMORY` if the system's memory is too small for the offloaded weights of each device's model. */
+  #checkHost(held: HeldMemory): void {
+    const models = Array.from({ length: this.#devices }, () => ({ device: this.device, held }));
+    const shortage = findHostShortage(models);
+    if (shortage === undefined) return;
+    throw new LowrankError(
+      "ERR_OUT_OF_MEMORY",
+      `sweep: the trials ${formatHostShortage(shortage)}; free memory, or give a smaller storage with ${optionName("quantize")}`,
+    );
   }
 
   #computeNeeded(memory: HeldMemory): number {
