@@ -3,7 +3,7 @@ import { LowrankError } from "../errors.js";
 import { runPerRow } from "../lora/adapter/per-row.js";
 import type { Embedding } from "../nn/embedding.js";
 import { Module } from "../nn/module.js";
-import { trains } from "../tensor/scope.js";
+import { isTraining } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { BlocksConfig } from "./config-parts.js";
 import { embed, type EmbedOptions } from "./embed.js";
@@ -78,7 +78,7 @@ export abstract class TextEncoder extends PretrainedModel {
   hidden(ids: Tensor | null, options: ForwardOptions = {}, states?: Tensor[]): Tensor {
     checkLength(readTokenShape(ids, options), 0, this.config.maxPositionEmbeddings);
     const x = this.embeddings.forward(ids, options);
-    const checkpointed = this.gradientCheckpointing && trains(this);
+    const checkpointed = this.gradientCheckpointing && isTraining(this);
     return this.blocks.forward(x, options.attentionMask, checkpointed, states);
   }
 

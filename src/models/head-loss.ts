@@ -120,7 +120,7 @@ export function readDenseHead(
 ): { weight: Tensor; bias: Tensor | null } | undefined {
   if (head.fanInFanOut) return undefined;
   if (head instanceof LoRALinear) {
-    const parts = head.plainParts(rows);
+    const parts = head.findPlainParts(rows);
     return parts?.share === undefined ? parts : undefined;
   }
   return head.forward === Linear.prototype.forward ? head : undefined;

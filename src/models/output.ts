@@ -2,7 +2,7 @@
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import type { Module } from "../nn/module.js";
-import { runEvaluating, captureFrame, scope, trains } from "../tensor/scope.js";
+import { runEvaluating, captureFrame, scope, isTraining } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { ForwardOutput } from "./pretrained.js";
 
@@ -47,7 +47,7 @@ export function createCausalOutput<Output extends ForwardOutput>(
   const { hidden } = made;
   const resume = captureFrame();
   const before = describeState(head);
-  const evaluated = !trains(head);
+  const evaluated = !isTraining(head);
   const logits = (): Tensor => {
     if (hidden.disposed) {
       throw new LowrankError(

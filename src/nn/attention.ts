@@ -202,7 +202,7 @@ function createVisibility(
         .reshape(1, S)
         .le(createPositions(device, 0, T).reshape(T, 1)),
     );
-  return { visible: every(parts), bias };
+  return { visible: intersectMasks(parts), bias };
 }
 
 /** Returns consecutive whole numbers starting at `from`, i32 [count]. */
@@ -212,7 +212,7 @@ export function createPositions(device: Tensor["device"], from: number, count: n
 }
 
 /** Returns 1 where all `parts` (i32, 0 or 1) are 1, with broadcasting; undefined for no parts. */
-export function every(parts: readonly Tensor[]): Tensor | undefined {
+export function intersectMasks(parts: readonly Tensor[]): Tensor | undefined {
   const [first, ...others] = parts;
   if (others.length === 0) return first;
   return others.reduce((all, one) => all.mul(one.to("f32")), (first as Tensor).to("f32"));

@@ -3,7 +3,7 @@ import { ones, zeros } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
-import { noGrad, scope, trains } from "../tensor/scope.js";
+import { noGrad, scope, isTraining } from "../tensor/scope.js";
 import { recordOp, makeParameter, type Tensor } from "../tensor/tensor.js";
 import { checkInput, refuseMismatch } from "./inputs.js";
 import { Module } from "./module.js";
@@ -90,7 +90,7 @@ abstract class BatchNormNd extends Module {
       refuseMismatch(layer, `${shape} with ${this.numFeatures} channels`, x);
     const S = rest.reduce((n, d) => n * d, 1);
     const { running_mean: mean, running_var: variance } = this;
-    const training = trains(this);
+    const training = isTraining(this);
     if (!training && mean !== null && variance !== null) return normaliseByRunning(this, x, mean, variance);
     if (B * S < 2 && training) {
       throw new LowrankError(

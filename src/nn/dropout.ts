@@ -1,5 +1,5 @@
 import { checkProbability } from "../arguments/check.js";
-import { trains } from "../tensor/scope.js";
+import { isTraining } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { checkInput } from "./inputs.js";
 import { Module } from "./module.js";
@@ -18,6 +18,6 @@ export class Dropout extends Module {
   /** Shapes: x and y [...]; y is x in `eval()`. Throws `ERR_OPTION` if it is not a tensor. */
   forward(x: Tensor): Tensor {
     checkInput("Dropout", x);
-    return this.p > 0 && trains(this) ? x.dropout(this.p) : x;
+    return this.p > 0 && isTraining(this) ? x.dropout(this.p) : x;
   }
 }

@@ -4,7 +4,7 @@ import { ones, zeros } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
-import { noGrad, scope, trains } from "../tensor/scope.js";
+import { noGrad, scope, isTraining } from "../tensor/scope.js";
 import { recordOp, makeParameter, type Tensor } from "../tensor/tensor.js";
 import { checkInput, refuseMismatch } from "./inputs.js";
 import { Module } from "./module.js";
@@ -93,7 +93,7 @@ abstract class InstanceNormNd extends Module {
     const S = rest.reduce((n, d) => n * d, 1);
     const { running_mean: mean, running_var: variance } = this;
     const tracks = mean !== null && variance !== null;
-    if (tracks && !trains(this)) return normaliseByRunning(this, x, mean, variance);
+    if (tracks && !isTraining(this)) return normaliseByRunning(this, x, mean, variance);
     if (S < 2) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",

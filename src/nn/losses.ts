@@ -71,7 +71,7 @@ export function bceWithLogits(input: Tensor, target: Tensor, given?: BceOptions)
     "weight",
     "posWeight",
   ]);
-  for (const [name, one] of Object.entries({ weight, posWeight })) broadcasts(where, name, one, input);
+  for (const [name, one] of Object.entries({ weight, posWeight })) checkBroadcast(where, name, one, input);
   // log(1 + e^-x). At 0, half of max's gradient is right, and abs has none.
   const softplus = input.abs().neg().exp().add(1).log().add(input.neg().maximum(0));
   const positive = posWeight === undefined ? softplus : posWeight.sub(1).mul(target).add(1).mul(softplus);
@@ -170,7 +170,7 @@ function checkAlike(where: string, input: unknown, target: unknown): void {
 }
 
 /** Throws unless `value`, if given, broadcasts to the shape of `input`. */
-function broadcasts(where: string, name: string, value: unknown, input: Tensor): void {
+function checkBroadcast(where: string, name: string, value: unknown, input: Tensor): void {
   if (value === undefined) return;
   if (!isTensor(value)) refuse(where, name, "a tensor", value);
   const from = value.shape.length;

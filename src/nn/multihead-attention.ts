@@ -5,7 +5,7 @@ import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
 import { drawUniformValues } from "../tensor/random.js";
 import { recordOp, makeParameter, type Tensor } from "../tensor/tensor.js";
-import { scope, trains } from "../tensor/scope.js";
+import { scope, isTraining } from "../tensor/scope.js";
 import { scaledDotProductAttention } from "./attention.js";
 import { checkInput, refuseMismatch } from "./inputs.js";
 import { Linear } from "./linear.js";
@@ -153,7 +153,7 @@ function attend(
 ): Tensor {
   const [B, T, H, D] = q.shape as [number, number, number, number];
   const S = k.shape[1] as number;
-  if (layer.dropout === 0 || !trains(layer)) {
+  if (layer.dropout === 0 || !isTraining(layer)) {
     const scale = 1 / Math.sqrt(D);
     return recordOp(() => session().attention(q.id, k.id, v.id, keyMask?.id, causal, 0, scale, 0, S)).reshape(
       B,

@@ -4,7 +4,7 @@ import { drawUniform, zeros } from "../tensor/create.js";
 import type { Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native/binding.js";
-import { trains } from "../tensor/scope.js";
+import { isTraining } from "../tensor/scope.js";
 import { recordOp, makeParameter, type Tensor } from "../tensor/tensor.js";
 import { checkInput, refuseMismatch, checkValues } from "./inputs.js";
 import { Module } from "./module.js";
@@ -176,7 +176,7 @@ export function runLayers(
   let y = layer.batchFirst ? x.transpose(0, 1) : x;
   const ends: Tensor[][] = sizes.map(() => []);
   for (let level = 0; level < layer.numLayers; level++) {
-    if (level > 0 && trains(layer) && layer.dropout > 0) y = y.dropout(layer.dropout);
+    if (level > 0 && isTraining(layer) && layer.dropout > 0) y = y.dropout(layer.dropout);
     const outputs: Tensor[] = [];
     for (const [place, [, suffix]] of all.entries()) {
       if (all[place]?.[0] !== level) continue;

@@ -65,9 +65,9 @@ export class Upsample extends Module {
     } = { ...checkKnownOptions(layer, given, known) };
     if ((size === undefined) === (scaleFactor === undefined))
       throw new LowrankError("ERR_OPTION", `${layer}: give one of size and scaleFactor`);
-    each(size, (one) => checkWhole(layer, "size", one, 1));
+    checkEach(size, (one) => checkWhole(layer, "size", one, 1));
     const factor = (n: number): boolean => n > 0 && Number.isFinite(n);
-    each(scaleFactor, (one) => checkNumberThat(layer, "scaleFactor", one, factor, "a number above 0"));
+    checkEach(scaleFactor, (one) => checkNumberThat(layer, "scaleFactor", one, factor, "a number above 0"));
     this.size = size ?? null;
     this.scaleFactor = scaleFactor ?? null;
     this.mode = checkChoice(layer, "mode", mode, MODES);
@@ -100,9 +100,11 @@ export class Upsample extends Module {
       );
     }
     return x.shape.slice(2).reduce((y, size, d) => {
-      const out = this.size === null ? undefined : at(layer, "size", this.size, d, dims);
+      const out = this.size === null ? undefined : readDimension(layer, "size", this.size, d, dims);
       const scale =
-        this.scaleFactor === null ? undefined : at(layer, "scaleFactor", this.scaleFactor, d, dims);
+        this.scaleFactor === null
+          ? undefined
+          : readDimension(layer, "scaleFactor", this.scaleFactor, d, dims);
       const length = out ?? Math.floor(size * (scale as number));
       if (length < 1) refuse(layer, "scaleFactor", "such that something is left", this.scaleFactor);
       if (length === size && scale === undefined) return y;
@@ -126,13 +128,13 @@ export function interpolate(x: Tensor, options: UpsampleOptions): Tensor {
 }
 
 /** Checks one number, or each of several. */
-function each(value: PerDimension | undefined, check: (one: unknown) => unknown): void {
+function checkEach(value: PerDimension | undefined, check: (one: unknown) => unknown): void {
   if (Array.isArray(value)) value.forEach(check);
   else if (value !== undefined) check(value);
 }
 
 /** The number for dimension `d` of `dims`. */
-function at(layer: string, name: string, value: PerDimension, d: number, dims: number): number {
+function readDimension(layer: string, name: string, value: PerDimension, d: number, dims: number): number {
   if (typeof value === "number") return value;
   if (value.length === dims) return value[d] as number;
   return refuse(layer, name, `one number, or ${dims}`, value);

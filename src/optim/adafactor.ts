@@ -24,7 +24,7 @@ export interface AdafactorOptions extends RuleOptions {
 const EPSILON = 2 ** -23;
 
 /** Matrices have second moments by row and by column; vectors by element. */
-const shapes: StateShapes = (shape): ReturnType<StateShapes> => {
+const listStateShapes: StateShapes = (shape): ReturnType<StateShapes> => {
   if (shape.length < 2) return { variance: shape };
   return { row_var: [...shape.slice(0, -1), 1], col_var: [...shape.slice(0, -2), 1, ...shape.slice(-1)] };
 };
@@ -41,6 +41,6 @@ export class Adafactor extends Optimizer<AdafactorOptions> {
   constructor(params: Parameters<AdafactorOptions>, given?: Partial<AdafactorOptions>) {
     const chosen = checkKnownOptions("Adafactor", given, ["lr", "beta2Decay", "eps", "d", "weightDecay"]);
     const { lr = 1e-2, beta2Decay = -0.8, eps = [EPSILON, 1e-3], d = 1, weightDecay = 0 } = chosen;
-    super("Adafactor", "adafactor", shapes, params, { lr, beta2Decay, eps, d, weightDecay });
+    super("Adafactor", "adafactor", listStateShapes, params, { lr, beta2Decay, eps, d, weightDecay });
   }
 }

@@ -60,7 +60,7 @@ export interface OptimizerState<Options> {
 export type StateShapes = (shape: readonly number[]) => Readonly<Record<string, readonly number[]>>;
 
 /** States with one value per element. */
-function elementwise(names: readonly string[]): StateShapes {
+function createElementwise(names: readonly string[]): StateShapes {
   return (shape) => Object.fromEntries(names.map((name) => [name, shape]));
 }
 
@@ -117,7 +117,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   ) {
     checkText("Optimizer", "where", where);
     this.#rule = rule;
-    this.#states = typeof states === "function" ? states : elementwise(states);
+    this.#states = typeof states === "function" ? states : createElementwise(states);
     this.groups = parseGroups(where, params).map((group, i) => {
       const { params: own, ...given } = group;
       const name = `${where}: group ${i}`;
@@ -130,7 +130,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
       return { ...checkOptions(name, { ...defaults, ...set }), params: listParameters(name, own) };
     });
     const ids = this.groups.map(({ params }) => params.map((tensor) => tensor.id));
-    this.#id = session().optimizer(rule, ids, this.#options());
+    this.#id = session().optimizer(rule, ids, this.#copyOptions());
     net.register(this, this.#id, this);
   }
 
@@ -152,7 +152,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   stepClipped(max: number | undefined): Tensor {
     const norm = this.update(max, false);
     // A meta device runs nothing, and has no values.
-    if (!norm.device.startsWith("meta")) this.#unheard ??= beforeReads(() => this.#hear());
+    if (!norm.device.startsWith("meta")) this.#unheard ??= beforeReads(() => this.#readSkipped());
     return norm;
   }
 
@@ -168,7 +168,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   protected update(max: number | undefined, latches: boolean): Tensor {
     if (max !== undefined)
       checkNumberThat("stepClipped", "max", max, (n) => n >= 0, "a number of at least 0");
-    return wrapHandle(session().optimizerStep(this.#alive(), this.#options(), max, latches));
+    return wrapHandle(session().optimizerStep(this.#requireId(), this.#copyOptions(), max, latches));
   }
 
   /** @internal Bytes of the state once every parameter was updated; the engine keeps it in f32. */
@@ -184,13 +184,13 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   /** Starts to read the number of skipped steps, which are then uncounted and reported; one reading at a time. */
-  #hear(): StartedRead | undefined {
+  #readSkipped(): StartedRead | undefined {
     this.#unheard?.();
     this.#unheard = undefined;
     if (this.#disposed) return undefined;
     if (this.#hearing !== undefined) {
       return this.#hearing.then(() => {
-        this.#unheard ??= beforeReads(() => this.#hear());
+        this.#unheard ??= beforeReads(() => this.#readSkipped());
         return readAlong();
       });
     }
@@ -218,7 +218,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
 
   /** Sets the gradients of its parameters to null. Throws `ERR_DISPOSED`. */
   zeroGrad(): void {
-    session().optimizerZeroGrad(this.#alive());
+    session().optimizerZeroGrad(this.#requireId());
   }
 
   /**
@@ -228,9 +228,9 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   stateDict(): OptimizerState<Options> {
     const state: Record<number, ParameterState> = {};
     const parameters = this.#parameters;
-    for (const [i, { step, values }] of session().optimizerState(this.#alive()).entries()) {
+    for (const [i, { step, values }] of session().optimizerState(this.#requireId()).entries()) {
       if (values.length === 0) continue;
-      const names = this.#stateNames(parameters[i] as Tensor);
+      const names = this.#listStateNames(parameters[i] as Tensor);
       const tensors = values.map((id, k) => [names[k] as string, wrapHandle(id)] as const);
       state[i] = { step, ...Object.fromEntries(tensors) };
     }
@@ -253,10 +253,10 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     const states = this.#parameters.map((parameter, i) => {
       const own = state[i];
       if (own === undefined) return { step: 0, values: [] };
-      const names = this.#stateNames(parameter);
+      const names = this.#listStateNames(parameter);
       return { step: own.step, values: names.map((name) => findStateTensor(own, name, i).id) };
     });
-    session().optimizerLoadState(this.#alive(), states);
+    session().optimizerLoadState(this.#requireId(), states);
     for (const [i, group] of this.groups.entries()) {
       const { params: _, ...options } = paramGroups[i] as Options & { params: number[] };
       Object.assign(group, options);
@@ -283,7 +283,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   // eslint-disable-next-line @typescript-eslint/require-await
   async load(path: string): Promise<void> {
     checkText("optimizer.load", "path", path);
-    this.#alive();
+    this.#requireId();
     const groups = this.groups.map(({ params, ...options }) => ({
       options,
       states: params.map(({ shape }) => this.#states(shape)),
@@ -314,10 +314,10 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
    * longer count.
    */
   async recover(): Promise<number> {
-    const undone = wrapHandle(session().optimizerUndone(this.#alive()));
+    const undone = wrapHandle(session().optimizerUndone(this.#requireId()));
     try {
       const steps = await undone.item();
-      if (steps > 0) session().optimizerClearLatch(this.#alive(), steps);
+      if (steps > 0) session().optimizerClearLatch(this.#requireId(), steps);
       return steps;
     } finally {
       undone.dispose();
@@ -332,7 +332,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
    * without a gradient gets one of zeros.
    */
   beginExchange(most: number): GradientExchange {
-    const id = this.#alive();
+    const id = this.#requireId();
     const { values, answers } = session().beginExchange(id, most);
     const reads = values.map(async (read) => {
       const bytes = unwrapResult((await read) as Uint8Array);
@@ -371,21 +371,21 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     return this.groups.flatMap(({ params }) => params);
   }
 
-  #stateNames({ shape }: Tensor): string[] {
+  #listStateNames({ shape }: Tensor): string[] {
     return Object.keys(this.#states(shape));
   }
 
   /** @internal The engine's number of the optimizer. Throws `ERR_DISPOSED`. */
   get nativeId(): number {
-    return this.#alive();
+    return this.#requireId();
   }
 
-  #alive(): number {
+  #requireId(): number {
     if (this.#disposed) throw new LowrankError("ERR_DISPOSED", "an optimizer is used after dispose()");
     return this.#id;
   }
 
-  #options(): (Options & { params?: undefined })[] {
+  #copyOptions(): (Options & { params?: undefined })[] {
     return this.groups.map((group) => ({ ...group, params: undefined }) as Options & { params?: undefined });
   }
 }

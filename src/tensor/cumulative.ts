@@ -4,7 +4,7 @@ import { scope } from "./scope.js";
 import type { Tensor } from "./tensor.js";
 import { checkDimension, checkDimensions } from "./arguments.js";
 import { recordOp, widen } from "./operand.js";
-import { keepsDimension, replaceByOnes, type Dims, type ReduceOptions } from "./reductions.js";
+import { checkKeepDim, replaceByOnes, type Dims, type ReduceOptions } from "./reductions.js";
 
 /** The length above which a line is split, because one GPU invocation multiplies a whole line. */
 const LONGEST_LINE = 4096;
@@ -28,7 +28,7 @@ export const cumulative = {
    * there are zeros. Shapes and errors as in `sum`; also throws `ERR_DTYPE` for i32.
    */
   prod(dim?: Dims, options?: ReduceOptions): Tensor {
-    const keepDim = keepsDimension("prod", options);
+    const keepDim = checkKeepDim("prod", options);
     const { shape } = this;
     const dims = checkDimensions("prod", dim, shape.length);
     return scope(() => {
@@ -47,7 +47,7 @@ export const cumulative = {
    * are none. Shapes and errors as in `sum`.
    */
   logsumexp(dim?: Dims, options?: ReduceOptions): Tensor {
-    const keepDim = keepsDimension("logsumexp", options);
+    const keepDim = checkKeepDim("logsumexp", options);
     const { shape } = this;
     const dims = checkDimensions("logsumexp", dim, shape.length);
     return scope(() => {

@@ -30,7 +30,7 @@ export function einsum(spec: string, ...tensors: Tensor[]): Tensor {
     const sizes = new Map<string, number>();
     const named = operands.map((t, i) => takeDiagonal({ tensor: t, names: terms[i] as string[] }, spec));
     for (const { tensor, names } of named) {
-      names.forEach((name, d) => agree(spec, sizes, name, tensor.shape[d] as number));
+      names.forEach((name, d) => recordSize(spec, sizes, name, tensor.shape[d] as number));
     }
     let [sofar, ...rest] = named as [NamedTensor, ...NamedTensor[]];
     while (true) {
@@ -74,17 +74,17 @@ function parseSpec(spec: string, operands: readonly Tensor[]): { terms: string[]
       );
     }
     if (letters !== part) most = Math.max(most, fresh);
-    return spellOut(part, fresh);
+    return expandEllipsis(part, fresh);
   });
   if (right === undefined) {
     const counts = new Map<string, number>();
     for (const name of terms.flat()) counts.set(name, (counts.get(name) ?? 0) + 1);
     const once = [...counts.keys()].filter((name) => counts.get(name) === 1 && /[A-Za-z]/.test(name)).sort();
-    return { terms, result: [...nameDots(most), ...once] };
+    return { terms, result: [...nameEllipsis(most), ...once] };
   }
   const letters = right.replace("...", "");
   if (!/^[A-Za-z]*$/.test(letters)) refuseSpec(spec, `"${right}" is not a term of letters and ...`);
-  const result = spellOut(right, most);
+  const result = expandEllipsis(right, most);
   const twice = result.find((name, i) => result.indexOf(name) !== i);
   if (twice !== undefined) refuseSpec(spec, `the result names ${twice} twice`);
   const unknown = result.find((name) => !terms.some((term) => term.includes(name)));
@@ -92,17 +92,17 @@ function parseSpec(spec: string, operands: readonly Tensor[]): { terms: string[]
   return { terms, result };
 }
 
-function nameDots(count: number): string[] {
+function nameEllipsis(count: number): string[] {
   return Array.from({ length: count }, (_, i) => String(count - 1 - i));
 }
 
-function spellOut(part: string, fresh: number): string[] {
+function expandEllipsis(part: string, fresh: number): string[] {
   const at = part.indexOf("...");
-  return at < 0 ? [...part] : [...part.slice(0, at), ...nameDots(fresh), ...part.slice(at + 3)];
+  return at < 0 ? [...part] : [...part.slice(0, at), ...nameEllipsis(fresh), ...part.slice(at + 3)];
 }
 
 /** Records the size of a name: 1 broadcasts, also for letters, as in PyTorch. */
-function agree(spec: string, sizes: Map<string, number>, name: string, size: number): void {
+function recordSize(spec: string, sizes: Map<string, number>, name: string, size: number): void {
   const known = sizes.get(name);
   if (known === undefined || known === 1) sizes.set(name, size);
   else if (size !== 1 && size !== known) {

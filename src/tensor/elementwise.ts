@@ -215,7 +215,7 @@ export const elementwise = {
    */
   where(condition: Tensor, other: Tensor | number): Tensor {
     const of = checkTensor("where", "condition", condition);
-    return withOperand("where", this, other, (b) => session().where(of.id, this.id, b));
+    return runWithOperand("where", this, other, (b) => session().where(of.id, this.id, b));
   },
   /**
    * silu(this) · up, as f32: the product of a gated MLP. Both have the same shape. Throws `ERR_SHAPE_MISMATCH`,
@@ -244,7 +244,12 @@ function applyBinary(name: string, x: Tensor, other: Tensor | number): Tensor {
 }
 
 /** Runs `op` with the handle of `other`; a handle created from a number is released afterwards. */
-function withOperand(name: string, x: Tensor, other: Tensor | number, op: (other: number) => number): Tensor {
+function runWithOperand(
+  name: string,
+  x: Tensor,
+  other: Tensor | number,
+  op: (other: number) => number,
+): Tensor {
   if (isTensor(other)) return recordOp(() => op(other.id));
   if (typeof other !== "number") return refuseOperand(name, other);
   const scalar = direct().number(x.id, other);

@@ -68,20 +68,20 @@ export function isBlock(dtype: string): dtype is BlockDType {
 export const HANDLE = Symbol("handle");
 
 let wrap: (id: number, known?: Description) => Tensor;
-let isMade: (value: object) => boolean;
+let recognise: (value: object) => boolean;
 
 /**
  * @internal Registers the tensor constructor and type check; this avoids an import cycle with `Tensor`, which uses this
  * module.
  */
-export function wrapWith(constructor: typeof wrap, recognizer: typeof isMade): void {
+export function registerTensor(constructor: typeof wrap, recognizer: typeof recognise): void {
   wrap = constructor;
-  isMade = recognizer;
+  recognise = recognizer;
 }
 
 /** Whether `value` is a real tensor, not a prototype or proxy that `instanceof` would accept. */
 export function isTensor(value: unknown): value is Tensor {
-  return typeof value === "object" && value !== null && isMade(value);
+  return typeof value === "object" && value !== null && recognise(value);
 }
 
 /** Wraps a handle as a tensor owned by the innermost scope. */

@@ -34,7 +34,7 @@ export function readRandomState(): RandomState {
 }
 
 /** @internal Returns the generator of the current asynchronous context, from which other contexts can draw. */
-export function currentGenerator(): RandomState {
+export function findGenerator(): RandomState {
   return findState();
 }
 

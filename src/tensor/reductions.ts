@@ -169,7 +169,7 @@ function reduceRuns(
   options: ReduceOptions | undefined,
   reduce: (x: number, dim: number | undefined) => number,
 ): Tensor {
-  const keepDim = keepsDimension(op, options);
+  const keepDim = checkKeepDim(op, options);
   const { shape } = x;
   const dims = checkDimensions(op, dim, shape.length);
   const over = (y: Tensor, at?: number): Tensor => recordOp(() => reduce(y.id, at));
@@ -192,7 +192,7 @@ function reduceToExtreme(
   dim: Dims | undefined,
   options: ReduceOptions | undefined,
 ): Tensor {
-  const keepDim = keepsDimension(op, options);
+  const keepDim = checkKeepDim(op, options);
   const { shape } = x;
   const dims = checkDimensions(op, dim, shape.length);
   const shared = typeof dim !== "number";
@@ -220,7 +220,7 @@ function findExtreme(
   dim: number | undefined,
   options: ReduceOptions | undefined,
 ): Tensor {
-  const keepDim = keepsDimension(op, options);
+  const keepDim = checkKeepDim(op, options);
   const { shape } = x;
   const at = dim === undefined || shape.length === 0 ? undefined : checkDimension(op, dim, shape.length);
   if (dim !== undefined) checkDimension(op, dim, Math.max(shape.length, 1));
@@ -238,7 +238,7 @@ function testElements(
   dim: Dims | undefined,
   options: ReduceOptions | undefined,
 ): Tensor {
-  const keepDim = keepsDimension(op, options);
+  const keepDim = checkKeepDim(op, options);
   const { shape } = x;
   const dims = checkDimensions(op, dim, shape.length);
   if (dims.some((d) => shape[d] === 0)) {
@@ -254,7 +254,7 @@ function testElements(
 function computeVariance(x: Tensor, op: string, dim: Dims | undefined, options: VarianceOptions): Tensor {
   const { correction = 1, keepDim } = argument.checkKnownOptions(op, options, ["correction", "keepDim"]);
   argument.checkNumber(op, "correction", correction);
-  keepsDimension(op, { keepDim });
+  checkKeepDim(op, { keepDim });
   const dims = checkDimensions(op, dim, x.shape.length);
   const n = dims.reduce((n, d) => n * (x.shape[d] as number), 1);
   return scope(() => {
@@ -265,7 +265,7 @@ function computeVariance(x: Tensor, op: string, dim: Dims | undefined, options: 
 }
 
 /** Returns `keepDim`, checked. */
-export function keepsDimension(op: string, options: ReduceOptions | undefined): boolean {
+export function checkKeepDim(op: string, options: ReduceOptions | undefined): boolean {
   const { keepDim = false } = argument.checkKnownOptions(op, options, ["keepDim"]);
   return argument.checkFlag(op, "keepDim", keepDim);
 }

@@ -116,7 +116,7 @@ export function enterCpuUse(): void {
 }
 
 /** Adds `tensor` to the innermost scope. */
-export function own(tensor: Owned): void {
+export function addToScope(tensor: Owned): void {
   const frame = frames.getStore();
   frame?.noted?.add(tensor);
   transfer(tensor, frame?.made);
@@ -129,12 +129,12 @@ export function recordAllocations<T>(made: WeakSet<Owned>, fn: () => T): T {
 
 /** Removes `tensor` from the innermost scope, since modules and optimizers outlive scopes. */
 export function keep(tensor: Owned): void {
-  disown(tensor);
+  removeFromScope(tensor);
   tensor.watch();
 }
 
 /** Removes `tensor`, which is being disposed, from the innermost scope. */
-export function disown(tensor: Owned): void {
+export function removeFromScope(tensor: Owned): void {
   frames.getStore()?.made?.delete(tensor);
 }
 
@@ -149,7 +149,7 @@ function transfer(tensor: Owned, owner: ScopeTensors | undefined): void {
  */
 export function captureFrame(): <T>(fn: () => T) => T {
   const frame = frames.getStore() ?? OUTSIDE;
-  const precision = matmulPrecision();
+  const precision = readMatmulPrecision();
   // AsyncLocalStorage.snapshot() is equivalent but needs Node 18.16.
   const resume = AsyncResource.bind(<T>(work: () => T): T => work());
   return (fn) => {
@@ -165,7 +165,7 @@ export function isNoGrad(): boolean {
 }
 
 /** Whether operations record nothing for backward: gradients are disabled and no checkpoint is open. */
-export function leavesNothing(): boolean {
+export function recordsNothing(): boolean {
   const { noGrad, region } = frames.getStore() ?? OUTSIDE;
   return noGrad && region === 0;
 }
@@ -203,12 +203,12 @@ export function runEvaluating<T>(fn: () => T): T {
 }
 
 /** Whether `layer` currently computes as in training. Dropout and batch statistics depend on this rather than on `training`. */
-export function trains(layer: { readonly training: boolean }): boolean {
+export function isTraining(layer: { readonly training: boolean }): boolean {
   return layer.training && !(frames.getStore()?.evaluating ?? false);
 }
 
 /** Returns the matmul precision of the running code. */
-export function matmulPrecision(): MatmulPrecision {
+export function readMatmulPrecision(): MatmulPrecision {
   return frames.getStore()?.products ?? products;
 }
 
@@ -247,11 +247,11 @@ export function setCpuUse(use: CpuUse): void {
 /** Runs `fn` with other threads or priority; omitted options keep their values. Throws `ERR_OPTION`. */
 export function withCpuUse<T>(use: CpuUse, fn: () => T): T {
   checkCallable("withCpuUse", "fn", fn);
-  return withCheckedCpuUse(checkCpuUse("withCpuUse", use), fn);
+  return runWithCheckedCpuUse(checkCpuUse("withCpuUse", use), fn);
 }
 
 /** Like `withCpuUse`, for validated options. */
-export function withCheckedCpuUse<T>({ threads, priority }: CpuUse, fn: () => T): T {
+export function runWithCheckedCpuUse<T>({ threads, priority }: CpuUse, fn: () => T): T {
   const outer = frames.getStore() ?? OUTSIDE;
   const around = outer.cpu ?? cpu;
   const inner = { threads: threads ?? around.threads, priority: priority ?? around.priority };

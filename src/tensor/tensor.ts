@@ -7,7 +7,7 @@ import { resolveDevice, type Device } from "../device/device.js";
 import { LowrankError } from "../errors.js";
 import { direct, lastMade, session } from "../native/binding.js";
 import { readTensor } from "../native/reads.js";
-import { disown, keep, noGrad, own } from "./scope.js";
+import { removeFromScope, keep, noGrad, addToScope } from "./scope.js";
 import { checkTensor } from "./arguments.js";
 import {
   BLOCK_DTYPES,
@@ -15,7 +15,7 @@ import {
   isBlock,
   recordOp,
   wrapHandle,
-  wrapWith,
+  registerTensor,
   type Description,
   type DType,
 } from "./operand.js";
@@ -89,7 +89,7 @@ export class Tensor {
 
   static {
     addMethods(Tensor, layout, elementwise, reductions, indexing, sorting, cumulative, products, drawing);
-    wrapWith(
+    registerTensor(
       (id, known) => new Tensor(HANDLE, id, known),
       (value) => #id in value,
     );
@@ -108,7 +108,7 @@ export class Tensor {
     this.shape = shape;
     this.dtype = dtype;
     this.device = device;
-    own(this);
+    addToScope(this);
   }
 
   /** @internal Its handle in the session. */
@@ -249,7 +249,7 @@ export class Tensor {
 
   /** Frees it at once, except for values that `backward` still needs. Repeated calls do nothing. */
   dispose(): void {
-    disown(this);
+    removeFromScope(this);
     const id = this.releaseHandle();
     if (id !== undefined) direct().release(id);
   }

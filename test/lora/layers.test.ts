@@ -95,7 +95,7 @@ for (const device of testDevices()) {
     test(`${subject.name} on ${device}: deltaWeight equals the change by merging, for one adapter or all`, async (t) => {
       manualSeed(8);
       const layer = subject.wrap(subject.base(device), 2, 3);
-      layer.addAdapter("other", layer.freshAdapter({ ...subject.fresh, r: 3, loraAlpha: 2 }));
+      layer.addAdapter("other", layer.createAdapter({ ...subject.fresh, r: 3, loraAlpha: 2 }));
       randomise(layer);
       const base = layer.weight;
       t.deepEqual(layer.deltaWeight("other").shape, base.shape);
@@ -118,7 +118,7 @@ for (const device of testDevices()) {
     t.true((await layer.deltaWeight().data()).every((v) => v === 0));
     t.false(layer.weight.requiresGrad);
     t.true(layer.eval() === layer && !layer.merged);
-    t.throws(() => layer.freshAdapter({ r: 1, loraAlpha: 1 }), { message: /enables nothing/ });
+    t.throws(() => layer.createAdapter({ r: 1, loraAlpha: 1 }), { message: /enables nothing/ });
   });
 
   test(`dropout applies to the low-rank path, with DoRA by DoRA's rule, on ${device}`, async (t) => {
@@ -147,8 +147,8 @@ for (const device of testDevices()) {
   test(`several adapters have separate dropout masks, several DoRA ones rescale in turn, on ${device}`, async (t) => {
     manualSeed(3);
     const layer = new lora.Linear(9, 6, { r: 2, loraAlpha: 5, useDora: true, device });
-    layer.addAdapter("plain", layer.freshAdapter({ r: 3, loraAlpha: 2 }));
-    layer.addAdapter("third", layer.freshAdapter({ r: 1, loraAlpha: 2, useDora: true }));
+    layer.addAdapter("plain", layer.createAdapter({ r: 3, loraAlpha: 2 }));
+    layer.addAdapter("third", layer.createAdapter({ r: 1, loraAlpha: 2, useDora: true }));
     randomise(layer);
     const x = randn([8, 9], { device });
     const apart = layer.forward(x);
@@ -156,7 +156,7 @@ for (const device of testDevices()) {
     layer.unmerge();
 
     const two = new lora.Linear(64, 6, { r: 2, loraDropout: 0.5, device });
-    two.addAdapter("other", two.freshAdapter({ r: 2, loraAlpha: 2, loraDropout: 0.9 }));
+    two.addAdapter("other", two.createAdapter({ r: 2, loraAlpha: 2, loraDropout: 0.9 }));
     randomise(two);
     const given = randn([1, 64], { device });
     manualSeed(4);
@@ -243,15 +243,15 @@ for (const device of testDevices()) {
     manualSeed(1);
     const layer = new lora.Conv1d(4, 6, 3, { r: 2, groups: 2, device });
     for (const part of ["A", "B"] as const)
-      layer.replacePart("default", part, randn(layer.shapeOnDisk(part, 2), { device }));
+      layer.replacePart("default", part, randn(layer.computeStoredShape(part, 2), { device }));
     const x = randn([2, 4, 5], { device });
     const before = await layer.forward(x).data();
     t.throws(() => layer.merge(), { message: /lora.Conv1d: merging .*\(2 groups\)/ });
     t.false(layer.merged);
     t.deepEqual(await layer.forward(x).data(), before);
-    t.is(layer.plainAdapter("default"), layer.findAdapter("default"));
+    t.is(layer.buildPlainAdapter("default"), layer.findAdapter("default"));
     const dora = new lora.Conv1d(4, 6, 3, { r: 2, groups: 2, useDora: true, device });
-    t.throws(() => dora.plainAdapter("default"), {
+    t.throws(() => dora.buildPlainAdapter("default"), {
       message: /2 groups\): PEFT's form mixes the groups and has no equivalent/,
     });
   });

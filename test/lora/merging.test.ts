@@ -77,7 +77,7 @@ for (const device of testDevices()) {
       randomise(layer);
       const x = randn([rows, inFeatures], { device });
       const apart = layer.forward(x);
-      const { r, loraAlpha, loraA, loraB } = layer.plainAdapter("default");
+      const { r, loraAlpha, loraA, loraB } = layer.buildPlainAdapter("default");
       const plain = lora.Linear.fromBase(
         new nn.Linear(inFeatures, out, {
           device,
@@ -150,7 +150,7 @@ for (const device of testDevices()) {
       const weight = tensor(sum, { shape: layer.weight.shape, device });
       const defined = convolve(x, weight, layer.bias, layer.geometry);
 
-      const plain = layer.plainAdapter("default");
+      const plain = layer.buildPlainAdapter("default");
       const same = new Conv(channels * groups, outputs * groups, kernel, geometry);
       same.addAdapter("default", plain);
       same.weight.copy(layer.weight);

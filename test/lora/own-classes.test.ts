@@ -320,9 +320,9 @@ test("user-defined low-rank classes keep their class when their adapter is remov
       super(5, 4);
       this.registerBuffer("offset", ones([4]));
     }
-    override freshAdapter = undefined as never;
-    override shapeOnDisk = undefined as never;
-    override plain = undefined as never;
+    override createAdapter = undefined as never;
+    override computeStoredShape = undefined as never;
+    override toPlain = undefined as never;
   }
   t.deepEqual(Object.keys(new Buffered().stateDict()), ["weight", "bias", "offset"]);
 

@@ -17,7 +17,7 @@ import {
   type Tensor,
 } from "../../src/index.js";
 import { listParts } from "../../src/lora/layers/layer.js";
-import { withAdapterPerRow } from "../../src/lora/layers/rows.js";
+import { runWithAdapterPerRow } from "../../src/lora/layers/rows.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel } from "../hashed.js";
 import { error } from "../parity/goldens.js";
@@ -82,7 +82,7 @@ for (const device of testDevices()) {
       manualSeed(2);
       const layer = subject.wrap(subject.base(device), 3, 4);
       for (const [i, name] of names.entries())
-        layer.addAdapter(name, layer.freshAdapter({ ...subject.fresh, r: i + 1, loraAlpha: 2 }), false);
+        layer.addAdapter(name, layer.createAdapter({ ...subject.fresh, r: i + 1, loraAlpha: 2 }), false);
       randomise(layer, device);
       const x = subject.input(device);
       const run = (given: Tensor): Tensor => (layer.forward as (x: Tensor) => Tensor).call(layer, given);
@@ -94,8 +94,8 @@ for (const device of testDevices()) {
         Array.from({ length: rows }, () => "three"),
       ];
       for (const order of orders) {
-        const together = withAdapterPerRow(order, () => run(x));
-        const merged = withAdapterPerRow(order, () => {
+        const together = runWithAdapterPerRow(order, () => run(x));
+        const merged = runWithAdapterPerRow(order, () => {
           layer.merge();
           return run(x);
         });
@@ -283,12 +283,12 @@ test("a batch with more adapters than a pass supports is split by rows", async (
   manualSeed(4);
   const layer = lora.Linear.fromBase(new nn.Linear(6, 5, { device: "cpu" }));
   const many = Array.from({ length: 40 }, (_, i) => `adapter ${i}`);
-  for (const name of many) layer.addAdapter(name, layer.freshAdapter({ r: 2, loraAlpha: 4 }), false);
+  for (const name of many) layer.addAdapter(name, layer.createAdapter({ r: 2, loraAlpha: 4 }), false);
   randomise(layer, "cpu");
   const x = randn([40, 3, 6], { device: "cpu" });
-  const together = await withAdapterPerRow(many, () => layer.forward(x)).data();
+  const together = await runWithAdapterPerRow(many, () => layer.forward(x)).data();
   const apart: number[] = [];
   for (const [row, name] of many.entries())
-    apart.push(...(await withAdapterPerRow([name], () => layer.forward(x.slice(0, row, row + 1))).data()));
+    apart.push(...(await runWithAdapterPerRow([name], () => layer.forward(x.slice(0, row, row + 1))).data()));
   t.true(error(together, apart) < 1e-5);
 });

@@ -43,7 +43,7 @@ function layerOf(sizes: Sizes, device: TestDevice): Layer {
   if (groups !== undefined) {
     // PEFT's A covers the channels of all groups.
     for (const part of ["A", "B"] as const)
-      layer.replacePart("default", part, zeros(layer.shapeOnDisk(part, r), { device }));
+      layer.replacePart("default", part, zeros(layer.computeStoredShape(part, r), { device }));
   }
   return layer;
 }

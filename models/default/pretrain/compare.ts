@@ -11,7 +11,7 @@ import { loadModel, lora, manualSeed, optim, scope, tensor, type CausalLM } from
 import { BatchPlan } from "../../../src/data/batches.js";
 import { keepTrained } from "../../../src/data/examples.js";
 import { readData } from "../../../src/data/read.js";
-import { counts } from "../../../src/lora/inject/inject.js";
+import { countElements } from "../../../src/lora/inject/inject.js";
 import { defaultData, defaultHeldOut, defaultModel } from "../../../src/models/default.js";
 import { evaluate } from "../../../src/train/evaluate.js";
 import { LanguageModelling } from "../../../src/train/objective.js";
@@ -65,7 +65,7 @@ async function run(
     });
   const { plan, held, objective, tokensPerByte } = await data(model);
   const before = await evaluate(model, objective, held, { batchSize: 8 });
-  const { trainable, total } = counts(model);
+  const { trainable, total } = countElements(model);
   model.train();
   const parameters = [...new Set(Object.values(model.stateDict()))].filter((p) => p.requiresGrad);
   const optimizer = new optim.AdamW(parameters, { lr, weightDecay: 0.01 });

@@ -14,7 +14,7 @@ import { Module } from "../../nn/module.js";
 import { Tensor } from "../../tensor/tensor.js";
 import type { Active, AnyLoRALayer } from "../layers/any-layer.js";
 import { change } from "./change.js";
-import { without } from "../layers/disabled.js";
+import { runWithDisabled } from "../layers/disabled.js";
 import { listParts } from "../layers/adapter.js";
 import { readOrder, setOrder } from "./order.js";
 import {
@@ -29,7 +29,7 @@ import {
   type ModelAdapter,
 } from "./registry.js";
 import { release } from "../layers/release.js";
-import { isWithin, ownTensors } from "./replacement.js";
+import { isWithin, listOwnTensors } from "./replacement.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { createRefusal } from "../../refusals/refusal.js";
 
@@ -68,7 +68,7 @@ function isHeld(model: Module, name: string): boolean {
 export function activate(model: Module, active: readonly Active[]): void {
   for (const [, layer] of listLoraLayers(model)) layer.setActive(active);
   setOrder(model, active);
-  standCopies(model, active);
+  installCopies(model, active);
 }
 
 /** Activates one more adapter. */
@@ -77,11 +77,11 @@ export function activateAlso(model: Module, one: Active): void {
   for (const [, layer] of listLoraLayers(model))
     if (layer.adapters.has(one.name)) layer.setActive([...layer.active, one]);
   setOrder(model, active);
-  standCopies(model, active);
+  installCopies(model, active);
 }
 
 /** @internal Throws for adapters that cannot be active together because both replace the same module or bias. */
-export function checkTogether(model: Module, active: readonly Active[], all = listAdapters(model)): void {
+export function checkCombination(model: Module, active: readonly Active[], all = listAdapters(model)): void {
   const owners = new Map<string, string>();
   for (const { name } of active) {
     const { modules, biases } = findAdapter(model, name, all);
@@ -111,7 +111,7 @@ export function restoreOriginals(model: Module): void {
 }
 
 /** @internal Puts the copies of the active adapters into the model, unless it is inside `withoutAdapters`. */
-export function standCopies(model: Module, active: readonly Active[] = listActive(model)): void {
+export function installCopies(model: Module, active: readonly Active[] = listActive(model)): void {
   restoreOriginals(model);
   if (running.has(model)) return;
   for (const { name } of active) {
@@ -176,7 +176,7 @@ export function setAdapter(
     if (active.findIndex((one) => one.name === name) !== i)
       throw new LowrankError("ERR_OPTION", `setAdapter: names "${name}" twice; give it a weight instead`);
   }
-  checkTogether(model, active, all);
+  checkCombination(model, active, all);
   change(model, () => {
     activate(model, active);
     if (trainable === undefined) return;
@@ -186,7 +186,7 @@ export function setAdapter(
 }
 
 /** @internal Records the active adapters and their trainable tensors, and returns a function that restores them. */
-export function noteActive(model: Module): () => void {
+export function snapshotActive(model: Module): () => void {
   const active = listActive(model);
   const flags = [...listAdapters(model).values()]
     .flatMap(listTensors)
@@ -213,7 +213,7 @@ function listTensors({ name, layers, modules, biases }: ModelAdapter): Tensor[] 
   const parts = [...layers.values()].flatMap((layer) =>
     listParts(layer.findAdapter(name)).map(([, tensor]) => tensor),
   );
-  return [...parts, ...[...modules.values(), ...biases.values()].flatMap(({ copy }) => ownTensors(copy))];
+  return [...parts, ...[...modules.values(), ...biases.values()].flatMap(({ copy }) => listOwnTensors(copy))];
 }
 
 /**
@@ -229,12 +229,12 @@ export function withoutAdapters<T>(model: Module, fn: () => T): T {
     const left = (running.get(model) ?? 1) - 1;
     if (left > 0) running.set(model, left);
     else running.delete(model);
-    standCopies(model);
+    installCopies(model);
   };
   let result: T;
   try {
-    standCopies(model);
-    result = without(layers, fn);
+    installCopies(model);
+    result = runWithDisabled(layers, fn);
   } catch (error) {
     restore();
     throw error;
@@ -277,13 +277,13 @@ function removeAdapters(model: Module, names: readonly string[]): void {
   }
   const emptied = new Set(names.flatMap((name) => [...(all.get(name) as ModelAdapter).layers.values()]));
   const places = findParents(model);
-  for (const layer of emptied) if (layer.adapters.size === 0) takeOff(model, layer, places);
-  standCopies(model);
+  for (const layer of emptied) if (layer.adapters.size === 0) removeLayer(model, layer, places);
+  installCopies(model);
 }
 
 /** Replaces a layer without adapters by the plain layer. */
-export function takeOff(model: Module, layer: AnyLoRALayer, places: ModuleParents): void {
+export function removeLayer(model: Module, layer: AnyLoRALayer, places: ModuleParents): void {
   // A model that is itself a low-rank layer cannot be replaced; it stays one of rank 0.
   if (layer === (model as Module)) layer.unmerge();
-  else replaceEverywhere(model, layer, layer.unloaded(), places);
+  else replaceEverywhere(model, layer, layer.toUnloaded(), places);
 }

@@ -2,7 +2,7 @@
 import { LowrankError } from "../../errors.js";
 
 /** Runs `fn` and prefixes errors of this package with `where` and the path of the layer. */
-export function at<T>(where: string, path: string, fn: () => T): T {
+export function addPathToErrors<T>(where: string, path: string, fn: () => T): T {
   try {
     return fn();
   } catch (cause) {

@@ -9,7 +9,7 @@ import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { listTensors, type Adapter } from "../layers/adapter.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { LoRALayer } from "../layers/layer.js";
-import { noteClass } from "../layers/own-class.js";
+import { snapshotClass } from "../layers/own-class.js";
 import { listBaseModules, readNotes, type AdapterNote } from "./registry.js";
 import { postpone } from "../layers/release.js";
 import { readOrder, setOrder } from "./order.js";
@@ -18,16 +18,16 @@ import { isTokenLayer, listTokenState } from "../layers/token-rows.js";
 /** Runs the synchronous `step`. If it throws, `model` is restored. A nested change is part of the outer one. */
 export function change<T>(model: Module, step: () => T): T {
   return postpone(
-    () => before(model),
+    () => snapshotModel(model),
     step,
     (restore) => restore(),
   );
 }
 
 /** Records the model's state and returns a function that restores it. */
-function before(model: Module): () => void {
+function snapshotModel(model: Module): () => void {
   const modules = listModules(model);
-  const restoring = [...modules].map(noteModule);
+  const restoring = [...modules].map(snapshotModule);
   const notes = new Map([...readNotes(model)].map(([name, note]) => [name, copyNote(note)]));
   const order = readOrder(model);
   const tensors = listTensorsIn(model);
@@ -56,13 +56,13 @@ function listModules(model: Module): Set<Module> {
 }
 
 /** Records one module's children, tensors and mode, and returns a function that restores them. */
-function noteModule(module: Module): () => void {
+function snapshotModule(module: Module): () => void {
   const own = module as unknown as Record<string, unknown>;
   const children = [...module.children()];
   const tensors = Object.entries(own).filter(([, value]) => isTensor(value) || value === null);
   const { training } = module;
-  const restoreClass = noteClass(module);
-  const layer = module instanceof LoRALayer ? noteLayer(module) : undefined;
+  const restoreClass = snapshotClass(module);
+  const layer = module instanceof LoRALayer ? snapshotLayer(module) : undefined;
   return () => {
     restoreClass();
     const now = new Map(module.children());
@@ -73,7 +73,7 @@ function noteModule(module: Module): () => void {
   };
 }
 
-function noteLayer(layer: AnyLoRALayer): () => void {
+function snapshotLayer(layer: AnyLoRALayer): () => void {
   const { active, unmergedWeight, replaced, byHand, squaredNorms } = layer;
   const own = layer.adapters as Map<string, Adapter>;
   const adapters = [...own].map(([name, adapter]) => [name, adapter, { ...adapter }] as const);

@@ -24,7 +24,7 @@ function* listAdapterTensors(model: Module): IterableIterator<[path: string, ten
     if (!(module instanceof LoRALayer)) continue;
     for (const [name, adapter] of module.adapters) {
       for (const [part, tensor] of listParts(adapter))
-        yield [join(path, module.parameterName(name, part)), tensor];
+        yield [join(path, module.formatParameterName(name, part)), tensor];
     }
   }
 }

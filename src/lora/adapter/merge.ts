@@ -5,9 +5,9 @@ import { checkModule } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
 import { noGrad, scope } from "../../tensor/scope.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
-import { takeOff, unload } from "./active.js";
+import { removeLayer, unload } from "./active.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
-import { at } from "./at.js";
+import { addPathToErrors } from "./at.js";
 import { keepTemplates } from "./chat-templates.js";
 import { change, listTensorsIn } from "./change.js";
 import { listLoraLayers, readNotes, findParents, type AdapterNote } from "./registry.js";
@@ -39,12 +39,12 @@ function* listUnmerged(model: Module): IterableIterator<[path: string, layer: An
 }
 
 function mergeLayers(model: Module): void {
-  for (const [path, layer] of listUnmerged(model)) at("merge", path, () => layer.merge());
+  for (const [path, layer] of listUnmerged(model)) addPathToErrors("merge", path, () => layer.merge());
 }
 
 async function checkMerged(model: Module): Promise<void> {
   for (const [path, layer] of listUnmerged(model)) {
-    const largest = at("merge", path, () => noGrad(() => scope(() => measureMerged(layer))));
+    const largest = addPathToErrors("merge", path, () => noGrad(() => scope(() => measureMerged(layer))));
     const value = await largest.item();
     largest.dispose();
     if (!Number.isFinite(value)) {
@@ -120,7 +120,7 @@ function settle(model: Module): void {
     // A layer constructed directly may share its weight with another layer, and a user-defined class may store it elsewhere.
     if (layer.replaced !== null && !isInPlace(layer)) replaced.push(...old);
     for (const name of [...layer.adapters.keys()]) layer.removeAdapter(name);
-    takeOff(model, layer, places);
+    removeLayer(model, layer, places);
   }
   // Trained copies of modules and biases stay in place as part of the model.
   const frozen: Tensor[] = [];

@@ -4,7 +4,7 @@ import { LowrankError } from "../../errors.js";
 import type { Module } from "../../nn/module.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { findAdapter, listAdapters, type ModelAdapter } from "./registry.js";
-import { findRuns, withAdapterPerRow, type AdapterPerRow } from "../layers/rows.js";
+import { findRuns, runWithAdapterPerRow, type AdapterPerRow } from "../layers/rows.js";
 
 /**
  * Runs `forward` of `model` over a batch in which row b uses only the adapter `names[b]`, active or not, merged or not,
@@ -30,7 +30,7 @@ export function runPerRow<T>(
   for (const name of names) if (name !== null) findAdapter(model, name, all);
   const changed = divideByRow(all, names);
   try {
-    return withAdapterPerRow(names, forward);
+    return runWithAdapterPerRow(names, forward);
   } finally {
     for (const [module, own] of changed) {
       if (own === undefined) delete (module as Partial<Forwarded>).forward;
@@ -64,7 +64,7 @@ function divideByRow(
       const standing = holder.bias;
       holder.bias = copyIn("biases", path, name) ?? original;
       try {
-        return forwardPlainly(owner, x, rest);
+        return callPlainForward(owner, x, rest);
       } finally {
         holder.bias = standing;
       }
@@ -72,10 +72,10 @@ function divideByRow(
   }
   for (const [path, { owner, property, original }] of own.flatMap(({ modules }) => [...modules])) {
     const base = original as Module;
-    const runBase: Run = runs.get(base) ?? ((_, x, rest) => forwardPlainly(base, x, rest));
+    const runBase: Run = runs.get(base) ?? ((_, x, rest) => callPlainForward(base, x, rest));
     runs.set((owner as unknown as Record<string, Module>)[property] as Module, (name, x, rest) => {
       const copy = copyIn("modules", path, name);
-      return copy === undefined ? runBase(name, x, rest) : forwardPlainly(copy as Module, x, rest);
+      return copy === undefined ? runBase(name, x, rest) : callPlainForward(copy as Module, x, rest);
     });
   }
   const changed: [Module, PropertyDescriptor | undefined][] = [];
@@ -83,7 +83,7 @@ function divideByRow(
     const value = (x: Tensor, ...rest: unknown[]): Tensor =>
       joinRows(
         findRuns(names, x.shape[0] as number).map(({ name, start, count }) =>
-          withAdapterPerRow([name], () => run(name, x.slice(0, start, start + count), rest)),
+          runWithAdapterPerRow([name], () => run(name, x.slice(0, start, start + count), rest)),
         ),
       );
     const own = Object.getOwnPropertyDescriptor(module, "forward");
@@ -105,7 +105,7 @@ function findPlainForward(module: Module): Forward {
   return REPLACED.get(forward) ?? forward;
 }
 
-function forwardPlainly(module: Module, x: Tensor, rest: unknown[]): Tensor {
+function callPlainForward(module: Module, x: Tensor, rest: unknown[]): Tensor {
   return findPlainForward(module).call(module, x, ...rest);
 }
 

@@ -12,7 +12,7 @@ export interface Replacement {
 }
 
 /** Returns the tensors that belong to a copy and not to the base. */
-export function ownTensors(copy: Replacement["copy"]): Tensor[] {
+export function listOwnTensors(copy: Replacement["copy"]): Tensor[] {
   if (isTensor(copy)) return [copy];
   return isTokenLayer(copy) ? Object.values(listTokenState(copy)) : [...copy.parameters()];
 }

@@ -160,7 +160,7 @@ export function readConfig(text: string, file: string): InjectOptions {
   const options: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(config)) {
     const option = Object.hasOwn(TAKEN, key) ? TAKEN[key] : undefined;
-    if (option === undefined) refuseBeyond(key, value, file);
+    if (option === undefined) refuseUnsupported(key, value, file);
     else if (key === "target_modules" ? value !== null : value === false || !isNothing(value)) {
       const expected = describeExpected(option, value);
       if (expected !== undefined)
@@ -172,7 +172,7 @@ export function readConfig(text: string, file: string): InjectOptions {
     }
   }
   checkPatterns(config, file);
-  refuseMoved(config["init_lora_weights"], file);
+  refuseMovedBase(config["init_lora_weights"], file);
   const eva = config["eva_config"];
   if (options["initLoraWeights"] === "eva" && typeof eva === "object" && eva !== null)
     options["evaConfig"] = Object.fromEntries(
@@ -205,7 +205,7 @@ function checkPatterns(config: Record<string, unknown>, file: string): void {
 }
 
 /** Rejects initialisations for which the file's factors belong to a modified base weight. */
-function refuseMoved(init: unknown, file: string): void {
+function refuseMovedBase(init: unknown, file: string): void {
   if (typeof init !== "string" || ["gaussian", "orthogonal", "eva"].includes(init)) return;
   throw createRefusal(
     FILE_REFUSALS.peftMoved,
@@ -216,7 +216,7 @@ function refuseMoved(init: unknown, file: string): void {
 }
 
 /** Accepts an unknown key only if its value has no effect. */
-function refuseBeyond(key: string, value: unknown, file: string): void {
+function refuseUnsupported(key: string, value: unknown, file: string): void {
   if (
     FREE.has(key) ||
     key === "peft_type" ||

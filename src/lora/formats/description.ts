@@ -36,7 +36,7 @@ export function describeAdapter(
   );
   const stated = note?.options;
   const targets =
-    note !== undefined && hits(model, note, [...held.keys()])
+    note !== undefined && selectsExactly(model, note, [...held.keys()])
       ? note.targets
       : matchExactly(model, [...held.keys()], []);
   const base = stated ?? completeOptions(model, { targetModules: targets });
@@ -52,7 +52,7 @@ export function describeAdapter(
   const scaled = common.useRslora ? held : new Map([...held].map(([path, one]) => [path, rescaleAlpha(one)]));
   return {
     targets,
-    options: says(options, scaled) ? options : { ...options, ...describeRanks(scaled) },
+    options: matchesRanks(options, scaled) ? options : { ...options, ...describeRanks(scaled) },
   };
 }
 
@@ -63,7 +63,11 @@ function rescaleAlpha(adapter: Adapter): { r: number; loraAlpha: number } {
 }
 
 /** Whether the targets select exactly the layers at `paths`. */
-function hits(model: Targetable, { options, targets }: Description, paths: readonly string[]): boolean {
+function selectsExactly(
+  model: Targetable,
+  { options, targets }: Description,
+  paths: readonly string[],
+): boolean {
   try {
     const saved = findSavedModules(model, options);
     const hit = [...findTargets(model, { ...options, targetModules: targets }).keys()];
@@ -77,7 +81,7 @@ function hits(model: Targetable, { options, targets }: Description, paths: reado
 }
 
 /** Whether the options give every layer its rank and alpha. */
-function says(
+function matchesRanks(
   { r, loraAlpha, rankPattern, alphaPattern }: AdapterOptions,
   held: ReadonlyMap<string, { r: number; loraAlpha: number }>,
 ): boolean {
@@ -93,16 +97,20 @@ function findCommonOptions(
   held: ReadonlyMap<string, Adapter>,
   embeddings: ReadonlySet<string>,
 ): Pick<AdapterOptions, "loraDropout" | "useRslora" | "useDora" | "loraBias"> {
-  const [useDora = false] = same(held, "useDora", ({ magnitude }) => magnitude !== undefined);
-  const [loraBias = false] = same(held, "loraBias", ({ loraBias: bias }) => bias !== undefined);
+  const [useDora = false] = findCommonValue(held, "useDora", ({ magnitude }) => magnitude !== undefined);
+  const [loraBias = false] = findCommonValue(held, "loraBias", ({ loraBias: bias }) => bias !== undefined);
   // Embeddings have no dropout.
   const dropping = new Map([...held].filter(([path]) => !embeddings.has(path)));
-  const [loraDropout = 0] = same(dropping, "loraDropout", (adapter) => adapter.loraDropout);
+  const [loraDropout = 0] = findCommonValue(dropping, "loraDropout", (adapter) => adapter.loraDropout);
   const useRslora = held.size > 0 && [...held.values()].every((adapter) => adapter.useRslora === true);
   return { loraDropout, useRslora, useDora, loraBias };
 }
 
-function same<T>(held: ReadonlyMap<string, Adapter>, option: string, of: (adapter: Adapter) => T): T[] {
+function findCommonValue<T>(
+  held: ReadonlyMap<string, Adapter>,
+  option: string,
+  of: (adapter: Adapter) => T,
+): T[] {
   const [first, ...rest] = held;
   if (first === undefined) return [];
   const value = of(first[1]);

@@ -6,7 +6,7 @@ import { checkModule } from "../../nn/children.js";
 import { noGrad, scope } from "../../tensor/scope.js";
 import { listParts, type Adapter } from "../layers/adapter.js";
 import { setTrainable } from "../adapter/active.js";
-import { at } from "../adapter/at.js";
+import { addPathToErrors } from "../adapter/at.js";
 import { readTemplates, setTemplates, selectTemplatesToStore } from "../adapter/chat-templates.js";
 import { change } from "../adapter/change.js";
 import { writeConfig } from "./config.js";
@@ -55,7 +55,7 @@ export async function writeAdapter(model: Targetable, folder: string, name: stri
       for (const [path, layer] of layers)
         plain.set(
           path,
-          at("saveAdapter", path, () => scope(() => layer.plainAdapter(name))),
+          addPathToErrors("saveAdapter", path, () => scope(() => layer.buildPlainAdapter(name))),
         );
     });
     const { options, targets } = describeAdapter(model, adapter, plain);
@@ -187,7 +187,7 @@ function replaceByPlain(layer: AnyLoRALayer, name: string): void {
   const adapter = layer.adapters.get(name);
   if (adapter === undefined) return;
   for (const [part, tensor] of listParts(adapter)) {
-    const shape = layer.shapeOnDisk(part, adapter.r);
+    const shape = layer.computeStoredShape(part, adapter.r);
     if (tensor.shape.join() !== shape.join())
       layer.replacePart(name, part, zeros(shape, { device: tensor.device }));
   }

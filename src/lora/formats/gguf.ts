@@ -31,7 +31,7 @@ export async function writeGgufAdapter(
   if (biases.size > 0) refuseGguf("biases", file, `the bias of ${listSome([...biases.keys()])}`);
   const base = readBase(read, model);
   const { loraAlpha = 8 } = options;
-  const tensors = [...layers].flatMap(([path, layer]) => pair(file, base, path, layer, loraAlpha));
+  const tensors = [...layers].flatMap(([path, layer]) => convertFactors(file, base, path, layer, loraAlpha));
   const metadata = new Map<string, GgufValue>([
     ["general.architecture", { text: base.architecture.name }],
     ["general.type", { text: "adapter" }],
@@ -58,7 +58,13 @@ function refuseOthers(file: string, others: readonly string[]): void {
 }
 
 /** Returns A and B of one layer. */
-function pair(file: string, base: Base, path: string, layer: FileLayer, alpha: number): GgufTensor[] {
+function convertFactors(
+  file: string,
+  base: Base,
+  path: string,
+  layer: FileLayer,
+  alpha: number,
+): GgufTensor[] {
   const { a, b, r, scaling, embedding } = layer;
   const { architecture, tied } = base;
   if (a.shape.length !== 2) refuseGguf("convolutions", file, path);

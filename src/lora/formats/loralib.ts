@@ -46,7 +46,8 @@ export async function convertToLoralib(
   const alphas: Record<string, number> = {};
   const modules = new Map(model?.namedModules());
   for (const [path, { a, b, r, scaling }] of layers) {
-    const { loraA, loraB } = a.shape.length > 2 ? convolution(path, a, b, file) : { loraA: a, loraB: b };
+    const { loraA, loraB } =
+      a.shape.length > 2 ? convertConvolution(path, a, b, file) : { loraA: a, loraB: b };
     const module = modules.get(path);
     const blocks = module instanceof MergedLinear ? await extractSlices(module, loraB) : undefined;
     for (const one of [loraA, loraB, blocks]) if (one !== undefined && one !== a && one !== b) made.push(one);
@@ -66,7 +67,12 @@ export async function convertToLoralib(
  * Converts a convolution's factors to loralib's form of the same rank: A [r·k, in·k], B [out·k, r·k]. Loralib reshapes
  * B·A to the weight [out, in, k, k], so each of the k rows of a kernel uses separate r rows of A.
  */
-function convolution(path: string, a: Tensor, b: Tensor, file: string): { loraA: Tensor; loraB: Tensor } {
+function convertConvolution(
+  path: string,
+  a: Tensor,
+  b: Tensor,
+  file: string,
+): { loraA: Tensor; loraB: Tensor } {
   const [r, inputs, k, width, ...rest] = a.shape as [number, number, number, number?];
   if (b.shape[1] !== r) throw createRefusal(FILE_REFUSALS.loralibGroups, file, path);
   if (width === undefined || rest.length > 0) {

@@ -7,7 +7,7 @@ import type { InitLoraWeights } from "../options/init-weights.js";
 import type { Start } from "./start.js";
 
 /** Initialises a new adapter of `layer`. */
-export function begin(
+export function initialise(
   layer: AnyLoRALayer,
   adapter: Adapter,
   init: InitLoraWeights,

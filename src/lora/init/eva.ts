@@ -23,7 +23,7 @@ interface Stream {
  * Returns A [rank, in] of each layer, by path; the rank may be 0. Runs the model in evaluation mode without adapters and
  * restores its state. Throws `ERR_OPTION` for empty or insufficient data, and the errors of the model's forward.
  */
-export async function eva(
+export async function computeEva(
   model: Module,
   layers: ReadonlyMap<string, { layer: Linear; r: number }>,
   data: EvaData,
@@ -37,7 +37,7 @@ export async function eva(
     for (const [module] of modes) module.training = false;
     const batches = repeatData(data);
     const first = await readNext(batches);
-    const asked = await inputs.equals(model, first);
+    const asked = await inputs.findSharedInputs(model, first);
     const streams = createStreams(layers, asked, rho);
     let ranks = new Map([...streams].map(([path, { components }]) => [path, components]));
     for (let seen = 0; ; seen++) {
@@ -47,7 +47,7 @@ export async function eva(
       if (open.length === 0) break;
       if (seen >= MOST_BATCHES)
         refuse(`the components of ${open[0]?.[0]} have not converged in ${seen} batches`);
-      const rows = await inputs.of(
+      const rows = await inputs.readInputs(
         model,
         seen === 0 ? first : await readNext(batches),
         open.map(([path]) => path),
@@ -150,7 +150,7 @@ class Inputs {
   ) {}
 
   /** Finds layers whose input is the same tensor. */
-  async equals(model: Module, batch: EvaBatch): Promise<EvaLayer[]> {
+  async findSharedInputs(model: Module, batch: EvaBatch): Promise<EvaLayer[]> {
     // Keyed by the tensor object, since the id of a freed tensor is reused.
     const firstOf = new Map<Tensor, string>();
     const asked = new Map<string, EvaLayer>();
@@ -165,13 +165,17 @@ class Inputs {
   }
 
   /** Returns the counted rows [n, in] of the inputs of some layers. */
-  async of(model: Module, batch: EvaBatch, paths: readonly string[]): Promise<Map<string, Float32Array>> {
+  async readInputs(
+    model: Module,
+    batch: EvaBatch,
+    paths: readonly string[],
+  ): Promise<Map<string, Float32Array>> {
     const wanted = new Set(paths);
     const reads = new Map<string, Promise<Float32Array>>();
     await this.run(model, batch, (path, x) => {
       if (wanted.has(path)) reads.set(path, x.to("f32").data() as Promise<Float32Array>);
     });
-    const keep = await this.counted(batch);
+    const keep = await this.readCountedPositions(batch);
     const rows = new Map<string, Float32Array>();
     for (const [path, read] of reads) {
       const { inFeatures } = (this.layers.get(path) as { layer: Linear }).layer;
@@ -193,7 +197,7 @@ class Inputs {
   }
 
   /** Returns which positions count; undefined for all. */
-  private async counted(batch: EvaBatch): Promise<boolean[] | undefined> {
+  private async readCountedPositions(batch: EvaBatch): Promise<boolean[] | undefined> {
     if (isTensor(batch)) return undefined;
     const mask = (await batch.attentionMask?.data()) as Int32Array | undefined;
     const labels = this.useLabelMask ? ((await batch.labels?.data()) as Int32Array | undefined) : undefined;

@@ -35,9 +35,9 @@ export function restoreStart(model: Module, name: string, init: InitLoraWeights)
 function splitHalves({ loraA, loraB }: Adapter, r: number): Record<"a" | "a0" | "b" | "b0", Tensor> {
   const parts = noGrad(() =>
     scope(() => ({
-      a: own(loraA.slice(0, 0, r)),
-      a0: own(loraA.slice(0, r, 2 * r)),
-      b: own(loraB.slice(1, 0, r)),
+      a: copySlice(loraA.slice(0, 0, r)),
+      a0: copySlice(loraA.slice(0, r, 2 * r)),
+      b: copySlice(loraB.slice(1, 0, r)),
       b0: loraB.slice(1, r, 2 * r).neg(),
     })),
   );
@@ -46,7 +46,7 @@ function splitHalves({ loraA, loraB }: Adapter, r: number): Record<"a" | "a0" | 
 }
 
 /** Copies a slice, which may be a view of a tensor that is disposed later. */
-function own(tensor: Tensor): Tensor {
+function copySlice(tensor: Tensor): Tensor {
   return recordOp(() => session().unary("copy", tensor.id));
 }
 

@@ -12,7 +12,7 @@ import type { AdapterOptions } from "../options/options.js";
 import { EVA_DEFAULTS } from "../options/eva.js";
 import { compilePatterns } from "../options/patterns.js";
 import { findTargets, type Targetable } from "../options/targets.js";
-import { eva } from "./eva.js";
+import { computeEva } from "./eva.js";
 import { roundHalfToEven } from "./eva-ranks.js";
 import { computeOlora, drawOrthogonal, computePissa, type Factors, type StartOf } from "./factored.js";
 import { movesBase, parseRounds } from "../options/init-weights.js";
@@ -110,7 +110,7 @@ async function computeEvaStarts(
 ): Promise<Starts> {
   const { evaData, evaConfig } = options;
   if (evaData === undefined) throw createRefusal(ADAPTER_REFUSALS.evaWithoutData, "inject");
-  const found = await eva(model, listEvaLayers(layers, options), evaData, evaConfig);
+  const found = await computeEva(model, listEvaLayers(layers, options), evaData, evaConfig);
   return applyRanks(model, layers, options, found);
 }
 

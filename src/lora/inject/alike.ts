@@ -10,7 +10,7 @@ import {
   replaceEverywhere,
   type ModelAdapter,
 } from "../adapter/registry.js";
-import { ownTensors } from "../adapter/replacement.js";
+import { listOwnTensors } from "../adapter/replacement.js";
 import { copyAsStart } from "../init/begin.js";
 import { listParts, type Adapter, type FreshOptions } from "../layers/adapter.js";
 import { makeAdaptable } from "../layers/kinds.js";
@@ -38,8 +38,8 @@ export function adaptLike(model: Targetable, like: Targetable): void {
     for (const which of ["modules", "biases"] as const) {
       for (const [path, { copy }] of adapter[which]) {
         const to = own[which].get(path);
-        const tensors = to === undefined ? [] : ownTensors(to.copy);
-        for (const [i, tensor] of ownTensors(copy).entries()) copyRequiresGrad(tensors[i], tensor);
+        const tensors = to === undefined ? [] : listOwnTensors(to.copy);
+        for (const [i, tensor] of listOwnTensors(copy).entries()) copyRequiresGrad(tensors[i], tensor);
       }
     }
   }
@@ -65,7 +65,7 @@ function adaptLayers(like: Module, { name, layers }: ModelAdapter): void {
       target.replaced = { module: base };
       replaceEverywhere(like, base, target, places);
     }
-    target.addAdapter(name, target.freshAdapter(readOptions(layer.findAdapter(name))), false);
+    target.addAdapter(name, target.createAdapter(readOptions(layer.findAdapter(name))), false);
   }
 }
 

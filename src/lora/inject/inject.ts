@@ -5,12 +5,18 @@ import { Module } from "../../nn/module.js";
 import { MultiheadAttention } from "../../nn/multihead-attention.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { checkAdapterRoom, listParts } from "../layers/adapter.js";
-import { activateAlso, listActive, checkTogether, standCopies, restoreOriginals } from "../adapter/active.js";
+import {
+  activateAlso,
+  listActive,
+  checkCombination,
+  installCopies,
+  restoreOriginals,
+} from "../adapter/active.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { change } from "../adapter/change.js";
 import { copyBiases, copyModule, findSavedModules } from "./modules-to-save.js";
 import { checkNames } from "./named.js";
-import { begin } from "../init/begin.js";
+import { initialise } from "../init/begin.js";
 import { computeStarts, type Starts } from "../init/start.js";
 import { makeAdaptable } from "../layers/kinds.js";
 import { checkOwnClasses } from "../layers/own-class-check.js";
@@ -27,7 +33,7 @@ import {
   replaceEverywhere,
   type AdapterNote,
 } from "../adapter/registry.js";
-import { isWithin, ownTensors } from "../adapter/replacement.js";
+import { isWithin, listOwnTensors } from "../adapter/replacement.js";
 import { findAttention, findTargets, convertTargets, type Targetable } from "../options/targets.js";
 import { shareTied, replaceTied } from "./tied.js";
 import { listTokenLayers } from "./trainable-tokens.js";
@@ -99,10 +105,10 @@ function put(model: Targetable, { options, byPath }: Starts, putting: Putting): 
     restoreOriginals(model);
     attach(model, { options: { ...options, active: first || options.active }, byPath }, putting);
     if (first || options.active) {
-      checkTogether(model, [...active, one]);
+      checkCombination(model, [...active, one]);
       activateAlso(model, one);
-    } else standCopies(model, active);
-    return { adapted: [...findAdapter(model, one.name).layers.keys()], ...counts(model) };
+    } else installCopies(model, active);
+    return { adapted: [...findAdapter(model, one.name).layers.keys()], ...countElements(model) };
   });
 }
 
@@ -148,9 +154,9 @@ function attach(
   for (const [path, layer] of found) {
     const [r = options.r, loraAlpha = options.loraAlpha] = [rankOf(path), alphaOf(path)];
     const { useRslora, useDora, loraBias, loraDropout } = options;
-    const target = place(model, layer, places);
-    const made = target.freshAdapter({ r, loraAlpha, loraDropout, useRslora, useDora, loraBias });
-    if (drawn) begin(target, made, options.initLoraWeights, starts.get(path));
+    const target = replaceLayer(model, layer, places);
+    const made = target.createAdapter({ r, loraAlpha, loraDropout, useRslora, useDora, loraBias });
+    if (drawn) initialise(target, made, options.initLoraWeights, starts.get(path));
     target.addAdapter(options.name, made, false);
   }
   for (const path of saved) adapter.modules.set(path, copyModule(model, path));
@@ -159,7 +165,7 @@ function attach(
 }
 
 /** Counts the trained elements and all elements of a model. */
-export function counts(model: Module): { trainable: number; total: number } {
+export function countElements(model: Module): { trainable: number; total: number } {
   let [trainable, total] = [0, 0];
   const seen = new Set<Tensor>();
   for (const tensor of Object.values(model.stateDict())) {
@@ -180,7 +186,7 @@ function freeze(model: Module): void {
   const kept = new Set<Tensor>();
   for (const { modules, biases } of readNotes(model).values()) {
     for (const { copy } of [...modules.values(), ...biases.values()])
-      for (const tensor of ownTensors(copy)) kept.add(tensor);
+      for (const tensor of listOwnTensors(copy)) kept.add(tensor);
   }
   for (const [, layer] of listLoraLayers(model)) {
     for (const adapter of layer.adapters.values())
@@ -191,7 +197,7 @@ function freeze(model: Module): void {
 }
 
 /** Replaces `layer` everywhere in the model by its low-rank layer and returns that. */
-function place(model: Module, layer: Module, places: ModuleParents): AnyLoRALayer {
+function replaceLayer(model: Module, layer: Module, places: ModuleParents): AnyLoRALayer {
   const target = makeAdaptable(layer);
   if (target !== layer) {
     target.replaced = { module: layer };

@@ -86,7 +86,7 @@ function checkCopyable(path: string, module: Module): void {
 
 /** Makes a module of the same kind with trainable copies of its tensors. A low-rank layer becomes a plain one. */
 function cloneModule(given: Module): Module {
-  const module = given instanceof LoRALayer && given.adapters.size > 0 ? given.plain() : given;
+  const module = given instanceof LoRALayer && given.adapters.size > 0 ? given.toPlain() : given;
   const copy = Object.assign(Object.create(Object.getPrototypeOf(module) as object), module) as Module;
   const own = copy as unknown as Record<string, unknown>;
   const buffers = listBufferNames(module);

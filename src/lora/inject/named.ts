@@ -9,7 +9,7 @@ import {
   listEndings,
   isAdaptable,
   compileTargets,
-  numberReader,
+  createNumberReader,
   type Targets,
   type Targetable,
 } from "../options/targets.js";
@@ -84,11 +84,11 @@ function checkLayerNumbers(
   if (layersToTransform === undefined) return;
   const lists = typeof layersPattern === "string" ? [layersPattern] : (layersPattern ?? []);
   for (const name of lists) {
-    const number = numberReader(name);
+    const number = createNumberReader(name);
     if (!layers.some((path) => number(path) !== undefined))
-      refuse("layersPattern", name, "matches no list of layers", listsIn(layers));
+      refuse("layersPattern", name, "matches no list of layers", findModuleLists(layers));
   }
-  const number = numberReader(lists);
+  const number = createNumberReader(lists);
   const numbers = new Set(layers.flatMap((path) => number(path) ?? []));
   for (const number of typeof layersToTransform === "number" ? [layersToTransform] : layersToTransform) {
     if (numbers.has(number)) continue;
@@ -102,7 +102,7 @@ function checkLayerNumbers(
 }
 
 /** Returns the names of the lists of numbered modules. */
-function listsIn(layers: readonly string[]): string[] {
+function findModuleLists(layers: readonly string[]): string[] {
   return [
     ...new Set(
       layers.flatMap((path) => [...path.matchAll(/([^.]+)\.\d+\./g)].map(([, list]) => list as string)),

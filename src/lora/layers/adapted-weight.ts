@@ -7,7 +7,7 @@ import type { Share } from "./shares.js";
 
 /** Σ scaling · B·A, in the weight's shape. */
 export function computeDelta(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
-  const [first, ...rest] = shares.map(({ adapter, scaling }) => layer.product(adapter).mul(scaling));
+  const [first, ...rest] = shares.map(({ adapter, scaling }) => layer.computeProduct(adapter).mul(scaling));
   if (first === undefined) return zeros(layer.baseWeight.shape, { device: layer.baseWeight.device });
   return rest.reduce((sum, one) => sum.add(one), first);
 }
@@ -17,7 +17,7 @@ export function computeAdaptedWeight(layer: AnyLoRALayer, shares: readonly Share
   const base = layer.baseWeight.to("f32");
   if (!shares.some(({ adapter }) => adapter.magnitude)) return base.add(computeDelta(layer, shares));
   return shares.reduce((weight, { adapter, scaling }) => {
-    const sum = weight.add(layer.product(adapter).mul(scaling));
+    const sum = weight.add(layer.computeProduct(adapter).mul(scaling));
     if (adapter.magnitude === undefined) return sum;
     const along = sum.shape.map((size, d) => (d === layer.outputDim ? size : 1));
     return sum.mul(computeRescaling(layer, adapter, scaling).reshape(along));

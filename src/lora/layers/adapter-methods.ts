@@ -7,10 +7,10 @@ import { keep } from "../../tensor/scope.js";
 import { makeParameter, type Tensor } from "../../tensor/tensor.js";
 import { listParts, listTensors, setPart, mergeStart, type Adapter, type AdapterPart } from "./adapter.js";
 import type { Active, AnyLoRALayer, LowRank } from "./any-layer.js";
-import { isOff } from "./disabled.js";
+import { isDisabled } from "./disabled.js";
 import { forgetNorms } from "./dora.js";
 import { release } from "./release.js";
-import { adapterPerRow } from "./rows.js";
+import { findAdapterPerRow } from "./rows.js";
 import { isStandard } from "./standard.js";
 
 /** A layer with the map of its adapters, which others only read. */
@@ -39,14 +39,14 @@ export const adapterMethods = {
   /** @internal */
   get adapts(): boolean {
     if (this.isDisabled) return false;
-    const names = adapterPerRow();
+    const names = findAdapterPerRow();
     if (names !== undefined) return names.some((name) => name !== null && this.adapters.has(name));
     return this.active.length > 0 && !this.merged;
   },
 
   /** @internal */
   get isDisabled(): boolean {
-    return isOff(this);
+    return isDisabled(this);
   },
 
   /** @internal */
@@ -63,7 +63,7 @@ export const adapterMethods = {
   },
 
   /** @internal */
-  plainAdapter(name: string): Adapter {
+  buildPlainAdapter(name: string): Adapter {
     return mergeStart(this.findAdapter(name));
   },
 
@@ -117,11 +117,11 @@ export const adapterMethods = {
   },
 
   /** @internal */
-  unloaded(): Module {
+  toUnloaded(): Module {
     this.unmerge();
     const { replaced } = this;
     // A new object would lack the fields of a user-defined class.
-    if (replaced === null) return this.byHand && isStandard(this) ? this.plain() : this;
+    if (replaced === null) return this.byHand && isStandard(this) ? this.toPlain() : this;
     // The weights may have been moved or loaded since the replacement.
     const base = replaced.module as Pick<Owner, "weight" | "bias"> & Module;
     base.weight = this.weight;
@@ -136,7 +136,7 @@ export function* listAdapterParameters(
   layer: AnyLoRALayer,
 ): IterableIterator<[name: string, tensor: Tensor]> {
   for (const [name, adapter] of layer.adapters) {
-    for (const [part, tensor] of listParts(adapter)) yield [layer.parameterName(name, part), tensor];
+    for (const [part, tensor] of listParts(adapter)) yield [layer.formatParameterName(name, part), tensor];
   }
 }
 

@@ -55,17 +55,17 @@ export interface LowRank extends Module {
   /** @internal The output dimension of the weight: 0, or 1 if it is stored as [in, out]. */
   readonly outputDim: number;
   /** @internal Makes an adapter in this layer's form, on its device, without adding it. */
-  freshAdapter(options: FreshOptions): Adapter;
+  createAdapter(options: FreshOptions): Adapter;
   /** @internal Adds the bias and the magnitude that `options` ask for to a new adapter. */
   completeAdapter(adapter: Adapter, options: FreshOptions): Adapter;
   /** @internal Returns the adapter called `name`. Throws `ERR_UNKNOWN_ADAPTER`, listing the layer's adapters. */
   findAdapter(name: string): Adapter;
   /** @internal Returns matrices A [r, inputs per output] and B [outputs, r] with B·A = ΔW / scaling, for any form of adapter. */
-  factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor };
+  computeFactors(adapter: Adapter): { loraA: Tensor; loraB: Tensor };
   /** @internal B·A in the weight's shape. */
-  product(adapter: Adapter): Tensor;
+  computeProduct(adapter: Adapter): Tensor;
   /** @internal Returns the shape that broadcasts one value per output over a forward result of `shape`. */
-  alongOutputs(shape: readonly number[]): number[];
+  computeBroadcastShape(shape: readonly number[]): number[];
   /** @internal The cached squared norms of the weight. */
   squaredNorms: SquaredNorms | null;
   /** @internal Returns ‖W + scaling · B·A‖ per output, in the shape of a magnitude, without gradient. */
@@ -79,31 +79,31 @@ export interface LowRank extends Module {
   /** @internal Removes an adapter and releases its tensors. */
   removeAdapter(name: string): void;
   /** @internal Makes a plain layer of the same kind, settings and mode that shares this layer's weights. */
-  plain(): Module;
+  toPlain(): Module;
   /**
    * @internal Returns the replacement of this layer once all adapters are removed: the layer that it replaced, a new plain
    * layer, or the layer itself if it was constructed without an adapter.
    */
-  unloaded(): Module;
+  toUnloaded(): Module;
   /** @internal Makes merged weights permanent and returns the base tensors that they replace. */
   settle(): Tensor[];
   /** @internal Sets the active adapters. */
   setActive(active: readonly Active[]): void;
   /** @internal Runs `forward` of the base layer, with the base weight if adapters are disabled or chosen per row. */
-  withBase<R>(forward: () => R): R;
+  runWithBase<R>(forward: () => R): R;
   /** @internal Returns the name of an adapter's parameter: loralib's, or PEFT's in-memory name. */
-  parameterName(adapter: string, part: AdapterPart): string;
+  formatParameterName(adapter: string, part: AdapterPart): string;
   /** @internal Returns PEFT's in-memory name of a part, relative to the layer's path. */
   nameInMemory(adapter: string, part: AdapterPart): string;
   /** @internal Returns the name of a part in PEFT's files, relative to the layer's path. */
   nameOnDisk(part: AdapterPart): string;
   /** @internal Returns the shape of a part of rank `r` in PEFT's files. */
-  shapeOnDisk(part: AdapterPart, r: number): readonly number[];
+  computeStoredShape(part: AdapterPart, r: number): readonly number[];
   /**
    * @internal Returns the adapter in the form of PEFT's files: itself, or for a form unknown to PEFT the equivalent adapter
    * of another rank. The caller owns the new tensors.
    */
-  plainAdapter(name: string): Adapter;
+  buildPlainAdapter(name: string): Adapter;
 }
 
 /** A low-rank layer with the weight and bias of its base. */

@@ -1,5 +1,5 @@
 /** Computes forward from separate base and low-rank products, where no single operation can. */
-import { trains } from "../../tensor/scope.js";
+import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "./adapter.js";
 import { computeRescaling } from "./dora.js";
@@ -30,7 +30,7 @@ export function composeForward(
 ): Tensor {
   const { base, lowRank } = products;
   const { baseBias: bias } = layer;
-  const drops = ({ loraDropout }: Adapter): boolean => loraDropout > 0 && trains(layer);
+  const drops = ({ loraDropout }: Adapter): boolean => loraDropout > 0 && isTraining(layer);
   const dropped = (adapter: Adapter): Tensor => (drops(adapter) ? x.dropout(adapter.loraDropout) : x);
   if (!shares.some(({ adapter }) => adapter.magnitude)) {
     const whole = computeBias(bias, shares);
@@ -44,7 +44,7 @@ export function composeForward(
       sum ?? base(x, whole),
     );
   }
-  const along = layer.alongOutputs(x.shape);
+  const along = layer.computeBroadcastShape(x.shape);
   const step = (before: Tensor | null, { adapter, scaling }: Share): Tensor => {
     const y = (): Tensor => before ?? base(x, null);
     if (adapter.magnitude === undefined) return y().add(lowRank(dropped(adapter), adapter, scaling));

@@ -25,7 +25,7 @@ import { composeForward } from "./composed.js";
 import { expandAcrossGroups } from "./grouped.js";
 import { LoRALayer, type LayerClass, type LoRAOptions } from "./layer.js";
 import { checkBase, checkBaseClass, checkLayer } from "./options.js";
-import { forwardOverWeight } from "./over-weight.js";
+import { computeOverWeight } from "./over-weight.js";
 import { runByRows } from "./shares.js";
 import { LORA_FIELDS, registerStandard } from "./standard.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
@@ -71,7 +71,7 @@ type Made<L> = new (
 /** Methods of low-rank convolutions; they override methods of the mixin `LoRALayer`. */
 const convMethods = {
   /** @internal */
-  plain(): Module {
+  toPlain(): Module {
     const { inChannels, outChannels, kernelSize, geometry, training } = this;
     const { baseWeight: weight, baseBias: bias } = this;
     const Plain = [BaseConv1d, BaseConv2d, BaseConv3d][kernelSize.length - 1] as typeof BaseConv1d;
@@ -84,7 +84,7 @@ const convMethods = {
   },
 
   /** @internal */
-  freshAdapter(options: FreshOptions): Adapter {
+  createAdapter(options: FreshOptions): Adapter {
     const { inChannels, outChannels, kernelSize, geometry, weight } = this;
     const { r } = options;
     const { device } = weight;
@@ -101,18 +101,18 @@ const convMethods = {
   },
 
   /** @internal */
-  factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor } {
-    if (seesAll(this, adapter))
+  computeFactors(adapter: Adapter): { loraA: Tensor; loraB: Tensor } {
+    if (coversAllGroups(this, adapter))
       throw createRefusal(ADAPTER_REFUSALS.groupedMerge, nameKind(this), `${this.geometry.groups} groups`);
     const { loraA, loraB } = adapter;
     return { loraA: loraA.reshape(adapter.r, -1), loraB: loraB.reshape(this.outChannels, adapter.r) };
   },
 
   /** @internal */
-  plainAdapter(name: string): Adapter {
+  buildPlainAdapter(name: string): Adapter {
     const adapter = this.findAdapter(name);
     const { groups } = this.geometry;
-    if (groups === 1 || seesAll(this, adapter)) return adapter;
+    if (groups === 1 || coversAllGroups(this, adapter)) return adapter;
     if (adapter.magnitude !== undefined)
       throw createRefusal(ADAPTER_REFUSALS.groupedDora, nameKind(this), `${groups} groups`);
     const { loraA, r, loraAlpha, useRslora } = adapter;
@@ -125,7 +125,7 @@ const convMethods = {
   },
 
   /** @internal */
-  shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
+  computeStoredShape(part: AdapterPart, r: number): readonly number[] {
     const { inChannels, outChannels, kernelSize, geometry } = this;
     if (part === "A") return [r, inChannels, ...kernelSize];
     if (part === "B") return [outChannels, r / geometry.groups, ...listOnes(this)];
@@ -133,7 +133,7 @@ const convMethods = {
   },
 
   /** @internal */
-  alongOutputs(shape: readonly number[]): number[] {
+  computeBroadcastShape(shape: readonly number[]): number[] {
     const channels = shape.length - 1 - this.kernelSize.length;
     return shape.map((_, d) => (d === channels ? -1 : 1));
   },
@@ -149,7 +149,7 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       super(...args);
       this.mergeWeights = options.mergeWeights ?? true;
       const { r = 0, loraAlpha = 1 } = options;
-      if (r > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
+      if (r > 0) this.startWith(this.createAdapter({ ...options, r, loraAlpha }));
     }
 
     static fromBase<L extends LoRAConv>(this: Made<L>, layer: ConvNd, options: LoRAConvOptions = {}): L {
@@ -165,8 +165,8 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
     override forward(x: Tensor): Tensor {
       // A user-defined class keeps its own forward.
       if (Base.prototype.forward !== ConvNd.prototype.forward)
-        return forwardOverWeight(this, () => super.forward(x));
-      if (!this.adapts) return this.withBase(() => super.forward(x));
+        return computeOverWeight(this, () => super.forward(x));
+      if (!this.adapts) return this.runWithBase(() => super.forward(x));
       checkConvInput(nameKind(this), this, x);
       const { baseWeight: weight, geometry } = this;
       return runByRows(this, x, (own, shares) =>
@@ -205,7 +205,7 @@ function listOnes({ kernelSize }: ConvNd): number[] {
 }
 
 /** Whether A covers the channels of all groups, as in PEFT. */
-function seesAll({ geometry, inChannels }: ConvNd, { loraA }: Adapter): boolean {
+function coversAllGroups({ geometry, inChannels }: ConvNd, { loraA }: Adapter): boolean {
   return geometry.groups > 1 && loraA.shape[1] === inChannels;
 }
 
@@ -214,7 +214,7 @@ function convolveLowRank(layer: ConvNd, x: Tensor, adapter: Adapter, scaling: nu
   const { loraA, loraB } = adapter;
   const { groups } = geometry;
   const dims = kernelSize.length;
-  if (groups === 1 || seesAll(layer, adapter)) {
+  if (groups === 1 || coversAllGroups(layer, adapter)) {
     const h = convolve(x, loraA, null, { ...geometry, groups: 1 }).mul(scaling);
     return convolve(h, loraB, null, createPointwise(dims, groups));
   }

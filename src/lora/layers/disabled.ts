@@ -6,11 +6,11 @@ import type { Module } from "../../nn/module.js";
 const disabled = new AsyncLocalStorage<ReadonlySet<Module>>();
 
 /** Runs `fn` with the adapters of `layers` disabled. */
-export function without<T>(layers: Iterable<Module>, fn: () => T): T {
+export function runWithDisabled<T>(layers: Iterable<Module>, fn: () => T): T {
   return disabled.run(new Set([...(disabled.getStore() ?? []), ...layers]), fn);
 }
 
 /** Whether the adapters of `layer` are currently disabled. */
-export function isOff(layer: Module): boolean {
+export function isDisabled(layer: Module): boolean {
   return disabled.getStore()?.has(layer) ?? false;
 }

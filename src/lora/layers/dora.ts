@@ -24,7 +24,7 @@ export interface SquaredNorms {
 export function computeNorms(layer: AnyLoRALayer, adapter: Adapter, scaling: number): Tensor {
   return noGrad(() =>
     scope(() => {
-      const { loraA, loraB } = layer.factors(adapter);
+      const { loraA, loraB } = layer.computeFactors(adapter);
       const { baseWeight: weight, outputDim } = layer;
       const fanInFanOut = outputDim === 1;
       const flat = fanInFanOut ? weight : weight.reshape(weight.shape[0] as number, -1);
@@ -38,7 +38,7 @@ export function computeNorms(layer: AnyLoRALayer, adapter: Adapter, scaling: num
       const squares = readSquaredNorms(layer, flat)
         .add(cross.mul(2 * scaling))
         .add(own.mul(scaling * scaling));
-      return squares.clamp(0, Infinity).sqrt().reshape(layer.shapeOnDisk("magnitude", adapter.r));
+      return squares.clamp(0, Infinity).sqrt().reshape(layer.computeStoredShape("magnitude", adapter.r));
     }),
   );
 }

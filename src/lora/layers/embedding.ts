@@ -45,7 +45,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
       throw createRefusal(ADAPTER_REFUSALS.embeddingDropout, "lora.Embedding");
     this.mergeWeights = options.mergeWeights ?? true;
     const { r = 0, loraAlpha = 1 } = options;
-    if (r > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
+    if (r > 0) this.startWith(this.createAdapter({ ...options, r, loraAlpha }));
   }
 
   /** Makes a low-rank layer from `layer` and shares its weights. */
@@ -62,7 +62,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
   }
 
   /** @internal */
-  override plain(): BaseEmbedding {
+  override toPlain(): BaseEmbedding {
     const { numEmbeddings, embeddingDim, paddingIdx, baseWeight: weight, training } = this;
     const plain = new BaseEmbedding(numEmbeddings, embeddingDim, {
       weight,
@@ -89,7 +89,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
   }
 
   /** @internal Makes A as zeros and B as N(0, 1). */
-  override freshAdapter(options: FreshOptions): Adapter {
+  override createAdapter(options: FreshOptions): Adapter {
     if (options.loraBias) throw createRefusal(ADAPTER_REFUSALS.embeddingBias, "lora.Embedding");
     const { numEmbeddings, embeddingDim, weight } = this;
     const { device } = weight;
@@ -104,14 +104,14 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
   }
 
   /** @internal A [r, n], B [d, r]. */
-  override shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
+  override computeStoredShape(part: AdapterPart, r: number): readonly number[] {
     if (part === "A") return [r, this.numEmbeddings];
     return part === "B" ? [this.embeddingDim, r] : [this.embeddingDim];
   }
 
   /** ids i32 [...] → [..., d]. Throws `ERR_DTYPE`, `ERR_INDEX` for an id out of range, `ERR_DEVICE_MISMATCH`. */
   override forward(ids: Tensor): Tensor {
-    if (!this.adapts) return this.withBase(() => super.forward(ids));
+    if (!this.adapts) return this.runWithBase(() => super.forward(ids));
     checkInput("lora.Embedding", ids, "ids");
     const { baseWeight: weight, paddingIdx } = this;
     return runByRows(this, ids, (own, shares) =>

@@ -2,7 +2,7 @@ import { drawUniform, zeros } from "../../tensor/create.js";
 import { session } from "../../native/binding.js";
 import { checkInput } from "../../nn/inputs.js";
 import { Linear as BaseLinear, type LinearOptions } from "../../nn/linear.js";
-import { trains } from "../../tensor/scope.js";
+import { isTraining } from "../../tensor/scope.js";
 import { recordOp, makeParameter, type Tensor } from "../../tensor/tensor.js";
 import {
   checkAdapterRoom,
@@ -49,7 +49,7 @@ export class Linear extends LoRALayer(BaseLinear) {
     super(inFeatures, outFeatures, checkLayer("lora.Linear", options, { inFeatures, outFeatures }));
     this.mergeWeights = options.mergeWeights ?? true;
     const { r = 0, loraAlpha = 1 } = options;
-    if (r > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
+    if (r > 0) this.startWith(this.createAdapter({ ...options, r, loraAlpha }));
   }
 
   /** Makes a low-rank layer from `layer` and shares its weights. */
@@ -61,7 +61,7 @@ export class Linear extends LoRALayer(BaseLinear) {
   }
 
   /** @internal */
-  override plain(): BaseLinear {
+  override toPlain(): BaseLinear {
     const { inFeatures, outFeatures, fanInFanOut, baseWeight: weight, baseBias: bias } = this;
     const plain = new BaseLinear(inFeatures, outFeatures, {
       fanInFanOut,
@@ -77,7 +77,7 @@ export class Linear extends LoRALayer(BaseLinear) {
   }
 
   /** @internal Makes A as U(±1/√in) and B as zeros. */
-  override freshAdapter(options: FreshOptions): Adapter {
+  override createAdapter(options: FreshOptions): Adapter {
     const { inFeatures, outFeatures, weight } = this;
     const { device } = weight;
     checkAdapterRoom("lora.Linear", device, options.r * (inFeatures + outFeatures));
@@ -91,19 +91,19 @@ export class Linear extends LoRALayer(BaseLinear) {
   }
 
   /** @internal A [r, in], B [out, r], bias and magnitude [out]. */
-  override shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
+  override computeStoredShape(part: AdapterPart, r: number): readonly number[] {
     if (part === "A") return [r, this.inFeatures];
     return part === "B" ? [this.outFeatures, r] : [this.outFeatures];
   }
 
   /** @internal Returns the first output of each window that an adapter in this layer's form writes; empty for all outputs. */
-  windowsOf(_adapter: Adapter): readonly number[] {
+  listWindows(_adapter: Adapter): readonly number[] {
     return [];
   }
 
   /** x [..., in] → [..., out]. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`. */
   override forward(x: Tensor): Tensor {
-    if (!this.adapts) return this.withBase(() => super.forward(x));
+    if (!this.adapts) return this.runWithBase(() => super.forward(x));
     checkInput("lora.Linear", x);
     const shares = listShares(this, x.size / this.inFeatures);
     if (shares.some(({ adapter, runs }) => adapter.magnitude || (adapter.loraBias && runs)))
@@ -112,21 +112,21 @@ export class Linear extends LoRALayer(BaseLinear) {
   }
 
   /** @internal Returns the low-rank path that forward adds for `rows` rows, if there is exactly one, over all rows and outputs and without dropout. */
-  plainShare(rows: number): Share | undefined {
+  findPlainShare(rows: number): Share | undefined {
     if (this.forward !== Linear.prototype.forward || !this.adapts) return undefined;
     const [share, ...rest] = listShares(this, rows);
     if (share === undefined || rest.length > 0 || share.runs) return undefined;
     const { adapter } = share;
-    const drops = adapter.loraDropout > 0 && trains(this);
-    if (drops || adapter.magnitude || this.windowsOf(adapter).length > 0) return undefined;
+    const drops = adapter.loraDropout > 0 && isTraining(this);
+    if (drops || adapter.magnitude || this.listWindows(adapter).length > 0) return undefined;
     return share;
   }
 
   /** @internal Returns the dense product and the low-rank path of forward over `rows` rows; undefined if forward does more. */
-  plainParts(rows: number): LinearParts | undefined {
+  findPlainParts(rows: number): LinearParts | undefined {
     if (this.forward !== Linear.prototype.forward) return undefined;
-    if (!this.adapts) return this.withBase(() => ({ weight: this.weight, bias: this.bias }));
-    const share = this.plainShare(rows);
+    if (!this.adapts) return this.runWithBase(() => ({ weight: this.weight, bias: this.bias }));
+    const share = this.findPlainShare(rows);
     if (share === undefined || share.adapter.loraBias !== undefined) return undefined;
     return { weight: this.baseWeight, bias: this.baseBias, share };
   }
@@ -138,7 +138,7 @@ function composeProducts(layer: Linear, x: Tensor, shares: readonly Share[]): Te
   return composeForward(layer, x, shares, {
     base: (given, bias) => recordOp(() => session().linear(given.id, weight.id, bias?.id, fanInFanOut)),
     lowRank: (given, adapter, scaling) => {
-      const { loraA, loraB } = layer.factors(adapter);
+      const { loraA, loraB } = layer.computeFactors(adapter);
       return given.matmul(loraA, { transB: true }).mul(scaling).matmul(loraB, { transB: true });
     },
     sum: (given, adapter, scaling) =>

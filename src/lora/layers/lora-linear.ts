@@ -1,7 +1,7 @@
 /** A dense layer and its low-rank paths as one operation. */
 import { session, type LowRankPath } from "../../native/binding.js";
 import { drawStream } from "../../tensor/random.js";
-import { trains } from "../../tensor/scope.js";
+import { isTraining } from "../../tensor/scope.js";
 import { recordOp, type Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "./adapter.js";
 import { computeBias, type Share } from "./shares.js";
@@ -13,7 +13,7 @@ const MOST_PATHS = 14;
 interface Dense {
   readonly training: boolean;
   readonly fanInFanOut: boolean;
-  windowsOf(adapter: Adapter): readonly number[];
+  listWindows(adapter: Adapter): readonly number[];
 }
 
 /**
@@ -29,9 +29,9 @@ export function multiplyWithAdapters(
 ): Tensor {
   if (shares.length > MOST_PATHS && shares.some(({ runs }) => runs))
     return multiplyInParts(layer, x, weight, bias, shares);
-  const drops = ({ loraDropout }: Adapter): boolean => loraDropout > 0 && trains(layer);
+  const drops = ({ loraDropout }: Adapter): boolean => loraDropout > 0 && isTraining(layer);
   const plain = shares.filter(
-    ({ adapter, runs }) => !runs && !drops(adapter) && layer.windowsOf(adapter).length === 0,
+    ({ adapter, runs }) => !runs && !drops(adapter) && layer.listWindows(adapter).length === 0,
   );
   const one = plain.length > 1 ? [combineShares(plain)] : [];
   const rest = one.length > 0 ? shares.filter((share) => !plain.includes(share)) : shares;
@@ -48,7 +48,7 @@ export function multiplyWithAdapters(
       seed,
       stream,
       runs: runs.flatMap(({ start, count }, i) => [start, count, i === 0 ? stream : draw()[1]]),
-      windows: [...layer.windowsOf(adapter)],
+      windows: [...layer.listWindows(adapter)],
     };
   });
   const whole = computeBias(bias, shares);

@@ -9,7 +9,7 @@ import type { AnyLoRALayer, LowRank } from "./any-layer.js";
 import { computeNorms } from "./dora.js";
 import { checkMergeable, refuseQuantised } from "./quantised.js";
 import { release } from "./release.js";
-import { adapterPerRow } from "./rows.js";
+import { findAdapterPerRow } from "./rows.js";
 import { listActiveShares, computeBias, addStart } from "./shares.js";
 
 export const mergeMethods = {
@@ -34,7 +34,7 @@ export const mergeMethods = {
   },
 
   /** @internal */
-  alongOutputs(): number[] {
+  computeBroadcastShape(): number[] {
     return [-1];
   },
 
@@ -42,7 +42,7 @@ export const mergeMethods = {
   completeAdapter(adapter: Adapter, { loraBias, useDora }: FreshOptions): Adapter {
     if (loraBias)
       adapter.loraBias = makeParameter(
-        zeros(this.shapeOnDisk("bias", adapter.r), { device: this.weight.device }),
+        zeros(this.computeStoredShape("bias", adapter.r), { device: this.weight.device }),
       );
     if (useDora) {
       refuseQuantised(this.baseWeight, QUANTISED_REFUSALS.dora);
@@ -57,13 +57,13 @@ export const mergeMethods = {
   },
 
   /** @internal */
-  factors({ loraA, loraB }: Adapter): { loraA: Tensor; loraB: Tensor } {
+  computeFactors({ loraA, loraB }: Adapter): { loraA: Tensor; loraB: Tensor } {
     return { loraA, loraB };
   },
 
   /** @internal */
-  product(adapter: Adapter): Tensor {
-    const { loraA, loraB } = this.factors(adapter);
+  computeProduct(adapter: Adapter): Tensor {
+    const { loraA, loraB } = this.computeFactors(adapter);
     if (this.outputDim === 1) return loraA.matmul(loraB, { transA: true, transB: true });
     return loraB.matmul(loraA).reshape(this.weight.shape);
   },
@@ -129,13 +129,13 @@ export const mergeMethods = {
   },
 
   /** @internal */
-  withBase<R>(forward: () => R): R {
-    return this.isDisabled || adapterPerRow() ? withBaseTensors(this, forward) : forward();
+  runWithBase<R>(forward: () => R): R {
+    return this.isDisabled || findAdapterPerRow() ? runWithBaseTensors(this, forward) : forward();
   },
 } satisfies Partial<LowRank> & ThisType<AnyLoRALayer>;
 
 /** Runs `use` with the base weight and bias in place of merged ones. */
-export function withBaseTensors<R>(layer: AnyLoRALayer, use: () => R): R {
+export function runWithBaseTensors<R>(layer: AnyLoRALayer, use: () => R): R {
   const { unmergedWeight: base, weight, bias } = layer;
   if (base === null) return use();
   layer.weight = base.tensor;

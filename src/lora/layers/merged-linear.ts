@@ -41,7 +41,7 @@ export class MergedLinear extends Linear {
     super(inFeatures, outFeatures, rest);
     this.enableLora = [...enableLora];
     if (r === 0) return;
-    if (this.slices.length > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
+    if (this.slices.length > 0) this.startWith(this.createAdapter({ ...options, r, loraAlpha }));
     else this.weight.requiresGrad = false;
   }
 
@@ -67,7 +67,7 @@ export class MergedLinear extends Linear {
   }
 
   /** @internal Makes A [r·E, in] as U(±1/√in) and B [width·E, r] as zeros. */
-  override freshAdapter(options: FreshOptions): Adapter {
+  override createAdapter(options: FreshOptions): Adapter {
     const { r, useDora, loraBias } = options;
     const groups = this.slices.length;
     if (groups === 0)
@@ -96,13 +96,13 @@ export class MergedLinear extends Linear {
   }
 
   /** @internal Returns the first output of each enabled slice; empty for a plain adapter. */
-  override windowsOf(adapter: Adapter): readonly number[] {
+  override listWindows(adapter: Adapter): readonly number[] {
     return isPlain(this, adapter) ? [] : this.slices.map((slice) => slice * this.width);
   }
 
   /** @internal Returns A [r·E, in] and B [out, r·E], block-diagonal over the enabled slices and zero in the others. */
-  override factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor } {
-    if (isPlain(this, adapter)) return super.factors(adapter);
+  override computeFactors(adapter: Adapter): { loraA: Tensor; loraB: Tensor } {
+    if (isPlain(this, adapter)) return super.computeFactors(adapter);
     const { loraA, loraB } = adapter;
     const { width } = this;
     const [rank, r] = [loraA.shape[0] as number, loraB.shape[1] as number];
@@ -119,10 +119,10 @@ export class MergedLinear extends Linear {
   }
 
   /** @internal Returns the equivalent plain adapter: rank r·E, alpha times E (√E with rank-stabilised scaling). */
-  override plainAdapter(name: string): Adapter {
+  override buildPlainAdapter(name: string): Adapter {
     const adapter = this.findAdapter(name);
     if (isPlain(this, adapter)) return adapter;
-    const { loraA, loraB } = this.factors(adapter);
+    const { loraA, loraB } = this.computeFactors(adapter);
     const r = loraA.shape[0] as number;
     const groups = r / adapter.r;
     const loraAlpha = adapter.loraAlpha * (adapter.useRslora ? Math.sqrt(groups) : groups);

@@ -12,7 +12,7 @@ export const nameMethods = {
   },
 
   /** @internal */
-  parameterName(adapter: string, part: AdapterPart): string {
+  formatParameterName(adapter: string, part: AdapterPart): string {
     return this.namedByAdapter ? this.nameInMemory(adapter, part) : PLAIN_NAMES[part];
   },
 

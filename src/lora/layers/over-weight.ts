@@ -4,22 +4,22 @@
  */
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { createRefusal } from "../../refusals/refusal.js";
-import { trains } from "../../tensor/scope.js";
+import { isTraining } from "../../tensor/scope.js";
 import { computeAdaptedWeight } from "./adapted-weight.js";
 import type { AnyLoRALayer } from "./any-layer.js";
-import { adapterPerRow } from "./rows.js";
+import { findAdapterPerRow } from "./rows.js";
 import { listActiveShares, computeBias, addStart, type Share } from "./shares.js";
 
 const running = new WeakSet<AnyLoRALayer>();
 
 /** Runs `forward` of `layer` with the active adapters added to the weight. */
-export function forwardOverWeight<R>(layer: AnyLoRALayer, forward: () => R): R {
+export function computeOverWeight<R>(layer: AnyLoRALayer, forward: () => R): R {
   // A recursive call uses the weight that is already set.
   if (running.has(layer)) return forward();
-  if (!layer.adapts) return layer.withBase(forward);
+  if (!layer.adapts) return layer.runWithBase(forward);
   const shares = resolveShares(layer);
   const { name } = layer.constructor;
-  if (trains(layer) && shares.some(({ adapter }) => adapter.loraDropout > 0))
+  if (isTraining(layer) && shares.some(({ adapter }) => adapter.loraDropout > 0))
     throw createRefusal(ADAPTER_REFUSALS.ownForwardDropout, "forward", name);
   const held = { weight: layer.weight, bias: layer.bias };
   const [base, bias] = [layer.baseWeight, layer.baseBias];
@@ -45,7 +45,7 @@ export function forwardOverWeight<R>(layer: AnyLoRALayer, forward: () => R): R {
 
 /** Returns the adapters that apply to all rows. Throws for one adapter per row unless all rows have the same one. */
 function resolveShares(layer: AnyLoRALayer): Share[] {
-  const names = adapterPerRow();
+  const names = findAdapterPerRow();
   if (names === undefined) return listActiveShares(layer);
   const found = new Set(names.map((name) => (name !== null && layer.adapters.has(name) ? name : null)));
   if (found.size > 1)

@@ -22,8 +22,8 @@ import { Conv1d, Conv2d, Conv3d } from "./conv.js";
 import { Embedding } from "./embedding.js";
 import { LoRALayer, type LayerClass } from "./layer.js";
 import { Linear } from "./linear.js";
-import { withBaseTensors } from "./merge-methods.js";
-import { forwardOverWeight } from "./over-weight.js";
+import { runWithBaseTensors } from "./merge-methods.js";
+import { computeOverWeight } from "./over-weight.js";
 import { describeOwn, LORA_FIELDS } from "./standard.js";
 
 type Forward = (...inputs: unknown[]) => unknown;
@@ -34,7 +34,7 @@ interface Kind {
   Base: abstract new (...args: never[]) => Module;
   /** The prototype with the low-rank layer's methods, and the names of the methods to copy from it. */
   from: object;
-  methods: readonly string[];
+  methods: readonly (keyof Linear)[];
   /** Returns the expected shape of the weight. */
   shape(layer: Module): readonly number[];
   /** The field names of the weight and the bias, if not `weight` and `bias`. */
@@ -46,7 +46,7 @@ interface Kind {
 const LINEAR: Kind = {
   Base: BaseLinear,
   from: Linear.prototype,
-  methods: ["outputDim", "freshAdapter", "shapeOnDisk", "windowsOf"],
+  methods: ["outputDim", "createAdapter", "computeStoredShape", "listWindows"],
   shape: (layer) => {
     const { inFeatures, outFeatures, fanInFanOut } = layer as BaseLinear;
     return fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures];
@@ -56,7 +56,7 @@ const LINEAR: Kind = {
 const EMBEDDING: Kind = {
   Base: BaseEmbedding,
   from: Embedding.prototype,
-  methods: ["nameInMemory", "nameOnDisk", "outputDim", "freshAdapter", "shapeOnDisk"],
+  methods: ["nameInMemory", "nameOnDisk", "outputDim", "createAdapter", "computeStoredShape"],
   shape: (layer) => [(layer as BaseEmbedding).numEmbeddings, (layer as BaseEmbedding).embeddingDim],
 };
 
@@ -69,7 +69,13 @@ const CONVOLUTIONS: Kind[] = (
 ).map(([Base, Low]) => ({
   Base,
   from: Object.getPrototypeOf(Low.prototype) as object,
-  methods: ["freshAdapter", "factors", "plainAdapter", "shapeOnDisk", "alongOutputs"],
+  methods: [
+    "createAdapter",
+    "computeFactors",
+    "buildPlainAdapter",
+    "computeStoredShape",
+    "computeBroadcastShape",
+  ],
   shape: (layer) => {
     const { inChannels, outChannels, kernelSize, geometry } = layer as ConvNd;
     return [outChannels, inChannels / geometry.groups, ...kernelSize];
@@ -80,7 +86,7 @@ const CONVOLUTIONS: Kind[] = (
 const ATTENTION: Kind = {
   Base: MultiheadAttention,
   from: Linear.prototype,
-  methods: ["outputDim", "freshAdapter", "shapeOnDisk"],
+  methods: ["outputDim", "createAdapter", "computeStoredShape"],
   shape: (layer) => measureProjection(layer).toReversed(),
   names: { weight: "in_proj_weight", bias: "in_proj_bias" },
   getters: {
@@ -157,7 +163,7 @@ export function restoreClass(layer: Module): void {
 }
 
 /** Records whether a module is adapted in place, and returns a function that restores that state. */
-export function noteClass(module: Module): () => void {
+export function snapshotClass(module: Module): () => void {
   const prototype = Object.getPrototypeOf(module) as object;
   if (!classOf.has(prototype)) return () => restoreClass(module);
   const names = ["forward", ...LORA_FIELDS];
@@ -219,23 +225,23 @@ function makeClass(own: Layer): AdaptingClass {
   } as unknown as LayerClass<Layer>;
   Object.defineProperty(Standing, "prototype", { value: own });
   abstract class Adapting extends LoRALayer(Standing) {
-    override plain(): Module {
+    override toPlain(): Module {
       throw createRefusal(ADAPTER_REFUSALS.ownCopy, "modulesToSave", describeOwn(this));
     }
 
-    override unloaded(): Module {
+    override toUnloaded(): Module {
       this.unmerge();
       restoreClass(this);
       return this;
     }
 
     override *ownParameters(): IterableIterator<[string, Tensor]> {
-      yield* withBaseTensors(this, () => [...own.ownParameters.call(this)]);
+      yield* runWithBaseTensors(this, () => [...own.ownParameters.call(this)]);
       yield* listAdapterParameters(this);
     }
 
     override *ownState(): IterableIterator<[string, Tensor]> {
-      yield* withBaseTensors(this, () => [...own.ownState.call(this)]);
+      yield* runWithBaseTensors(this, () => [...own.ownState.call(this)]);
     }
   }
   // `layer.constructor` must return the original class.
@@ -247,7 +253,7 @@ function makeForward(own: Layer): Forward {
   return function (this: Layer, ...inputs: unknown[]): unknown {
     const forward = (ownForwards.get(this)?.value ?? own.forward) as Forward;
     const run = (): unknown => forward.apply(this, inputs);
-    return isInPlace(this) ? forwardOverWeight(this as unknown as AnyLoRALayer, run) : run();
+    return isInPlace(this) ? computeOverWeight(this as unknown as AnyLoRALayer, run) : run();
   };
 }
 

@@ -12,7 +12,7 @@ import { MergedLinear } from "./merged-linear.js";
 /** Whether an adapter has the compact form of its layer rather than PEFT's. */
 export function isOwnForm(layer: AnyLoRALayer, adapter: Adapter): boolean {
   return listParts(adapter).some(
-    ([part, { shape }]) => shape.join() !== layer.shapeOnDisk(part, adapter.r).join(),
+    ([part, { shape }]) => shape.join() !== layer.computeStoredShape(part, adapter.r).join(),
   );
 }
 

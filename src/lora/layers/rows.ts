@@ -14,16 +14,16 @@ const inForce = new AsyncLocalStorage<AdapterPerRow>();
 const generators = new AsyncLocalStorage<AdapterGenerators>();
 
 /** Runs `fn`, in which every low-rank layer applies only the adapter `names[b]` to row b of its batch. */
-export function withAdapterPerRow<T>(names: AdapterPerRow, fn: () => T): T {
+export function runWithAdapterPerRow<T>(names: AdapterPerRow, fn: () => T): T {
   return inForce.run(names, fn);
 }
 
-export function adapterPerRow(): AdapterPerRow | undefined {
+export function findAdapterPerRow(): AdapterPerRow | undefined {
   return inForce.getStore();
 }
 
 /** Runs `fn`, in which each adapter draws the dropout masks of its rows from its own generator. */
-export function withGenerators<T>(own: AdapterGenerators, fn: () => T): T {
+export function runWithGenerators<T>(own: AdapterGenerators, fn: () => T): T {
   return generators.run(own, fn);
 }
 

@@ -2,7 +2,7 @@
 import type { RandomState } from "../../tensor/random.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Adapter } from "./adapter.js";
-import { adapterPerRow, findGenerator, findRuns } from "./rows.js";
+import { findAdapterPerRow, findGenerator, findRuns } from "./rows.js";
 
 /** The contribution of one adapter, over all rows or some runs of them. */
 export interface Share {
@@ -40,7 +40,7 @@ export function listActiveShares({ active, adapters }: Adapted): Share[] {
 
 /** Returns the shares over an input of `rows` rows: the active adapters, or the adapters set per row. */
 export function listShares(layer: Adapted, rows: number): Share[] {
-  const names = adapterPerRow();
+  const names = findAdapterPerRow();
   if (names === undefined) return listActiveShares(layer);
   const runs = findRuns(names, rows);
   return [...new Set(runs.map(({ name }) => name))].flatMap((name) => {
@@ -62,7 +62,7 @@ export function runByRows(
   x: Tensor,
   forward: (x: Tensor, shares: readonly Share[]) => Tensor,
 ): Tensor {
-  const names = adapterPerRow();
+  const names = findAdapterPerRow();
   if (names === undefined) return forward(x, listActiveShares(layer));
   const runs = findRuns(names, x.shape[0] as number);
   const outputs = runs.map(({ name, start, count }) => {

@@ -32,17 +32,17 @@ export class TokenRows {
   }
 
   /** Returns the replaced rows of `ids` [...], and the rows of `base` [..., d] for all other ids. */
-  over(base: Tensor, ids: Tensor): Tensor {
+  overlayRows(base: Tensor, ids: Tensor): Tensor {
     const slots = recordOp(() => session().embedding(this.#slots.id, ids.id, false));
-    return this.#chosen(base, slots, ids.shape);
+    return this.#overlay(base, slots, ids.shape);
   }
 
   /** Returns the whole weight [rows, d] with its rows replaced. */
-  within(weight: Tensor): Tensor {
-    return this.#chosen(weight, this.#slots, [weight.shape[0] as number]);
+  overlayWeight(weight: Tensor): Tensor {
+    return this.#overlay(weight, this.#slots, [weight.shape[0] as number]);
   }
 
-  #chosen(base: Tensor, slots: Tensor, shape: readonly number[]): Tensor {
+  #overlay(base: Tensor, slots: Tensor, shape: readonly number[]): Tensor {
     const at = slots
       .clamp(0, this.indices.length - 1)
       .to("i32")
@@ -79,7 +79,7 @@ export interface TokenLayer extends Module {
 const NAME = "token_adapter.trainable_tokens_delta";
 
 /** Yields the parameters of a token layer that its base does not have. */
-function* ownRows({ rows, tied }: TokenLayer): IterableIterator<[string, Tensor]> {
+function* listOwnRows({ rows, tied }: TokenLayer): IterableIterator<[string, Tensor]> {
   if (!tied) yield [`${NAME}.${rows.name}`, rows.values];
 }
 
@@ -104,17 +104,17 @@ export class TokenEmbedding extends Embedding implements TokenLayer {
   }
 
   override forward(ids: Tensor): Tensor {
-    return this.rows.over(super.forward(ids), ids);
+    return this.rows.overlayRows(super.forward(ids), ids);
   }
 
   override *ownParameters(): IterableIterator<[string, Tensor]> {
     yield* super.ownParameters();
-    yield* ownRows(this);
+    yield* listOwnRows(this);
   }
 
   override *ownState(): IterableIterator<[string, Tensor]> {
     yield ["weight", this.weight];
-    yield* ownRows(this);
+    yield* listOwnRows(this);
   }
 
   override to(device: Device): this {
@@ -148,19 +148,19 @@ export class TokenLinear extends Linear implements TokenLayer {
   }
 
   override forward(x: Tensor): Tensor {
-    const weight = this.rows.within(this.weight);
+    const weight = this.rows.overlayWeight(this.weight);
     return recordOp(() => session().linear(x.id, weight.id, this.bias?.id, false));
   }
 
   override *ownParameters(): IterableIterator<[string, Tensor]> {
     yield* super.ownParameters();
-    yield* ownRows(this);
+    yield* listOwnRows(this);
   }
 
   override *ownState(): IterableIterator<[string, Tensor]> {
     yield ["weight", this.weight];
     if (this.bias) yield ["bias", this.bias];
-    yield* ownRows(this);
+    yield* listOwnRows(this);
   }
 
   override to(device: Device): this {
@@ -186,7 +186,7 @@ export function listTokenState({ rows, tied }: TokenLayer): Record<string, Tenso
 /** Replaces the base's weight by a new tensor with the rows replaced, and returns the old weight. */
 export function mergeTokens({ base, rows }: TokenLayer): Tensor {
   const { weight } = base;
-  const merged = noGrad(() => scope(() => rows.within(weight).to(weight.dtype)));
+  const merged = noGrad(() => scope(() => rows.overlayWeight(weight).to(weight.dtype)));
   base.weight = makeParameter(merged, false);
   return weight;
 }

@@ -54,7 +54,7 @@ export function concatenateFactors(sources: readonly WeightedFactors[]): Factors
 }
 
 /** Returns block j: A [R, columns] and B [rows / blocks, R]. */
-function block({ a, b, blocks, blockRank, rows }: Factors, j: number) {
+function sliceBlock({ a, b, blocks, blockRank, rows }: Factors, j: number) {
   const columns = a.length / (blocks * blockRank);
   const height = rows / blocks;
   return {
@@ -71,7 +71,7 @@ export async function multiplyFactors(source: WeightedFactors): Promise<Float32A
   const whole = noGrad(() =>
     scope(() => {
       const parts = Array.from({ length: blocks }, (_, j) => {
-        const { a, b, columns, height } = block(source, j);
+        const { a, b, columns, height } = sliceBlock(source, j);
         const right = tensor(a, { shape: [blockRank, columns], device: "cpu" });
         return tensor(b, { shape: [height, blockRank], device: "cpu" })
           .matmul(right)
@@ -97,7 +97,7 @@ export async function approximate(
   const out = createFactors(blocks, rows, columns, rank);
   for (let j = 0; j < blocks; j++) {
     const part = values.subarray(j * height * columns, (j + 1) * height * columns);
-    place(out, j, await computeSvd({ values: part, rows: height, columns }, rank));
+    storeBlock(out, j, await computeSvd({ values: part, rows: height, columns }, rank));
   }
   return out;
 }
@@ -110,7 +110,7 @@ export async function reduceRank(factors: Factors, rank: number): Promise<Factor
   const { a, blocks, blockRank: R, rows } = factors;
   const out = createFactors(blocks, rows, a.length / (blocks * R), rank);
   for (let j = 0; j < blocks; j++) {
-    const { a: right, b: left, columns, height } = block(factors, j);
+    const { a: right, b: left, columns, height } = sliceBlock(factors, j);
     const [one, two] = await Promise.all([
       computeSvd({ values: left, rows: height, columns: R }, R),
       computeSvd({ values: right, rows: R, columns }, R),
@@ -125,7 +125,7 @@ export async function reduceRank(factors: Factors, rank: number): Promise<Factor
       }
     }
     const { u, s, vt } = await computeSvd({ values: core, rows: m, columns: n }, rank);
-    place(out, j, { u: multiply(one.u, u, m), s, vt: multiply(vt, two.vt, n) });
+    storeBlock(out, j, { u: multiply(one.u, u, m), s, vt: multiply(vt, two.vt, n) });
   }
   return out;
 }
@@ -141,8 +141,8 @@ function createFactors(blocks: number, rows: number, columns: number, rank: numb
 }
 
 /** Stores B = U·diag(s) and A = Vᵀ as block j; ranks beyond the decomposition's stay zero. */
-function place(out: Factors, j: number, { u, s, vt }: Svd): void {
-  const { a, b, columns, height } = block(out, j);
+function storeBlock(out: Factors, j: number, { u, s, vt }: Svd): void {
+  const { a, b, columns, height } = sliceBlock(out, j);
   const [k, rank] = [s.length, out.blockRank];
   a.set(vt.subarray(0, Math.min(k, rank) * columns));
   for (let row = 0; row < height; row++) {

@@ -30,7 +30,7 @@ export function combineValues(
     if (kind === "linear" || density >= 1) return values;
     return kind === "dare_linear" || kind === "dare_ties"
       ? dropRandomly(values, density, draw(i, values.length))
-      : largest(values, density);
+      : keepLargest(values, density);
   });
   return kind === "ties" || kind === "dare_ties"
     ? electSigns(kept, weights, majoritySign)
@@ -80,7 +80,7 @@ function dropRandomly(values: Float32Array, density: number, uniform: Float32Arr
 }
 
 /** Keeps the fraction `density` of values with the largest magnitude; on ties the first ones. */
-function largest(values: Float32Array, density: number): Float32Array {
+function keepLargest(values: Float32Array, density: number): Float32Array {
   const count = Math.floor(density * values.length);
   if (count === 0) return new Float32Array(values.length);
   const threshold = findNthMagnitude(values, count);

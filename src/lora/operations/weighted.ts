@@ -218,7 +218,7 @@ function listParts(layer: AnyLoRALayer, inputs: readonly Input[]): Part[] {
   const asHeld = parts((name) => layer.adapters.get(name) as Adapter);
   // A merged layer may have some adapters in its compact form and some plain.
   const kinds = new Set(asHeld.map(({ loraA, loraB }) => deriveBlocks(loraA, loraB).blocks));
-  return kinds.size > 1 ? parts((name) => layer.plainAdapter(name)) : asHeld;
+  return kinds.size > 1 ? parts((name) => layer.buildPlainAdapter(name)) : asHeld;
 }
 
 function checkParts(

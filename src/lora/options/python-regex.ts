@@ -7,7 +7,7 @@ import { LowrankError } from "../../errors.js";
 export type Fit = (body: string) => string;
 
 /** Matches like Python's `re.fullmatch`. */
-const inFull: Fit = (body) => `^(?:${body})$`;
+const anchorWhole: Fit = (body) => `^(?:${body})$`;
 
 /** Escapes a path so that the pattern matches only it. */
 export function escapePath(path: string): string {
@@ -18,7 +18,7 @@ export function escapePath(path: string): string {
  * Compiles a pattern, translating syntax that differs between the languages. Throws `ERR_OPTION`, naming `option`, for
  * syntax that JavaScript lacks and for patterns that do not compile.
  */
-export function compilePythonRegex(source: string, option: string, fit: Fit = inFull): RegExp {
+export function compilePythonRegex(source: string, option: string, fit: Fit = anchorWhole): RegExp {
   const refuse = (what: string, cause?: unknown): never => {
     throw new LowrankError("ERR_OPTION", `${option}: "${source}" ${what}`, { cause });
   };
@@ -85,8 +85,8 @@ class Translation {
   ) {}
 
   run(): { body: string; flags: string } {
-    this.globalFlags();
-    while (this.at < this.source.length) this.step();
+    this.readGlobalFlags();
+    while (this.at < this.source.length) this.translateNext();
     return { body: this.out, flags: this.flags };
   }
 
@@ -100,7 +100,7 @@ class Translation {
   }
 
   /** Reads `(?ims)` at the start. */
-  private globalFlags(): void {
+  private readGlobalFlags(): void {
     const [text, letters = ""] = /^\(\?([a-zA-Z]+)\)/.exec(this.source) ?? [];
     if (text === undefined) return;
     for (const letter of letters) {
@@ -111,18 +111,18 @@ class Translation {
     this.take(text.length, "");
   }
 
-  private step(): void {
+  private translateNext(): void {
     const next = this.peek(1);
-    if (next === "\\") this.escape();
-    else if (next === "[") this.class();
-    else if (next === "(" && this.peek(2) === "(?") this.group();
-    else if (next === "{") this.brace();
+    if (next === "\\") this.translateEscape();
+    else if (next === "[") this.translateClass();
+    else if (next === "(" && this.peek(2) === "(?") this.translateGroup();
+    else if (next === "{") this.translateBrace();
     else if (next === "}" || next === "]") this.take(1, `\\${next}`);
-    else if ("*+?".includes(next)) this.quantifier(1);
+    else if ("*+?".includes(next)) this.translateQuantifier(1);
     else this.take(1);
   }
 
-  private escape(inClass = false): void {
+  private translateEscape(inClass = false): void {
     const letter = this.peek(1, this.at + 1);
     if (letter === "A" && !inClass) return this.take(2, "(?<![\\s\\S])");
     if ((letter === "Z" || letter === "z") && !inClass) return this.take(2, "(?![\\s\\S])");
@@ -138,7 +138,7 @@ class Translation {
     return this.take(2);
   }
 
-  private class(): void {
+  private translateClass(): void {
     this.take(1);
     if (this.peek(1) === "^") this.take(1);
     // A leading bracket is literal.
@@ -149,13 +149,13 @@ class Translation {
         continue;
       }
       const set = SETS.includes(this.peek(1, this.at + 1));
-      this.escape(true);
+      this.translateEscape(true);
       if (set && this.peek(1) === "-") this.take(1, "\\-");
     }
     this.take(1);
   }
 
-  private group(): void {
+  private translateGroup(): void {
     const [name] = /^\(\?P<\w+>/.exec(this.peek(200)) ?? [];
     if (name !== undefined) return this.take(name.length, `(?<${name.slice(4)}`);
     const [reference, of = ""] = /^\(\?P=(\w+)\)/.exec(this.peek(200)) ?? [];
@@ -172,13 +172,13 @@ class Translation {
   }
 
   /** Reads `{n}`, `{n,}`, `{,n}` or `{n,m}`; any other brace is literal. */
-  private brace(): void {
+  private translateBrace(): void {
     const [text, least, most] = /^\{(\d*)(,?\d*)\}/.exec(this.peek(40)) ?? [];
     if (text === undefined || text === "{}") return this.take(1, "\\{");
-    return this.quantifier(text.length, `{${least === "" ? 0 : least}${most}}`);
+    return this.translateQuantifier(text.length, `{${least === "" ? 0 : least}${most}}`);
   }
 
-  private quantifier(length: number, as?: string): void {
+  private translateQuantifier(length: number, as?: string): void {
     this.take(length, as);
     if (this.peek(1) === "?") this.take(1);
     else if (this.peek(1) === "+") this.lacks("a possessive quantifier");

@@ -239,7 +239,7 @@ function createLayerFilter(
   lists: string | readonly string[] = [],
 ): (path: string) => boolean {
   const wanted = new Set(typeof layers === "number" ? [layers] : layers);
-  const number = numberReader(lists);
+  const number = createNumberReader(lists);
   return (path) => {
     const found = number(path);
     return found !== undefined && wanted.has(found);
@@ -250,7 +250,9 @@ function createLayerFilter(
  * Returns a function from a path to its layer number: the first number after any list, or after one of `lists`; undefined
  * if there is none. Source: PEFT's check_target_module_exists.
  */
-export function numberReader(lists: string | readonly string[] = []): (path: string) => number | undefined {
+export function createNumberReader(
+  lists: string | readonly string[] = [],
+): (path: string) => number | undefined {
   const names = typeof lists === "string" ? [lists] : lists;
   const patterns =
     names.length === 0

@@ -4,7 +4,7 @@
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";
-import { trains } from "../../tensor/scope.js";
+import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { attention, type AttentionLabels, splitHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
@@ -87,7 +87,7 @@ export class LlamaAttention extends Module {
       normaliseHeads(splitHeads(k_proj.forward(x), keyValueHeads), this.k_norm),
     );
     const v = splitHeads(v_proj.forward(x), keyValueHeads);
-    const seen = { causal: true, keyMask, segments, window, dropout: trains(this) ? this.dropout : 0 };
+    const seen = { causal: true, keyMask, segments, window, dropout: isTraining(this) ? this.dropout : 0 };
     return this.o_proj.forward(attention(q, k, v, { ...seen, scale, cache }));
   }
 }

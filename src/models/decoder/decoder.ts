@@ -6,7 +6,7 @@ import type { Embedding } from "../../nn/embedding.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";
-import { trains } from "../../tensor/scope.js";
+import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { KeyValueCache, type LayerCache } from "../cache.js";
 import { CausalLM, takeLanguageHead } from "../causal-lm.js";
@@ -119,7 +119,7 @@ export abstract class Decoder<
       keyMask,
       segments: texts.segments,
     }));
-    const checkpointed = this.gradientCheckpointing && cache === undefined && trains(this);
+    const checkpointed = this.gradientCheckpointing && cache === undefined && isTraining(this);
     const { layers, norm } = this.model;
     const run = (block: Block, y: Stream, i: number): Stream => {
       const own = inputs[block.slides === true ? 1 : 0] as BlockInputs;

@@ -3,7 +3,7 @@ import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
-import { trains } from "../../tensor/scope.js";
+import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import { attention, splitHeads } from "../attention.js";
@@ -47,7 +47,7 @@ export class DistilBertSelfAttention extends Module {
   /** Maps x [B, T, C] to [B, T, C]; `mask` i32 [B, T] is 0 for hidden keys. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
     const inputs = (layer: Linear): Tensor => splitHeads(layer.forward(x), this.heads);
-    const dropout = trains(this) ? this.dropout : 0;
+    const dropout = isTraining(this) ? this.dropout : 0;
     const y = attention(inputs(this.q_lin), inputs(this.k_lin), inputs(this.v_lin), {
       keyMask: mask,
       dropout,

@@ -3,7 +3,7 @@ import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
-import { trains } from "../../tensor/scope.js";
+import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import { attention, type AttentionLabels, splitHeads } from "../attention.js";
@@ -54,7 +54,7 @@ export class GPT2Attention extends Module {
     const C = x.shape[2] as number;
     const qkv = this.c_attn.forward(x);
     const [q, k, v] = qkv.split(C, 2).map((x) => splitHeads(x, this.heads)) as [Tensor, Tensor, Tensor];
-    const dropout = trains(this) ? this.dropout : 0;
+    const dropout = isTraining(this) ? this.dropout : 0;
     const y = attention(q, k, v, { causal: true, ...labels, scale: this.scale, cache, dropout });
     return this.resid_dropout.forward(this.c_proj.forward(y));
   }

@@ -6,7 +6,7 @@ import type { Embedding } from "../../nn/embedding.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
-import { trains } from "../../tensor/scope.js";
+import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { KeyValueCache } from "../cache.js";
 import { CausalLM, takeLanguageHead } from "../causal-lm.js";
@@ -115,7 +115,7 @@ export class GPT2LMHeadModel extends CausalLM {
     const positions = positionIds ?? arange(start + T, { start, device: this.device });
     const words = inputsEmbeds ?? this.embedTokens(ids as Tensor);
     const x = drop.forward(words.add(wpe.forward(positions)));
-    const checkpointed = this.gradientCheckpointing && cache === undefined && trains(this);
+    const checkpointed = this.gradientCheckpointing && cache === undefined && isTraining(this);
     const run = (block: GPT2Block, y: Stream, i: number): Stream =>
       runBlock(block, y, { keyMask, segments }, cache?.layers[i]);
     return endStates(states, normaliseEnd(ln_f, runBlocks(h, x, checkpointed, run, states)));

@@ -1,6 +1,6 @@
 /** The blocks of the Llama family (Touvron et al. 2023): attention and a gated MLP, with a norm before each. */
 import type { RMSNorm } from "../../nn/norm.js";
-import { leavesNothing } from "../../tensor/scope.js";
+import { recordsNothing } from "../../tensor/scope.js";
 import type { LayerCache } from "../cache.js";
 import { normaliseSum, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
@@ -37,7 +37,7 @@ export class LlamaBlock extends ResidualBlock<[inputs: BlockInputs, cache?: Laye
 
   /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream {
-    const recorded = cache && leavesNothing() ? recordWhole(this, stream, inputs, cache) : undefined;
+    const recorded = cache && recordsNothing() ? recordWhole(this, stream, inputs, cache) : undefined;
     if (recorded !== undefined) return recorded;
     const [x, y] = normaliseSum(this.input_layernorm, stream);
     const added = this.self_attn.forward(y, inputs, cache);

@@ -7,7 +7,7 @@ import { session } from "../../native/binding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import { RMSNorm } from "../../nn/norm.js";
-import { trains } from "../../tensor/scope.js";
+import { isTraining } from "../../tensor/scope.js";
 import { recordOps, type Tensor } from "../../tensor/tensor.js";
 import type { LayerCache } from "../cache.js";
 import type { Stream } from "../stream.js";
@@ -32,7 +32,7 @@ export function recordWhole(
   const own =
     attention.forward === LlamaAttention.prototype.forward &&
     attention.q_norm === undefined &&
-    (attention.dropout === 0 || !trains(attention)) &&
+    (attention.dropout === 0 || !isTraining(attention)) &&
     mlp.forward === LlamaMLP.prototype.forward &&
     [first, second].every(isPlainNorm);
   if (!own || (keyMask ?? segments ?? rotation.positions) !== undefined) return undefined;
@@ -63,7 +63,7 @@ function isPlainNorm(norm: RMSNorm): boolean {
 }
 
 function readLinear(layer: Module, rows: number): LinearParts | undefined {
-  if (layer instanceof LoRALinear) return layer.fanInFanOut ? undefined : layer.plainParts(rows);
+  if (layer instanceof LoRALinear) return layer.fanInFanOut ? undefined : layer.findPlainParts(rows);
   if (!(layer instanceof Linear) || layer.forward !== Linear.prototype.forward || layer.fanInFanOut)
     return undefined;
   return layer;

@@ -3,7 +3,7 @@ import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";
-import { trains } from "../../tensor/scope.js";
+import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { attention, splitHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
@@ -50,7 +50,7 @@ export class Phi3Attention extends Module {
     const [q, k] = rotation.apply(part(0, heads), part(heads, keyValueHeads));
     const v = part(heads + keyValueHeads, keyValueHeads);
     const scale = 1 / Math.sqrt(D);
-    const seen = { causal: true, keyMask, segments, window, dropout: trains(this) ? this.dropout : 0 };
+    const seen = { causal: true, keyMask, segments, window, dropout: isTraining(this) ? this.dropout : 0 };
     return this.o_proj.forward(attention(q, k, v, { ...seen, scale, cache }));
   }
 }

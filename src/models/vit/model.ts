@@ -2,7 +2,7 @@
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
-import { trains } from "../../tensor/scope.js";
+import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { Classifier, takeFirstToken } from "../classifier.js";
 import { buildFromConfig, type FromConfigOptions } from "../from-config.js";
@@ -88,7 +88,7 @@ export class ViTForImageClassification extends Classifier {
 
   /** @internal Maps pixels f32 [B, channels, height, width] to [B, 1 + patches, C]. */
   hidden(pixels: Tensor, _: ForwardOptions = {}, states?: Tensor[]): Tensor {
-    return this.vit.forward(pixels, this.gradientCheckpointing && trains(this), states);
+    return this.vit.forward(pixels, this.gradientCheckpointing && isTraining(this), states);
   }
 
   /** @internal Maps hidden [B, T, C] to logits [B, N]. */

@@ -1,6 +1,6 @@
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
-import { trains } from "../../tensor/scope.js";
+import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { attention, splitHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
@@ -55,7 +55,7 @@ export class WhisperAttention extends Module {
     const y = attention(splitHeads(this.q_proj.forward(x), this.heads), k, v, {
       causal,
       cache,
-      dropout: trains(this) ? this.dropout : 0,
+      dropout: isTraining(this) ? this.dropout : 0,
     });
     return this.out_proj.forward(y);
   }
@@ -63,7 +63,7 @@ export class WhisperAttention extends Module {
   /** Cross-attention. Maps x [B, T, C] to [B, T, C], over given keys and values. */
   across(x: Tensor, { k, v }: KeysAndValues): Tensor {
     const q = splitHeads(this.q_proj.forward(x), this.heads);
-    return this.out_proj.forward(attention(q, k, v, { dropout: trains(this) ? this.dropout : 0 }));
+    return this.out_proj.forward(attention(q, k, v, { dropout: isTraining(this) ? this.dropout : 0 }));
   }
 
   /** Projects states [B, S, C] to keys and values. */

@@ -4,7 +4,7 @@ import { LowrankError } from "../../errors.js";
 import type { Embedding } from "../../nn/embedding.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
-import { trains } from "../../tensor/scope.js";
+import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { takeLanguageHead } from "../causal-lm.js";
 import { buildFromConfig, type FromConfigOptions } from "../from-config.js";
@@ -157,7 +157,7 @@ export class WhisperForConditionalGeneration extends SpeechToText {
 
   /** @internal Maps features f32 [B, mels, frames] and ids i32 [B, T] to [B, T, C], after the decoder's last norm. */
   hidden(features: Tensor, ids: Tensor, states?: SpeechStates): Tensor {
-    const checkpointed = this.gradientCheckpointing && trains(this);
+    const checkpointed = this.gradientCheckpointing && isTraining(this);
     const { encoder, decoder } = this.model;
     const encoded = encoder.forward(features, checkpointed, states?.encoder);
     return decoder.forward(ids, encoded, checkpointed, states?.decoder);

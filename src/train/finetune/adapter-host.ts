@@ -1,6 +1,6 @@
 /** How a run uses its model: alone, or together with the adapters of other runs. */
 import type { Batch, BatchPlan } from "../../data/batches.js";
-import { noteActive } from "../../lora/adapter/active.js";
+import { snapshotActive } from "../../lora/adapter/active.js";
 import { deleteAdapter, type InjectReport } from "../../lora/index.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
 import type { Optimizer } from "../../optim/index.js";
@@ -43,7 +43,7 @@ export class OwnModel implements AdapterHost {
   }
 
   async adapt(adapt: () => Promise<InjectReport>): Promise<InjectReport> {
-    this.#restore = noteActive(this.#model);
+    this.#restore = snapshotActive(this.#model);
     const report = await adapt();
     this.#added = true;
     return report;

@@ -6,7 +6,7 @@ import { countCpuThreads, type Priority } from "../../device/cpu-use.js";
 import { throwIfAborted } from "../../errors.js";
 import type { Ranks } from "../../ranks/ranks.js";
 import { runWithRandom } from "../../tensor/random.js";
-import { withCheckedCpuUse, withMatmulPrecision } from "../../tensor/scope.js";
+import { runWithCheckedCpuUse, withMatmulPrecision } from "../../tensor/scope.js";
 import { listGiven } from "../changeable.js";
 import { DEFAULT_PRIORITY } from "../default-priority.js";
 import type { EndEvent, FinetuneResult, TrainEvent } from "../events.js";
@@ -178,7 +178,7 @@ function bindCpuUse<T>(
 ): () => T {
   const { [DEFAULT_PRIORITY]: byDefault } = options as { readonly [DEFAULT_PRIORITY]?: Priority };
   const own = { threads: threads ?? shareThreads(ranks), priority: priority ?? byDefault };
-  return () => withCheckedCpuUse(own, work);
+  return () => runWithCheckedCpuUse(own, work);
 }
 
 /**

@@ -6,7 +6,7 @@ import type { PretrainedModel } from "../../models/pretrained.js";
 import { createRefusal } from "../../refusals/refusal.js";
 import { TRAINING_REFUSALS } from "../../refusals/training.js";
 import { runWithRandom } from "../../tensor/random.js";
-import { matmulPrecision, type MatmulPrecision } from "../../tensor/scope.js";
+import { readMatmulPrecision, type MatmulPrecision } from "../../tensor/scope.js";
 import { identifyInputs } from "../identity.js";
 import { resolveClasses, resolveTemplate } from "../inherited.js";
 import {
@@ -62,7 +62,7 @@ export class Preparation {
   constructor(settings: Settings, resumed: Resumed | undefined, output: RunOutput, context: RecordedContext) {
     const { signal, model } = settings;
     const { stopping } = context;
-    this.precision = settings.matmulPrecision ?? matmulPrecision();
+    this.precision = settings.matmulPrecision ?? readMatmulPrecision();
     this.#settings = settings;
     this.#resumed = resumed;
     this.#output = output;

@@ -1,7 +1,7 @@
 /** Estimates the memory of a `finetune` run without running it. */
 import { LowrankError, throwIfAborted } from "../../errors.js";
 import { locate } from "../../models/files/locate.js";
-import { matmulPrecision } from "../../tensor/scope.js";
+import { readMatmulPrecision } from "../../tensor/scope.js";
 import { resolveClasses, resolveTemplate } from "../inherited.js";
 import type { FinetuneOptions } from "../options.js";
 import { closeFiles, createReader, readFiles } from "../prepare.js";
@@ -75,7 +75,7 @@ export async function estimate(options: FinetuneOptions): Promise<Estimate> {
     const located =
       typeof model === "string" ? await locate(model, { revision, offline, signal }) : undefined;
     const labels = resolveClasses(files, located?.path ?? model, settings, resumed);
-    const precision = settings.matmulPrecision ?? matmulPrecision();
+    const precision = settings.matmulPrecision ?? readMatmulPrecision();
     const planned = { settings, files, located, labels, template, precision };
     const plan = await planMemory({ ...planned, resumed: resumed !== undefined });
     if (plan === undefined) {

@@ -10,7 +10,7 @@ import {
   synchronize,
 } from "../../device/device.js";
 import { LowrankError } from "../../errors.js";
-import { matmulPrecision } from "../../tensor/scope.js";
+import { readMatmulPrecision } from "../../tensor/scope.js";
 import { checkModelDevice } from "../device-check.js";
 import { measureRate } from "../rate.js";
 import type { Settings } from "../settings.js";
@@ -110,7 +110,7 @@ async function measureRates({ devices, dtype, matmulPrecision: asked }: Settings
   const rates: number[] = [];
   for (const device of devices) {
     const product = { ...COMPARED, dtype: dtype ?? "f32" } as const;
-    rates.push(await measureRate(resolveDevice(device), product, asked ?? matmulPrecision()));
+    rates.push(await measureRate(resolveDevice(device), product, asked ?? readMatmulPrecision()));
     await synchronize(device);
   }
   return rates;

@@ -7,7 +7,7 @@ import { loadLocated } from "../../models/files/load.js";
 import type { Located } from "../../models/files/locate.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
 import type { Tokenizer } from "../../models/tokenizer.js";
-import { type MatmulPrecision, matmulPrecision } from "../../tensor/scope.js";
+import { type MatmulPrecision, readMatmulPrecision } from "../../tensor/scope.js";
 import { checkPacking, load, locateModel } from "../finetune/preparation.js";
 import { identifyInputs } from "../identity.js";
 import { resolveClasses, resolveTemplate } from "../inherited.js";
@@ -45,7 +45,7 @@ export class SweepBase {
     { prepared, tokenizer }: Pick<Parts, "prepared" | "tokenizer">,
   ) {
     this.settings = settings;
-    this.precision = settings.matmulPrecision ?? matmulPrecision();
+    this.precision = settings.matmulPrecision ?? readMatmulPrecision();
     this.identities = identities;
     this.#files = read.files;
     this.#located = read.located;

@@ -1,7 +1,7 @@
 /** One forward and backward pass over the rows of several adapters, side by side in one batch. */
 import type { Batch } from "../../data/batches.js";
 import { IGNORED } from "../../data/store.js";
-import { type AdapterGenerators, withGenerators } from "../../lora/layers/rows.js";
+import { type AdapterGenerators, runWithGenerators } from "../../lora/layers/rows.js";
 import type { RandomState } from "../../tensor/random.js";
 import { tensor } from "../../tensor/create.js";
 import { noGrad, runEvaluating, scope } from "../../tensor/scope.js";
@@ -62,7 +62,7 @@ export function recordJointly(objective: Objective, parts: readonly TrainedRows[
   const generators: AdapterGenerators = new Map(parts.map(({ name, generator }) => [name, generator]));
   const scales = parts.flatMap(({ batch, scale }) => repeat(scale, batch.shape[0]));
   return scope(() => {
-    const { loss } = withGenerators(generators, () => measureTogether(objective, parts, "training"));
+    const { loss } = runWithGenerators(generators, () => measureTogether(objective, parts, "training"));
     const scaled = loss.mul(tensor(Float32Array.from(scales), { device: loss.device }));
     scaled.sum().backward();
     return noGrad(() => divideRows(scaled.detach(), parts).map((rows) => rows.sum()));

@@ -3,7 +3,7 @@
  * every member has submitted one, so that the base model runs once for all.
  */
 import type { Batch } from "../../data/batches.js";
-import { currentGenerator, type RandomState } from "../../tensor/random.js";
+import { findGenerator, type RandomState } from "../../tensor/random.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Measured, Objective } from "../objective.js";
 import { measureJointly, recordJointly, type AdapterRows, type TrainedRows } from "./joint.js";
@@ -69,7 +69,7 @@ export class SideBySide {
 
   /** Returns the loss of a batch times `scale`, after forward and backward were recorded. */
   record(name: string, batch: Batch, scale: number): Promise<Tensor> {
-    const generator: RandomState = currentGenerator();
+    const generator: RandomState = findGenerator();
     return new Promise((resolve, reject) => {
       this.#training.set(name, { rows: { name, batch, scale, generator }, resolve, reject });
       this.#schedule();

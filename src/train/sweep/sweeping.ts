@@ -10,7 +10,7 @@ import { makeFolder } from "../../files/folders.js";
 import { CausalLM } from "../../models/causal-lm.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
 import { readRandomState, runWithRandom } from "../../tensor/random.js";
-import { withCheckedCpuUse } from "../../tensor/scope.js";
+import { runWithCheckedCpuUse } from "../../tensor/scope.js";
 import { checkModelDevice } from "../device-check.js";
 import type { ProgressEvent, WarningEvent } from "../events.js";
 import { createUnusableError, removeEmpty } from "../output/folder.js";
@@ -40,7 +40,7 @@ export async function runSweep(options: SweepOptions, context: RunContext<SweepE
     const known = common.overwrite ? undefined : await SweepRecord.read(output);
     if (known === undefined && !common.overwrite) checkFree(parsed);
     const { threads, priority } = common;
-    const result = await withCheckedCpuUse({ threads, priority }, async () => {
+    const result = await runWithCheckedCpuUse({ threads, priority }, async () => {
       const base = await SweepBase.open(common, forPreparing(context));
       try {
         return await new Sweep(parsed, base, known, context).run();

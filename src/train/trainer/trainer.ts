@@ -10,7 +10,7 @@ import type { Module } from "../../nn/module.js";
 import type { Optimizer } from "../../optim/optimizer.js";
 import { constant } from "../../optim/schedule.js";
 import { setRandomState } from "../../tensor/random.js";
-import { matmulPrecision, withCheckedCpuUse } from "../../tensor/scope.js";
+import { readMatmulPrecision, runWithCheckedCpuUse } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { TrainerEvent, TrainerStartEvent, TrainResult } from "./events.js";
 import { runLoop } from "../loop.js";
@@ -79,7 +79,7 @@ async function train<M extends Module, B>(
 ): Promise<TrainResult> {
   const options = checkTrainerOptions(given);
   const { threads, priority } = options;
-  return withCheckedCpuUse({ threads, priority }, () => runTraining(options, recording));
+  return runWithCheckedCpuUse({ threads, priority }, () => runTraining(options, recording));
 }
 
 async function runTraining<M extends Module, B>(
@@ -342,7 +342,7 @@ function startEvent(
     device,
     deviceName: session().deviceName(device),
     dtype: trained[0]?.dtype ?? "f32",
-    matmulPrecision: matmulPrecision(),
+    matmulPrecision: readMatmulPrecision(),
     steps: plan.total ?? null,
     stepsPerEpoch: plan.perEpoch ?? null,
     gradientAccumulation: plan.accumulation,
