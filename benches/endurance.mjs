@@ -110,7 +110,7 @@ await runLoop({
   steps,
   work: async (step) => {
     if (step % EVERY === 0) await sample(step);
-    const { batches, tokens, trained } = plan.at(step);
+    const { batches, tokens, trained } = plan.listBatchesAt(step);
     return {
       losses: batches.map((batch) => () => objective.lossSum(batch, 1 / trained)),
       tokens,

@@ -53,7 +53,7 @@ const TURNS: Record<string, () => Promise<() => Promise<void>>> = {
     const [block] = model.model.layers;
     if (block === undefined) throw new Error("a model of one layer has one");
     const x = rand([1, TOKENS, model.config.hiddenSize], { device, requiresGrad: true });
-    const inputs = { rotation: model.tables[0]!.rotation(device, 0, TOKENS), keyMask: undefined };
+    const inputs = { rotation: model.tables[0]!.selectRotation(device, 0, TOKENS), keyMask: undefined };
     return backward(
       (x) => block.forward(x, inputs),
       x,

@@ -67,7 +67,7 @@ async function reportTemplate(adapter: string, model: PretrainedModel | undefine
     ]);
   const base = model === undefined ? baseOfAdapter(adapter).model : undefined;
   const own =
-    base === undefined ? model?.tokenizer?.currentTemplates() : readStoredTemplates(openCompanions(base));
+    base === undefined ? model?.tokenizer?.readCurrentTemplates() : readStoredTemplates(openCompanions(base));
   if (own?.text === readStoredTemplates(openCompanions(adapter))?.text) return;
   const how = `--chat-template-file ${join(adapter, "chat_template.jinja")}`;
   notice(`the file does not contain the adapter's chat template; pass it to llama.cpp with ${how}`);

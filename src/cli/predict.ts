@@ -142,7 +142,7 @@ function inputStream(): ByteSource {
   return {
     name: "standard input",
     size: undefined,
-    random: () =>
+    openRandomAccess: () =>
       Promise.reject(new LowrankError("ERR_INTERNAL", "standard input is read from its beginning")),
     read: (signal) => {
       signal?.addEventListener("abort", () => process.stdin.destroy(), { once: true });

@@ -184,7 +184,7 @@ export class BatchPlan {
   }
 
   /** Returns the micro-batches of optimizer step `step`, counted from 0. */
-  at(step: number): StepBatches {
+  listBatchesAt(step: number): StepBatches {
     const divided = this.divide(step, (rows) => Array.from({ length: rows }, () => 0));
     return { ...divided, batches: divided.batches.flat() };
   }
@@ -231,7 +231,7 @@ export class BatchPlan {
   }
 
   /** Returns the rows of optimizer step `step` without packing. */
-  rowsAt(step: number): Batch[] {
+  listRowsAt(step: number): Batch[] {
     const { batchSize, padTokenId } = this.#options;
     const rows = this.#listSequences(step).flat();
     const examples = rows.map((row) => this.#examples.at(row) as Example);
@@ -250,7 +250,7 @@ export class BatchPlan {
   }
 
   /** Returns the cursor after `step` optimizer steps. */
-  cursor(step: number): Cursor {
+  createCursor(step: number): Cursor {
     const { seed, batchSize, gradientAccumulation } = this.#options;
     const examples = this.#examples.length;
     const { sequences } = this;
@@ -271,7 +271,7 @@ export class BatchPlan {
    * Throws `ERR_OPTION` when the cursor was saved with other data or options.
    */
   resume(cursor: Cursor): number {
-    const own = this.cursor(cursor.step);
+    const own = this.createCursor(cursor.step);
     for (const key of [
       "seed",
       "batchSize",
@@ -281,7 +281,7 @@ export class BatchPlan {
       "sequences",
     ] as const) {
       if (own[key] === cursor[key]) continue;
-      if (key === "sequences") throw new LowrankError("ERR_OPTION", this.#otherPacking(cursor));
+      if (key === "sequences") throw new LowrankError("ERR_OPTION", this.#createPackingError(cursor));
       const what = key === "examples" || key === "data" ? "the training data" : key;
       const detail = key === "data" ? "" : `: ${cursor[key]} then, ${own[key]} now`;
       throw new LowrankError("ERR_OPTION", `resume: ${what} differs from the interrupted run's${detail}`);
@@ -289,7 +289,7 @@ export class BatchPlan {
     return cursor.step;
   }
 
-  #otherPacking({ sequences: then }: Cursor): string {
+  #createPackingError({ sequences: then }: Cursor): string {
     const said = (count: number | undefined): string => (count === undefined ? "none" : `${count}`);
     const what = "the sequences that rows share differ from the interrupted run's";
     return `resume: ${what}: ${said(then)} then, ${said(this.sequences)} now`;

@@ -33,19 +33,19 @@ export function checkOneKind(given: Fields, refuse: (first: string, other: strin
   const isNull = (name: string): boolean => (given[name] ?? null) === null;
   const nulls = KIND_FIELDS.filter((name) => name in given && isNull(name));
   const fields =
-    nulls.length > 0 && listKinds(given).some((name) => !isNull(name)) ? without(given, nulls) : given;
+    nulls.length > 0 && listKinds(given).some((name) => !isNull(name)) ? dropFields(given, nulls) : given;
   const kinds = listKinds(fields);
   if (kinds.length < 2) return { fields };
   for (const copy of ["text", "prompt"]) {
     const [kind] = kinds.filter((name) => name !== copy);
     if (kinds.length !== 2 || !kinds.includes(copy) || (copy === "prompt" && "completion" in fields))
       continue;
-    if (kind !== undefined && isCopy(fields, copy, kind)) return { fields: without(fields, [copy]), copy };
+    if (kind !== undefined && isCopy(fields, copy, kind)) return { fields: dropFields(fields, [copy]), copy };
   }
   return refuse(kinds[0] as string, kinds[1] as string);
 }
 
-function without(fields: Fields, names: readonly string[]): Fields {
+function dropFields(fields: Fields, names: readonly string[]): Fields {
   return Object.fromEntries(Object.entries(fields).filter(([name]) => !names.includes(name)));
 }
 
@@ -55,8 +55,8 @@ function isCopy(fields: Fields, copy: string, kind: string): boolean {
   if (typeof written !== "string" || pieces === undefined) return false;
   // A prompt ends where the answer begins.
   const isFirst = pieces.slice(0, 2).some((piece) => piece.trim() !== "" && piece.trim() === written.trim());
-  if (copy === "prompt") return isFirst || holds(written, pieces.slice(0, -1));
-  return holds(written, pieces);
+  if (copy === "prompt") return isFirst || containsInOrder(written, pieces.slice(0, -1));
+  return containsInOrder(written, pieces);
 }
 
 /** Returns the texts of a row; undefined if one is not a string. */
@@ -74,7 +74,7 @@ function listTexts(fields: Fields, kind: string): string[] | undefined {
  * Whether a text contains all pieces in sequence and ends with the last, except for whitespace and markers such as
  * `</s>`.
  */
-function holds(text: string, pieces: readonly string[]): boolean {
+function containsInOrder(text: string, pieces: readonly string[]): boolean {
   const parts = pieces.map((piece) => piece.trim()).filter((piece) => piece !== "");
   let at = 0;
   for (const part of parts) {

@@ -139,7 +139,7 @@ class ArraySource implements ByteSource {
     this.size = size;
   }
 
-  random(): Promise<RandomAccess> {
+  openRandomAccess(): Promise<RandomAccess> {
     throw new LowrankError("ERR_INTERNAL", "rows in memory are read from their beginning");
   }
 

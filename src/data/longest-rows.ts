@@ -17,7 +17,7 @@ export class LongestRows<S> {
   }
 
   /** Returns the rows of each source, the longest first. */
-  bySource(): Map<S, object[]> {
+  groupBySource(): Map<S, object[]> {
     const groups = new Map<S, object[]>();
     for (const { source, row } of this.#found) groups.set(source, [...(groups.get(source) ?? []), row]);
     return groups;

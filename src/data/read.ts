@@ -170,7 +170,7 @@ async function readText(source: HashedSource, { signal, onProgress }: ReadOption
   }
   if (!any) throw new LowrankError("ERR_DATA_ROW", `${source.name}: the file has no text`);
   const origin: Origin = { file: source.name, numbering: "line" };
-  return { kind: "text", ...contents(source, origin, (signal) => readTexts(source, signal)) };
+  return { kind: "text", ...createContents(source, origin, (signal) => readTexts(source, signal)) };
 }
 
 async function* readTexts(source: ByteSource, signal?: AbortSignal): AsyncGenerator<DataChunk<string>> {
@@ -227,16 +227,16 @@ export async function readPart(
   const found = { count, first: first === undefined ? "" : describeRow(origin, first.line) };
   if (first?.kind === "audio") {
     const named = all as Content<AudioRow[]>["parts"];
-    const sha256 = waves.sha256(source.sha256);
-    const own = contents(source, origin, (signal) => waves.rows(named(signal)), sha256);
+    const sha256 = waves.hashWith(source.sha256);
+    const own = createContents(source, origin, (signal) => waves.streamRows(named(signal)), sha256);
     return { data: { kind: "speech", ...found, ...own }, first };
   }
   if (first?.kind === "label") {
     const parts = all as Content<LabelRow[]>["parts"];
-    return { data: { kind: "labels", ...found, labels, ...contents(source, origin, parts) }, first };
+    return { data: { kind: "labels", ...found, labels, ...createContents(source, origin, parts) }, first };
   }
   const parts = all as Content<TextRow[]>["parts"];
-  return { data: { kind: "rows", ...found, ...contents(source, origin, parts) }, first };
+  return { data: { kind: "rows", ...found, ...createContents(source, origin, parts) }, first };
 }
 
 /** Yields the checked rows of a source, all of one kind. */
@@ -247,10 +247,11 @@ async function* readCheckedRows(
   signal?: AbortSignal,
 ): AsyncGenerator<DataChunk<Row[]>> {
   const checker = new RowChecker(origin);
-  for await (const { rows, read } of reader.read(source, signal)) yield { part: checker.rows(rows), read };
+  for await (const { rows, read } of reader.read(source, signal))
+    yield { part: checker.checkRows(rows), read };
 }
 
-function contents<T>(
+function createContents<T>(
   source: IdentifiedSource,
   origin: Origin,
   parts: Content<T>["parts"],

@@ -130,7 +130,7 @@ export class RowChecker {
   constructor(private readonly origin: Origin) {}
 
   /** Checks parsed rows. Throws `ERR_DATA_ROW` for a row with a missing field or a field of another type. */
-  rows(raw: readonly RawRow[]): Row[] {
+  checkRows(raw: readonly RawRow[]): Row[] {
     return raw.map(({ value, number }) =>
       this.#checkKind(
         parseRow(value, number, (problem) => {

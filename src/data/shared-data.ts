@@ -47,7 +47,7 @@ export async function readShare(share: FileShare, options: ReadOptions): Promise
     count: data.kind === "rows" || data.kind === "labels" ? data.count : 0,
     first: first && { kind: first.kind, line: first.line },
     labels: data.kind === "labels" ? [...data.labels] : [],
-    longest: longest.bySource().get(share) ?? [],
+    longest: longest.groupBySource().get(share) ?? [],
   };
   return { part, summary };
 }
@@ -74,7 +74,7 @@ function joinParts({ data: own }: PartialData, parts: readonly PartSummary[]): D
     file: own.file,
     count: parts.reduce((sum, { count }) => sum + count, 0),
     first: describeRow(source, first.line),
-    sources: [{ ...source, longest: longest.bySource().get(source) ?? [] }],
+    sources: [{ ...source, longest: longest.groupBySource().get(source) ?? [] }],
   };
   if (first.kind !== "label") return { kind: "rows", ...joined } as unknown as Data;
   const labels = new Map<string | number, LabelUse>();

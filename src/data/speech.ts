@@ -50,25 +50,25 @@ export class WaveReader {
   /** Checks a row's file. Throws `ERR_DATA_ROW` with file and line where it is not a WAV file of speech. */
   async check(row: AudioRow, signal: AbortSignal | undefined): Promise<void> {
     throwIfAborted(signal);
-    const path = this.#path(row);
+    const path = this.#resolvePath(row);
     let bytes: Uint8Array;
     try {
       const found = await stat(path);
       // A pipe or device may never end.
-      if (!found.isFile()) this.#refusal(row)("is not a file");
-      checkWaveSize(found.size, this.#refusal(row));
+      if (!found.isFile()) this.#createRefuse(row)("is not a file");
+      checkWaveSize(found.size, this.#createRefuse(row));
       bytes = await readFile(path, signal === undefined ? {} : { signal });
     } catch (cause) {
       throwIfAborted(signal);
-      throw this.#unreadable(row, cause);
+      throw this.#createReadError(row, cause);
     }
-    const { length } = this.#samples(row, bytes);
+    const { length } = this.#decode(row, bytes);
     this.#lengths.push(length);
     this.#hash.update(bytes);
   }
 
   /** Yields the rows of a file after all have been checked. */
-  async *rows(parts: AsyncIterable<DataChunk<AudioRow[]>>): AsyncGenerator<DataChunk<SpeechRow[]>> {
+  async *streamRows(parts: AsyncIterable<DataChunk<AudioRow[]>>): AsyncGenerator<DataChunk<SpeechRow[]>> {
     let at = 0;
     for await (const { part, read } of parts) {
       const rows = part.map((row) => ({
@@ -82,39 +82,39 @@ export class WaveReader {
   }
 
   /** Returns the hash of a data file and its WAV files, where `file` is the data file's hash. */
-  sha256(file: string): string {
+  hashWith(file: string): string {
     return createHash("sha256").update(file).update(this.#hash.copy().digest()).digest("hex");
   }
 
   #read(row: AudioRow): Float32Array {
     let bytes: Uint8Array;
     try {
-      bytes = readFileSync(this.#path(row));
+      bytes = readFileSync(this.#resolvePath(row));
     } catch (cause) {
-      throw this.#unreadable(row, cause);
+      throw this.#createReadError(row, cause);
     }
-    return this.#samples(row, bytes);
+    return this.#decode(row, bytes);
   }
 
-  #samples(row: AudioRow, bytes: Uint8Array): Float32Array {
-    const refuse = this.#refusal(row);
+  #decode(row: AudioRow, bytes: Uint8Array): Float32Array {
+    const refuse = this.#createRefuse(row);
     const samples = readWave(bytes, refuse);
     const problem = findSampleProblem(samples);
     if (problem !== undefined) refuse(problem);
     return samples;
   }
 
-  #path({ audio }: AudioRow): string {
+  #resolvePath({ audio }: AudioRow): string {
     return resolve(this.#folder, audio);
   }
 
-  #refusal({ line, audio }: AudioRow): (what: string) => never {
+  #createRefuse({ line, audio }: AudioRow): (what: string) => never {
     return (what) => {
       throw createRowError(this.origin, line, `${audio} ${what}`);
     };
   }
 
-  #unreadable({ line, audio }: AudioRow, cause: unknown): unknown {
+  #createReadError({ line, audio }: AudioRow, cause: unknown): unknown {
     const code = readSystemCode(cause);
     if (cause instanceof LowrankError || code === undefined) return cause;
     const why = code === "ENOENT" || code === "ENOTDIR" ? "is not there" : `cannot be read (${code})`;

@@ -37,7 +37,7 @@ export function splitHeldOut(
   }
   const groups = [...classes.entries()].sort(([a], [b]) => a - b).map(([, rows]) => rows);
   const wanted = Math.min(Math.max(Math.round(length * fraction), 1), length - 1);
-  const counts = shares(
+  const counts = computeShares(
     groups.map((rows) => rows.length),
     wanted,
   );
@@ -46,7 +46,7 @@ export function splitHeldOut(
     const remedy = `give more rows, or held-out rows with ${optionName("evalData")}`;
     throw new LowrankError("ERR_OPTION", `${optionName("evalSplit")}: ${what}; ${remedy}`);
   }
-  const next = draws(seed);
+  const next = createRandom(seed);
   const held = new Uint8Array(length);
   for (const [i, rows] of groups.entries()) {
     // The first steps of a Fisher–Yates shuffle draw without replacement.
@@ -68,7 +68,7 @@ export function splitHeldOut(
  * Returns how many rows to draw from each group, `wanted` in total, leaving at least one in each. If `wanted` allows
  * it, each group of two or more gives at least one; the rest is shared by size, with the largest remainder.
  */
-function shares(sizes: readonly number[], wanted: number): number[] {
+function computeShares(sizes: readonly number[], wanted: number): number[] {
   const total = sizes.reduce((sum, size) => sum + size, 0);
   const exact = sizes.map((size) => (size * wanted) / total);
   const spare = sizes.filter((size) => size > 1).length;
@@ -104,7 +104,7 @@ function shares(sizes: readonly number[], wanted: number): number[] {
 }
 
 /** Returns a random stream that is independent of the order of epochs. */
-function draws(seed: number): () => number {
+function createRandom(seed: number): () => number {
   const key = createSplitmix32(seed);
   const high = createSplitmix32(Math.floor(seed / 2 ** 32) ^ key());
   return createSplitmix32(high() ^ 0x5eed0fe1);

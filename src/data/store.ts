@@ -154,37 +154,37 @@ class Picked extends StoredExamples {
     return this.rows.length;
   }
 
-  #place(row: number): number {
+  #locate(row: number): number {
     return this.rows[row] ?? -1;
   }
 
   override async gather(wanted: readonly (readonly number[])[]): Promise<RowReader> {
-    const read = await this.from.gather(wanted.map((rows) => rows.map((row) => this.#place(row))));
-    return (row) => read(this.#place(row));
+    const read = await this.from.gather(wanted.map((rows) => rows.map((row) => this.#locate(row))));
+    return (row) => read(this.#locate(row));
   }
 
   override keep(rows: readonly number[]): Promise<void> {
-    return this.from.keep(rows.map((row) => this.#place(row)));
+    return this.from.keep(rows.map((row) => this.#locate(row)));
   }
 
   override at(row: number): Example | undefined {
-    return this.from.at(this.#place(row));
+    return this.from.at(this.#locate(row));
   }
 
   override lengthAt(row: number): number {
-    return this.from.lengthAt(this.#place(row));
+    return this.from.lengthAt(this.#locate(row));
   }
 
   override trainedAt(row: number): number {
-    return this.from.trainedAt(this.#place(row));
+    return this.from.trainedAt(this.#locate(row));
   }
 
   override classAt(row: number): number {
-    return this.from.classAt(this.#place(row));
+    return this.from.classAt(this.#locate(row));
   }
 
   override hashAt(row: number): number {
-    return this.from.hashAt(this.#place(row));
+    return this.from.hashAt(this.#locate(row));
   }
 }
 
@@ -275,7 +275,7 @@ export class ExampleStore extends StoredExamples {
     }
     this.#ends.push(end);
     this.#marks.push(mark);
-    this.#hashes.push(hashExample({ ids, labels: this.#labels(ids, mark) }));
+    this.#hashes.push(hashExample({ ids, labels: this.#buildLabels(ids, mark) }));
   }
 
   override at(row: number): Example | undefined {
@@ -289,7 +289,11 @@ export class ExampleStore extends StoredExamples {
       ids.set(segment.subarray(place, place + count), at - start);
       at += count;
     }
-    const example = { ids, labels: this.#labels(ids, this.#marks.at(row)), trained: this.trainedAt(row) };
+    const example = {
+      ids,
+      labels: this.#buildLabels(ids, this.#marks.at(row)),
+      trained: this.trainedAt(row),
+    };
     const audio = this.#audio[row];
     return audio === undefined ? example : { ...example, audio };
   }
@@ -301,7 +305,7 @@ export class ExampleStore extends StoredExamples {
   override trainedAt(row: number): number {
     if (this.kind === "classes") return 1;
     if (this.#marks.at(row) < 0) {
-      const counts = this.#spansAt(this.#marks.at(row)).map(({ start, end }) => end - Math.max(start, 1));
+      const counts = this.#readSpans(this.#marks.at(row)).map(({ start, end }) => end - Math.max(start, 1));
       return counts.reduce((sum, count) => sum + Math.max(count, 0), 0);
     }
     const length = this.lengthAt(row);
@@ -320,15 +324,15 @@ export class ExampleStore extends StoredExamples {
     return row < 0 ? 0 : this.#ends.at(row);
   }
 
-  #labels(ids: Int32Array, mark: number): Int32Array {
+  #buildLabels(ids: Int32Array, mark: number): Int32Array {
     if (this.kind === "classes") return Int32Array.of(mark);
     if (mark >= 0) return ids.slice().fill(IGNORED, 0, mark);
     const labels = new Int32Array(ids.length).fill(IGNORED);
-    for (const { start, end } of this.#spansAt(mark)) labels.set(ids.subarray(start, end), start);
+    for (const { start, end } of this.#readSpans(mark)) labels.set(ids.subarray(start, end), start);
     return labels;
   }
 
-  #spansAt(mark: number): TokenSpan[] {
+  #readSpans(mark: number): TokenSpan[] {
     const place = -1 - mark;
     return Array.from({ length: this.#spans.at(place) }, (_, i) => ({
       start: this.#spans.at(place + 1 + 2 * i),

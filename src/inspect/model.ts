@@ -80,7 +80,7 @@ export interface InspectedModel extends Contents {
 export async function inspectModel({ path, source, revision }: Located): Promise<InspectedModel> {
   const stored = await openStoredModel(path);
   const { config, folder } = stored;
-  const architectures: unknown = config.value("architectures");
+  const architectures: unknown = config.readValue("architectures");
   const [problems, notices]: [string[], string[]] = [[], []];
   const told = <T>(read: () => T): T | undefined => {
     try {
@@ -103,7 +103,7 @@ export async function inspectModel({ path, source, revision }: Located): Promise
     path,
     source,
     ...(revision !== undefined && { revision }),
-    family: told(() => config.string("model_type")),
+    family: told(() => config.readString("model_type")),
     architecture: Array.isArray(architectures) ? String(architectures[0]) : undefined,
     ...contents,
     ...(tokenizer !== undefined && { tokenizer: { vocabulary: tokenizer.vocabSize, chatTemplate } }),

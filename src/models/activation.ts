@@ -2,14 +2,14 @@ import { LowrankError } from "../errors.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { ConfigFields } from "./config-fields.js";
 
-const tanhForm = (x: Tensor): Tensor => x.gelu({ approximate: "tanh" });
+const computeTanhGelu = (x: Tensor): Tensor => x.gelu({ approximate: "tanh" });
 
 /** Activations by transformers' names. */
 const ACTIVATIONS: Record<ActivationName, (x: Tensor) => Tensor> = {
   gelu: (x) => x.gelu(),
-  gelu_new: tanhForm,
-  gelu_fast: tanhForm,
-  gelu_pytorch_tanh: tanhForm,
+  gelu_new: computeTanhGelu,
+  gelu_fast: computeTanhGelu,
+  gelu_pytorch_tanh: computeTanhGelu,
   quick_gelu: (x) => x.mul(x.mul(1.702).sigmoid()),
   relu: (x) => x.relu(),
   silu: (x) => x.silu(),
@@ -27,7 +27,7 @@ export function activate(name: ActivationName, x: Tensor): Tensor {
 
 /** Returns the activation named by `key`, or `otherwise`. Throws `ERR_UNSUPPORTED_MODEL`. */
 export function readActivation(config: ConfigFields, key: string, otherwise: ActivationName): ActivationName {
-  const name = config.string(key) ?? otherwise;
+  const name = config.readString(key) ?? otherwise;
   if (name in ACTIVATIONS) return name as ActivationName;
   const supported = Object.keys(ACTIVATIONS).join(", ");
   throw new LowrankError(

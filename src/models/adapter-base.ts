@@ -31,11 +31,11 @@ export function findBaseOfAdapter(folder: string): AdapterBase {
     const what = existsSync(folder) ? "the folder has no adapter_config.json" : "no such adapter";
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: ${what}`);
   }
-  const name = config.string("base_model_name_or_path");
+  const name = config.readString("base_model_name_or_path");
   if (name === undefined || name === "")
     return { name: undefined, model: undefined, revision: undefined, places: [] };
   const { path, places } = findBaseModel(folder, name);
   if (path !== undefined) return { name, model: path, revision: undefined, places };
   if (parseHubName(name) === undefined) return { name, model: undefined, revision: undefined, places };
-  return { name, model: name, revision: config.string("revision"), places };
+  return { name, model: name, revision: config.readString("revision"), places };
 }

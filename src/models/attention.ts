@@ -25,7 +25,7 @@ export interface AttentionOptions extends AttentionLabels {
 }
 
 /** Computes softmax(scale · q kᵀ) v. Shapes: q [B, T, H, D]; k, v [B, S, Hkv, D]; returns [B, T, H · D]. */
-export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
+export function attend(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
   const [B, T, H, D] = q.shape as [number, number, number, number];
   const { causal = false, keyMask, segments, window = 0, scale = 1 / Math.sqrt(D), cache } = options;
   const { dropout = 0 } = options;

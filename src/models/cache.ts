@@ -35,7 +35,7 @@ export class LayerCache {
   /** @internal Appends k and v [B, T, Hkv, D]. */
   append(k: Tensor, v: Tensor): { k: Tensor; v: Tensor; length: number } {
     const T = k.shape[1] as number;
-    const buffers = this.buffersFor(T);
+    const buffers = this.reserveBuffers(T);
     session().cacheWrite(buffers.k.id, k.id, this.length);
     session().cacheWrite(buffers.v.id, v.id, this.length);
     this.length += T;
@@ -46,7 +46,7 @@ export class LayerCache {
    * @internal Returns the buffers with room for `more` tokens, for a fused block of the engine that writes k and v
    * itself.
    */
-  buffersFor(more: number): { k: Tensor; v: Tensor } {
+  reserveBuffers(more: number): { k: Tensor; v: Tensor } {
     this.#reserve(this.length + more);
     return { k: this.#k as Tensor, v: this.#v as Tensor };
   }
@@ -56,12 +56,12 @@ export class LayerCache {
     if (needed <= this.#capacity) return;
     const least = Math.max(needed, Math.ceil(this.#capacity * 1.25));
     const capacity = Math.max(needed, Math.min(Math.ceil(least / BLOCK) * BLOCK, this.limit));
-    this.#k = this.#longer(this.#k, capacity);
-    this.#v = this.#longer(this.#v, capacity);
+    this.#k = this.#enlarge(this.#k, capacity);
+    this.#v = this.#enlarge(this.#v, capacity);
     this.#capacity = capacity;
   }
 
-  #longer(old: Tensor | undefined, capacity: number): Tensor {
+  #enlarge(old: Tensor | undefined, capacity: number): Tensor {
     const { batch, heads, headDim, device } = this.shape;
     const buffer = zeros([batch, capacity, heads, headDim], { device });
     keep(buffer);
@@ -76,12 +76,15 @@ export class LayerCache {
    * @internal Builds a layer from rows of other layers, with the last `length` tokens of each; shorter rows are padded
    * with zeros on the left. Call it in a scope.
    */
-  static ofRuns(runs: readonly LayerRun[], length: number): LayerCache {
+  static fromRuns(runs: readonly LayerRun[], length: number): LayerCache {
     const [first] = runs as [LayerRun, ...LayerRun[]];
     const batch = runs.reduce((sum, { count }) => sum + count, 0);
     const made = new LayerCache({ ...first.layer.shape, batch }, first.layer.limit);
     const [k, v] = (["k", "v"] as const).map((name) => {
-      const [start, ...rest] = runs.map((run) => run.layer.#rows(name, run, length)) as [Tensor, ...Tensor[]];
+      const [start, ...rest] = runs.map((run) => run.layer.#sliceRows(name, run, length)) as [
+        Tensor,
+        ...Tensor[],
+      ];
       return rest.length === 0 ? start : start.concat(rest, 0);
     }) as [Tensor, Tensor];
     made.append(k, v);
@@ -89,7 +92,7 @@ export class LayerCache {
   }
 
   /** The last `length` tokens of consecutive rows, [count, length, heads, headDim]. */
-  #rows(name: "k" | "v", { row, count }: LayerRun, length: number): Tensor {
+  #sliceRows(name: "k" | "v", { row, count }: LayerRun, length: number): Tensor {
     const buffer = (name === "k" ? this.#k : this.#v) as Tensor;
     const { heads, headDim, device } = this.shape;
     const tokens = buffer.slice(0, row, row + count).slice(1, Math.max(0, this.length - length), this.length);
@@ -134,7 +137,7 @@ export class KeyValueCache {
    * Builds a cache from rows of other caches, in the given order, with the last `length` tokens of each; shorter rows
    * are padded with zeros on the left. Frees the source caches, layer by layer. Call it in a scope.
    */
-  static ofRows(rows: readonly CachedRow[], length: number): KeyValueCache {
+  static fromRows(rows: readonly CachedRow[], length: number): KeyValueCache {
     const runs: { cache: KeyValueCache; row: number; count: number }[] = [];
     for (const { cache, row } of rows) {
       const last = runs.at(-1);
@@ -145,7 +148,7 @@ export class KeyValueCache {
     const made = new KeyValueCache(0, 0, { batch: 0, heads: 0, headDim: 0, device: "auto" });
     for (const i of first.cache.layers.keys()) {
       const own = runs.map(({ cache, row, count }) => ({ layer: cache.layers[i] as LayerCache, row, count }));
-      made.layers.push(scope(() => LayerCache.ofRuns(own, length)));
+      made.layers.push(scope(() => LayerCache.fromRuns(own, length)));
       for (const { layer } of own) layer.dispose();
     }
     return made;

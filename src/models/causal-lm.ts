@@ -52,25 +52,25 @@ export abstract class CausalLM extends PretrainedModel {
    * @internal Maps ids i32 [B, T], or null with `inputsEmbeds`, to hidden states [B, T, C] after the last norm. Hidden
    * states of the blocks are pushed to `states`.
    */
-  abstract hidden(
+  abstract computeHidden(
     ids: Tensor | null,
     options?: ForwardOptions,
     cache?: KeyValueCache,
     states?: Tensor[],
   ): Tensor;
   /** @internal The token embedding. */
-  abstract inputEmbedding(): Embedding;
+  abstract getInputEmbedding(): Embedding;
   /** Returns the token embeddings [B, T, C] of ids i32 [B, T], as `inputsEmbeds` of `forward` expects them. */
   embedTokens(ids: Tensor): Tensor {
-    return this.inputEmbedding().forward(ids);
+    return this.getInputEmbedding().forward(ids);
   }
 
   /** @internal Returns an empty KV cache for `batch` texts of at most `limit` tokens; it grows on demand. */
-  abstract newCache(batch: number, limit: number): KeyValueCache;
+  abstract createCache(batch: number, limit: number): KeyValueCache;
 
   /** The device of the weights: `cpu`, `gpu:0`. */
   get device(): Exclude<Device, "auto"> {
-    return this.inputEmbedding().weight.device;
+    return this.getInputEmbedding().weight.device;
   }
 
   /** @internal The cap c of logits, c · tanh(x / c); undefined for none. */
@@ -84,9 +84,9 @@ export abstract class CausalLM extends PretrainedModel {
   }
 
   /** @internal Configuration fields that have changed since loading. */
-  override configChanges(): Record<string, unknown> {
+  override listConfigChanges(): Record<string, unknown> {
     // Training only the head or only the embedding unties them.
-    return { tie_word_embeddings: this.lm_head.weight === this.inputEmbedding().weight };
+    return { tie_word_embeddings: this.lm_head.weight === this.getInputEmbedding().weight };
   }
 
   /**
@@ -101,7 +101,7 @@ export abstract class CausalLM extends PretrainedModel {
    * has ended and the output was not returned from it, and `ERR_MODIFIED` where the head has changed since.
    */
   override forward(ids: Tensor | null, options: ForwardOptions = {}): ForwardOutput {
-    const { embeddingDim } = this.inputEmbedding();
+    const { embeddingDim } = this.getInputEmbedding();
     const wanted = { ...checkForwardOptions(ids, options, embeddingDim), softcap: this.logitSoftcap };
     const { labels, adapterPerRow: names } = wanted;
     const head = this.lm_head;
@@ -109,15 +109,15 @@ export abstract class CausalLM extends PretrainedModel {
     const targets = labels === undefined ? undefined : shiftTargets(places, labels, head.outFeatures);
     const batch = places.shape[0] as number;
     const states: Tensor[] | undefined = wanted.outputHiddenStates === true ? [] : undefined;
-    const hidden = runPerRow(this, batch, names, () => this.hidden(ids, options, undefined, states));
+    const hidden = runPerRow(this, batch, names, () => this.computeHidden(ids, options, undefined, states));
     const loss = targets && scope(() => computeTokenLoss(this, head, hidden, targets, wanted));
     targets?.tensor.dispose();
-    const logits = (): Tensor => runPerRow(this, batch, names, () => this.logitsOf(hidden, head));
+    const logits = (): Tensor => runPerRow(this, batch, names, () => this.computeLogits(hidden, head));
     return createCausalOutput(head, { hidden, loss, hiddenStates: states }, logits);
   }
 
   /** @internal Maps hidden [.., C] to logits [.., V], with the family's cap applied. */
-  logitsOf(hidden: Tensor, head = this.lm_head): Tensor {
+  computeLogits(hidden: Tensor, head = this.lm_head): Tensor {
     return applySoftcap(head.forward(hidden), this.logitSoftcap);
   }
 

@@ -51,11 +51,11 @@ export function readChatTemplate(companions: CompanionFiles, tools: boolean): Te
   const own = (tools ? inFile(TOOLS_TEMPLATE) : undefined) ?? inFile(TEMPLATE);
   if (own !== undefined) return own;
   const config = readCompanionFields(companions, "tokenizer_config.json");
-  const value = config?.value("chat_template");
+  const value = config?.readValue("chat_template");
   if (config === undefined || value === undefined) return undefined;
   if (typeof value === "string") return { text: value, where: config.file };
   if (!Array.isArray(value) || !value.every(isNamed))
-    throw config.error("chat_template", "must be a text or a list of {name, template}");
+    throw config.createError("chat_template", "must be a text or a list of {name, template}");
   const find = (name: string): TemplateSource | undefined => {
     const found = value.find((one) => one.name === name);
     return found && { text: found.template, where: `${config.file}, template "${name}"` };
@@ -79,9 +79,9 @@ function isNamed(value: unknown): value is { name: string; template: string } {
 
 /** Returns the text of a token in a configuration, where it is a string or an object with `content`. */
 export function readTokenText(config: ConfigFields | undefined, key: string): string | undefined {
-  const value = config?.value(key);
+  const value = config?.readValue(key);
   if (typeof value === "string" || value === undefined) return value;
-  return config?.object(key)?.string("content");
+  return config?.readObject(key)?.readString("content");
 }
 
 /** The special tokens that chat templates can refer to. */

@@ -23,13 +23,13 @@ export abstract class Classifier extends PretrainedModel {
   abstract readonly architecture: string;
 
   /** @internal Maps the input to hidden states [B, T, C], after the last norm. */
-  abstract hidden(input: Tensor | null, options?: ForwardOptions, states?: Tensor[]): Tensor;
+  abstract computeHidden(input: Tensor | null, options?: ForwardOptions, states?: Tensor[]): Tensor;
   /** @internal The width C of `inputsEmbeds`; undefined for a model that takes no text. */
   get embeddingWidth(): number | undefined {
     return undefined;
   }
   /** @internal Maps hidden [B, T, C] to logits [B, N]. */
-  abstract logits(hidden: Tensor): Tensor;
+  abstract computeLogits(hidden: Tensor): Tensor;
 
   /**
    * Maps the input to logits [B, N] and hidden [B, T, C], and computes the loss where labels are given: a scalar, or
@@ -43,8 +43,8 @@ export abstract class Classifier extends PretrainedModel {
     const { labels, adapterPerRow: names } = wanted;
     const states: Tensor[] | undefined = wanted.outputHiddenStates === true ? [] : undefined;
     const made = runPerRow(this, readTokenShape(input, wanted).shape[0] as number, names, () => {
-      const hidden = this.hidden(input, options, states);
-      const logits = this.logits(hidden);
+      const hidden = this.computeHidden(input, options, states);
+      const logits = this.computeLogits(hidden);
       return states === undefined ? { logits, hidden } : { logits, hidden, hiddenStates: states };
     });
     if (labels === undefined) return made;
@@ -69,7 +69,7 @@ export abstract class Classifier extends PretrainedModel {
   }
 
   /** @internal Configuration fields that have changed since loading. */
-  override configChanges(): Record<string, unknown> {
+  override listConfigChanges(): Record<string, unknown> {
     return { architectures: [this.architecture], ...writeLabels(this.config) };
   }
 }
@@ -107,9 +107,9 @@ export abstract class SequenceClassifier extends Classifier {
   }
 
   /** @internal Maps ids i32 [B, T] to [B, T, C]. */
-  override hidden(ids: Tensor | null, options: ForwardOptions = {}, states?: Tensor[]): Tensor {
+  override computeHidden(ids: Tensor | null, options: ForwardOptions = {}, states?: Tensor[]): Tensor {
     this.encoder.gradientCheckpointing = this.gradientCheckpointing;
-    return this.encoder.hidden(ids, options, states);
+    return this.encoder.computeHidden(ids, options, states);
   }
 }
 

@@ -36,121 +36,122 @@ export class ConfigFields {
   }
 
   /** Keys that have a value and were never read. */
-  unread(): string[] {
+  listUnread(): string[] {
     return Object.keys(this.fields).filter(
       (key) => (this.fields[key] ?? null) !== null && !this.#read.has(key),
     );
   }
 
   /** Keys that were read. */
-  known(): string[] {
+  listRead(): string[] {
     return [...this.#read];
   }
 
   /** The object itself. */
-  plain(): Record<string, unknown> {
+  toObject(): Record<string, unknown> {
     return this.fields;
   }
 
-  error(key: string, problem: string): LowrankError {
+  createError(key: string, problem: string): LowrankError {
     const value = this.fields[key];
     const is = value === undefined ? "" : `, got ${formatField(value)}`;
-    return this.failure(`${this.path}${key} ${problem}${is}`);
+    return this.createFailure(`${this.path}${key} ${problem}${is}`);
   }
 
   /** Returns an error about several fields together. */
-  failure(problem: string): LowrankError {
+  createFailure(problem: string): LowrankError {
     return new LowrankError(this.code, `${this.file}: ${problem}`);
   }
 
-  value(key: string): unknown {
+  readValue(key: string): unknown {
     this.#read.add(key);
     return this.fields[key] ?? undefined;
   }
 
-  string(key: string): string | undefined {
-    const value = this.value(key);
-    if (value !== undefined && typeof value !== "string") throw this.error(key, "must be a string");
+  readString(key: string): string | undefined {
+    const value = this.readValue(key);
+    if (value !== undefined && typeof value !== "string") throw this.createError(key, "must be a string");
     return value;
   }
 
-  boolean(key: string): boolean | undefined {
-    const value = this.value(key);
-    if (value !== undefined && typeof value !== "boolean") throw this.error(key, "must be true or false");
+  readBoolean(key: string): boolean | undefined {
+    const value = this.readValue(key);
+    if (value !== undefined && typeof value !== "boolean")
+      throw this.createError(key, "must be true or false");
     return value;
   }
 
   /** A finite number above 0. */
-  positive(key: string): number | undefined {
-    const value = this.value(key);
+  readPositive(key: string): number | undefined {
+    const value = this.readValue(key);
     if (value === undefined) return undefined;
     if (typeof value !== "number" || !Number.isFinite(value) || value <= 0) {
-      throw this.error(key, "must be a number above 0");
+      throw this.createError(key, "must be a number above 0");
     }
     return value;
   }
 
   /** An integer from 1 to `limit`, a bound that no real model exceeds. */
-  size(key: string, limit: number): number | undefined {
-    const value = this.positive(key);
+  readSize(key: string, limit: number): number | undefined {
+    const value = this.readPositive(key);
     if (value === undefined) return undefined;
     if (!Number.isInteger(value) || value > limit)
-      throw this.error(key, `must be an integer from 1 to ${limit}`);
+      throw this.createError(key, `must be an integer from 1 to ${limit}`);
     return value;
   }
 
   /** An integer from 0 to `limit`. */
-  count(key: string, limit: number): number | undefined {
-    return this.value(key) === 0 ? 0 : this.size(key, limit);
+  readCount(key: string, limit: number): number | undefined {
+    return this.readValue(key) === 0 ? 0 : this.readSize(key, limit);
   }
 
   /** A list of `length` finite numbers above 0. */
-  positives(key: string, length: number): number[] {
-    const value = this.value(key);
+  readPositives(key: string, length: number): number[] {
+    const value = this.readValue(key);
     const fits =
       Array.isArray(value) && value.length === length && value.every((n) => Number.isFinite(n) && n > 0);
-    if (!fits) throw this.error(key, `must be a list of ${length} numbers above 0`);
+    if (!fits) throw this.createError(key, `must be a list of ${length} numbers above 0`);
     return value as number[];
   }
 
   /** A list of `length` words, each one of `words`. */
-  oneOfEach(key: string, words: readonly string[], length: number): string[] | undefined {
-    const value = this.value(key);
+  readWords(key: string, words: readonly string[], length: number): string[] | undefined {
+    const value = this.readValue(key);
     if (value === undefined) return undefined;
     const known = Array.isArray(value) && value.every((word) => words.includes(word as string));
     if (!known || value.length !== length)
-      throw this.error(key, `must be a list of ${length}, each ${words.join(" or ")}`);
+      throw this.createError(key, `must be a list of ${length}, each ${words.join(" or ")}`);
     return value as string[];
   }
 
   requireNumber(key: string, kind: "positive"): number;
   requireNumber(key: string, kind: "size", limit: number): number;
   requireNumber(key: string, kind: "positive" | "size", limit = 0): number {
-    const value = kind === "positive" ? this.positive(key) : this.size(key, limit);
-    if (value === undefined) throw this.error(key, "is missing");
+    const value = kind === "positive" ? this.readPositive(key) : this.readSize(key, limit);
+    if (value === undefined) throw this.createError(key, "is missing");
     return value;
   }
 
   /** A token id. */
-  token(key: string): number | undefined {
-    return this.tokens(key)[0];
+  readToken(key: string): number | undefined {
+    return this.readTokens(key)[0];
   }
 
   /** Token ids: one, or a list. */
-  tokens(key: string): number[] {
-    const value = this.value(key);
+  readTokens(key: string): number[] {
+    const value = this.readValue(key);
     if (value === undefined) return [];
     const ids: unknown[] = Array.isArray(value) ? value : [value];
     if (!ids.every((id): id is number => Number.isInteger(id))) {
-      throw this.error(key, "must be a token id or a list of them");
+      throw this.createError(key, "must be a token id or a list of them");
     }
     return ids.filter((id) => id >= 0);
   }
 
-  object(key: string): ConfigFields | undefined {
-    const value = this.value(key);
+  readObject(key: string): ConfigFields | undefined {
+    const value = this.readValue(key);
     if (value === undefined) return undefined;
-    if (typeof value !== "object" || Array.isArray(value)) throw this.error(key, "must be an object");
+    if (typeof value !== "object" || Array.isArray(value)) throw this.createError(key, "must be an object");
     return new ConfigFields(this.file, value as Record<string, unknown>, `${this.path}${key}.`, this.code);
   }
 }

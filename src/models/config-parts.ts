@@ -18,18 +18,18 @@ export const LIMIT = {
 /** Throws where the sizes multiply to more weights than any real model has. */
 export function checkCount(config: ConfigFields, values: number): void {
   if (values <= LIMIT.values) return;
-  throw config.failure(`these sizes make ${values.toExponential(1)} weights, more than any model has`);
+  throw config.createFailure(`these sizes make ${values.toExponential(1)} weights, more than any model has`);
 }
 
 export function refuseQuantised(config: ConfigFields): void {
-  if (config.value("quantization_config") === undefined) return;
+  if (config.readValue("quantization_config") === undefined) return;
   throw createRefusal(MODEL_REFUSALS.quantised, config.file, undefined, "ERR_UNSUPPORTED_MODEL");
 }
 
 /** Throws where one of `keys` is true; such a key changes the model's computation in an unsupported way. */
 export function refuseTrue(config: ConfigFields, ...keys: string[]): void {
   for (const key of keys) {
-    if (config.boolean(key) !== true) continue;
+    if (config.readBoolean(key) !== true) continue;
     throw createRefusal(MODEL_REFUSALS.decoding, config.file, key, "ERR_UNSUPPORTED_MODEL");
   }
 }
@@ -78,11 +78,11 @@ export interface SpecialIds {
 
 /** Reads the special token ids; `generation_config.json` takes precedence over `config.json`. */
 export function readSpecialIds(config: ConfigFields, generation: ConfigFields | undefined): SpecialIds {
-  const endings = generation?.tokens("eos_token_id") ?? [];
+  const endings = generation?.readTokens("eos_token_id") ?? [];
   return {
-    bosTokenId: generation?.token("bos_token_id") ?? config.token("bos_token_id"),
-    eosTokenIds: endings.length > 0 ? endings : config.tokens("eos_token_id"),
-    padTokenId: generation?.token("pad_token_id") ?? config.token("pad_token_id"),
+    bosTokenId: generation?.readToken("bos_token_id") ?? config.readToken("bos_token_id"),
+    eosTokenIds: endings.length > 0 ? endings : config.readTokens("eos_token_id"),
+    padTokenId: generation?.readToken("pad_token_id") ?? config.readToken("pad_token_id"),
   };
 }
 
@@ -109,8 +109,8 @@ export function readWeightsConfig(
   range = "initializer_range",
 ): Pick<BlocksConfig, "dtype" | "initializerRange"> {
   return {
-    dtype: config.string("dtype") ?? config.string("torch_dtype"),
-    initializerRange: config.value(range) === 0 ? 0 : (config.positive(range) ?? 0.02),
+    dtype: config.readString("dtype") ?? config.readString("torch_dtype"),
+    initializerRange: config.readValue(range) === 0 ? 0 : (config.readPositive(range) ?? 0.02),
   };
 }
 
@@ -124,8 +124,8 @@ export function writeWeightsConfig(
 
 /** Reads a probability, from 0 to 1; `otherwise` where it is absent. */
 export function readProbability(config: ConfigFields, key: string, otherwise: number): number {
-  const value = config.value(key) ?? otherwise;
+  const value = config.readValue(key) ?? otherwise;
   if (typeof value !== "number" || !(value >= 0 && value <= 1))
-    throw config.error(key, "must be a probability");
+    throw config.createError(key, "must be a probability");
   return value;
 }

@@ -74,7 +74,7 @@ export class Decoding {
     private readonly model: CausalLM,
     private readonly signal?: AbortSignal | undefined,
   ) {
-    this.#ahead = model.lm_head.outFeatures <= model.inputEmbedding().numEmbeddings;
+    this.#ahead = model.lm_head.outFeatures <= model.getInputEmbedding().numEmbeddings;
   }
 
   /** Adds texts, starting with the next step. */
@@ -161,7 +161,7 @@ export class Decoding {
       const own = rows.filter((other) => other.group === group);
       const which =
         own.length > 1 ? ` of text ${own.findIndex((one) => one.text === text)} of those left` : "";
-      return this.#fail(group, batch.sampler.notFinite(row, place, which));
+      return this.#fail(group, batch.sampler.createNotFiniteError(row, place, which));
     });
   }
 
@@ -188,43 +188,43 @@ export class Decoding {
 
   #begin(groups: readonly Group[]): Step | undefined {
     const rows = groups.flatMap((group) => group.texts.map((text) => ({ group, text })));
-    const wanted = rows.filter((row) => this.#wants(row));
+    const wanted = rows.filter((row) => this.#isWanted(row));
     if (wanted.length === 0) return undefined;
     const texts = wanted.map(({ text }) => text);
     const { config, device, lm_head } = this.model;
-    const batch = TextBatch.ofPrompts(texts, lm_head.outFeatures, device, (count) =>
-      this.model.newCache(count, config.maxPositionEmbeddings),
+    const batch = TextBatch.fromPrompts(texts, lm_head.outFeatures, device, (count) =>
+      this.model.createCache(count, config.maxPositionEmbeddings),
     );
-    return this.#step(batch, wanted, () => padPrompts(texts, device));
+    return this.#recordStep(batch, wanted, () => padPrompts(texts, device));
   }
 
   /** Records the next step, as one batch, for those texts of `past` that have not ended; undefined where all have. */
   #continue(past: readonly PendingStep[]): Step | undefined {
     const kept = past.flatMap(({ step, tokens }) =>
-      step.rows.flatMap((row, at) => (this.#wants(row) ? [{ step, tokens, row, at }] : [])),
+      step.rows.flatMap((row, at) => (this.#isWanted(row) ? [{ step, tokens, row, at }] : [])),
     );
     const batches = new Set(kept.map(({ step }) => step.batch));
     for (const { step } of past) if (!batches.has(step.batch)) step.batch.dispose();
     const [only] = kept;
     if (only === undefined) return undefined;
     // Adjacent rows of the same adapter share one matrix product.
-    if (batches.size > 1) kept.sort((a, b) => order(a.row.text, b.row.text));
+    if (batches.size > 1) kept.sort((a, b) => compareAdapters(a.row.text, b.row.text));
     const whole = batches.size === 1 && kept.length === only.step.batch.rows;
     const places = kept.map(({ step: { batch }, at }): BatchRow => ({ batch, row: at }));
-    const batch = whole ? only.step.batch : scope(() => TextBatch.ofRows(places));
+    const batch = whole ? only.step.batch : scope(() => TextBatch.fromRows(places));
     const idsOf = (): Tensor => {
       if (only.tokens === undefined) return gatherChosenIds(kept);
       const ids = Int32Array.from(kept, ({ tokens, at }) => tokens?.[at] as number);
       return tensor(ids, { shape: [ids.length, 1], device: this.model.device });
     };
-    return this.#step(
+    return this.#recordStep(
       batch,
       kept.map(({ row }) => row),
       idsOf,
     );
   }
 
-  #wants({ group, text }: Row): boolean {
+  #isWanted({ group, text }: Row): boolean {
     return !this.#ended.has(text) && group.made < text.count;
   }
 
@@ -232,7 +232,7 @@ export class Decoding {
    * Records the forward pass over the ids that `given` returns, and the choice of the next tokens. Frees the batch if
    * that fails.
    */
-  #step(batch: TextBatch, rows: readonly Row[], given: () => Tensor): Step {
+  #recordStep(batch: TextBatch, rows: readonly Row[], given: () => Tensor): Step {
     const draws = rows.map(({ group }) => group.made);
     let choice: Choice;
     try {
@@ -242,7 +242,7 @@ export class Decoding {
       throw error;
     }
     for (const group of new Set(rows.map(({ group }) => group))) group.made++;
-    const [tokens, logprobs] = [choice.read(), choice.logprobs()];
+    const [tokens, logprobs] = [choice.read(), choice.readLogprobs()];
     // Reads of a step that is discarded must not become unhandled rejections.
     for (const read of [tokens, logprobs]) read.catch(() => undefined);
     return { batch, rows, choice, tokens, logprobs };
@@ -252,16 +252,16 @@ export class Decoding {
     const names = rows.map(({ text: { adapter } }) => adapter);
     const own = names.filter((name) => name !== undefined);
     const adapters = own.length === names.length ? own : undefined;
-    const logits = runPerRow(this.model, names.length, adapters, () => this.#logits(batch, ids));
+    const logits = runPerRow(this.model, names.length, adapters, () => this.#computeLogits(batch, ids));
     return batch.sampler.choose(logits, draws);
   }
 
   /** Returns the logits [n, V] after `ids` [n, T], and appends the ids to the cache. */
-  #logits({ cache, padding }: TextBatch, ids: Tensor): Tensor {
+  #computeLogits({ cache, padding }: TextBatch, ids: Tensor): Tensor {
     const [n, T] = ids.shape as [number, number];
-    const options = padding.inputs(cache.length, T, this.model.device);
-    const hidden = this.model.hidden(ids, options, cache);
-    const logits = this.model.logitsOf(hidden.slice(1, T - 1));
+    const options = padding.buildInputs(cache.length, T, this.model.device);
+    const hidden = this.model.computeHidden(ids, options, cache);
+    const logits = this.model.computeLogits(hidden.slice(1, T - 1));
     return logits.reshape(n, -1);
   }
 }
@@ -307,11 +307,11 @@ function groupByLikeLength(groups: readonly Group[]): Group[][] {
     rows += own.length;
     tokens += sum;
   }
-  return batches.map((batch) => batch.sort((a, b) => order(a.texts[0], b.texts[0])));
+  return batches.map((batch) => batch.sort((a, b) => compareAdapters(a.texts[0], b.texts[0])));
 }
 
 /** Orders texts by adapter, the base model first. */
-function order(a: DecodedText | undefined, b: DecodedText | undefined): number {
+function compareAdapters(a: DecodedText | undefined, b: DecodedText | undefined): number {
   const [left, right] = [a?.adapter ?? "", b?.adapter ?? ""];
   return left < right ? -1 : left > right ? 1 : 0;
 }

@@ -87,7 +87,7 @@ export async function embed(
     const C = values.length / batch.length;
     for (const [i, place] of places.entries()) {
       const vector = values.slice(i * C, (i + 1) * C);
-      vectors[place] = normalize ? unit(vector) : vector;
+      vectors[place] = normalize ? normaliseVector(vector) : vector;
     }
   }
   return vectors;
@@ -113,7 +113,7 @@ function pool(
   const { device } = model;
   const { ids, attentionMask } = padRows(rows, model.config.padTokenId ?? 0, device);
   const [B, T] = ids.shape as [number, number];
-  const hidden = model.hidden(ids, { attentionMask });
+  const hidden = model.computeHidden(ids, { attentionMask });
   const C = hidden.shape[2] as number;
   const [first, ...rest] = poolings.map((pooling) => {
     const values = new Float32Array(B * T).fill(pooling === "max" ? -Infinity : 0);
@@ -180,7 +180,7 @@ function countPromptTokens(tokenizer: Tokenizer, settings: SentenceSettings): nu
 }
 
 /** Scales a vector to length 1; a zero vector stays zero. */
-function unit(vector: Float32Array): Float32Array {
+function normaliseVector(vector: Float32Array): Float32Array {
   const length = Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
   return vector.map((value) => value / Math.max(length, 1e-12));
 }

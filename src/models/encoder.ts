@@ -75,7 +75,7 @@ export abstract class TextEncoder extends PretrainedModel {
    * @internal Maps ids i32 [B, T], or null with `inputsEmbeds`, to hidden states [B, T, C] after the last norm. Hidden
    * states of the blocks are pushed to `states`.
    */
-  hidden(ids: Tensor | null, options: ForwardOptions = {}, states?: Tensor[]): Tensor {
+  computeHidden(ids: Tensor | null, options: ForwardOptions = {}, states?: Tensor[]): Tensor {
     checkLength(readTokenShape(ids, options), 0, this.config.maxPositionEmbeddings);
     const x = this.embeddings.forward(ids, options);
     const checkpointed = this.gradientCheckpointing && isTraining(this);
@@ -96,7 +96,9 @@ export abstract class TextEncoder extends PretrainedModel {
       throw new LowrankError("ERR_OPTION", "forward: an encoder has no head, and takes no labels");
     const batch = readTokenShape(ids, options).shape[0] as number;
     const states: Tensor[] | undefined = outputHiddenStates === true ? [] : undefined;
-    const hidden = runPerRow(this, batch, options.adapterPerRow, () => this.hidden(ids, options, states));
+    const hidden = runPerRow(this, batch, options.adapterPerRow, () =>
+      this.computeHidden(ids, options, states),
+    );
     return states === undefined ? { hidden } : { hidden, hiddenStates: states };
   }
 

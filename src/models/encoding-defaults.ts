@@ -24,17 +24,18 @@ export function readEncodingDefaults(
 ): EncodingDefaults {
   const config = readCompanionFields(companions, "tokenizer_config.json");
   const side = (key: string): "left" | "right" | undefined => {
-    const value = config?.string(key);
+    const value = config?.readString(key);
     if (value === undefined || value === "left" || value === "right") return value;
-    throw config?.error(key, 'must be "left" or "right"');
+    throw config?.createError(key, 'must be "left" or "right"');
   };
-  const limit = config?.positive("model_max_length");
+  const limit = config?.readPositive("model_max_length");
   const paddingSide = side("padding_side");
   let pad: { id: number | undefined } | undefined;
   return {
-    paddingSide: paddingSide ?? (PADS_LEFT.test(config?.string("tokenizer_class") ?? "") ? "left" : "right"),
+    paddingSide:
+      paddingSide ?? (PADS_LEFT.test(config?.readString("tokenizer_class") ?? "") ? "left" : "right"),
     truncationSide: side("truncation_side") ?? "right",
-    padTokenId: () => (pad ??= { id: padTokenId(companions, tokenToId) }).id,
+    padTokenId: () => (pad ??= { id: findPadTokenId(companions, tokenToId) }).id,
     maxLength: limit === undefined || limit >= UNLIMITED ? undefined : Math.floor(limit),
   };
 }
@@ -43,13 +44,15 @@ export function readEncodingDefaults(
  * Returns the id of the padding token: as named in the configuration, else in `tokenizer.json`, else `[PAD]` or
  * `<pad>`.
  */
-function padTokenId(
+function findPadTokenId(
   companions: CompanionFiles,
   tokenToId: (token: string) => number | undefined,
 ): number | undefined {
   const named = readSpecialTokens(companions)["pad_token"];
   if (named !== undefined) return tokenToId(named);
-  const own = readCompanionFields(companions, "tokenizer.json")?.object("padding")?.string("pad_token");
+  const own = readCompanionFields(companions, "tokenizer.json")
+    ?.readObject("padding")
+    ?.readString("pad_token");
   return [own, "[PAD]", "<pad>"]
     .map((token) => (token === undefined ? undefined : tokenToId(token)))
     .find((id) => id !== undefined);

@@ -148,7 +148,9 @@ export function encode(
   if (pair === undefined && maxLength === undefined && !placed) return own.encode(text, addSpecialTokens);
   const left = maxLength !== undefined && defaults().truncationSide === "left";
   const request = { addSpecialTokens, maxLength, strategy: truncation, left };
-  const [row] = rows(where, own, [text], pair === undefined ? undefined : [pair], request) as [Encoding];
+  const [row] = encodeRows(where, own, [text], pair === undefined ? undefined : [pair], request) as [
+    Encoding,
+  ];
   return pair === undefined && !placed ? row.ids : row;
 }
 
@@ -172,7 +174,7 @@ export function encodeBatch(
   const limit = readLimits(where, known, defaults);
   checkPair(where, "pairs", limit.strategy, pairs);
   enterCpuUse();
-  const encoded = rows(where, own, all, pairs, {
+  const encoded = encodeRows(where, own, all, pairs, {
     addSpecialTokens,
     maxLength: limit.cut,
     strategy: limit.strategy,
@@ -231,7 +233,7 @@ function readLimits(where: string, given: EncodeBatchOptions, defaults: () => En
 const PADDINGS = ["longest", "max_length"] as const;
 
 /** Encodes texts into rows, before padding. Throws `ERR_OPTION` for a row that cannot be truncated to the length. */
-function rows(
+function encodeRows(
   where: string,
   own: Binding.Tokenizer,
   texts: string[],

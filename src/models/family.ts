@@ -53,7 +53,7 @@ const BARE = /(Model|ForMaskedLM|ForPreTraining|ForMaskedImageModeling)$/;
  */
 export function resolveTask(family: Family<unknown>, config: ConfigFields, asked: Task | undefined): Task {
   const tasks = Object.keys(family.tasks) as [Task, ...Task[]];
-  const architectures = config.value("architectures");
+  const architectures = config.readValue("architectures");
   const name: unknown = Array.isArray(architectures) ? architectures[0] : undefined;
   const named =
     typeof name !== "string"
@@ -69,6 +69,6 @@ export function resolveTask(family: Family<unknown>, config: ConfigFields, asked
       : "";
   throw new LowrankError(
     "ERR_UNSUPPORTED_MODEL",
-    `${config.file}: ${what} is not supported for ${config.string("model_type")}; supported are ${tasks.join(", ")}${hint}`,
+    `${config.file}: ${what} is not supported for ${config.readString("model_type")}; supported are ${tasks.join(", ")}${hint}`,
   );
 }

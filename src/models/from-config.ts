@@ -117,9 +117,9 @@ export function buildFromConfig<Config, Model>(
   }
   const fields = new ConfigFields(where, { model_type: type, ...rest }, "", "ERR_OPTION");
   const settled = read(fields);
-  const unknown = fields.unread().filter((key) => !INERT.has(key) && !key.startsWith("_"));
+  const unknown = fields.listUnread().filter((key) => !INERT.has(key) && !key.startsWith("_"));
   if (unknown.length > 0) {
-    const known = fields.known().filter((key) => key !== "quantization_config");
+    const known = fields.listRead().filter((key) => key !== "quantization_config");
     throw new LowrankError(
       "ERR_OPTION",
       `${where}: unknown field ${unknown.join(", ")}; known fields are ${known.join(", ")}`,

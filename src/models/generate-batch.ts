@@ -5,7 +5,7 @@ import { checkGenerateOptions, type GenerateOptions } from "./generate-options.j
 import type { DecodedText } from "./decoding.js";
 import {
   startDecoding,
-  endTokens,
+  listEndTokens,
   readLogprobs,
   encodePromptIds,
   type Prompt,
@@ -49,7 +49,7 @@ export async function* generateBatch(
           prompts.length,
         );
   const { decoding, texts: decoded } = startDecoding(where, model, prompts, seeds, options, names);
-  const ends = texts.map((prompt) => endTokens(model, prompt));
+  const ends = texts.map((prompt) => listEndTokens(model, prompt));
   const streams = prompts.map((ids) => new TextStream(model.tokenizer, ids, options.stops));
   const running = new Set(streams.keys());
   try {

@@ -112,7 +112,9 @@ export function checkGenerateOptions(
     ),
     seed: checkWhole(where, "seed", seed),
     stops:
-      typeof stop === "string" ? [stopText(where, "stop", stop)] : checkList(where, "stop", stop, stopText),
+      typeof stop === "string"
+        ? [formatStops(where, "stop", stop)]
+        : checkList(where, "stop", stop, formatStops),
     logprobs: typeof logprobs === "boolean" ? (logprobs ? 0 : undefined) : countAlternatives(where, logprobs),
     signal,
   };
@@ -123,7 +125,7 @@ function countAlternatives(where: string, logprobs: unknown): number {
   return checkNumberThat(where, "logprobs", logprobs, holds, "true, false or a whole number of at least 0");
 }
 
-function stopText(where: string, name: string, value: unknown): string {
+function formatStops(where: string, name: string, value: unknown): string {
   return checkText(where, name, value) === ""
     ? refuse(where, name, "a string of at least one character", value)
     : (value as string);

@@ -24,7 +24,7 @@ export async function* generate(
   const options = checkGenerateOptions("generate", given);
   const ids = encodePromptIds("generate", "the prompt", model, prompt);
   const { decoding } = startDecoding("generate", model, [ids], [options.seed], options);
-  const ends = endTokens(model, prompt);
+  const ends = listEndTokens(model, prompt);
   const text = new TextStream(model.tokenizer, ids, options.stops);
   try {
     for (;;) {
@@ -105,7 +105,7 @@ export function encodePromptIds(where: string, name: string, model: CausalLM, pr
 }
 
 /** @internal Returns the ids that end a generation: the model's, and for messages also the tokenizer's end token. */
-export function endTokens(model: CausalLM, prompt: Prompt): readonly number[] {
+export function listEndTokens(model: CausalLM, prompt: Prompt): readonly number[] {
   const { eosTokenIds } = model.config;
   const { tokenizer } = model;
   if (!Array.isArray(prompt) || tokenizer === undefined) return eosTokenIds;

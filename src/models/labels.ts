@@ -30,16 +30,16 @@ export interface LabelConfig {
 
 /** Reads the classes of a configuration, or makes `asked` of them; two by default, as in transformers. */
 export function readLabelConfig(config: ConfigFields, asked: number | undefined): LabelConfig {
-  const named = config.object("id2label");
-  const keys = Object.keys((config.value("id2label") as object | undefined) ?? {});
-  const count = asked ?? (keys.length || (config.size("num_labels", LIMIT.labels) ?? 2));
+  const named = config.readObject("id2label");
+  const keys = Object.keys((config.readValue("id2label") as object | undefined) ?? {});
+  const count = asked ?? (keys.length || (config.readSize("num_labels", LIMIT.labels) ?? 2));
   const labels = Array.from({ length: count }, (_, id) => {
-    const name = keys.length === count ? named?.string(String(id)) : undefined;
+    const name = keys.length === count ? named?.readString(String(id)) : undefined;
     return name ?? `LABEL_${id}`;
   });
-  const type = config.string("problem_type");
+  const type = config.readString("problem_type");
   if (type !== undefined && !PROBLEM_TYPES.includes(type)) {
-    throw config.error("problem_type", `must be one of ${PROBLEM_TYPES.join(", ")}`);
+    throw config.createError("problem_type", `must be one of ${PROBLEM_TYPES.join(", ")}`);
   }
   // With another number of classes, the file's problem type no longer applies.
   const problemType =

@@ -28,7 +28,7 @@ export class Logprobs {
    * Computes the log-probabilities of tokens i32 [n, 1] from the model's raw logits [n, V], before temperature, penalty
    * and filters, with the `count` most likely tokens of each row. Call it in a scope.
    */
-  static of(logits: Tensor, token: Tensor, count: number): Logprobs {
+  static compute(logits: Tensor, token: Tensor, count: number): Logprobs {
     const scores = (logits.dtype === "f32" ? logits : logits.to("f32")).logSoftmax(1);
     const most = Math.min(count, scores.shape[1] as number);
     return new Logprobs(scores.gather(1, token), most === 0 ? undefined : scores.topk(most, 1));

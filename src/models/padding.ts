@@ -16,7 +16,7 @@ export class Padding {
   constructor(readonly pads: readonly number[]) {}
 
   /** Returns the mask and positions for `T` new tokens after `before` cached ones. */
-  inputs(before: number, T: number, device: Device): ForwardOptions {
+  buildInputs(before: number, T: number, device: Device): ForwardOptions {
     if (this.pads.every((pad) => pad === 0)) return {};
     const positions = this.pads.flatMap((pad) =>
       Array.from({ length: T }, (_, t) => Math.max(0, before + t - pad)),

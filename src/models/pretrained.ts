@@ -165,12 +165,12 @@ export abstract class PretrainedModel extends Module {
   /** Runs the model on ids i32 [B, T], or null with `inputsEmbeds`; or on pixels f32 [B, channels, height, width]. */
   abstract override forward(input: Tensor | null, options?: ForwardOptions): ModelOutput;
   /** @internal Returns the configuration as fields of `config.json`, for a model that was not loaded from one. */
-  abstract hubConfig(): Record<string, unknown>;
+  abstract toHubConfig(): Record<string, unknown>;
   /** The device of the weights: `cpu`, `gpu:0`. */
   abstract get device(): Exclude<Device, "auto">;
 
   /** @internal Configuration fields that have changed since loading. */
-  configChanges(): Record<string, unknown> {
+  listConfigChanges(): Record<string, unknown> {
     return {};
   }
 
@@ -181,7 +181,7 @@ export abstract class PretrainedModel extends Module {
   }
 
   /** @internal Returns the name of a tensor in a file, from its name in the state dict. */
-  fileName(name: string): string {
+  toFileName(name: string): string {
     return name;
   }
 }
@@ -217,7 +217,7 @@ export function runBlocks<B>(
 }
 
 /** Replaces the last block's output by the output of the last norm. */
-export function endStates(states: Tensor[] | undefined, hidden: Tensor): Tensor {
+export function replaceLastState(states: Tensor[] | undefined, hidden: Tensor): Tensor {
   if (states !== undefined) {
     states.pop()?.dispose();
     states.push(hidden);

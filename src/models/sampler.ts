@@ -46,7 +46,7 @@ export class Choice {
   }
 
   /** Reads the log-probabilities of the rows that requested them, by row. Call it once. */
-  async logprobs(): Promise<ReadonlyMap<number, ChosenLogprobs>> {
+  async readLogprobs(): Promise<ReadonlyMap<number, ChosenLogprobs>> {
     if (this.scores === undefined) return new Map();
     const { rows, counts, logprobs } = this.scores;
     const read = await logprobs.read();
@@ -89,7 +89,7 @@ export class Sampler {
   }
 
   /** Creates a sampler with one row per text; `vocabulary` is the number of logits. */
-  static of(texts: readonly SampledText[], vocabulary: number, device: Device): Sampler {
+  static create(texts: readonly SampledText[], vocabulary: number, device: Device): Sampler {
     const made = new Sampler(texts, vocabulary, device);
     if (!texts.some(isPenalised)) return made;
     const seen = new Int32Array(texts.length * vocabulary);
@@ -101,7 +101,7 @@ export class Sampler {
   }
 
   /** Combines rows of other samplers, in the given order; the caller disposes of those. Call it in a scope. */
-  static ofRows(places: readonly { sampler: Sampler; row: number }[]): Sampler {
+  static fromRows(places: readonly { sampler: Sampler; row: number }[]): Sampler {
     const texts = places.map(({ sampler, row }) => sampler.texts[row] as SampledText);
     const { vocabulary, device } = (places[0] as { sampler: Sampler }).sampler;
     const made = new Sampler(texts, vocabulary, device);
@@ -124,7 +124,7 @@ export class Sampler {
     const counts = rows.map((row) => this.texts[row]?.options.logprobs as number);
     const all = rows.length === this.texts.length;
     const of = (x: Tensor): Tensor => (all ? x : selectRows(x, rows));
-    const logprobs = Logprobs.of(of(logits), of(token), Math.max(...counts));
+    const logprobs = Logprobs.compute(of(logits), of(token), Math.max(...counts));
     return new Choice(token, evidence, badOf, { rows, counts, logprobs });
   }
 
@@ -158,7 +158,7 @@ export class Sampler {
   }
 
   /** Returns the error of a row without a token; `which` is inserted after the logit's name. */
-  notFinite(row: number, bad: number, which = ""): LowrankError {
+  createNotFiniteError(row: number, bad: number, which = ""): LowrankError {
     const what =
       bad < this.vocabulary ? `the logit of token ${bad}${which} is NaN` : `every logit${which} is −∞`;
     return new LowrankError("ERR_NOT_FINITE", `${this.texts[row]?.where}: ${what}`);

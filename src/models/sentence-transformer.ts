@@ -98,9 +98,9 @@ export function readSentenceSettings(folder: string): SentenceSettings | undefin
     pooling: readPooling(config),
     normalize: rest.some(({ kind }) => kind === "Normalize"),
     maxLength: readLength(transformer),
-    lowercase: transformer?.value("do_lower_case") === true,
+    lowercase: transformer?.readValue("do_lower_case") === true,
     prompt: readPrompt(settings),
-    includePrompt: config.value("include_prompt") !== false,
+    includePrompt: config.readValue("include_prompt") !== false,
   };
 }
 
@@ -115,9 +115,9 @@ function createUnsupported(folder: string, module: ModuleEntry | undefined): Low
 }
 
 function readPooling(config: ConfigFields): Pooling[] {
-  const mode = config.value("pooling_mode");
+  const mode = config.readValue("pooling_mode");
   if (mode === undefined) {
-    const modes = OLDER.filter(([key]) => config.value(key) === true).map(([, pooling]) => pooling);
+    const modes = OLDER.filter(([key]) => config.readValue(key) === true).map(([, pooling]) => pooling);
     return modes.length === 0 ? ["mean"] : modes;
   }
   const modes = Array.isArray(mode) ? mode : [mode];
@@ -135,19 +135,19 @@ function readPooling(config: ConfigFields): Pooling[] {
 }
 
 function readLength(config: ConfigFields | undefined): number | undefined {
-  const length = config?.value("max_seq_length") ?? undefined;
+  const length = config?.readValue("max_seq_length") ?? undefined;
   if (config === undefined || length === undefined) return undefined;
   if (typeof length === "number" && Number.isInteger(length) && length > 0) return length;
-  throw config.error("max_seq_length", "must be a whole number of at least 1");
+  throw config.createError("max_seq_length", "must be a whole number of at least 1");
 }
 
 /** Returns the text of the default prompt; empty where none is named. */
 function readPrompt(config: ConfigFields | undefined): string {
-  const name = config?.value("default_prompt_name");
+  const name = config?.readValue("default_prompt_name");
   if (config === undefined || typeof name !== "string") return "";
-  const prompt = config.object("prompts")?.value(name);
+  const prompt = config.readObject("prompts")?.readValue(name);
   if (typeof prompt === "string") return prompt;
-  throw config.error("default_prompt_name", "must be a name in prompts");
+  throw config.createError("default_prompt_name", "must be a name in prompts");
 }
 
 /** Copies the files and module folders of sentence-transformers, where there are any, into another folder. */

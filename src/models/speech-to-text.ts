@@ -101,7 +101,7 @@ export abstract class SpeechToText extends PretrainedModel {
    * @internal Maps features and decoder ids i32 [B, T] to the decoder's hidden states [B, T, C] after the last norm.
    * Hidden states of the blocks are pushed to `states`.
    */
-  abstract hidden(features: Tensor, ids: Tensor, states?: SpeechStates): Tensor;
+  abstract computeHidden(features: Tensor, ids: Tensor, states?: SpeechStates): Tensor;
   /** @internal The window length of the encoder, in samples. */
   abstract readonly windowSamples: number;
   /**
@@ -116,9 +116,9 @@ export abstract class SpeechToText extends PretrainedModel {
    */
   abstract transcribe(samples: Float32Array, options?: TranscribeOptions): Promise<Transcription>;
   /** @internal Returns the start tokens of a text in `language`, for training. Throws as `transcribe` does. */
-  abstract beginning(where: string, language: string | undefined): number[];
+  abstract buildBeginning(where: string, language: string | undefined): number[];
   /** @internal The decoder's token embedding. */
-  abstract inputEmbedding(): Embedding;
+  abstract getInputEmbedding(): Embedding;
 
   /**
    * Maps features f32 [B, mels, frames] to the decoder's hidden [B, T, C], and computes the loss where labels are
@@ -136,15 +136,15 @@ export abstract class SpeechToText extends PretrainedModel {
     const wanted = checkLossOptions(given);
     const { head } = this;
     const batch = features.shape[0] as number;
-    const labels = given.labels === undefined ? undefined : this.#labels(given.labels, batch);
-    const ids = this.#decoderIds(given.decoderInputIds, labels, batch);
+    const labels = given.labels === undefined ? undefined : this.#resolveLabels(given.labels, batch);
+    const ids = this.#resolveDecoderIds(given.decoderInputIds, labels, batch);
     const { adapterPerRow: names } = wanted;
     const states: SpeechStates | undefined =
       given.outputHiddenStates !== undefined &&
       checkFlag("forward", "outputHiddenStates", given.outputHiddenStates)
         ? { encoder: [], decoder: [] }
         : undefined;
-    const hidden = runPerRow(this, batch, names, () => this.hidden(features, ids, states));
+    const hidden = runPerRow(this, batch, names, () => this.computeHidden(features, ids, states));
     const loss = labels && scope(() => computeTokenLoss(this, head, hidden, labels.targets, wanted));
     labels?.targets.tensor.dispose();
     const made = { hidden, loss, hiddenStates: states?.decoder, encoderHiddenStates: states?.encoder };
@@ -165,7 +165,10 @@ export abstract class SpeechToText extends PretrainedModel {
   }
 
   /** Returns labels [B, T] as targets, with the decoder input derived from them. */
-  #labels(labels: Tensor | Int32Array, batch: number): { targets: Targets; ids: () => Tensor; T: number } {
+  #resolveLabels(
+    labels: Tensor | Int32Array,
+    batch: number,
+  ): { targets: Targets; ids: () => Tensor; T: number } {
     const { shape, host } = checkGivenLabels(labels);
     const size = shape.reduce((n, d) => n * d, 1);
     const T = Math.floor(size / batch);
@@ -203,7 +206,7 @@ export abstract class SpeechToText extends PretrainedModel {
     };
   }
 
-  #decoderIds(
+  #resolveDecoderIds(
     given: Tensor | undefined,
     labels: { ids: () => Tensor; T: number } | undefined,
     batch: number,

@@ -19,17 +19,17 @@ export class TextBatch {
     readonly sampler: Sampler,
   ) {}
 
-  /** Creates a batch of prompts with an empty cache from `newCache`. `vocabulary` is the number of logits. */
-  static ofPrompts(
+  /** Creates a batch of prompts with an empty cache from `createCache`. `vocabulary` is the number of logits. */
+  static fromPrompts(
     texts: readonly SampledText[],
     vocabulary: number,
     device: Device,
-    newCache: (texts: number) => KeyValueCache,
+    createCache: (texts: number) => KeyValueCache,
   ): TextBatch {
     const longest = findLongest(texts);
-    const sampler = Sampler.of(texts, vocabulary, device);
+    const sampler = Sampler.create(texts, vocabulary, device);
     return new TextBatch(
-      newCache(texts.length),
+      createCache(texts.length),
       new Padding(texts.map(({ prompt }) => longest - prompt.length)),
       sampler,
     );
@@ -39,14 +39,14 @@ export class TextBatch {
    * Combines rows of other batches, in the given order, with as little padding as possible. Frees those batches. Call
    * it in a scope.
    */
-  static ofRows(places: readonly BatchRow[]): TextBatch {
+  static fromRows(places: readonly BatchRow[]): TextBatch {
     const lengths = places.map(({ batch, row }) => batch.cache.length - (batch.padding.pads[row] as number));
     const longest = Math.max(...lengths);
-    const cache = KeyValueCache.ofRows(
+    const cache = KeyValueCache.fromRows(
       places.map(({ batch, row }) => ({ cache: batch.cache, row })),
       longest,
     );
-    const sampler = Sampler.ofRows(places.map(({ batch, row }) => ({ sampler: batch.sampler, row })));
+    const sampler = Sampler.fromRows(places.map(({ batch, row }) => ({ sampler: batch.sampler, row })));
     for (const batch of new Set(places.map(({ batch }) => batch))) batch.dispose();
     return new TextBatch(cache, new Padding(lengths.map((length) => longest - length)), sampler);
   }

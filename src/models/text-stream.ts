@@ -50,9 +50,9 @@ export class TextStream {
     const before = this.#text.length;
     this.#text += this.#stream?.push(token) ?? "";
     this.#waiting.push({ token, end: this.#text.length, logprobs });
-    const stop = this.#stopFrom(Math.max(0, before - this.#longestStop + 1));
+    const stop = this.#findStop(Math.max(0, before - this.#longestStop + 1));
     if (stop >= 0) return this.#endAt(stop);
-    const certain = this.#text.length - this.#begun();
+    const certain = this.#text.length - this.#measurePartialStop();
     const last = this.#stream?.held() === true ? this.#waiting.length - 1 : this.#waiting.length;
     const open = this.#waiting.findIndex(({ end }) => end > certain);
     return this.#release(open < 0 ? last : Math.min(open, last));
@@ -67,7 +67,7 @@ export class TextStream {
   }
 
   /** Returns the start of the first stop string at `from` or later; −1 for none. */
-  #stopFrom(from: number): number {
+  #findStop(from: number): number {
     const found = this.#stops.map((stop) => this.#text.indexOf(stop, from)).filter((at) => at >= 0);
     return found.length === 0 ? -1 : Math.min(...found);
   }
@@ -89,7 +89,7 @@ export class TextStream {
   }
 
   /** Returns the length of the text's longest suffix that is the beginning of a stop string. */
-  #begun(): number {
+  #measurePartialStop(): number {
     let most = 0;
     for (const stop of this.#stops) {
       for (let n = Math.min(stop.length - 1, this.#text.length); n > most; n--) {

@@ -307,17 +307,17 @@ export class Tokenizer extends TemplatedTokenizer {
   }
 
   /** @internal */
-  override assignedTemplates(): ChatTemplates | undefined {
+  override readAssignedTemplates(): ChatTemplates | undefined {
     return this.#assigned;
   }
 
   /** @internal */
-  override templatesIn(folder: string): ChatTemplates | undefined {
+  override readTemplates(folder: string): ChatTemplates | undefined {
     return readStoredTemplates(openCompanions(folder));
   }
 
   /** @internal */
-  override currentTemplates(): ChatTemplates | undefined {
+  override readCurrentTemplates(): ChatTemplates | undefined {
     return this.#assigned ?? this.adapterTemplates?.() ?? readStoredTemplates(this.companions);
   }
 

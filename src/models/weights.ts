@@ -168,7 +168,7 @@ export class FileWeights extends Weights {
   /**
    * Marks a duplicate tensor as used, if the file has it; returns its name in the file, and a function that reads it.
    */
-  double(name: string): Double | undefined {
+  takeDuplicate(name: string): Double | undefined {
     const found = this.#find(name);
     if (found === undefined) return undefined;
     this.#used.add(found);

@@ -7,7 +7,7 @@ import type { ChatTemplate } from "../chat/template.js";
 import { setAdapter, withoutAdapters } from "../lora/adapter/active.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import { checkGenerateOptions } from "../models/generate-options.js";
-import { endTokens } from "../models/generate.js";
+import { listEndTokens } from "../models/generate.js";
 import type { Tokenizer } from "../models/tokenizer.js";
 import { ApiError, createParameterError } from "./api-error.js";
 import type { Generation } from "./batcher.js";
@@ -85,7 +85,7 @@ export async function parseChatRequest(
     common,
     service,
     [prompt as Int32Array],
-    endTokens(service.model, [...conversation.messages]),
+    listEndTokens(service.model, [...conversation.messages]),
   );
 }
 
@@ -247,7 +247,7 @@ async function readPrompts(value: unknown, { model, maxTexts }: Service): Promis
       "invalid_value",
     );
   if (all.every((one) => typeof one === "string")) return encodeTexts(model, all, "prompt", true);
-  const { numEmbeddings } = model.inputEmbedding();
+  const { numEmbeddings } = model.getInputEmbedding();
   return all.map((ids) => {
     const valid = (id: unknown): boolean =>
       typeof id === "number" && Number.isInteger(id) && id >= 0 && id < numEmbeddings;

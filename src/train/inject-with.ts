@@ -52,7 +52,7 @@ export async function injectWith(
   const made: Tensor[] = [];
   function* evaData(): Generator<EvaBatch> {
     for (let step = 0; step < plan.steps; step++)
-      for (const batch of plan.rowsAt(step)) yield convertEvaBatch(batch, model.device, made);
+      for (const batch of plan.listRowsAt(step)) yield convertEvaBatch(batch, model.device, made);
   }
   try {
     return await inject(model, { ...adapter, evaData: evaData() });

@@ -20,12 +20,12 @@ export async function saveLabels(folder: string, labels: readonly string[]): Pro
  */
 export function readLabels(folder: string): string[] | undefined {
   const file = readConfigFields(join(folder, LABELS)) ?? readConfigFields(join(folder, "config.json"));
-  const named = file?.object("id2label");
+  const named = file?.readObject("id2label");
   if (file === undefined || named === undefined) return undefined;
-  const count = Object.keys(file.value("id2label") as object).length;
+  const count = Object.keys(file.readValue("id2label") as object).length;
   return Array.from({ length: count }, (_, id) => {
-    const label = named.string(String(id));
-    if (label === undefined) throw file.error("id2label", `has no name for class ${id}`);
+    const label = named.readString(String(id));
+    if (label === undefined) throw file.createError("id2label", `has no name for class ${id}`);
     return label;
   });
 }

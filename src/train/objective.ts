@@ -188,7 +188,7 @@ export class Transcribing implements Objective {
     readonly tokenisation: Tokenisation,
     private readonly options: TrainingOptions = {},
   ) {
-    this.#beginning = model.beginning("language", options.language);
+    this.#beginning = model.buildBeginning("language", options.language);
   }
 
   async examples(

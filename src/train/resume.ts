@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 
 import { listFiles, type TrainingData, isFiles } from "../data/given.js";
-import { differ } from "../data/source/pieces.js";
+import { areDifferent } from "../data/source/pieces.js";
 import { STANDARD_INPUT } from "../data/source/source.js";
 import { LowrankError } from "../errors.js";
 import { isGguf } from "../gguf/read.js";
@@ -303,7 +303,7 @@ export function checkSame(then: Identities, now: Identities, settings: Settings)
   ];
   for (const [part, where, what] of parts) {
     const [before, after] = [then[part], now[part]];
-    if (before === undefined || (after !== undefined && !differ(before, after))) continue;
+    if (before === undefined || (after !== undefined && !areDifferent(before, after))) continue;
     if (part === "evalData" && evalData === undefined) continue;
     throw new LowrankError(
       "ERR_OPTION",

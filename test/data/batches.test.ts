@@ -32,10 +32,10 @@ test("a step groups accumulated batches and knows its trained tokens", (t) => {
   );
   t.is(plan.stepsPerEpoch, 3);
   t.is(plan.steps, 3);
-  const sizes = [0, 1, 2].map((step) => plan.at(step).batches.map((batch) => batch.shape[0]));
+  const sizes = [0, 1, 2].map((step) => plan.listBatchesAt(step).batches.map((batch) => batch.shape[0]));
   t.deepEqual(sizes, [[2, 2], [2, 2], [2]]);
   for (const step of [0, 1, 2]) {
-    const { batches, trained } = plan.at(step);
+    const { batches, trained } = plan.listBatchesAt(step);
     const counted = batches.reduce((sum, batch) => sum + batch.labels.filter((l) => l !== -100).length, 0);
     const rows = batches.reduce((sum, batch) => sum + batch.shape[0], 0);
     t.is(trained, counted - rows);
@@ -50,12 +50,12 @@ test("each epoch has every row once, in a new order", (t) => {
   );
   t.is(plan.steps, 3 * plan.stepsPerEpoch);
   const epochs = [0, 1, 2].map((epoch) =>
-    Array.from({ length: plan.stepsPerEpoch }, (_, i) => plan.at(epoch * plan.stepsPerEpoch + i)).flatMap(
-      (step) => {
-        t.is(step.epoch, epoch);
-        return step.batches.flatMap(firsts);
-      },
-    ),
+    Array.from({ length: plan.stepsPerEpoch }, (_, i) =>
+      plan.listBatchesAt(epoch * plan.stepsPerEpoch + i),
+    ).flatMap((step) => {
+      t.is(step.epoch, epoch);
+      return step.batches.flatMap(firsts);
+    }),
   );
   for (const rows of epochs)
     t.deepEqual(
@@ -69,7 +69,7 @@ test("a plan can be resumed at any step, in any order", (t) => {
   const examples = Array.from({ length: 9 }, (_, i) => example(i, (i % 4) + 1));
   const whole = new BatchPlan(examples, { ...options, steps: 20 });
   const again = new BatchPlan(examples, { ...options, steps: 20 });
-  for (const step of [19, 7, 0, 12]) t.deepEqual(again.at(step), whole.at(step));
+  for (const step of [19, 7, 0, 12]) t.deepEqual(again.listBatchesAt(step), whole.listBatchesAt(step));
 });
 
 test("steps may take many epochs, and epochs may be a fraction", (t) => {
@@ -77,13 +77,13 @@ test("steps may take many epochs, and epochs may be a fraction", (t) => {
   t.is(new BatchPlan(examples, { ...options, steps: 100 }).steps, 100);
   t.is(new BatchPlan(examples, { ...options, epochs: 0.5 }).steps, 1);
   t.is(new BatchPlan(examples, { ...options, epochs: 2.5 }).steps, 5);
-  t.is(new BatchPlan(examples, { ...options, steps: 100 }).at(99).epoch, 49);
+  t.is(new BatchPlan(examples, { ...options, steps: 100 }).listBatchesAt(99).epoch, 49);
 });
 
 test("a cursor is only valid for its own data and options", (t) => {
   const examples = Array.from({ length: 8 }, (_, i) => example(i));
   const plan = new BatchPlan(examples, options);
-  const cursor = JSON.parse(JSON.stringify(plan.cursor(1)));
+  const cursor = JSON.parse(JSON.stringify(plan.createCursor(1)));
   t.is(new BatchPlan(examples, { ...options, steps: 50 }).resume(cursor), 1);
   const changed = examples.with(3, example(99));
   t.throws(() => new BatchPlan(changed, options).resume(cursor), { message: /training data differs/ });
@@ -102,7 +102,7 @@ test("within a step rows of similar length share a batch", (t) => {
     lengths.map((length, i) => example(i, length)),
     options,
   );
-  const [short, long] = plan.at(0).batches;
+  const [short, long] = plan.listBatchesAt(0).batches;
   t.deepEqual(short?.shape, [2, 2]);
   t.deepEqual(long?.shape, [2, 9]);
 });

@@ -111,7 +111,8 @@ test("a batch has a label for each row and a mask over its tokens", async (t) =>
   t.deepEqual([...buildAttentionMask(batch)], [1, 1, 1, 1, 1, 1, 1, 0, 0, 0]);
   t.is(batch.trained, 2);
   const plan = (given: Example[]): string =>
-    new BatchPlan(given, { batchSize: 1, gradientAccumulation: 1, seed: 0, padTokenId: 0 }).cursor(0).data;
+    new BatchPlan(given, { batchSize: 1, gradientAccumulation: 1, seed: 0, padTokenId: 0 }).createCursor(0)
+      .data;
   const swapped = await examples(data(["abc", "ham"], ["", "spam"]));
   t.not(plan(rows), plan(swapped));
 });

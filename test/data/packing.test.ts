@@ -85,7 +85,7 @@ test("a plan of sequences: steps count them, and an epoch has every row once", (
   const tokens = rows.reduce((sum, { ids }) => sum + ids.length, 0);
   const epochs = [0, 1].map((epoch) => {
     const steps = Array.from({ length: plan.stepsPerEpoch }, (_, i) =>
-      plan.at(epoch * plan.stepsPerEpoch + i),
+      plan.listBatchesAt(epoch * plan.stepsPerEpoch + i),
     );
     t.is(
       steps.reduce((sum, step) => sum + step.tokens, 0),
@@ -98,8 +98,8 @@ test("a plan of sequences: steps count them, and an epoch has every row once", (
 
 test("rowsAt returns the rows of a step's sequences separately", (t) => {
   const plan = new BatchPlan(rows, { ...options, packing });
-  const step = plan.at(1);
-  const apart = plan.rowsAt(1);
+  const step = plan.listBatchesAt(1);
+  const apart = plan.listRowsAt(1);
   t.is(
     apart.reduce((sum, batch) => sum + batch.tokens, 0),
     step.tokens,
@@ -109,12 +109,12 @@ test("rowsAt returns the rows of a step's sequences separately", (t) => {
 
 test("a cursor for other sequences is refused, and for the same ones accepted", (t) => {
   const plan = new BatchPlan(rows, { ...options, packing });
-  t.is(plan.resume(plan.cursor(1)), 1);
+  t.is(plan.resume(plan.createCursor(1)), 1);
   const other = new BatchPlan(rows, { ...options, packing: { maxLength: 20 } });
-  t.throws(() => other.resume(plan.cursor(1)), {
+  t.throws(() => other.resume(plan.createCursor(1)), {
     code: "ERR_OPTION",
     message: /the sequences that rows share differ from the interrupted run's: \d+ then, \d+ now/,
   });
-  t.throws(() => new BatchPlan(rows, options).resume(plan.cursor(1)), { message: /then, none now/ });
-  t.is(new BatchPlan(rows, options).resume(new BatchPlan(rows, options).cursor(2)), 2);
+  t.throws(() => new BatchPlan(rows, options).resume(plan.createCursor(1)), { message: /then, none now/ });
+  t.is(new BatchPlan(rows, options).resume(new BatchPlan(rows, options).createCursor(2)), 2);
 });

@@ -133,7 +133,7 @@ test("weights are stored as the options say, and a missing head is tied to the e
   const file = ggufModelFile("llama", "q8_0", { size: 32 });
   const model = await loadModel<"causal-lm">(file, { device: "cpu", dtype: "bf16" });
   t.is(model.stateDict()["model.layers.0.mlp.up_proj.weight"]!.dtype, "bf16");
-  t.is(model.lm_head.weight, model.inputEmbedding().weight);
+  t.is(model.lm_head.weight, model.getInputEmbedding().weight);
   t.is(model.source, file);
   t.is(model.folder, undefined);
   model.dispose();

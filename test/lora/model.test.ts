@@ -55,7 +55,7 @@ for (const device of testDevices()) {
       const again = await loadModel<"causal-lm">(folder, { device });
       t.deepEqual(Object.keys(again.stateDict()), Object.keys(model.stateDict()));
       t.deepEqual(await logits(again), await logits(model));
-      t.is(again.lm_head.weight === again.inputEmbedding().weight, from === tied);
+      t.is(again.lm_head.weight === again.getInputEmbedding().weight, from === tied);
       model.dispose();
       again.dispose();
     }
@@ -203,7 +203,7 @@ test("a head tied to a trained embedding is trained with it, and stays tied", as
   const model = await loadModel<"causal-lm">(tied, { device: "cpu" });
   const options = { targetModules: ["q_proj"], modulesToSave: ["embed_tokens"], ensureWeightTying: true };
   await lora.inject(model, { r: 2, ...options });
-  t.is(model.lm_head.weight, model.inputEmbedding().weight);
+  t.is(model.lm_head.weight, model.getInputEmbedding().weight);
   t.true(model.lm_head.weight.requiresGrad);
   shake(model);
   const trained = await logits(model);
@@ -213,7 +213,7 @@ test("a head tied to a trained embedding is trained with it, and stays tied", as
   await lora.loadAdapter(again, folder);
   t.deepEqual(await logits(again), trained);
   await lora.mergeAndUnload(again);
-  t.is(again.lm_head.weight, again.inputEmbedding().weight);
+  t.is(again.lm_head.weight, again.getInputEmbedding().weight);
   t.true(apart(await logits(again), trained) < 1e-5);
   await t.throwsAsync(lora.inject(again, { targetModules: ["embed_tokens"], ensureWeightTying: true }), {
     code: "ERR_OPTION",
@@ -235,7 +235,7 @@ for (const from of [untied, tied]) {
     t.deepEqual(await lora.withoutAdapters(model, () => logits(model)), base);
     await lora.mergeAndUnload(model);
     t.true(apart(await logits(model), trained) < 1e-5);
-    t.is(model.lm_head.weight === model.inputEmbedding().weight, from === tied);
+    t.is(model.lm_head.weight === model.getInputEmbedding().weight, from === tied);
     for (const [asked, code] of [
       [[97], "ERR_INDEX"],
       [[3, 3], "ERR_OPTION"],

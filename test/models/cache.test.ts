@@ -25,7 +25,7 @@ async function last(model: CausalLM, ids: Int32Array, cache?: KeyValueCache): Pr
   const row = noGrad(() =>
     scope(() => {
       const input = tensor(ids, { shape: [1, ids.length], device: model.device });
-      const hidden = model.hidden(input, {}, cache);
+      const hidden = model.computeHidden(input, {}, cache);
       return model.lm_head.forward(hidden.slice(1, ids.length - 1)).reshape(-1);
     }),
   );
@@ -41,7 +41,7 @@ for (const { name, device, folder, prompt: idsOf } of cases) {
   test(`${name} on ${device}: logits with a cache and without differ by less than 1e-5 of the largest`, async (t) => {
     const model = await loadModel<"causal-lm">(folder, { device });
     const ids = idsOf(model);
-    const cache = model.newCache(1, ids.length);
+    const cache = model.createCache(1, ids.length);
     // A prompt, a few tokens at once, then single tokens.
     const cuts = [12, 15, ...Array.from({ length: ids.length - 15 }, (_, i) => 16 + i)];
     let at = 0;
@@ -90,13 +90,13 @@ for (const device of testDevices()) {
       }
       return bits;
     };
-    const growing = model.newCache(1, 900);
+    const growing = model.createCache(1, 900);
     const grown = await decoded(growing);
     growing.dispose();
     // The first cache creates the model's rotary tables.
     const { live } = await atRest(device);
-    const roomy = model.newCache(1, 900);
-    for (const layer of roomy.layers) layer.buffersFor(900);
+    const roomy = model.createCache(1, 900);
+    for (const layer of roomy.layers) layer.reserveBuffers(900);
     t.deepEqual(grown, await decoded(roomy));
     roomy.dispose();
     t.true(memory(device).live <= live);
@@ -107,7 +107,7 @@ for (const device of testDevices()) {
 test.serial("a cache allocates blocks, not the longest possible text", async (t) => {
   const model = await smallLlama("cpu", 512);
   const { live } = await atRest("cpu");
-  const cache = model.newCache(1, 500_000);
+  const cache = model.createCache(1, 500_000);
   await last(model, Int32Array.of(1, 2, 3), cache);
   // Two layers, keys and values, 256 tokens of two heads of 8, and the rotary tables.
   t.true(memory("cpu").live - live < 2 * 2 * 256 * 16 * 4 + 32 * 1024, `${memory("cpu").live - live}`);

@@ -126,13 +126,13 @@ for (const device of testDevices()) {
       { at: 0, prompt: promptOf("first", 5), options, adapter: null },
       { at: 2, prompt: promptOf("second", 3), options: { ...options, seed: 4 }, adapter: null },
     ];
-    const hidden = model.hidden.bind(model);
+    const hidden = model.computeHidden.bind(model);
     await joining(model, requests);
     const { tensors } = await atRest(device);
     let calls = 0;
     for (let failing = 1; ; failing++) {
       calls = 0;
-      model.hidden = (...given) => {
+      model.computeHidden = (...given) => {
         if (++calls === failing) throw new Error("this step fails");
         return hidden(...given);
       };

@@ -222,7 +222,7 @@ for (const [name, make] of Object.entries(classes)) {
 test("initializer_range is the standard deviation, and is saved", async (t) => {
   const model = GPT2LMHeadModel.fromConfig({ ...GPT2, initializer_range: 0 });
   t.true((await model.transformer.wte.weight.data()).every((one) => one === 0));
-  t.is(model.hubConfig()["initializer_range"], 0);
+  t.is(model.toHubConfig()["initializer_range"], 0);
   model.dispose();
 });
 
@@ -302,7 +302,7 @@ test("a model that moves to another device keeps its shared weights shared", asy
     const model = make();
     const [before, count] = [await values(model), [...model.parameters()].length];
     model.to(target);
-    t.is(model.lm_head.weight, model.inputEmbedding().weight);
+    t.is(model.lm_head.weight, model.getInputEmbedding().weight);
     t.is([...model.parameters()].length, count);
     t.true([...model.parameters()].every((one) => one.requiresGrad && !one.disposed));
     t.true(error(await values(model), before) < 1e-5);

@@ -169,7 +169,7 @@ for (const device of testDevices()) {
       return all;
     };
     const eager = await gradients(() => {
-      const hidden = model.hidden(ids(device));
+      const hidden = model.computeHidden(ids(device));
       return model.lm_head.forward(hidden).mul(0.1).sum();
     });
     const lazy = await gradients(() => model.forward(ids(device)).logits.mul(0.1).sum());

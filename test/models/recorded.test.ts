@@ -18,14 +18,14 @@ async function decoded(model: LlamaForCausalLM): Promise<[logits: number[][], wh
     whole++;
     return own(...given);
   };
-  const cache = model.newCache(1, 16);
+  const cache = model.createCache(1, 16);
   const logits: number[][] = [];
   try {
     for (const ids of [[5, 17, 3, 96, 4], [8], [61]]) {
       const row = noGrad(() =>
         scope(() => {
           const input = tensor(Int32Array.from(ids), { shape: [1, ids.length], device: model.device });
-          return model.lm_head.forward(model.hidden(input, {}, cache));
+          return model.lm_head.forward(model.computeHidden(input, {}, cache));
         }),
       );
       logits.push([...(await row.data())]);

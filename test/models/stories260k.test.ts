@@ -41,14 +41,14 @@ if (folder === undefined) {
       const model = await loadModel<"causal-lm">(folder, { device });
       model.eval();
       const ids = [...model.tokenizer!.encode(SENTENCE)];
-      const cache = model.newCache(1, 64);
+      const cache = model.createCache(1, 64);
       let fed = Int32Array.from(ids);
       let worst = 0;
       for (let step = 0; step < 20; step++) {
         const [cached, whole] = noGrad(() =>
           scope(() => {
-            const next = model.hidden(tensor(fed, { shape: [1, fed.length], device }), {}, cache);
-            const all = model.hidden(tensor(Int32Array.from(ids), { shape: [1, ids.length], device }));
+            const next = model.computeHidden(tensor(fed, { shape: [1, fed.length], device }), {}, cache);
+            const all = model.computeHidden(tensor(Int32Array.from(ids), { shape: [1, ids.length], device }));
             return [
               model.lm_head.forward(next.slice(1, -1)),
               model.lm_head.forward(all.slice(1, -1)),

@@ -125,7 +125,7 @@ test("tensor names without their prefix, and a tied head that the file contains 
 test("an untied head, and weights in half storage", async (t) => {
   const shape = { "proj_out.weight": [97, 32] };
   const untied = await load(goldenModel(golden, { tie_word_embeddings: false }, undefined, shape));
-  t.not(untied.model.proj_out.weight, untied.model.inputEmbedding().weight);
+  t.not(untied.model.proj_out.weight, untied.model.getInputEmbedding().weight);
   const plain = await logits(untied.model);
   untied.model.dispose();
   const tied = await load(folderOf());
@@ -183,7 +183,7 @@ test("random weights are drawn as in transformers: the encoder's positions are s
   const conv = (await encoder.conv2.weight.data()) as Float32Array;
   const deviation = Math.sqrt(conv.reduce((sum, one) => sum + one * one, 0) / conv.length);
   t.true(Math.abs(deviation / 0.5 - 1) < 6 / Math.sqrt(2 * conv.length), String(deviation));
-  t.is(model.hubConfig()["init_std"], 0.5);
+  t.is(model.toHubConfig()["init_std"], 0.5);
   model.dispose();
 });
 

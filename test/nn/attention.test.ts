@@ -5,7 +5,7 @@
 import test from "ava";
 
 import { manualSeed, nn, noGrad, randn, scope, tensor, type Tensor } from "../../src/index.js";
-import { attention } from "../../src/models/attention.js";
+import { attend } from "../../src/models/attention.js";
 import { session } from "../../src/native/binding.js";
 import { testDevices, type TestDevice } from "../devices.js";
 
@@ -31,7 +31,7 @@ for (const [name, heads, options] of [
     const of = (...shape: number[]): Tensor => randn(shape, { device: "meta:gpu", requiresGrad: true });
     const [B, T, H, D] = [2, 96, 8, 64];
     const [q, k, v] = [of(B, T, H, D), of(B, T, heads, D), of(B, T, heads, D)];
-    const own = launches(() => attention(q, k, v, options));
+    const own = launches(() => attend(q, k, v, options));
     const [q2, k2, v2] = [of(B, H, T, D), of(B, heads, T, D), of(B, heads, T, D)];
     const ours = launches(() => nn.scaledDotProductAttention(q2, k2, v2, options));
     const count = (all: Record<string, number>, kernel: RegExp): number =>
@@ -73,7 +73,7 @@ function droppedWeights(q: Tensor, k: Tensor, p: number, causal: boolean): Tenso
   const [B, S, H, D] = k.shape as [number, number, number, number];
   const identity = Float32Array.from({ length: S * D }, (_, i) => (i % D === Math.floor(i / D) ? 1 : 0));
   const v = tensor(identity, { shape: [1, S, 1, D], device: q.device }).expand(B, S, H, D);
-  return attention(q, k, v, { causal, dropout: p }).reshape(B, S, H, D).slice(3, 0, S);
+  return attend(q, k, v, { causal, dropout: p }).reshape(B, S, H, D).slice(3, 0, S);
 }
 
 for (const device of testDevices())
@@ -94,7 +94,7 @@ for (const device of testDevices())
         causal,
       );
       t.true(mask.share > 0.2 && mask.share < 0.4, `${mask.share} of the weights are dropped`);
-      const fused = masked(() => attention(q, k, v, { causal, dropout: p }).reshape(B, S, H, D));
+      const fused = masked(() => attend(q, k, v, { causal, dropout: p }).reshape(B, S, H, D));
       const expected = stored(q, k, v, causal, mask.factors(device));
       const all = async (y: Tensor): Promise<Float32Array[]> => {
         for (const x of [q, k, v]) x.grad = null;

@@ -115,7 +115,7 @@ async function filled(t: Assertions, variant: string, device: TestDevice): Promi
   const state = Object.keys(model.stateDict()).map((name): [string, Tensor] => {
     // The file contains a tied head once.
     const tied = name === "lm_head.weight" ? "transformer.wte.weight" : name;
-    return [name, (files[model.fileName(name)] ?? files[tied]) as Tensor];
+    return [name, (files[model.toFileName(name)] ?? files[tied]) as Tensor];
   });
   model.loadStateDict(Object.fromEntries(state.map(([name, one]) => [name, one.to(device)])));
   const { logits, hidden, loss } = await outputs(model.eval(), host, device);

@@ -52,7 +52,7 @@ test("features of sines, noise, silence, a click, and sounds that are short, exa
   const made = sounds();
   t.is(cases.length, 13);
   for (const { name, mels, frames, mean } of cases) {
-    const features = new LogMel(mels, 3000).of(made[name] as Float32Array);
+    const features = new LogMel(mels, 3000).compute(made[name] as Float32Array);
     t.is(features.length, mels * 3000);
     const golden = (host[`${name}.${mels}`] as { data: Float32Array }).data;
     let worst = 0;

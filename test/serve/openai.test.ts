@@ -285,8 +285,8 @@ test("a new request joins the running ones, and does not wait for their end", as
 test("a client that disconnects frees its slot at once, whether it ran or waited", async (t) => {
   const model = await adaptedModel();
   let passes = 0;
-  const hidden = model.hidden.bind(model);
-  model.hidden = (...args) => {
+  const hidden = model.computeHidden.bind(model);
+  model.computeHidden = (...args) => {
     passes++;
     return hidden(...args);
   };

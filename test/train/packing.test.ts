@@ -91,7 +91,7 @@ test.serial("a stopped run resumes to the same bits, and packing cannot change o
 
 /** A batch plan that fails when asked for packed sequences. */
 class Apart extends BatchPlan {
-  override at(): never {
+  override listBatchesAt(): never {
     throw new Error("sequences of several rows");
   }
 }

@@ -7,7 +7,7 @@ import type { Objective } from "../../src/train/objective.js";
 export async function planLosses(objective: Objective, plan: BatchPlan): Promise<number[]> {
   const losses: number[] = [];
   for (let step = 0; step < plan.steps; step++) {
-    const { batches, trained } = plan.at(step);
+    const { batches, trained } = plan.listBatchesAt(step);
     let sum = 0;
     for (const batch of batches) {
       const loss = scope(() => objective.lossSum(batch, 1 / trained));

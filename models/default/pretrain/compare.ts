@@ -71,7 +71,7 @@ async function run(
   const optimizer = new optim.AdamW(parameters, { lr, weightDecay: 0.01 });
   const factor = optim.schedule.linear({ warmup: Math.ceil(0.03 * plan.steps), total: plan.steps });
   for (let step = 0; step < plan.steps; step++) {
-    const { batches, trained } = plan.at(step);
+    const { batches, trained } = plan.listBatchesAt(step);
     for (const group of optimizer.groups) group.lr = lr * factor(step);
     for (const batch of batches) {
       scope(() => {

@@ -102,7 +102,7 @@ export async function load(options: ModelFlags): Promise<LoadedModel> {
 
 /** Whether an adapter was trained for classification. */
 function classifies(adapter: string): boolean {
-  return readConfigFields(join(adapter, "adapter_config.json"))?.string("task_type") === "SEQ_CLS";
+  return readConfigFields(join(adapter, "adapter_config.json"))?.readString("task_type") === "SEQ_CLS";
 }
 
 /** Returns the number of classes of an adapter's head. */

@@ -56,9 +56,9 @@ export class HashedSource implements IdentifiedSource {
     if (again !== undefined && joinPieces(again.digest()) !== this.#sha256) throw createChangedError(this);
   }
 
-  async random(signal?: AbortSignal): Promise<RandomAccess> {
+  async openRandomAccess(signal?: AbortSignal): Promise<RandomAccess> {
     if (!this.#whole) for await (const _ of this.read(signal)) throwIfAborted(signal);
-    return this.#source.random(signal);
+    return this.#source.openRandomAccess(signal);
   }
 
   close(): void {

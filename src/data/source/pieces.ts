@@ -60,6 +60,6 @@ function hasPieces(identity: string): boolean {
  * Whether two identities differ. Runs once recorded a hash of the whole source, even of several pieces: it cannot be
  * compared with a hash of the pieces, and does not count as different.
  */
-export function differ(before: string, now: string): boolean {
+export function areDifferent(before: string, now: string): boolean {
   return before !== now && hasPieces(before) === hasPieces(now);
 }

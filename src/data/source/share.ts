@@ -131,7 +131,7 @@ export class ShareSource implements IdentifiedSource {
     }
   }
 
-  random(): Promise<RandomAccess> {
+  openRandomAccess(): Promise<RandomAccess> {
     throw new LowrankError("ERR_INTERNAL", "a share is read from its beginning");
   }
 

@@ -24,7 +24,7 @@ export interface ByteSource {
   /** Reads its bytes in blocks, which the reader may keep. Throws `ERR_FILE_FORMAT` where they cannot be read. */
   read(signal?: AbortSignal): AsyncIterable<Uint8Array>;
   /** Opens it for random access; a stream is first read to its end. The caller closes the result. */
-  random(signal?: AbortSignal): Promise<RandomAccess>;
+  openRandomAccess(signal?: AbortSignal): Promise<RandomAccess>;
   /** Deletes the temporary file of a stream. */
   close(): void;
 }
@@ -120,7 +120,7 @@ class Regular implements ByteSource {
     return readRange(this.name, { start: 0, end: Infinity }, signal);
   }
 
-  async random(): Promise<RandomAccess> {
+  async openRandomAccess(): Promise<RandomAccess> {
     const file = await open(this.name).catch((cause: unknown) => {
       throw explainReadError(this.name, cause);
     });
@@ -190,10 +190,10 @@ export class Stream implements ByteSource {
   async #checkSpace(size: number): Promise<void> {
     const { free, total } = await this.space();
     if (free >= Math.min(MOST_FREE, total * LEAST_FREE)) return;
-    throw this.#noSpace(size);
+    throw this.#createSpaceError(size);
   }
 
-  #noSpace(size: number, cause?: unknown): LowrankError {
+  #createSpaceError(size: number, cause?: unknown): LowrankError {
     const what = `${this.name}: ${tmpdir()} has too little space to buffer it (${size} bytes so far)`;
     const remedy = "rows must end even if few steps are needed; set TMPDIR to a larger disk, or give a file";
     return new LowrankError("ERR_WRITE", `${what}; ${remedy}`, { cause });
@@ -204,10 +204,10 @@ export class Stream implements ByteSource {
   }
 
   async *read(signal?: AbortSignal): AsyncIterable<Uint8Array> {
-    yield* this.#put === undefined ? this.#first(signal) : this.#again(this.#put.file, signal);
+    yield* this.#put === undefined ? this.#readFirst(signal) : this.#readAgain(this.#put.file, signal);
   }
 
-  async *#first(signal: AbortSignal | undefined): AsyncIterable<Uint8Array> {
+  async *#readFirst(signal: AbortSignal | undefined): AsyncIterable<Uint8Array> {
     throwIfAborted(signal);
     const folder = await mkdtemp(join(tmpdir(), "lowrank-data-"));
     const path = join(folder, "stream");
@@ -239,7 +239,9 @@ export class Stream implements ByteSource {
     } catch (cause) {
       if (signal?.aborted) throw abortReason(signal);
       if (cause instanceof LowrankError && cause.code === "ERR_WRITE") throw cause;
-      throw readSystemCode(cause) === "ENOSPC" ? this.#noSpace(size, cause) : this.failure(this.name, cause);
+      throw readSystemCode(cause) === "ENOSPC"
+        ? this.#createSpaceError(size, cause)
+        : this.failure(this.name, cause);
     } finally {
       signal?.removeEventListener("abort", stop);
       if (!ended) {
@@ -249,7 +251,7 @@ export class Stream implements ByteSource {
     }
   }
 
-  async *#again(file: number, signal: AbortSignal | undefined): AsyncIterable<Uint8Array> {
+  async *#readAgain(file: number, signal: AbortSignal | undefined): AsyncIterable<Uint8Array> {
     const stream = createReadStream("", { fd: file, autoClose: false, start: 0, highWaterMark: READ });
     for await (const chunk of stream as AsyncIterable<Uint8Array>) {
       throwIfAborted(signal);
@@ -257,8 +259,8 @@ export class Stream implements ByteSource {
     }
   }
 
-  async random(signal?: AbortSignal): Promise<RandomAccess> {
-    if (this.#put === undefined) for await (const _ of this.#first(signal)) throwIfAborted(signal);
+  async openRandomAccess(signal?: AbortSignal): Promise<RandomAccess> {
+    if (this.#put === undefined) for await (const _ of this.#readFirst(signal)) throwIfAborted(signal);
     const { file, size: byteLength } = this.#put as { file: number; size: number };
     const readAt: ReadAt = (into, at) =>
       new Promise((resolve, reject) =>

@@ -31,7 +31,7 @@ export async function openGgufModel(path: string): Promise<StoredModel> {
   const config = convertConfig(meta, file, architecture, factors);
   const tokenizer = readTokenizer(meta, architecture);
   const heads = meta.requireNumber(`${architecture}.attention.head_count`);
-  const kv = config.value("num_key_value_heads");
+  const kv = config.readValue("num_key_value_heads");
   const weights = new GgufWeights(file, new Names(architecture), {
     query: heads,
     key: typeof kv === "number" ? kv : heads,

@@ -25,13 +25,13 @@ export abstract class TemplatedTokenizer {
   adapterTemplates: (() => ChatTemplates | undefined) | undefined;
 
   /** @internal Reads the templates stored in an adapter's folder. Throws `ERR_FILE_FORMAT`. */
-  abstract templatesIn(folder: string): ChatTemplates | undefined;
+  abstract readTemplates(folder: string): ChatTemplates | undefined;
 
   /** @internal Returns assigned templates, which override the templates of adapters. */
-  abstract assignedTemplates(): ChatTemplates | undefined;
+  abstract readAssignedTemplates(): ChatTemplates | undefined;
 
   /** @internal Returns the templates that currently render messages. Throws `ERR_FILE_FORMAT`. */
-  abstract currentTemplates(): ChatTemplates | undefined;
+  abstract readCurrentTemplates(): ChatTemplates | undefined;
 
   /** @internal Assigns templates; undefined removes the assignment. */
   abstract assignTemplates(templates: ChatTemplates | undefined): void;
@@ -45,7 +45,7 @@ function findTokenizer(model: Module): TemplatedTokenizer | undefined {
 
 /** Reads the templates in an adapter's folder. Throws `ERR_FILE_FORMAT`. */
 export function readTemplates(model: Module, folder: string | undefined): ChatTemplates | undefined {
-  return folder === undefined ? undefined : findTokenizer(model)?.templatesIn(folder);
+  return folder === undefined ? undefined : findTokenizer(model)?.readTemplates(folder);
 }
 
 /** Records the templates of the adapter `name`; undefined if it has none. */
@@ -118,7 +118,7 @@ function isSameTemplate(a: ChatTemplates, b: ChatTemplates): boolean {
  */
 export function findTemplatesInUse(model: Module): ChatTemplates | undefined {
   try {
-    return findTokenizer(model)?.currentTemplates();
+    return findTokenizer(model)?.readCurrentTemplates();
   } catch (error) {
     if (error instanceof LowrankError) return undefined;
     throw error;
@@ -132,7 +132,7 @@ export function findTemplatesInUse(model: Module): ChatTemplates | undefined {
 export function selectTemplatesToStore(model: Module, name: string): ChatTemplates | null | undefined {
   const tokenizer = findTokenizer(model);
   if (tokenizer === undefined) return undefined;
-  const own = tokenizer.assignedTemplates() ?? readNotes(model).get(name)?.templates;
+  const own = tokenizer.readAssignedTemplates() ?? readNotes(model).get(name)?.templates;
   return own ?? findTemplatesInUse(model) ?? null;
 }
 
@@ -140,6 +140,6 @@ export function selectTemplatesToStore(model: Module, name: string): ChatTemplat
 export function keepTemplates(model: Module): void {
   const tokenizer = findTokenizer(model);
   const templates = findActiveTemplates(model);
-  if (templates !== undefined && tokenizer?.assignedTemplates() === undefined)
+  if (templates !== undefined && tokenizer?.readAssignedTemplates() === undefined)
     tokenizer?.assignTemplates(templates);
 }

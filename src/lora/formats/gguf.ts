@@ -117,22 +117,22 @@ function convertFactors(
 
 /** A model that can return its configuration, such as those from `loadModel`. */
 interface Configured {
-  hubConfig(): Record<string, unknown>;
-  configChanges(): Record<string, unknown>;
+  toHubConfig(): Record<string, unknown>;
+  listConfigChanges(): Record<string, unknown>;
 }
 
 /** Returns the base of an adapter: `model`, or the folder that the adapter names. */
 function readBase({ file, baseModel }: AdapterFile, model: Targetable | undefined): Base {
   if (model !== undefined) {
-    if (!("hubConfig" in model && "configChanges" in model))
+    if (!("toHubConfig" in model && "listConfigChanges" in model))
       throw new LowrankError(
         "ERR_OPTION",
         "convertAdapter: gguf asks for a model that loadModel gives, or fromConfig",
       );
     const configured = model as Targetable & Configured;
     return parseBase("the model's configuration", file, {
-      ...configured.hubConfig(),
-      ...configured.configChanges(),
+      ...configured.toHubConfig(),
+      ...configured.listConfigChanges(),
     });
   }
   const give = `give the model with ${optionName("model")}`;

@@ -12,7 +12,7 @@ import { createRefusal } from "../../refusals/refusal.js";
 
 /** Returns the path of the input embedding, as the model reports it or by its usual name. */
 export function findInputEmbedding(model: Targetable): string | undefined {
-  const embedding = model.inputEmbedding?.();
+  const embedding = model.getInputEmbedding?.();
   for (const [path, module] of model.namedModules())
     if (embedding === undefined ? /(^|\.)embed_tokens$/.test(path) : module === embedding) return path;
   return undefined;

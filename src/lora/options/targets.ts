@@ -22,7 +22,7 @@ export interface Targetable extends Module {
   /** The model's commit on the hub: `revision` of a saved adapter, with which PEFT loads the base. */
   revision?: string | undefined;
   /** Returns the input embedding. */
-  inputEmbedding?(): Embedding;
+  getInputEmbedding?(): Embedding;
   /** The path of the output head, which `all-linear` excludes. */
   outputHead?: string | undefined;
   /** The task by PEFT's name: CAUSAL_LM, SEQ_CLS, … */

@@ -6,7 +6,7 @@ import type { LayerNorm } from "../../nn/norm.js";
 import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
-import { attention, splitHeads } from "../attention.js";
+import { attend, splitHeads } from "../attention.js";
 import { normaliseSum } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { BertConfig } from "./config.js";
@@ -42,7 +42,7 @@ export class BertSelfAttention extends Module {
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
     const inputs = (layer: Linear): Tensor => splitHeads(layer.forward(x), this.heads);
     const dropout = isTraining(this) ? this.dropout : 0;
-    return attention(inputs(this.query), inputs(this.key), inputs(this.value), { keyMask: mask, dropout });
+    return attend(inputs(this.query), inputs(this.key), inputs(this.value), { keyMask: mask, dropout });
   }
 }
 

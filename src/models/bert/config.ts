@@ -90,35 +90,35 @@ const DEFAULTS = {
  */
 export function readBertConfig(json: Record<string, unknown> | ConfigFields, numLabels?: number): BertConfig {
   const config = json instanceof ConfigFields ? json : new ConfigFields("config.json", json);
-  const modelType: BertModelType = config.string("model_type") === "roberta" ? "roberta" : "bert";
+  const modelType: BertModelType = config.readString("model_type") === "roberta" ? "roberta" : "bert";
   refuseQuantised(config);
   refuseTrue(config, "is_decoder", "add_cross_attention");
-  const positions = config.string("position_embedding_type") ?? "absolute";
+  const positions = config.readString("position_embedding_type") ?? "absolute";
   if (positions !== "absolute") {
     const message = `position_embedding_type "${positions}" is not supported; supported is absolute`;
     throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${message}`);
   }
-  const hiddenSize = config.size("hidden_size", LIMIT.width) ?? 768;
-  const heads = config.size("num_attention_heads", LIMIT.heads) ?? 12;
+  const hiddenSize = config.readSize("hidden_size", LIMIT.width) ?? 768;
+  const heads = config.readSize("num_attention_heads", LIMIT.heads) ?? 12;
   if (hiddenSize % heads !== 0)
-    throw config.error("num_attention_heads", `must divide hidden_size (${hiddenSize})`);
+    throw config.createError("num_attention_heads", `must divide hidden_size (${hiddenSize})`);
   const ids = readSpecialIds(config, undefined);
   const pad = ids.padTokenId ?? DEFAULTS[modelType].pad;
-  const positionRows = config.size("max_position_embeddings", LIMIT.positions) ?? 512;
+  const positionRows = config.readSize("max_position_embeddings", LIMIT.positions) ?? 512;
   const longest = modelType === "roberta" ? positionRows - pad - 1 : positionRows;
-  if (longest < 1) throw config.error("max_position_embeddings", `must be more than ${pad + 1}`);
+  if (longest < 1) throw config.createError("max_position_embeddings", `must be more than ${pad + 1}`);
   const hiddenDropout = readProbability(config, "hidden_dropout_prob", 0.1);
   const result: BertConfig = {
     modelType,
-    vocabSize: config.size("vocab_size", LIMIT.vocabulary) ?? DEFAULTS[modelType].vocabulary,
+    vocabSize: config.readSize("vocab_size", LIMIT.vocabulary) ?? DEFAULTS[modelType].vocabulary,
     hiddenSize,
-    intermediateSize: config.size("intermediate_size", 4 * LIMIT.width) ?? 3072,
-    numHiddenLayers: config.size("num_hidden_layers", LIMIT.layers) ?? 12,
+    intermediateSize: config.readSize("intermediate_size", 4 * LIMIT.width) ?? 3072,
+    numHiddenLayers: config.readSize("num_hidden_layers", LIMIT.layers) ?? 12,
     numAttentionHeads: heads,
     maxPositionEmbeddings: longest,
     positionRows,
-    typeVocabSize: config.size("type_vocab_size", LIMIT.vocabulary) ?? 2,
-    layerNormEps: config.positive("layer_norm_eps") ?? 1e-12,
+    typeVocabSize: config.readSize("type_vocab_size", LIMIT.vocabulary) ?? 2,
+    layerNormEps: config.readPositive("layer_norm_eps") ?? 1e-12,
     activation: readActivation(config, "hidden_act", "gelu"),
     attentionDropout: readProbability(config, "attention_probs_dropout_prob", 0.1),
     hiddenDropout,

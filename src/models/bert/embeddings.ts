@@ -49,7 +49,7 @@ export class BertEmbeddings extends Module {
     const types = tokenTypeIds ?? zeros([T], { dtype: "i32", device });
     const positions =
       positionIds ??
-      (this.offset === undefined ? arange(T, { device }) : this.#positions(ids, this.offset, T));
+      (this.offset === undefined ? arange(T, { device }) : this.#computePositions(ids, this.offset, T));
     const sum = words
       .add(this.token_type_embeddings.forward(types))
       .add(this.position_embeddings.forward(positions));
@@ -57,7 +57,7 @@ export class BertEmbeddings extends Module {
   }
 
   /** RoBERTa's positions; without ids no padding is recognised, as in transformers. */
-  #positions(ids: Tensor | null, pad: number, T: number): Tensor {
+  #computePositions(ids: Tensor | null, pad: number, T: number): Tensor {
     const { device } = this.word_embeddings.weight;
     return ids === null ? arange(pad + 1 + T, { start: pad + 1, device }) : countPositions(ids, pad);
   }

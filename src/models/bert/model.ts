@@ -91,12 +91,12 @@ export class BertModel extends TextEncoder {
   }
 
   /** @internal Returns the configuration as fields of `config.json`. */
-  hubConfig(): Record<string, unknown> {
-    return { ...writeBertConfig(this.config), ...this.configChanges() };
+  toHubConfig(): Record<string, unknown> {
+    return { ...writeBertConfig(this.config), ...this.listConfigChanges() };
   }
 
   /** @internal Configuration fields that have changed since loading. */
-  override configChanges(): Record<string, unknown> {
+  override listConfigChanges(): Record<string, unknown> {
     return { architectures: [this.config.modelType === "roberta" ? "RobertaModel" : "BertModel"] };
   }
 }
@@ -164,14 +164,14 @@ export class BertForSequenceClassification extends SequenceClassifier {
   }
 
   /** @internal Maps hidden [B, T, C] to logits [B, N]. */
-  logits(hidden: Tensor): Tensor {
+  computeLogits(hidden: Tensor): Tensor {
     const pooled = (this.bert.pooler as BertPooler).forward(hidden);
     return this.classifier.forward(this.dropout.forward(pooled));
   }
 
   /** @internal Returns the configuration as fields of `config.json`. */
-  hubConfig(): Record<string, unknown> {
-    return { ...writeBertConfig(this.config), ...this.configChanges() };
+  toHubConfig(): Record<string, unknown> {
+    return { ...writeBertConfig(this.config), ...this.listConfigChanges() };
   }
 }
 
@@ -240,12 +240,12 @@ export class RobertaForSequenceClassification extends SequenceClassifier {
   }
 
   /** @internal Maps hidden [B, T, C] to logits [B, N]. */
-  logits(hidden: Tensor): Tensor {
+  computeLogits(hidden: Tensor): Tensor {
     return this.classifier.forward(hidden);
   }
 
   /** @internal Returns the configuration as fields of `config.json`. */
-  hubConfig(): Record<string, unknown> {
-    return { ...writeBertConfig(this.config), ...this.configChanges() };
+  toHubConfig(): Record<string, unknown> {
+    return { ...writeBertConfig(this.config), ...this.listConfigChanges() };
   }
 }

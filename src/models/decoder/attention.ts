@@ -6,7 +6,7 @@ import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";
 import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { attention, type AttentionLabels, splitHeads } from "../attention.js";
+import { attend, type AttentionLabels, splitHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
 import type { Weights } from "../weights.js";
 import type { Rotation } from "./rotary.js";
@@ -88,7 +88,7 @@ export class LlamaAttention extends Module {
     );
     const v = splitHeads(v_proj.forward(x), keyValueHeads);
     const seen = { causal: true, keyMask, segments, window, dropout: isTraining(this) ? this.dropout : 0 };
-    return this.o_proj.forward(attention(q, k, v, { ...seen, scale, cache }));
+    return this.o_proj.forward(attend(q, k, v, { ...seen, scale, cache }));
   }
 }
 

@@ -47,9 +47,9 @@ export interface DecoderConfigFields extends TextConfigFields {
 /** Reads `num_key_value_heads`: null means the number of query heads, and a missing field means `otherwise`. */
 export function readKeyValueHeads(config: ConfigFields, heads: number, otherwise = heads): number {
   const given =
-    config.size("num_key_value_heads", LIMIT.heads) ??
+    config.readSize("num_key_value_heads", LIMIT.heads) ??
     (config.has("num_key_value_heads") ? heads : otherwise);
-  if (heads % given !== 0) throw config.error("num_key_value_heads", `must divide ${heads} heads`);
+  if (heads % given !== 0) throw config.createError("num_key_value_heads", `must divide ${heads} heads`);
   return given;
 }
 

@@ -14,7 +14,7 @@ import type { DecoderConfig } from "./config.js";
 import type { BlockInputs } from "./attention.js";
 import { Rotations } from "./rotary.js";
 import { numberTexts } from "../packed-texts.js";
-import { runBlocks, checkLength, endStates, type ForwardOptions } from "../pretrained.js";
+import { runBlocks, checkLength, replaceLastState, type ForwardOptions } from "../pretrained.js";
 import { normaliseEnd, runBlock, type ResidualBlock, type Stream } from "../stream.js";
 import { readTokenShape } from "../text-input.js";
 import type { Weights } from "../weights.js";
@@ -89,7 +89,7 @@ export abstract class Decoder<
   }
 
   /** @internal The token embedding. */
-  inputEmbedding(): Embedding {
+  getInputEmbedding(): Embedding {
     return this.model.embed_tokens;
   }
 
@@ -99,13 +99,18 @@ export abstract class Decoder<
   }
 
   /** @internal Returns an empty KV cache. */
-  newCache(batch: number, limit: number): KeyValueCache {
+  createCache(batch: number, limit: number): KeyValueCache {
     const { numHiddenLayers, numKeyValueHeads: heads, headDim } = this.config;
     return new KeyValueCache(numHiddenLayers, limit, { batch, heads, headDim, device: this.device });
   }
 
   /** @internal Maps ids i32 [B, T] to hidden states [B, T, C] after the last norm. */
-  hidden(ids: Tensor | null, options: ForwardOptions = {}, cache?: KeyValueCache, states?: Tensor[]): Tensor {
+  computeHidden(
+    ids: Tensor | null,
+    options: ForwardOptions = {},
+    cache?: KeyValueCache,
+    states?: Tensor[],
+  ): Tensor {
     const { attentionMask: keyMask, positionIds, inputsEmbeds } = options;
     const offset = cache?.length ?? 0;
     const limit = this.config.maxPositionEmbeddings;
@@ -115,7 +120,7 @@ export abstract class Decoder<
     // With a cache, explicit positions come from padding on the left, so the cached length bounds them.
     const end = texts.end ?? (cache === undefined ? undefined : offset + T);
     const inputs = this.tables.map((tables) => ({
-      rotation: tables.rotation(this.device, offset, T, positionIds, end),
+      rotation: tables.selectRotation(this.device, offset, T, positionIds, end),
       keyMask,
       segments: texts.segments,
     }));
@@ -126,7 +131,7 @@ export abstract class Decoder<
       return runBlock(block, y, own, cache?.layers[i]);
     };
     const x = inputsEmbeds ?? this.embedTokens(ids as Tensor);
-    return endStates(states, normaliseEnd(norm, runBlocks(layers, x, checkpointed, run, states)));
+    return replaceLastState(states, normaliseEnd(norm, runBlocks(layers, x, checkpointed, run, states)));
   }
 
   override dispose(): void {

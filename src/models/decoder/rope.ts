@@ -83,18 +83,19 @@ const DEFAULT_THETA = 10_000;
  */
 export function readRopeConfig(config: ConfigFields, maxPositionEmbeddings: number): RopeConfig {
   // transformers prefers rope_scaling where a file has both.
-  const fields = config.object("rope_scaling") ?? config.object("rope_parameters");
-  const theta = fields?.positive("rope_theta") ?? config.positive("rope_theta") ?? DEFAULT_THETA;
-  const partial = fields?.positive("partial_rotary_factor") ?? config.positive("partial_rotary_factor") ?? 1;
+  const fields = config.readObject("rope_scaling") ?? config.readObject("rope_parameters");
+  const theta = fields?.readPositive("rope_theta") ?? config.readPositive("rope_theta") ?? DEFAULT_THETA;
+  const partial =
+    fields?.readPositive("partial_rotary_factor") ?? config.readPositive("partial_rotary_factor") ?? 1;
   if (partial !== 1)
     throw createRefusal(MODEL_REFUSALS.partialRotary, config.file, String(partial), "ERR_UNSUPPORTED_MODEL");
-  const type = fields?.string("rope_type") ?? fields?.string("type") ?? "default";
+  const type = fields?.readString("rope_type") ?? fields?.readString("type") ?? "default";
   if (fields === undefined || type === "default") return { theta, scaling: { type: "default" } };
   if (type === "linear" || type === "dynamic")
     return { theta, scaling: { type, factor: fields.requireNumber("factor", "positive") } };
   const original =
-    config.positive("original_max_position_embeddings") ??
-    fields.positive("original_max_position_embeddings") ??
+    config.readPositive("original_max_position_embeddings") ??
+    fields.readPositive("original_max_position_embeddings") ??
     maxPositionEmbeddings;
   if (type === "llama3") return { theta, scaling: readLlama3(fields, original) };
   if (type === "yarn") return { theta, scaling: readYarn(fields, original, maxPositionEmbeddings) };
@@ -111,15 +112,18 @@ function readLlama3(fields: ConfigFields, originalMaxPositionEmbeddings: number)
     originalMaxPositionEmbeddings,
   };
   if (scaling.highFreqFactor <= scaling.lowFreqFactor) {
-    throw fields.error("high_freq_factor", `must be larger than low_freq_factor (${scaling.lowFreqFactor})`);
+    throw fields.createError(
+      "high_freq_factor",
+      `must be larger than low_freq_factor (${scaling.lowFreqFactor})`,
+    );
   }
   return scaling;
 }
 
 function readLongRope(fields: ConfigFields, original: number, longest: number): RopeScaling {
   const factors = (key: string): number[] => {
-    const value = fields.value(key);
-    return fields.positives(key, Array.isArray(value) ? value.length : 0);
+    const value = fields.readValue(key);
+    return fields.readPositives(key, Array.isArray(value) ? value.length : 0);
   };
   return {
     type: "longrope",
@@ -127,8 +131,8 @@ function readLongRope(fields: ConfigFields, original: number, longest: number): 
     longFactor: factors("long_factor"),
     originalMaxPositionEmbeddings: original,
     attentionFactor:
-      fields.positive("attention_factor") ??
-      computeLongRopeFactor(fields.positive("factor") ?? longest / original, original),
+      fields.readPositive("attention_factor") ??
+      computeLongRopeFactor(fields.readPositive("factor") ?? longest / original, original),
   };
 }
 
@@ -137,25 +141,25 @@ export function checkFactors(config: ConfigFields, { scaling }: RopeConfig, head
   if (scaling.type !== "longrope") return;
   for (const { length } of [scaling.shortFactor, scaling.longFactor]) {
     if (length === headDim / 2) continue;
-    throw config.failure(
+    throw config.createFailure(
       `longrope has ${length} factors, and heads of ${headDim} dimensions take ${headDim / 2}`,
     );
   }
 }
 
 function readYarn(fields: ConfigFields, originalMaxPositionEmbeddings: number, longest: number): RopeScaling {
-  const factor = fields.positive("factor") ?? longest / originalMaxPositionEmbeddings;
+  const factor = fields.readPositive("factor") ?? longest / originalMaxPositionEmbeddings;
   const scaling = {
     type: "yarn" as const,
     factor,
-    betaFast: fields.positive("beta_fast") ?? 32,
-    betaSlow: fields.positive("beta_slow") ?? 1,
-    truncate: fields.boolean("truncate") ?? true,
+    betaFast: fields.readPositive("beta_fast") ?? 32,
+    betaSlow: fields.readPositive("beta_slow") ?? 1,
+    truncate: fields.readBoolean("truncate") ?? true,
     originalMaxPositionEmbeddings,
-    attentionFactor: fields.positive("attention_factor") ?? readYarnFactor(fields, factor),
+    attentionFactor: fields.readPositive("attention_factor") ?? readYarnFactor(fields, factor),
   };
   if (scaling.betaFast <= scaling.betaSlow)
-    throw fields.error("beta_fast", `must be larger than beta_slow (${scaling.betaSlow})`);
+    throw fields.createError("beta_fast", `must be larger than beta_slow (${scaling.betaSlow})`);
   return scaling;
 }
 
@@ -164,7 +168,7 @@ function readYarn(fields: ConfigFields, originalMaxPositionEmbeddings: number, l
  * `mscale_all_dim`.
  */
 function readYarnFactor(fields: ConfigFields, factor: number): number {
-  const [numerator, denominator] = [fields.positive("mscale"), fields.positive("mscale_all_dim")];
+  const [numerator, denominator] = [fields.readPositive("mscale"), fields.readPositive("mscale_all_dim")];
   const of = (scale: number): number => (factor <= 1 ? 1 : 0.1 * scale * Math.log(factor) + 1);
   return numerator !== undefined && denominator !== undefined ? of(numerator) / of(denominator) : of(1);
 }

@@ -37,7 +37,7 @@ export class RotaryTables {
   ) {}
 
   /** Returns the rotation of `rows` rows from `offset`, or at `positions` (i32 [B, T]), all below `end`. */
-  rotation(
+  selectRotation(
     device: Device,
     offset: number,
     rows: number,
@@ -112,9 +112,9 @@ export class Rotations {
    * the longest text. Keys in a cache keep their rotation: a text that grows past the turning point is not rotated
    * again.
    */
-  rotation(device: Device, offset: number, rows: number, positions?: Tensor, end?: number): Rotation {
+  selectRotation(device: Device, offset: number, rows: number, positions?: Tensor, end?: number): Rotation {
     const tables = (end ?? offset + rows) > this.turningPoint ? (this.#long ?? this.#tables) : this.#tables;
-    return tables.rotation(device, offset, rows, positions, end);
+    return tables.selectRotation(device, offset, rows, positions, end);
   }
 
   dispose(): void {

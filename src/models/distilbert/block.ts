@@ -6,7 +6,7 @@ import type { LayerNorm } from "../../nn/norm.js";
 import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
-import { attention, splitHeads } from "../attention.js";
+import { attend, splitHeads } from "../attention.js";
 import { normaliseSum } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { DistilBertConfig } from "./config.js";
@@ -48,7 +48,7 @@ export class DistilBertSelfAttention extends Module {
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
     const inputs = (layer: Linear): Tensor => splitHeads(layer.forward(x), this.heads);
     const dropout = isTraining(this) ? this.dropout : 0;
-    const y = attention(inputs(this.q_lin), inputs(this.k_lin), inputs(this.v_lin), {
+    const y = attend(inputs(this.q_lin), inputs(this.k_lin), inputs(this.v_lin), {
       keyMask: mask,
       dropout,
     });

@@ -73,21 +73,23 @@ export function readDistilBertConfig(
 ): DistilBertConfig {
   const config = json instanceof ConfigFields ? json : new ConfigFields("config.json", json);
   refuseQuantised(config);
-  const hiddenSize = config.size("dim", LIMIT.width) ?? config.size("hidden_size", LIMIT.width) ?? 768;
-  const heads = config.size("n_heads", LIMIT.heads) ?? config.size("num_attention_heads", LIMIT.heads) ?? 12;
+  const hiddenSize =
+    config.readSize("dim", LIMIT.width) ?? config.readSize("hidden_size", LIMIT.width) ?? 768;
+  const heads =
+    config.readSize("n_heads", LIMIT.heads) ?? config.readSize("num_attention_heads", LIMIT.heads) ?? 12;
   if (hiddenSize % heads !== 0)
-    throw config.failure(`${heads} heads (n_heads) do not divide ${hiddenSize} (dim)`);
+    throw config.createFailure(`${heads} heads (n_heads) do not divide ${hiddenSize} (dim)`);
   const ids = readSpecialIds(config, undefined);
   const result: DistilBertConfig = {
     modelType: "distilbert",
-    vocabSize: config.size("vocab_size", LIMIT.vocabulary) ?? 30_522,
+    vocabSize: config.readSize("vocab_size", LIMIT.vocabulary) ?? 30_522,
     hiddenSize,
-    intermediateSize: config.size("hidden_dim", 4 * LIMIT.width) ?? 3072,
+    intermediateSize: config.readSize("hidden_dim", 4 * LIMIT.width) ?? 3072,
     numHiddenLayers:
-      config.size("n_layers", LIMIT.layers) ?? config.size("num_hidden_layers", LIMIT.layers) ?? 6,
+      config.readSize("n_layers", LIMIT.layers) ?? config.readSize("num_hidden_layers", LIMIT.layers) ?? 6,
     numAttentionHeads: heads,
-    maxPositionEmbeddings: config.size("max_position_embeddings", LIMIT.positions) ?? 512,
-    sinusoidalPositions: config.boolean("sinusoidal_pos_embds") ?? false,
+    maxPositionEmbeddings: config.readSize("max_position_embeddings", LIMIT.positions) ?? 512,
+    sinusoidalPositions: config.readBoolean("sinusoidal_pos_embds") ?? false,
     activation: readActivation(config, "activation", "gelu"),
     dropout: readProbability(config, "dropout", 0.1),
     attentionDropout: readProbability(config, "attention_dropout", 0.1),

@@ -66,12 +66,12 @@ export class DistilBertModel extends TextEncoder {
   }
 
   /** @internal Returns the configuration as fields of `config.json`. */
-  hubConfig(): Record<string, unknown> {
-    return { ...writeDistilBertConfig(this.config), ...this.configChanges() };
+  toHubConfig(): Record<string, unknown> {
+    return { ...writeDistilBertConfig(this.config), ...this.listConfigChanges() };
   }
 
   /** @internal Configuration fields that have changed since loading. */
-  override configChanges(): Record<string, unknown> {
+  override listConfigChanges(): Record<string, unknown> {
     return { architectures: ["DistilBertModel"] };
   }
 }
@@ -128,13 +128,13 @@ export class DistilBertForSequenceClassification extends SequenceClassifier {
   }
 
   /** @internal Maps hidden [B, T, C] to logits [B, N]. */
-  logits(hidden: Tensor): Tensor {
+  computeLogits(hidden: Tensor): Tensor {
     const pooled = this.pre_classifier.forward(takeFirstToken(hidden)).relu();
     return this.classifier.forward(this.dropout.forward(pooled));
   }
 
   /** @internal Returns the configuration as fields of `config.json`. */
-  hubConfig(): Record<string, unknown> {
-    return { ...writeDistilBertConfig(this.config), ...this.configChanges() };
+  toHubConfig(): Record<string, unknown> {
+    return { ...writeDistilBertConfig(this.config), ...this.listConfigChanges() };
   }
 }

@@ -64,7 +64,7 @@ function buildFromConfig(
   options: { device: Device; dtype: FloatDType },
 ): PretrainedModel | undefined {
   try {
-    return (model.constructor as Made).fromConfig?.(model.hubConfig(), options);
+    return (model.constructor as Made).fromConfig?.(model.toHubConfig(), options);
   } catch (error) {
     if (!(error instanceof LowrankError)) throw error;
     return undefined;

@@ -146,7 +146,7 @@ export async function loadLocated<T extends Task = Task>(
   try {
     await checkHalfRange(`${path} with dtype f16`, weights.halved);
     for (const one of doubles) {
-      if (!(await differs(model, one))) continue;
+      if (!(await differsFromEmbedding(model, one))) continue;
       const what = `${one.name} differs from the embedding that the configuration ties it to, and is ignored`;
       createNotice(options)(
         `${path}: ${what}; to use it as the head, set tie_word_embeddings to false in config.json`,
@@ -167,8 +167,9 @@ function createNotice({ onNotice }: LoadOptions): (text: string) => void {
 }
 
 /** Whether a file's head tensor differs from the embedding that the configuration ties it to. */
-async function differs(model: PretrainedModel, { tensor }: Double): Promise<boolean> {
-  const embedding = (model as { inputEmbedding?: CausalLM["inputEmbedding"] }).inputEmbedding?.().weight;
+async function differsFromEmbedding(model: PretrainedModel, { tensor }: Double): Promise<boolean> {
+  const embedding = (model as { getInputEmbedding?: CausalLM["getInputEmbedding"] }).getInputEmbedding?.()
+    .weight;
   if (embedding === undefined || embedding.device.startsWith("meta:")) return false;
   const given = tensor();
   try {
@@ -232,7 +233,7 @@ function build<T extends Task>(
   const doubles: Double[] = [];
   try {
     for (const name of family.doubled?.(config) ?? []) {
-      const double = weights.double(name);
+      const double = weights.takeDuplicate(name);
       if (double !== undefined) doubles.push(double);
     }
     const notice = createNotice(options);
@@ -252,9 +253,9 @@ function build<T extends Task>(
 }
 
 function findFamily(config: ConfigFields): Family<unknown> {
-  const type = config.string("model_type");
+  const type = config.readString("model_type");
   const supported = FAMILIES.flatMap((family) => family.modelTypes).join(", ");
-  if (type === undefined) throw config.error("model_type", `is missing; supported are ${supported}`);
+  if (type === undefined) throw config.createError("model_type", `is missing; supported are ${supported}`);
   const family = FAMILIES.find(({ modelTypes }) => modelTypes.includes(type));
   if (family !== undefined) return family;
   throw new LowrankError(

@@ -35,7 +35,7 @@ function buildFromConfig(model: PretrainedModel): PretrainedModel | undefined {
   const random = readRandomState();
   try {
     return (model.constructor as Made).fromConfig?.(
-      { ...model.hubConfig(), ...model.configChanges() },
+      { ...model.toHubConfig(), ...model.listConfigChanges() },
       { device: "meta:cpu" },
     );
   } catch (error) {

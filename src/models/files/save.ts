@@ -183,7 +183,7 @@ async function writeFiles(
   { dtype, maxShardBytes = 5e9, signal }: Folder,
 ): Promise<void> {
   const state = Object.entries(model.stateDict()).map(([name, tensor]): [string, Tensor] => [
-    model.fileName(name),
+    model.toFileName(name),
     tensor,
   ]);
   const seen = new Set<Tensor>();
@@ -249,7 +249,7 @@ async function writeFiles(
     await copySentenceFiles(model.folder, dir);
   // A template assigned to the tokenizer overrides the folder's.
   const { tokenizer } = model;
-  const templates = tokenizer?.currentTemplates();
+  const templates = tokenizer?.readCurrentTemplates();
   const before = tokenizer && readStoredTemplates(tokenizer.companions);
   if (templates !== undefined && (templates.text !== before?.text || templates.tools !== before.tools))
     await writeTemplates(dir, templates);
@@ -269,8 +269,8 @@ const TORCH_NAMES: Record<FileDType, string> = {
 async function rewriteConfig(model: PretrainedModel, dtype: FileDType): Promise<string> {
   const text =
     model.folder === undefined ? undefined : await readFile(join(model.folder, "config.json"), "utf8");
-  const config = (text === undefined ? model.hubConfig() : JSON.parse(text)) as Record<string, unknown>;
-  Object.assign(config, model.configChanges());
+  const config = (text === undefined ? model.toHubConfig() : JSON.parse(text)) as Record<string, unknown>;
+  Object.assign(config, model.listConfigChanges());
   config["dtype" in config ? "dtype" : "torch_dtype"] = TORCH_NAMES[dtype];
   return `${replaceFloats(JSON.stringify(config, null, 2), text ?? "")}\n`;
 }

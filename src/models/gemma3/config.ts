@@ -86,22 +86,22 @@ const KINDS = ["full_attention", "sliding_attention"];
 
 /** Reads the rotations of both kinds of layers, in the format of transformers 4 or 5. */
 function readRotations(config: ConfigFields, positions: number): { full: RopeConfig; sliding: RopeConfig } {
-  const both = config.object("rope_parameters");
+  const both = config.readObject("rope_parameters");
   const of = (kind: string, theta: number, spelling: Record<string, unknown>): RopeConfig => {
-    const own = both?.object(kind);
-    const fields = { rope_theta: theta, ...spelling, rope_parameters: own?.plain() };
+    const own = both?.readObject(kind);
+    const fields = { rope_theta: theta, ...spelling, rope_parameters: own?.toObject() };
     return readRopeConfig(new ConfigFields(config.file, fields), positions);
   };
-  const scaling = config.object("rope_scaling")?.plain();
+  const scaling = config.readObject("rope_scaling")?.toObject();
   return {
-    full: of("full_attention", config.positive("rope_theta") ?? 1e6, { rope_scaling: scaling }),
-    sliding: of("sliding_attention", config.positive("rope_local_base_freq") ?? 1e4, {}),
+    full: of("full_attention", config.readPositive("rope_theta") ?? 1e6, { rope_scaling: scaling }),
+    sliding: of("sliding_attention", config.readPositive("rope_local_base_freq") ?? 1e4, {}),
   };
 }
 
 function readSlidingLayers(config: ConfigFields, layers: number): boolean[] {
-  const kinds = config.oneOfEach("layer_types", KINDS, layers);
-  const every = config.size("sliding_window_pattern", LIMIT.layers) ?? 6;
+  const kinds = config.readWords("layer_types", KINDS, layers);
+  const every = config.readSize("sliding_window_pattern", LIMIT.layers) ?? 6;
   if (kinds !== undefined) return kinds.map((kind) => kind === "sliding_attention");
   return Array.from({ length: layers }, (_, i) => (i + 1) % every !== 0);
 }
@@ -114,17 +114,17 @@ function readSlidingLayers(config: ConfigFields, layers: number): boolean[] {
 export function readGemma3Config(config: ConfigFields, generation?: ConfigFields): Gemma3Config {
   refuseQuantised(config);
   refuseTrue(config, "use_bidirectional_attention");
-  if (config.value("attn_logit_softcapping") !== undefined)
+  if (config.readValue("attn_logit_softcapping") !== undefined)
     throw createRefusal(MODEL_REFUSALS.attentionCap, config.file, undefined, "ERR_UNSUPPORTED_MODEL");
   const layers = config.requireNumber("num_hidden_layers", "size", LIMIT.layers);
   const heads = config.requireNumber("num_attention_heads", "size", LIMIT.heads);
-  const headDim = config.size("head_dim", LIMIT.headDim) ?? 256;
-  if (headDim % 2 !== 0) throw config.error("head_dim", "must be even for rotary positions");
-  const positions = config.size("max_position_embeddings", LIMIT.positions) ?? 131_072;
+  const headDim = config.readSize("head_dim", LIMIT.headDim) ?? 256;
+  if (headDim % 2 !== 0) throw config.createError("head_dim", "must be even for rotary positions");
+  const positions = config.readSize("max_position_embeddings", LIMIT.positions) ?? 131_072;
   const { full, sliding } = readRotations(config, positions);
   const result: Gemma3Config = {
     modelType: "gemma3_text",
-    vocabSize: config.size("vocab_size", LIMIT.vocabulary) ?? 262_208,
+    vocabSize: config.readSize("vocab_size", LIMIT.vocabulary) ?? 262_208,
     hiddenSize: config.requireNumber("hidden_size", "size", LIMIT.width),
     intermediateSize: config.requireNumber("intermediate_size", "size", 4 * LIMIT.width),
     numHiddenLayers: layers,
@@ -134,13 +134,13 @@ export function readGemma3Config(config: ConfigFields, generation?: ConfigFields
     headDim,
     activation: readActivation(config, "hidden_activation", "gelu_pytorch_tanh"),
     maxPositionEmbeddings: positions,
-    rmsNormEps: config.positive("rms_norm_eps") ?? 1e-6,
-    attentionBias: config.boolean("attention_bias") ?? false,
-    queryPreAttnScalar: config.positive("query_pre_attn_scalar") ?? 256,
-    slidingWindow: config.size("sliding_window", LIMIT.positions) ?? 4096,
+    rmsNormEps: config.readPositive("rms_norm_eps") ?? 1e-6,
+    attentionBias: config.readBoolean("attention_bias") ?? false,
+    queryPreAttnScalar: config.readPositive("query_pre_attn_scalar") ?? 256,
+    slidingWindow: config.readSize("sliding_window", LIMIT.positions) ?? 4096,
     slidingLayers: readSlidingLayers(config, layers),
-    finalLogitSoftcapping: config.positive("final_logit_softcapping"),
-    tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? true,
+    finalLogitSoftcapping: config.readPositive("final_logit_softcapping"),
+    tieWordEmbeddings: config.readBoolean("tie_word_embeddings") ?? true,
     rope: full,
     slidingRope: sliding,
     ...readSpecialIds(config, generation),

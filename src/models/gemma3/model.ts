@@ -53,7 +53,7 @@ export class Gemma3ForCausalLM extends Decoder<Gemma3Config, Gemma3Block, Gemma3
   }
 
   /** @internal Returns the configuration as fields of `config.json`. */
-  hubConfig(): Record<string, unknown> {
+  toHubConfig(): Record<string, unknown> {
     return writeGemma3Config(this.config);
   }
 

@@ -6,7 +6,7 @@ import type { LayerNorm } from "../../nn/norm.js";
 import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
-import { attention, type AttentionLabels, splitHeads } from "../attention.js";
+import { attend, type AttentionLabels, splitHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
 import { normaliseSum, ResidualBlock, type Stream } from "../stream.js";
 import type { LinearLayout, Weights } from "../weights.js";
@@ -55,7 +55,7 @@ export class GPT2Attention extends Module {
     const qkv = this.c_attn.forward(x);
     const [q, k, v] = qkv.split(C, 2).map((x) => splitHeads(x, this.heads)) as [Tensor, Tensor, Tensor];
     const dropout = isTraining(this) ? this.dropout : 0;
-    const y = attention(q, k, v, { causal: true, ...labels, scale: this.scale, cache, dropout });
+    const y = attend(q, k, v, { causal: true, ...labels, scale: this.scale, cache, dropout });
     return this.resid_dropout.forward(this.c_proj.forward(y));
   }
 }

@@ -92,7 +92,7 @@ export function readGpt2Config(
   /** Reads a size from the first of several keys that is present. */
   const size = (limit: number, otherwise: number, ...keys: string[]): number => {
     for (const key of keys) {
-      const value = config.size(key, limit);
+      const value = config.readSize(key, limit);
       if (value !== undefined) return value;
     }
     return otherwise;
@@ -100,7 +100,7 @@ export function readGpt2Config(
   const hiddenSize = size(LIMIT.width, 768, "n_embd", "hidden_size");
   const heads = size(LIMIT.heads, 12, "n_head", "num_attention_heads");
   if (hiddenSize % heads !== 0) {
-    throw config.failure(`${heads} heads (n_head) do not divide ${hiddenSize} (n_embd)`);
+    throw config.createFailure(`${heads} heads (n_head) do not divide ${hiddenSize} (n_embd)`);
   }
   const ids = readSpecialIds(config, generation);
   const result: GPT2Config = {
@@ -111,14 +111,14 @@ export function readGpt2Config(
     numHiddenLayers: size(LIMIT.layers, 12, "n_layer", "num_hidden_layers"),
     numAttentionHeads: heads,
     maxPositionEmbeddings: size(LIMIT.positions, 1024, "n_positions", "max_position_embeddings", "n_ctx"),
-    layerNormEps: config.positive("layer_norm_epsilon") ?? 1e-5,
+    layerNormEps: config.readPositive("layer_norm_epsilon") ?? 1e-5,
     activation: readActivation(config, "activation_function", "gelu_new"),
-    scaleAttnWeights: config.boolean("scale_attn_weights") ?? true,
-    scaleAttnByInverseLayerIdx: config.boolean("scale_attn_by_inverse_layer_idx") ?? false,
+    scaleAttnWeights: config.readBoolean("scale_attn_weights") ?? true,
+    scaleAttnByInverseLayerIdx: config.readBoolean("scale_attn_by_inverse_layer_idx") ?? false,
     embdPdrop: readProbability(config, "embd_pdrop", 0.1),
     residPdrop: readProbability(config, "resid_pdrop", 0.1),
     attentionDropout: readProbability(config, "attn_pdrop", 0.1),
-    tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? true,
+    tieWordEmbeddings: config.readBoolean("tie_word_embeddings") ?? true,
     ...ids,
     bosTokenId: ids.bosTokenId ?? (config.has("bos_token_id") ? undefined : END_OF_TEXT),
     eosTokenIds: ids.eosTokenIds.length > 0 || config.has("eos_token_id") ? ids.eosTokenIds : [END_OF_TEXT],

@@ -12,7 +12,7 @@ import { KeyValueCache } from "../cache.js";
 import { CausalLM, takeLanguageHead } from "../causal-lm.js";
 import { buildFromConfig, type FromConfigOptions } from "../from-config.js";
 import { numberTexts } from "../packed-texts.js";
-import { runBlocks, checkLength, endStates, type ForwardOptions } from "../pretrained.js";
+import { runBlocks, checkLength, replaceLastState, type ForwardOptions } from "../pretrained.js";
 import { normaliseEnd, runBlock, type Stream } from "../stream.js";
 import { readTokenShape } from "../text-input.js";
 import type { Weights } from "../weights.js";
@@ -87,24 +87,29 @@ export class GPT2LMHeadModel extends CausalLM {
   }
 
   /** @internal The token embedding. */
-  inputEmbedding(): Embedding {
+  getInputEmbedding(): Embedding {
     return this.transformer.wte;
   }
 
   /** @internal Returns an empty KV cache. */
-  newCache(batch: number, limit: number): KeyValueCache {
+  createCache(batch: number, limit: number): KeyValueCache {
     const { numHiddenLayers, numAttentionHeads: heads, hiddenSize } = this.config;
     const shape = { batch, heads, headDim: hiddenSize / heads, device: this.device };
     return new KeyValueCache(numHiddenLayers, limit, shape);
   }
 
   /** @internal Returns the configuration as fields of `config.json`. */
-  hubConfig(): Record<string, unknown> {
+  toHubConfig(): Record<string, unknown> {
     return writeGpt2Config(this.config);
   }
 
   /** @internal Maps ids i32 [B, T] to hidden states [B, T, C] after the last norm. */
-  hidden(ids: Tensor | null, options: ForwardOptions = {}, cache?: KeyValueCache, states?: Tensor[]): Tensor {
+  computeHidden(
+    ids: Tensor | null,
+    options: ForwardOptions = {},
+    cache?: KeyValueCache,
+    states?: Tensor[],
+  ): Tensor {
     const { attentionMask: keyMask, positionIds, inputsEmbeds } = options;
     const start = cache?.length ?? 0;
     const limit = this.config.maxPositionEmbeddings;
@@ -118,6 +123,6 @@ export class GPT2LMHeadModel extends CausalLM {
     const checkpointed = this.gradientCheckpointing && cache === undefined && isTraining(this);
     const run = (block: GPT2Block, y: Stream, i: number): Stream =>
       runBlock(block, y, { keyMask, segments }, cache?.layers[i]);
-    return endStates(states, normaliseEnd(ln_f, runBlocks(h, x, checkpointed, run, states)));
+    return replaceLastState(states, normaliseEnd(ln_f, runBlocks(h, x, checkpointed, run, states)));
   }
 }

@@ -87,9 +87,9 @@ const DEFAULT_EPS = 1e-6;
 const ACTIVATIONS = new Set(["silu", "swish"]);
 
 function readModelType(config: ConfigFields): LlamaModelType {
-  const type = config.string("model_type");
+  const type = config.readString("model_type");
   if (type === undefined)
-    throw config.error("model_type", `is missing; supported are ${MODEL_TYPES.join(", ")}`);
+    throw config.createError("model_type", `is missing; supported are ${MODEL_TYPES.join(", ")}`);
   const found = MODEL_TYPES.find((known) => known === type);
   if (found !== undefined) return found;
   const message = `model_type "${type}" is not supported; supported are ${MODEL_TYPES.join(", ")}`;
@@ -97,7 +97,7 @@ function readModelType(config: ConfigFields): LlamaModelType {
 }
 
 function refuseUnsupported(config: ConfigFields): void {
-  const act = config.string("hidden_act") ?? "silu";
+  const act = config.readString("hidden_act") ?? "silu";
   if (!ACTIVATIONS.has(act)) {
     const message = `hidden_act "${act}" is not supported; supported is silu`;
     throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${message}`);
@@ -107,13 +107,13 @@ function refuseUnsupported(config: ConfigFields): void {
 
 /** Reads `head_dim`, or computes it as hidden_size / heads. */
 function readHeadSize(config: ConfigFields, hiddenSize: number, heads: number, fallback?: number): number {
-  const given = config.size("head_dim", LIMIT.headDim) ?? (config.has("head_dim") ? undefined : fallback);
+  const given = config.readSize("head_dim", LIMIT.headDim) ?? (config.has("head_dim") ? undefined : fallback);
   if (given === undefined && hiddenSize % heads !== 0) {
-    throw config.error("num_attention_heads", `must divide hidden_size (${hiddenSize})`);
+    throw config.createError("num_attention_heads", `must divide hidden_size (${hiddenSize})`);
   }
   const headDim = given ?? hiddenSize / heads;
   if (headDim % 2 !== 0)
-    throw config.error("head_dim", `must be even for rotary positions; it comes to ${headDim}`);
+    throw config.createError("head_dim", `must be even for rotary positions; it comes to ${headDim}`);
   return headDim;
 }
 
@@ -133,7 +133,7 @@ export function readLlamaConfig(
   const variant: Variant = VARIANTS[type];
   const hiddenSize = config.requireNumber("hidden_size", "size", LIMIT.width);
   const heads = config.requireNumber("num_attention_heads", "size", LIMIT.heads);
-  const positions = config.size("max_position_embeddings", LIMIT.positions) ?? variant.positions;
+  const positions = config.readSize("max_position_embeddings", LIMIT.positions) ?? variant.positions;
   const layers = config.requireNumber("num_hidden_layers", "size", LIMIT.layers);
   const windows = variant.windows(config, layers);
   const biases = variant.biases(config);
@@ -148,14 +148,14 @@ export function readLlamaConfig(
     attentionDropout: readProbability(config, "attention_dropout", 0),
     headDim: readHeadSize(config, hiddenSize, heads, variant.headDim),
     maxPositionEmbeddings: positions,
-    rmsNormEps: config.positive("rms_norm_eps") ?? DEFAULT_EPS,
+    rmsNormEps: config.readPositive("rms_norm_eps") ?? DEFAULT_EPS,
     attentionBias: biases.inputs,
     attentionOutputBias: biases.output,
     headNorms: variant.headNorms,
     mlpBias: variant.mlpBias(config),
     slidingWindow: windows.size,
     slidingLayers: windows.layers,
-    tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? false,
+    tieWordEmbeddings: config.readBoolean("tie_word_embeddings") ?? false,
     rope: readRopeConfig(config, positions),
     ...readSpecialIds(config, generation),
     ...readWeightsConfig(config),
@@ -174,12 +174,12 @@ export function writeLlamaConfig(config: LlamaConfig): Record<string, unknown> {
     hidden_act: "silu",
     ...writeRope(config.rope),
     ...writeSpecialIds(config),
-    ...own(config),
+    ...listVariantFields(config),
   };
 }
 
 /** Returns the fields specific to each variant. */
-function own(config: LlamaConfig): Record<string, unknown> {
+function listVariantFields(config: LlamaConfig): Record<string, unknown> {
   const { modelType: type, attentionBias: attention_bias, slidingWindow, slidingLayers } = config;
   if (type === "mistral") return { sliding_window: slidingWindow ?? null };
   if (type === "llama") return { attention_bias, mlp_bias: config.mlpBias };

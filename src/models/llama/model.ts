@@ -44,7 +44,7 @@ export class LlamaForCausalLM extends Decoder<LlamaConfig, LlamaBlock, LlamaMode
   }
 
   /** @internal Returns the configuration as fields of `config.json`. */
-  hubConfig(): Record<string, unknown> {
+  toHubConfig(): Record<string, unknown> {
     return writeLlamaConfig(this.config);
   }
 }

@@ -47,7 +47,7 @@ export function recordWhole(
     tensors.set([weight.id, bias?.id ?? NONE, loraA?.id ?? NONE, loraB?.id ?? NONE], 6 + 4 * i);
     numbers[3 + i] = share?.scaling ?? 0;
   }
-  const { k, v } = cache.buffersFor(T);
+  const { k, v } = cache.reserveBuffers(T);
   const { cos, sin } = rotation;
   tensors.set([first.weight.id, second.weight.id, cos.id, sin.id, k.id, v.id]);
   numbers.set([first.eps, second.eps, attention.scale]);

@@ -36,13 +36,13 @@ const NO_BIASES = { inputs: false, output: false };
 
 /** `attention_bias` applies to all four projections. */
 function readAllBiases(config: ConfigFields): AttentionBiases {
-  const all = config.boolean("attention_bias") ?? false;
+  const all = config.readBoolean("attention_bias") ?? false;
   return { inputs: all, output: all };
 }
 
 /** Reads the window's size; null means none. */
 function readWindow(config: ConfigFields, fallback: number): number | undefined {
-  const given = config.size("sliding_window", LIMIT.positions);
+  const given = config.readSize("sliding_window", LIMIT.positions);
   return given ?? (config.has("sliding_window") ? undefined : fallback);
 }
 
@@ -53,9 +53,9 @@ const KINDS = ["full_attention", "sliding_attention"];
  */
 function readQwenWindows(config: ConfigFields, layers: number): Windows {
   const size = readWindow(config, 4096);
-  const first = config.count("max_window_layers", LIMIT.layers) ?? 28;
-  const kinds = config.oneOfEach("layer_types", KINDS, layers);
-  if (!(config.boolean("use_sliding_window") ?? false) || size === undefined) return { size: undefined };
+  const first = config.readCount("max_window_layers", LIMIT.layers) ?? 28;
+  const kinds = config.readWords("layer_types", KINDS, layers);
+  if (!(config.readBoolean("use_sliding_window") ?? false) || size === undefined) return { size: undefined };
   const slides = kinds?.map((kind) => kind === "sliding_attention");
   return { size, layers: slides ?? Array.from({ length: layers }, (_, i) => i >= first) };
 }
@@ -65,7 +65,7 @@ export const VARIANTS = {
     architecture: "LlamaForCausalLM",
     positions: 2048,
     biases: readAllBiases,
-    mlpBias: (config) => config.boolean("mlp_bias") ?? false,
+    mlpBias: (config) => config.readBoolean("mlp_bias") ?? false,
     windows: () => ({ size: undefined }),
     headNorms: false,
   },

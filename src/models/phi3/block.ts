@@ -5,7 +5,7 @@ import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";
 import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { attention, splitHeads } from "../attention.js";
+import { attend, splitHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
 import type { BlockInputs } from "../decoder/attention.js";
 import { normaliseSum, ResidualBlock, type Stream } from "../stream.js";
@@ -51,7 +51,7 @@ export class Phi3Attention extends Module {
     const v = part(heads + keyValueHeads, keyValueHeads);
     const scale = 1 / Math.sqrt(D);
     const seen = { causal: true, keyMask, segments, window, dropout: isTraining(this) ? this.dropout : 0 };
-    return this.o_proj.forward(attention(q, k, v, { ...seen, scale, cache }));
+    return this.o_proj.forward(attend(q, k, v, { ...seen, scale, cache }));
   }
 }
 

@@ -71,28 +71,29 @@ function createUnsupported(config: ConfigFields, what: string): LowrankError {
 }
 
 function readRotation(config: ConfigFields, headDim: number, positions: number): RopeConfig {
-  const fields = config.object("rope_scaling") ?? config.object("rope_parameters");
-  const theta = fields?.positive("rope_theta") ?? config.positive("rope_theta") ?? 10_000;
-  const partial = fields?.positive("partial_rotary_factor") ?? config.positive("partial_rotary_factor") ?? 1;
+  const fields = config.readObject("rope_scaling") ?? config.readObject("rope_parameters");
+  const theta = fields?.readPositive("rope_theta") ?? config.readPositive("rope_theta") ?? 10_000;
+  const partial =
+    fields?.readPositive("partial_rotary_factor") ?? config.readPositive("partial_rotary_factor") ?? 1;
   const dims = Math.trunc(headDim * partial);
   if (partial > 1 || dims < 2 || dims % 2 !== 0) {
     const problem = `leaves ${dims} of ${headDim} dimensions to turn, which have to be even`;
-    throw config.failure(`partial_rotary_factor ${partial} ${problem}`);
+    throw config.createFailure(`partial_rotary_factor ${partial} ${problem}`);
   }
-  const original = config.size("original_max_position_embeddings", LIMIT.positions) ?? 4096;
-  const type = fields?.string("rope_type") ?? fields?.string("type") ?? "default";
+  const original = config.readSize("original_max_position_embeddings", LIMIT.positions) ?? 4096;
+  const type = fields?.readString("rope_type") ?? fields?.readString("type") ?? "default";
   if (fields === undefined || type === "default") return { theta, partial, scaling: { type: "default" } };
   // su and yarn are names of LongRoPE in older files.
   if (!["longrope", "su", "yarn"].includes(type))
     throw createRefusal(MODEL_REFUSALS.phiScaling, config.file, `"${type}"`, "ERR_UNSUPPORTED_MODEL");
   const scaling = {
     type: "longrope" as const,
-    shortFactor: fields.positives("short_factor", dims / 2),
-    longFactor: fields.positives("long_factor", dims / 2),
+    shortFactor: fields.readPositives("short_factor", dims / 2),
+    longFactor: fields.readPositives("long_factor", dims / 2),
     originalMaxPositionEmbeddings: original,
     attentionFactor:
-      fields.positive("attention_factor") ??
-      computeLongRopeFactor(fields.positive("factor") ?? positions / original, original),
+      fields.readPositive("attention_factor") ??
+      computeLongRopeFactor(fields.readPositive("factor") ?? positions / original, original),
   };
   return { theta, partial, scaling };
 }
@@ -104,18 +105,18 @@ function readRotation(config: ConfigFields, headDim: number, positions: number):
  */
 export function readPhi3Config(config: ConfigFields, generation?: ConfigFields): Phi3Config {
   refuseQuantised(config);
-  const act = config.string("hidden_act") ?? "silu";
+  const act = config.readString("hidden_act") ?? "silu";
   if (act !== "silu" && act !== "swish")
     throw createUnsupported(config, `hidden_act "${act}" is not supported; supported is silu`);
   const hiddenSize = config.requireNumber("hidden_size", "size", LIMIT.width);
   const heads = config.requireNumber("num_attention_heads", "size", LIMIT.heads);
   if (hiddenSize % heads !== 0)
-    throw config.error("num_attention_heads", `must divide hidden_size (${hiddenSize})`);
-  const positions = config.size("max_position_embeddings", LIMIT.positions) ?? 4096;
+    throw config.createError("num_attention_heads", `must divide hidden_size (${hiddenSize})`);
+  const positions = config.readSize("max_position_embeddings", LIMIT.positions) ?? 4096;
   const headDim = hiddenSize / heads;
   const result: Phi3Config = {
     modelType: "phi3",
-    vocabSize: config.size("vocab_size", LIMIT.vocabulary) ?? 32_064,
+    vocabSize: config.readSize("vocab_size", LIMIT.vocabulary) ?? 32_064,
     hiddenSize,
     intermediateSize: config.requireNumber("intermediate_size", "size", 4 * LIMIT.width),
     numHiddenLayers: config.requireNumber("num_hidden_layers", "size", LIMIT.layers),
@@ -124,15 +125,15 @@ export function readPhi3Config(config: ConfigFields, generation?: ConfigFields):
     attentionDropout: readProbability(config, "attention_dropout", 0),
     headDim,
     maxPositionEmbeddings: positions,
-    rmsNormEps: config.positive("rms_norm_eps") ?? 1e-5,
-    slidingWindow: config.size("sliding_window", LIMIT.positions),
+    rmsNormEps: config.readPositive("rms_norm_eps") ?? 1e-5,
+    slidingWindow: config.readSize("sliding_window", LIMIT.positions),
     residPdrop: readProbability(config, "resid_pdrop", 0),
-    tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? false,
+    tieWordEmbeddings: config.readBoolean("tie_word_embeddings") ?? false,
     rope: readRotation(config, headDim, positions),
     ...readSpecialIds(config, generation),
     ...readWeightsConfig(config),
   };
-  config.value("embd_pdrop");
+  config.readValue("embd_pdrop");
   checkCount(config, countDecoderValues(result));
   return result;
 }

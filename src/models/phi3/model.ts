@@ -37,7 +37,7 @@ export class Phi3ForCausalLM extends Decoder<Phi3Config, Phi3Block, Phi3Model> {
   }
 
   /** @internal Returns the configuration as fields of `config.json`. */
-  hubConfig(): Record<string, unknown> {
+  toHubConfig(): Record<string, unknown> {
     return writePhi3Config(this.config);
   }
 }

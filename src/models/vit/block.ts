@@ -6,7 +6,7 @@ import type { LayerNorm } from "../../nn/norm.js";
 import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { activate, type ActivationName } from "../activation.js";
-import { attention, splitHeads } from "../attention.js";
+import { attend, splitHeads } from "../attention.js";
 import { normaliseSum, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { ViTConfig } from "./config.js";
@@ -45,7 +45,7 @@ export class ViTAttention extends Module {
   forward(x: Tensor): Tensor {
     const inputs = (layer: Linear): Tensor => splitHeads(layer.forward(x), this.heads);
     const [q, k, v] = [inputs(this.q_proj), inputs(this.k_proj), inputs(this.v_proj)];
-    return this.o_proj.forward(attention(q, k, v, { dropout: isTraining(this) ? this.dropout : 0 }));
+    return this.o_proj.forward(attend(q, k, v, { dropout: isTraining(this) ? this.dropout : 0 }));
   }
 }
 

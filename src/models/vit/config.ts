@@ -68,11 +68,11 @@ export interface ViTConfigFields extends CommonConfigFields, LabelConfigFields {
 
 /** Reads a side, or height and width, in pixels. */
 function readSize(config: ConfigFields, key: string, otherwise: number): Size {
-  const value = config.value(key) ?? otherwise;
+  const value = config.readValue(key) ?? otherwise;
   const sides: unknown[] = Array.isArray(value) ? value : [value, value];
   const real = (side: unknown): boolean => Number.isInteger(side) && (side as number) > 0;
   if (sides.length !== 2 || !sides.every((side) => real(side) && (side as number) <= LIMIT.width))
-    throw config.error(key, `must be an integer from 1 to ${LIMIT.width}, or two of them`);
+    throw config.createError(key, `must be an integer from 1 to ${LIMIT.width}, or two of them`);
   return sides as unknown as Size;
 }
 
@@ -85,27 +85,27 @@ function readSize(config: ConfigFields, key: string, otherwise: number): Size {
 export function readViTConfig(json: Record<string, unknown> | ConfigFields, numLabels?: number): ViTConfig {
   const config = json instanceof ConfigFields ? json : new ConfigFields("config.json", json);
   refuseQuantised(config);
-  const hiddenSize = config.size("hidden_size", LIMIT.width) ?? 768;
-  const heads = config.size("num_attention_heads", LIMIT.heads) ?? 12;
+  const hiddenSize = config.readSize("hidden_size", LIMIT.width) ?? 768;
+  const heads = config.readSize("num_attention_heads", LIMIT.heads) ?? 12;
   if (hiddenSize % heads !== 0)
-    throw config.error("num_attention_heads", `must divide hidden_size (${hiddenSize})`);
+    throw config.createError("num_attention_heads", `must divide hidden_size (${hiddenSize})`);
   const [imageSize, patchSize] = [readSize(config, "image_size", 224), readSize(config, "patch_size", 16)];
   if (imageSize.some((side, i) => side < (patchSize[i] as number)))
-    throw config.error("patch_size", `must be at most image_size (${imageSize.join(" × ")})`);
+    throw config.createError("patch_size", `must be at most image_size (${imageSize.join(" × ")})`);
   const result: ViTConfig = {
     modelType: "vit",
     hiddenSize,
-    intermediateSize: config.size("intermediate_size", 4 * LIMIT.width) ?? 3072,
-    numHiddenLayers: config.size("num_hidden_layers", LIMIT.layers) ?? 12,
+    intermediateSize: config.readSize("intermediate_size", 4 * LIMIT.width) ?? 3072,
+    numHiddenLayers: config.readSize("num_hidden_layers", LIMIT.layers) ?? 12,
     numAttentionHeads: heads,
-    layerNormEps: config.positive("layer_norm_eps") ?? 1e-12,
+    layerNormEps: config.readPositive("layer_norm_eps") ?? 1e-12,
     activation: readActivation(config, "hidden_act", "gelu"),
     hiddenDropout: readProbability(config, "hidden_dropout_prob", 0),
     attentionDropout: readProbability(config, "attention_probs_dropout_prob", 0),
     imageSize,
     patchSize,
-    numChannels: config.size("num_channels", LIMIT.width) ?? 3,
-    qkvBias: config.boolean("qkv_bias") ?? true,
+    numChannels: config.readSize("num_channels", LIMIT.width) ?? 3,
+    qkvBias: config.readBoolean("qkv_bias") ?? true,
     ...readLabelConfig(config, numLabels),
     ...readWeightsConfig(config),
   };

@@ -87,22 +87,22 @@ export class ViTForImageClassification extends Classifier {
   }
 
   /** @internal Maps pixels f32 [B, channels, height, width] to [B, 1 + patches, C]. */
-  hidden(pixels: Tensor, _: ForwardOptions = {}, states?: Tensor[]): Tensor {
+  computeHidden(pixels: Tensor, _: ForwardOptions = {}, states?: Tensor[]): Tensor {
     return this.vit.forward(pixels, this.gradientCheckpointing && isTraining(this), states);
   }
 
   /** @internal Maps hidden [B, T, C] to logits [B, N]. */
-  logits(hidden: Tensor): Tensor {
+  computeLogits(hidden: Tensor): Tensor {
     return this.classifier.forward(takeFirstToken(hidden));
   }
 
   /** @internal Returns the configuration as fields of `config.json`. */
-  hubConfig(): Record<string, unknown> {
-    return { ...writeViTConfig(this.config), ...this.configChanges() };
+  toHubConfig(): Record<string, unknown> {
+    return { ...writeViTConfig(this.config), ...this.listConfigChanges() };
   }
 
   /** @internal Returns the name of a tensor in a file, from its name in the state dict. */
-  override fileName(name: string): string {
+  override toFileName(name: string): string {
     return convertToFileName(name);
   }
 }

@@ -2,7 +2,7 @@ import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import { isTraining } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { attention, splitHeads } from "../attention.js";
+import { attend, splitHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
 import type { Weights } from "../weights.js";
 import type { WhisperConfig } from "./config.js";
@@ -51,8 +51,8 @@ export class WhisperAttention extends Module {
 
   /** Self-attention. Maps x [B, T, C] to [B, T, C]; `causal` hides later positions. */
   forward(x: Tensor, { causal, cache }: { causal: boolean; cache?: LayerCache | undefined }): Tensor {
-    const { k, v } = this.keysAndValues(x);
-    const y = attention(splitHeads(this.q_proj.forward(x), this.heads), k, v, {
+    const { k, v } = this.projectKeysAndValues(x);
+    const y = attend(splitHeads(this.q_proj.forward(x), this.heads), k, v, {
       causal,
       cache,
       dropout: isTraining(this) ? this.dropout : 0,
@@ -61,13 +61,13 @@ export class WhisperAttention extends Module {
   }
 
   /** Cross-attention. Maps x [B, T, C] to [B, T, C], over given keys and values. */
-  across(x: Tensor, { k, v }: KeysAndValues): Tensor {
+  attendAcross(x: Tensor, { k, v }: KeysAndValues): Tensor {
     const q = splitHeads(this.q_proj.forward(x), this.heads);
-    return this.out_proj.forward(attention(q, k, v, { dropout: isTraining(this) ? this.dropout : 0 }));
+    return this.out_proj.forward(attend(q, k, v, { dropout: isTraining(this) ? this.dropout : 0 }));
   }
 
   /** Projects states [B, S, C] to keys and values. */
-  keysAndValues(states: Tensor): KeysAndValues {
+  projectKeysAndValues(states: Tensor): KeysAndValues {
     return {
       k: splitHeads(this.k_proj.forward(states), this.heads),
       v: splitHeads(this.v_proj.forward(states), this.heads),

@@ -49,7 +49,7 @@ abstract class WhisperLayer<Inputs extends unknown[] = []> extends ResidualBlock
   }
 
   /** The MLP, without its norm. */
-  protected mlp(x: Tensor): Tensor {
+  protected runMlp(x: Tensor): Tensor {
     const inner = this.activation_dropout.forward(activate(this.activation, this.fc1.forward(x)));
     return this.dropout.forward(this.fc2.forward(inner));
   }
@@ -67,7 +67,7 @@ export class WhisperEncoderLayer extends WhisperLayer {
     const [x, y] = normaliseSum(this.self_attn_layer_norm, stream);
     const added = this.dropout.forward(this.self_attn.forward(y, { causal: false }));
     const [attended, z] = normaliseSum(this.final_layer_norm, { x, added });
-    return { x: attended, added: this.mlp(z) };
+    return { x: attended, added: this.runMlp(z) };
   }
 }
 
@@ -99,9 +99,9 @@ export class WhisperDecoderLayer extends WhisperLayer<[inputs: DecoderInputs]> {
     const [x, y] = normaliseSum(this.self_attn_layer_norm, stream);
     const own = this.dropout.forward(this.self_attn.forward(y, { causal: true, cache }));
     const [second, z] = normaliseSum(this.encoder_attn_layer_norm, { x, added: own });
-    const made = "k" in encoded ? encoded : this.encoder_attn.keysAndValues(encoded);
-    const across = this.dropout.forward(this.encoder_attn.across(z, made));
+    const made = "k" in encoded ? encoded : this.encoder_attn.projectKeysAndValues(encoded);
+    const across = this.dropout.forward(this.encoder_attn.attendAcross(z, made));
     const [third, w] = normaliseSum(this.final_layer_norm, { x: second, added: across });
-    return { x: third, added: this.mlp(w) };
+    return { x: third, added: this.runMlp(w) };
   }
 }

@@ -128,43 +128,43 @@ export function readWhisperConfig(
 ): WhisperConfig {
   const config = json instanceof ConfigFields ? json : new ConfigFields("config.json", json);
   refuseQuantised(config);
-  const hiddenSize = config.size("d_model", LIMIT.width) ?? 384;
+  const hiddenSize = config.readSize("d_model", LIMIT.width) ?? 384;
   const half = (name: "encoder" | "decoder"): WhisperConfig["encoder"] => {
-    const heads = config.size(`${name}_attention_heads`, LIMIT.heads) ?? 6;
+    const heads = config.readSize(`${name}_attention_heads`, LIMIT.heads) ?? 6;
     if (hiddenSize % heads !== 0)
-      throw config.error(`${name}_attention_heads`, `must divide d_model (${hiddenSize})`);
-    const layers = config.size(`${name}_layers`, LIMIT.layers) ?? 4;
+      throw config.createError(`${name}_attention_heads`, `must divide d_model (${hiddenSize})`);
+    const layers = config.readSize(`${name}_layers`, LIMIT.layers) ?? 4;
     return {
       layers,
       heads,
-      intermediateSize: config.size(`${name}_ffn_dim`, 4 * LIMIT.width) ?? 1536,
+      intermediateSize: config.readSize(`${name}_ffn_dim`, 4 * LIMIT.width) ?? 1536,
     };
   };
   if (hiddenSize % 2 !== 0 || hiddenSize < 4)
-    throw config.error("d_model", "must be an even number of at least 4");
+    throw config.createError("d_model", "must be an even number of at least 4");
   const ids = readSpecialIds(config, generation);
-  const vocabSize = config.size("vocab_size", LIMIT.vocabulary) ?? 51_865;
+  const vocabSize = config.readSize("vocab_size", LIMIT.vocabulary) ?? 51_865;
   const id = (key: string, otherwise: number): number => {
-    const value = generation?.token(key) ?? config.token(key) ?? otherwise;
+    const value = generation?.readToken(key) ?? config.readToken(key) ?? otherwise;
     if (value < vocabSize) return value;
-    throw config.failure(`${key} is ${value}, and vocab_size ${vocabSize}`);
+    throw config.createFailure(`${key} is ${value}, and vocab_size ${vocabSize}`);
   };
   const end = ids.eosTokenIds.length > 0 || config.has("eos_token_id") ? ids.eosTokenIds : [50_256];
   const result: WhisperConfig = {
     modelType: "whisper",
     vocabSize,
-    numMelBins: config.size("num_mel_bins", 1024) ?? 80,
+    numMelBins: config.readSize("num_mel_bins", 1024) ?? 80,
     hiddenSize,
     encoder: half("encoder"),
     decoder: half("decoder"),
-    maxSourcePositions: config.size("max_source_positions", LIMIT.positions) ?? 1500,
-    maxPositionEmbeddings: config.size("max_target_positions", LIMIT.positions) ?? 448,
+    maxSourcePositions: config.readSize("max_source_positions", LIMIT.positions) ?? 1500,
+    maxPositionEmbeddings: config.readSize("max_target_positions", LIMIT.positions) ?? 448,
     activation: readActivation(config, "activation_function", "gelu"),
     dropout: readProbability(config, "dropout", 0),
     attentionDropout: readProbability(config, "attention_dropout", 0),
     activationDropout: readProbability(config, "activation_dropout", 0),
     decoderStartTokenId: id("decoder_start_token_id", 50_257),
-    tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? true,
+    tieWordEmbeddings: config.readBoolean("tie_word_embeddings") ?? true,
     bosTokenId: ids.bosTokenId,
     eosTokenIds: end,
     padTokenId: id("pad_token_id", 50_256),

@@ -7,7 +7,7 @@ import type { LayerNorm } from "../../nn/norm.js";
 import { keep } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { KeyValueCache } from "../cache.js";
-import { runBlocks, checkLength, endStates } from "../pretrained.js";
+import { runBlocks, checkLength, replaceLastState } from "../pretrained.js";
 import { normaliseEnd, runBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { KeysAndValues } from "./attention.js";
@@ -16,7 +16,7 @@ import type { WhisperConfig } from "./config.js";
 
 /** The keys and values of a text so far, and of the encoder's output, which are computed once. */
 export class SpeechCache {
-  /** @internal Created by `WhisperDecoder.newCache`. */
+  /** @internal Created by `WhisperDecoder.createCache`. */
   constructor(
     /** @internal */
     readonly text: KeyValueCache,
@@ -74,15 +74,15 @@ export class WhisperDecoder extends Module {
         encoded: cache === undefined ? (encoded as Tensor) : (cache.encoded[i] as KeysAndValues),
         cache: cache?.text.layers[i],
       });
-    return endStates(
+    return replaceLastState(
       states,
       normaliseEnd(this.layer_norm, runBlocks(this.layers, x, checkpointed, run, states)),
     );
   }
 
   /** @internal Returns an empty cache for texts about `states` [B, S, C]. */
-  newCache(states: Tensor): SpeechCache {
-    const encoded = this.layers.map(({ encoder_attn }) => encoder_attn.keysAndValues(states));
+  createCache(states: Tensor): SpeechCache {
+    const encoded = this.layers.map(({ encoder_attn }) => encoder_attn.projectKeysAndValues(states));
     for (const { k, v } of encoded) for (const one of [k, v]) keep(one);
     const { heads } = (this.layers[0] as WhisperDecoderLayer).self_attn;
     const { embeddingDim: C, numEmbeddings: limit } = this.embed_positions;

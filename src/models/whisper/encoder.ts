@@ -6,7 +6,7 @@ import type { Embedding } from "../../nn/embedding.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { runBlocks, endStates } from "../pretrained.js";
+import { runBlocks, replaceLastState } from "../pretrained.js";
 import { normaliseEnd, runBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { NORM_EPS, WhisperEncoderLayer } from "./block.js";
@@ -63,7 +63,7 @@ export class WhisperEncoder extends Module {
     const positions = arange(this.embed_positions.numEmbeddings, { device: features.device });
     const x = this.dropout.forward(y.add(this.embed_positions.forward(positions)));
     const run = (layer: WhisperEncoderLayer, y: Stream): Stream => runBlock(layer, y);
-    return endStates(
+    return replaceLastState(
       states,
       normaliseEnd(this.layer_norm, runBlocks(this.layers, x, checkpointed, run, states)),
     );

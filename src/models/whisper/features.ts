@@ -42,20 +42,20 @@ export class LogMel {
   }
 
   /** Maps samples at 16 kHz to features [mels, frames]. */
-  of(speech: Float32Array): Float32Array {
+  compute(speech: Float32Array): Float32Array {
     const { frames, mels } = this;
     const features = new Float64Array(mels * frames).fill(Math.log10(FLOOR));
     const [re, im] = [new Float64Array(WINDOW), new Float64Array(WINDOW)];
     const power = new Float64Array(BINS);
     // One complex transform handles two frames, as its real and its imaginary part.
     for (let t = 0; t < frames; t += 2) {
-      const heard = [this.#frame(speech, t, re), this.#frame(speech, t + 1, im)];
+      const heard = [this.#writeFrame(speech, t, re), this.#writeFrame(speech, t + 1, im)];
       if (!heard.includes(true)) continue;
       this.#fourier.transform(re, im);
       for (const [which, frame] of [t, t + 1].entries()) {
         if (frame >= frames) break;
         computePowers(re, im, which, power);
-        this.#mel(power, features, frame);
+        this.#writeMel(power, features, frame);
       }
     }
     const least = features.reduce((most, one) => Math.max(most, one), -Infinity) - 8;
@@ -63,7 +63,7 @@ export class LogMel {
   }
 
   /** Writes frame `t`, windowed, with the speech mirrored at both ends. Returns whether it is not silent. */
-  #frame(speech: Float32Array, t: number, out: Float64Array): boolean {
+  #writeFrame(speech: Float32Array, t: number, out: Float64Array): boolean {
     const last = this.samples - 1;
     let heard = false;
     for (let i = 0, at = t * HOP - WINDOW / 2; i < WINDOW; i++, at++) {
@@ -75,7 +75,7 @@ export class LogMel {
     return heard;
   }
 
-  #mel(power: Float64Array, features: Float64Array, frame: number): void {
+  #writeMel(power: Float64Array, features: Float64Array, frame: number): void {
     for (const [mel, { first, weights }] of this.#filters.entries()) {
       let sum = 0;
       for (let i = 0; i < weights.length; i++) sum += (weights[i] as number) * (power[first + i] as number);
@@ -106,14 +106,15 @@ export function checkSamples(where: string, name: string, samples: unknown): Flo
  */
 export function checkFeatureConfig(folder: string, { numMelBins, maxSourcePositions }: WhisperConfig): void {
   const own = readConfigFields(join(folder, "preprocessor_config.json"));
-  const fields = own ?? readConfigFields(join(folder, "processor_config.json"))?.object("feature_extractor");
+  const fields =
+    own ?? readConfigFields(join(folder, "processor_config.json"))?.readObject("feature_extractor");
   if (fields === undefined) return;
-  const kind = fields.string("feature_extractor_type");
+  const kind = fields.readString("feature_extractor_type");
   if (kind !== undefined && kind !== "WhisperFeatureExtractor")
-    throw fields.error("feature_extractor_type", "must be WhisperFeatureExtractor");
+    throw fields.createError("feature_extractor_type", "must be WhisperFeatureExtractor");
   const same = (key: string, expected: number, of: string): void => {
-    if ((fields.positive(key) ?? expected) !== expected)
-      throw fields.error(key, `must be ${expected}, ${of}`);
+    if ((fields.readPositive(key) ?? expected) !== expected)
+      throw fields.createError(key, `must be ${expected}, ${of}`);
   };
   same("feature_size", numMelBins, "the num_mel_bins of config.json");
   same("sampling_rate", SAMPLE_RATE, "at which Whisper hears");
@@ -124,7 +125,7 @@ export function checkFeatureConfig(folder: string, { numMelBins, maxSourcePositi
   same("nb_max_frames", 2 * maxSourcePositions, "twice the max_source_positions of config.json");
   same("n_samples", 2 * maxSourcePositions * HOP, "which max_source_positions of config.json makes");
   for (const key of ["dither", "padding_value"]) checkZero(fields, key);
-  if (fields.boolean("do_normalize") !== true) return;
+  if (fields.readBoolean("do_normalize") !== true) return;
   throw new LowrankError(
     "ERR_UNSUPPORTED_MODEL",
     `${fields.file}: do_normalize is true, which is not supported`,
@@ -132,7 +133,7 @@ export function checkFeatureConfig(folder: string, { numMelBins, maxSourcePositi
 }
 
 function checkZero(fields: ConfigFields, key: string): void {
-  const value = fields.value(key);
+  const value = fields.readValue(key);
   if (value === undefined || value === 0) return;
   throw new LowrankError(
     "ERR_UNSUPPORTED_MODEL",

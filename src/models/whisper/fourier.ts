@@ -22,7 +22,7 @@ export class Fourier {
   constructor(...radices: number[]) {
     let span = 1;
     for (const radix of radices) {
-      this.#stages.push(stage(radix, span));
+      this.#stages.push(computeStage(radix, span));
       span *= radix;
     }
     this.size = span;
@@ -34,7 +34,7 @@ export class Fourier {
     let from: [Float64Array, Float64Array] = [re, im];
     let to = this.#spare;
     for (const one of this.#stages) {
-      pass(one, this.size, from, to);
+      runPass(one, this.size, from, to);
       [from, to] = [to, from];
     }
     if (from[0] === re) return;
@@ -47,7 +47,7 @@ export class Fourier {
  * Computes a stage's twiddle factors: the angle of term j in output k + out · span is j · (k + out · span) / (radix ·
  * span) turns.
  */
-function stage(radix: number, span: number): Stage {
+function computeStage(radix: number, span: number): Stage {
   const circle = radix * span;
   const angles = Array.from({ length: span * radix * radix }, (_, i) => {
     const [j, out, k] = [i % radix, Math.floor(i / radix) % radix, Math.floor(i / radix ** 2)];
@@ -61,7 +61,7 @@ function stage(radix: number, span: number): Stage {
   };
 }
 
-function pass(
+function runPass(
   { radix, span, cos, sin }: Stage,
   size: number,
   [re, im]: [Float64Array, Float64Array],

@@ -35,17 +35,17 @@ export function readWhisperGeneration(
   const inVocabulary = (fields: ConfigFields, key: string, ids: readonly number[]): readonly number[] => {
     const wrong = ids.find((id) => id >= vocabSize);
     if (wrong === undefined) return ids;
-    throw fields.failure(`${key} contains ${wrong}, but the model's tokens end at ${vocabSize - 1}`);
+    throw fields.createFailure(`${key} contains ${wrong}, but the model's tokens end at ${vocabSize - 1}`);
   };
   const list = (key: string): readonly number[] => {
     const fields = generation?.has(key) ? generation : config;
-    return inVocabulary(fields, key, fields.tokens(key));
+    return inVocabulary(fields, key, fields.readTokens(key));
   };
   const one = (fields: ConfigFields, key: string): number | undefined =>
-    inVocabulary(fields, key, fields.tokens(key))[0];
+    inVocabulary(fields, key, fields.readTokens(key))[0];
   const table = (key: string): Map<string, number> => {
-    const fields = generation?.object(key);
-    const names = Object.keys(fields?.plain() ?? {});
+    const fields = generation?.readObject(key);
+    const names = Object.keys(fields?.toObject() ?? {});
     return new Map(
       names.flatMap((name) => {
         const id = one(fields as ConfigFields, name);
@@ -57,21 +57,21 @@ export function readWhisperGeneration(
     [...table("lang_to_id")].map(([token, id]) => [token.replace(/^<\|(.*)\|>$/, "$1"), id]),
   );
   const tasks = table("task_to_id");
-  const task = generation?.string("task");
+  const task = generation?.readString("task");
   if (task !== undefined && !(TASKS as readonly string[]).includes(task))
-    throw (generation as ConfigFields).error("task", `must be ${TASKS.join(" or ")}`);
+    throw (generation as ConfigFields).createError("task", `must be ${TASKS.join(" or ")}`);
   return {
-    multilingual: generation?.boolean("is_multilingual"),
+    multilingual: generation?.readBoolean("is_multilingual"),
     languages,
     tasks: Object.fromEntries(TASKS.flatMap((name) => (tasks.has(name) ? [[name, tasks.get(name)]] : []))),
     noTimestampsTokenId: generation && one(generation, "no_timestamps_token_id"),
     suppressTokens: list("suppress_tokens"),
     beginSuppressTokens: list("begin_suppress_tokens"),
     forcedIds: readForcedIds(
-      generation?.value("forced_decoder_ids") === undefined ? config : generation,
+      generation?.readValue("forced_decoder_ids") === undefined ? config : generation,
       vocabSize,
     ),
-    language: generation?.string("language"),
+    language: generation?.readString("language"),
     task: task as SpeechTask | undefined,
   };
 }
@@ -79,7 +79,7 @@ export function readWhisperGeneration(
 /** Reads ids by position, from 1 without a gap. */
 function readForcedIds(fields: ConfigFields, vocabSize: number): (number | undefined)[] {
   const key = "forced_decoder_ids";
-  const value = fields.value(key);
+  const value = fields.readValue(key);
   if (value === undefined) return [];
   const fits =
     Array.isArray(value) &&
@@ -89,6 +89,9 @@ function readForcedIds(fields: ConfigFields, vocabSize: number): (number | undef
       return id === null || (Number.isInteger(id) && (id as number) >= 0 && (id as number) < vocabSize);
     });
   if (!fits)
-    throw fields.error(key, "must be a list of consecutive positions from 1, each with a token id or null");
+    throw fields.createError(
+      key,
+      "must be a list of consecutive positions from 1, each with a token id or null",
+    );
   return (value as [number, number | null][]).map(([, id]) => id ?? undefined);
 }

@@ -93,7 +93,7 @@ export class WhisperForConditionalGeneration extends SpeechToText {
 
   /** The device of the weights: `cpu`, `gpu:0`. */
   get device() {
-    return this.inputEmbedding().weight.device;
+    return this.getInputEmbedding().weight.device;
   }
 
   /** @internal The window length of the encoder, in samples. */
@@ -120,7 +120,7 @@ export class WhisperForConditionalGeneration extends SpeechToText {
     for (const [b, one] of all.entries()) {
       const name = Array.isArray(samples) ? `samples[${b}]` : "samples";
       const speech = checkSamples("features", name, one).subarray(0, window);
-      values.set(this.#features.of(speech), b * mels * frames);
+      values.set(this.#features.compute(speech), b * mels * frames);
     }
     return tensor(values, { shape: [all.length, mels, frames], device: this.device });
   }
@@ -140,7 +140,7 @@ export class WhisperForConditionalGeneration extends SpeechToText {
   }
 
   /** @internal Returns the start tokens of a text in `language`, for training. Throws as `transcribe` does. */
-  beginning(where: string, language: string | undefined): number[] {
+  buildBeginning(where: string, language: string | undefined): number[] {
     const { language: spoken, rest } = buildBeginning(where, this.config.generation, { language });
     if (spoken === "find") {
       const known = [...this.config.generation.languages.keys()].join(", ");
@@ -151,12 +151,12 @@ export class WhisperForConditionalGeneration extends SpeechToText {
   }
 
   /** @internal The decoder's token embedding. */
-  inputEmbedding(): Embedding {
+  getInputEmbedding(): Embedding {
     return this.model.decoder.embed_tokens;
   }
 
   /** @internal Maps features f32 [B, mels, frames] and ids i32 [B, T] to [B, T, C], after the decoder's last norm. */
-  hidden(features: Tensor, ids: Tensor, states?: SpeechStates): Tensor {
+  computeHidden(features: Tensor, ids: Tensor, states?: SpeechStates): Tensor {
     const checkpointed = this.gradientCheckpointing && isTraining(this);
     const { encoder, decoder } = this.model;
     const encoded = encoder.forward(features, checkpointed, states?.encoder);
@@ -164,13 +164,13 @@ export class WhisperForConditionalGeneration extends SpeechToText {
   }
 
   /** @internal Returns the configuration as fields of `config.json`. */
-  hubConfig(): Record<string, unknown> {
+  toHubConfig(): Record<string, unknown> {
     return writeWhisperConfig(this.config);
   }
 
   /** @internal Configuration fields that have changed since loading. */
-  override configChanges(): Record<string, unknown> {
+  override listConfigChanges(): Record<string, unknown> {
     // Training only the head or only the embedding unties them.
-    return { tie_word_embeddings: this.proj_out.weight === this.inputEmbedding().weight };
+    return { tie_word_embeddings: this.proj_out.weight === this.getInputEmbedding().weight };
   }
 }

@@ -152,7 +152,7 @@ class Writer {
     );
     const greedy = checkGenerateOptions("transcribe", {});
     const text = { where: "transcribe", prompt: new Int32Array(), seed: 0, options: greedy };
-    this.#sampler = Sampler.of([text], vocabulary, device);
+    this.#sampler = Sampler.create([text], vocabulary, device);
   }
 
   dispose(): void {
@@ -166,9 +166,9 @@ class Writer {
     { language, rest }: Beginning,
   ): Promise<{ tokens: number[]; language: number | undefined }> {
     const { decoderStartTokenId: start, eosTokenIds, maxPositionEmbeddings } = this.model.config;
-    const cache = this.#quietly(() => {
+    const cache = this.#runQuietly(() => {
       const { encoder, decoder } = this.model.model;
-      return decoder.newCache(encoder.forward(this.model.features(speech)));
+      return decoder.createCache(encoder.forward(this.model.features(speech)));
     });
     try {
       const found = language === "find" ? await this.#find(cache, start) : language;
@@ -178,13 +178,13 @@ class Writer {
       const room = maxPositionEmbeddings - cache.text.length - prefix.length;
       const most = Math.min(this.most ?? room, room);
       const tokens: number[] = [];
-      let step = most > 0 ? this.#step(cache, () => this.#ids(prefix), this.#first) : undefined;
+      let step = most > 0 ? this.#recordStep(cache, () => this.#createIds(prefix), this.#first) : undefined;
       while (step !== undefined) {
         const { choice } = step;
         // Step t + 1 is recorded while step t is computed.
         const more = tokens.length + 1 < most;
         const following: Step | undefined = more
-          ? this.#step(cache, () => choice.token, this.#later)
+          ? this.#recordStep(cache, () => choice.token, this.#later)
           : undefined;
         try {
           const [token] = await step.tokens;
@@ -210,7 +210,7 @@ class Writer {
 
   /** Detects the language from the logits after the first token, which is then in the cache. */
   async #find(cache: SpeechCache, start: number): Promise<number> {
-    const { choice, tokens } = this.#step(cache, () => this.#ids([start]), this.#languages);
+    const { choice, tokens } = this.#recordStep(cache, () => this.#createIds([start]), this.#languages);
     try {
       return (await tokens)[0] as number;
     } finally {
@@ -218,13 +218,13 @@ class Writer {
     }
   }
 
-  #ids(ids: readonly number[]): Tensor {
+  #createIds(ids: readonly number[]): Tensor {
     return tensor(Int32Array.from(ids), { shape: [1, ids.length], device: this.model.device });
   }
 
   /** Records the decoder over `ids`, and the choice of the next token. */
-  #step(cache: SpeechCache, ids: () => Tensor, bias: Tensor): Step {
-    const choice = this.#quietly(() => {
+  #recordStep(cache: SpeechCache, ids: () => Tensor, bias: Tensor): Step {
+    const choice = this.#runQuietly(() => {
       const hidden = this.model.model.decoder.forward(ids(), cache);
       const last = hidden.slice(1, (hidden.shape[1] as number) - 1);
       const logits = this.model.head.forward(last).reshape(1, -1);
@@ -240,11 +240,11 @@ class Writer {
   async #readTokens(choice: Choice): Promise<Int32Array> {
     const { tokens, bad } = await choice.read();
     const [place = -1] = bad;
-    if (place >= 0) throw this.#sampler.notFinite(0, place);
+    if (place >= 0) throw this.#sampler.createNotFiniteError(0, place);
     return tokens;
   }
 
-  #quietly<T>(run: () => T): T {
+  #runQuietly<T>(run: () => T): T {
     return runEvaluating(() => noGrad(() => scope(run)));
   }
 }

@@ -329,7 +329,7 @@ export class AdapterRun {
       keep: settings.keep,
       fill: async (folder) => {
         await this.#saveAdapter(folder);
-        const cursor = this.#plan.cursor(step);
+        const cursor = this.#plan.createCursor(step);
         const { replaces } = output;
         const { loss: reference, gradNorm: referenceGradient } = this.#divergence.reference ?? {};
         const { steps: total } = this.#plan;

@@ -207,7 +207,7 @@ async function identifyStart(
 function noteModes(model: PretrainedModel): () => void {
   const { training, gradientCheckpointing } = model;
   // The run may assign the template of its adapter or of its options.
-  const templates = model.tokenizer?.assignedTemplates();
+  const templates = model.tokenizer?.readAssignedTemplates();
   return () => {
     Object.assign(model.train(training), { gradientCheckpointing });
     model.tokenizer?.assignTemplates(templates);

@@ -133,7 +133,7 @@ async function findLongestRows(
     if (source.longest !== undefined) found.add(source, source.longest);
     else for await (const { part } of source.parts(signal)) found.add(source, part);
   }
-  return found.bySource();
+  return found.groupBySource();
 }
 
 function createExample(length: number): Example {

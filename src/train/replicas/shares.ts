@@ -77,7 +77,7 @@ export function sizeSteps(settings: PartSettings): { batchSize: number; gradient
 /** Returns the micro-batches of a step on a part's device. */
 export function listPartBatches(plan: BatchPlan, step: number, settings: PartSettings): Batch[] {
   const shares = listShares(settings);
-  if (shares.length === 1) return plan.at(step).batches;
+  if (shares.length === 1) return plan.listBatchesAt(step).batches;
   return plan.divide(step, (rows) => dealRows(rows, shares)).batches[settings.part] ?? [];
 }
 

@@ -153,7 +153,7 @@ function check(objective: Objective, counted: readonly Counted[]): void {
   for (const { trial, plan, prepared } of counted) {
     if (prepared.held.length > 0) continue;
     const own = counted.length === 1 ? objective : new AdapterObjective(objective, trial.name);
-    const [batch] = plan.at(0).batches;
+    const [batch] = plan.listBatchesAt(0).batches;
     if (batch !== undefined) noGrad(() => scope(() => own.lossSum(replaceBySilence(batch), 1))).dispose();
   }
 }
@@ -256,7 +256,7 @@ function* listParts(
 ): Generator<Round["parts"][number] & { last: boolean }, void> {
   for (let step = 0; step < Math.min(steps, plan.steps); step++) {
     if (limit(step) === 0) continue;
-    const { batches, trained } = plan.at(step);
+    const { batches, trained } = plan.listBatchesAt(step);
     const kept = batches.slice(0, limit(step));
     for (const [i, batch] of kept.entries())
       yield { name, batch, scale: 1 / Math.max(trained, 1), last: i === kept.length - 1 };

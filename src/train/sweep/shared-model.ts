@@ -49,7 +49,7 @@ export class SharedModel implements AdapterHost {
   }
 
   planStep(plan: BatchPlan, step: number): StepWork {
-    const { batches, tokens, trained } = plan.at(step);
+    const { batches, tokens, trained } = plan.listBatchesAt(step);
     const recorded = batches.map((batch) => () => this.#others.record(this.name, batch, 1 / trained));
     return { losses: [], recorded, tokens, trained };
   }

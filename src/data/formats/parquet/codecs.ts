@@ -25,12 +25,12 @@ export async function findUnpacker(
 ): Promise<Unpack> {
   if (codec === undefined) throw new Error("a column without a codec");
   const own = listUnpackers(decoder)[codec];
-  if (own !== undefined) return exactly(own);
+  if (own !== undefined) return requireExactSize(own);
   const what = `${file}: Parquet compressed by ${codec.toLowerCase()}`;
   const { compressors } = (await importOptional("hyparquet-compressors", what)) as { compressors: External };
   const external = compressors[codec];
   if (external === undefined) throw new Error(`unknown codec ${codec}`);
-  return exactly((bytes, size) => {
+  return requireExactSize((bytes, size) => {
     CHECKS[codec]?.(bytes, size);
     return external(bytes, size);
   });
@@ -53,7 +53,7 @@ function listUnpackers(decoder: Decoder): Partial<Record<CompressionCodec, Unpac
   };
 }
 
-function exactly(unpack: Unpack): Unpack {
+function requireExactSize(unpack: Unpack): Unpack {
   return (bytes, size) => {
     const unpacked = unpack(bytes, size);
     if (unpacked.length !== size) throw new Error(`a page has ${unpacked.length} bytes, but states ${size}`);

@@ -72,7 +72,7 @@ export class ColumnReader {
   async fill(): Promise<void> {
     while (this.ready === 0 && this.#left > 0) {
       if (this.#at >= this.extent.end) throw new Error("a column has fewer values than its metadata states");
-      const header = await this.#header();
+      const header = await this.#readHeader();
       checkHeader(header, this.extent.end - this.#at);
       const bytes = (await this.#peek(header.compressed_page_size)).subarray(0, header.compressed_page_size);
       this.#skip(bytes.length);
@@ -111,7 +111,7 @@ export class ColumnReader {
   }
 
   /** Reads a page's header; its length is known only after parsing. */
-  async #header(): Promise<PageHeader> {
+  async #readHeader(): Promise<PageHeader> {
     for (let length = 1 << 10; ; length *= 8) {
       const bytes = await this.#peek(length);
       const reader = { view: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), offset: 0 };

@@ -9,7 +9,7 @@ import type { Encoding, ParquetType } from "hyparquet";
 import type { Decoder } from "./decoder.js";
 
 /** Returns the number of bits of a level of at most `most`. */
-export const bitWidth = (most: number): number => 32 - Math.clz32(most);
+export const computeBitWidth = (most: number): number => 32 - Math.clz32(most);
 
 /** Reads an unsigned varint of up to 32 bits; returns its value and end. */
 function readVarint(bytes: Uint8Array, at: number): [value: number, end: number] {
@@ -47,7 +47,7 @@ export function countLevel(
 ): number {
   const levels = new Uint8Array(count);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  decoder.readRleBitPackedHybrid({ view, offset: start }, bitWidth(level), levels, end - start);
+  decoder.readRleBitPackedHybrid({ view, offset: start }, computeBitWidth(level), levels, end - start);
   let found = 0;
   for (const one of levels) if (one === level) found++;
   return found;

@@ -4,7 +4,7 @@ import type { DecodedArray, Encoding, PageHeader } from "hyparquet";
 
 import type { Unpack } from "./codecs.js";
 import type { Decoder } from "./decoder.js";
-import { bitWidth, checkRuns, checkValues, countLevel } from "./encodings.js";
+import { computeBitWidth, checkRuns, checkValues, countLevel } from "./encodings.js";
 
 /** The decoder's description of a column. */
 export type ColumnDecoder = Parameters<Decoder["readDataPage"]>[2] & Parameters<Decoder["convert"]>[1];
@@ -177,7 +177,7 @@ function checkPage(decoder: Decoder, page: Uint8Array, leaf: Leaf, found: Found)
     }
     const start = at + before;
     const end = start + (lengths[i] as number);
-    checkRuns(page, start, end, bitWidth(most), count);
+    checkRuns(page, start, end, computeBitWidth(most), count);
     if (i === 1) present = countLevel(decoder, page, { start, end, level: most, count });
     at = end;
   }

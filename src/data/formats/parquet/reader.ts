@@ -22,7 +22,7 @@ export const parquet: RecordReader = {
   numbering: "row",
   async *read(source, signal, columns) {
     const decoder = await loadDecoder(source.name);
-    const file = await source.random(signal);
+    const file = await source.openRandomAccess(signal);
     const origin: Origin = { file: source.name, numbering: "row" };
     try {
       const { fields, groups } = await readFooter(decoder, file, source.name, columns);
