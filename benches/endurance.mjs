@@ -112,7 +112,7 @@ await runLoop({
     if (step % EVERY === 0) await sample(step);
     const { batches, tokens, trained } = plan.listBatchesAt(step);
     return {
-      losses: batches.map((batch) => () => objective.lossSum(batch, 1 / trained)),
+      losses: batches.map((batch) => () => objective.computeLossSum(batch, 1 / trained)),
       tokens,
       trained,
     };

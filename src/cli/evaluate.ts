@@ -90,7 +90,7 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
     ]);
     const objective = createObjective(model, { maxLength: flags.maxLength ?? 512, language: flags.language });
     const { maxLength } = objective.tokenisation;
-    const rows = await objective.examples(data, signal);
+    const rows = await objective.createExamples(data, signal);
     const lowered = flags.maxLength !== undefined && maxLength < flags.maxLength;
     if (lowered) warn(describeLoweredLength(flags.maxLength as number, maxLength));
     for (const report of rows.reports) for (const message of listWarnings(report, maxLength)) warn(message);

@@ -8,7 +8,7 @@ export interface RowExchange {
   readonly rank: number;
   readonly size: number;
   /** Returns the value of every process, in rank order. */
-  meet<T>(value: T): Promise<T[]>;
+  gatherAll<T>(value: T): Promise<T[]>;
   /** Returns the bytes of every process, in rank order. */
   gatherBytes(bytes: Uint8Array): Promise<Uint8Array[]>;
   /** Sends `parts[r]` to each process `r`. Returns what each process sent to this one. */
@@ -59,7 +59,7 @@ export class SharedExamples extends StoredExamples {
     own: ExampleStore,
     processes: RowExchange,
   ): Promise<{ examples: SharedExamples; reports: DataReport[] }> {
-    const all = await processes.meet({ starts: [...own.starts, own.length], reports: own.reports });
+    const all = await processes.gatherAll({ starts: [...own.starts, own.length], reports: own.reports });
     const runs: Run[] = [];
     let start = 0;
     for (const source of own.reports.keys())

@@ -101,7 +101,7 @@ export async function inspectData(
   if (tokenizer === undefined) throw createNoTokenizerError(model);
   const objective = createObjective(model, { labels, maxLength: asked, trainOn, language });
   const { maxLength } = objective.tokenisation;
-  const store = await objective.examples(data, signal);
+  const store = await objective.createExamples(data, signal);
   const lengths: number[] = [];
   const first: TextPart[][] = [];
   let trainedTokens = 0;

@@ -131,10 +131,10 @@ export class Divergence {
     this.#window = [...this.#window, figures].slice(-WINDOW);
     this.#collapsed = trained && this.#isCollapse(loss, gradNorm) ? this.#collapsed + 1 : 0;
     const warnings = [
-      this.#lossWarning(step, learningRate),
-      this.#collapseWarning(figures),
-      this.#gradientWarning(step, gradNorm),
-      this.#constantWarning(step, loss),
+      this.#findLossWarning(step, learningRate),
+      this.#findCollapseWarning(figures),
+      this.#findGradientWarning(step, gradNorm),
+      this.#findConstantWarning(step, loss),
     ];
     return {
       sound: loss <= this.bound && this.#collapsed === 0,
@@ -144,7 +144,8 @@ export class Divergence {
 
   /** Judges the weights after the last step by one loss: `good`, `bad`, or `unknown` for a loss above the bound. */
   judge(loss: number): "good" | "bad" | "unknown" {
-    if (this.#touched && this.#noBetter(loss) && (this.#collapsed > 0 || this.#isUniform(loss))) return "bad";
+    if (this.#touched && this.#isNoBetter(loss) && (this.#collapsed > 0 || this.#isUniform(loss)))
+      return "bad";
     return loss <= this.bound ? "good" : "unknown";
   }
 
@@ -153,7 +154,7 @@ export class Divergence {
   }
 
   /** Whether a loss is no better than the loss before training or than guessing. */
-  #noBetter(loss: number): boolean {
+  #isNoBetter(loss: number): boolean {
     const least = Math.min(this.#reference ?? Infinity, this.#guessing ?? Infinity);
     return Number.isFinite(least) && loss >= least - BETTER * Math.abs(least);
   }
@@ -167,13 +168,13 @@ export class Divergence {
 
   #isCollapse(loss: number, gradNorm: number): boolean {
     // A gradient that was 0 from the start has its own warning and is no deterioration.
-    if (this.#gradient === 0 || !this.#noBetter(loss)) return false;
+    if (this.#gradient === 0 || !this.#isNoBetter(loss)) return false;
     return this.#gradient === undefined
       ? gradNorm === 0 && this.#isUniform(loss)
       : gradNorm <= VANISHED * this.#gradient;
   }
 
-  #lossWarning(step: number, learningRate: number): string | undefined {
+  #findLossWarning(step: number, learningRate: number): string | undefined {
     if (this.#window.length < WINDOW) return undefined;
     const middle = computeMedian(this.#window.map(({ loss }) => loss));
     const before = this.#exceeded;
@@ -181,27 +182,27 @@ export class Divergence {
     if (!this.#exceeded || before) return undefined;
     return (
       `step ${step}: training has diverged: the median loss of the last ${WINDOW} steps is ${middle.toFixed(2)}; ` +
-      this.#remedy(learningRate)
+      this.#describeRemedy(learningRate)
     );
   }
 
-  #collapseWarning({ step, loss, gradNorm, learningRate }: StepFigures): string | undefined {
+  #findCollapseWarning({ step, loss, gradNorm, learningRate }: StepFigures): string | undefined {
     if (this.#collapsed !== this.#collapseLimit) return undefined;
     const gradient = gradNorm === 0 ? "0" : gradNorm.toExponential(1);
     return (
       `step ${step}: training has diverged: the gradient is ${gradient}, so that nothing is learned any more, and the loss ` +
-      `is ${loss.toFixed(2)}; ${this.#remedy(learningRate)}`
+      `is ${loss.toFixed(2)}; ${this.#describeRemedy(learningRate)}`
     );
   }
 
   /** Returns the losses to compare with, and the remedy. */
-  #remedy(learningRate: number): string {
+  #describeRemedy(learningRate: number): string {
     const before = `it was ${(this.#reference as number).toFixed(2)} before training`;
     const guess = this.#guessing === undefined ? "" : `, and guessing gives ${this.#guessing.toFixed(2)}`;
     return `${before}${guess}; lower the learning rate (${learningRate.toPrecision(2)} at this step; ${optionName("optimizer.lr")}) or lengthen the warm-up (${optionName("warmup")})`;
   }
 
-  #gradientWarning(step: number, gradNorm: number): string | undefined {
+  #findGradientWarning(step: number, gradNorm: number): string | undefined {
     this.#zeros = gradNorm === 0 ? this.#zeros + 1 : 0;
     if (this.#zeros !== this.#zeroLimit || this.diverged) return undefined;
     const what = this.#zeros === 1 ? "the gradient is 0" : `the gradient was 0 for ${this.#zeros} steps`;
@@ -217,10 +218,10 @@ export class Divergence {
     this.#highestRate = Math.max(this.#highestRate, learningRate);
     // Small updates, as in a warm-up, may change a loss by less than its last bit.
     const updated = (before?.learningRate ?? 0) >= this.#highestRate / 2 && this.#highestRate > 0;
-    this.#constant = updated && before?.loss === loss && this.#noBetter(loss) ? this.#constant + 1 : 0;
+    this.#constant = updated && before?.loss === loss && this.#isNoBetter(loss) ? this.#constant + 1 : 0;
   }
 
-  #constantWarning(step: number, loss: number): string | undefined {
+  #findConstantWarning(step: number, loss: number): string | undefined {
     if (this.#constant !== CONSTANT_STEPS - 1 || this.#zeros > 0 || this.diverged) return undefined;
     return (
       `step ${step}: the loss has been ${loss} for ${CONSTANT_STEPS} steps: the updates do not change it; check that the learning ` +

@@ -40,7 +40,7 @@ export interface EvaluationShare {
   readonly rank: number;
   readonly size: number;
   /** Returns the values of all ranks, in rank order. */
-  meet<T>(value: T): Promise<T[]>;
+  gatherAll<T>(value: T): Promise<T[]>;
   /** Aborted when this rank was asked to stop. */
   readonly asked: AbortSignal;
   /** Aborted when the ranks have met after one of them was asked to stop. */
@@ -112,7 +112,7 @@ export async function evaluate(
   } finally {
     if (measure === undefined) model.train(training);
   }
-  const parts = ranks === undefined ? [own] : await ranks.meet(own);
+  const parts = ranks === undefined ? [own] : await ranks.gatherAll(own);
   throwIfAborted(ranks?.stopping);
   let sum = 0;
   for (let batch = 0; batch < batches; batch++) {
@@ -138,7 +138,7 @@ export async function evaluate(
 export async function computeLoss(objective: Objective, batch: Batch): Promise<number> {
   // Dropout draws from a separate stream of random numbers.
   return runWithRandom(0, async () => {
-    const loss = noGrad(() => scope(() => objective.lossSum(batch, 1 / Math.max(batch.trained, 1))));
+    const loss = noGrad(() => scope(() => objective.computeLossSum(batch, 1 / Math.max(batch.trained, 1))));
     try {
       return await loss.item();
     } finally {

@@ -235,7 +235,7 @@ class Loop {
         began = now();
         context.emit({ type: "paused", step: this.#done });
       });
-    await (this.#timer === undefined ? wait() : this.#timer.paused(wait));
+    await (this.#timer === undefined ? wait() : this.#timer.excludePause(wait));
     this.#pace.pause();
     if (began === undefined) return;
     const seconds = (now() - began) / 1000;
@@ -253,7 +253,7 @@ class Loop {
     if (saveEvery === undefined) return false;
     if ("steps" in saveEvery) return done % saveEvery.steps === 0;
     const evaluations = Number(this.#evaluatesAt(done)) + Number(this.#evaluatesAt(done + 1));
-    return this.#timer?.due(evaluations) === true;
+    return this.#timer?.isDue(evaluations) === true;
   }
 
   /** Saves the last step and judges its weights, because no further step computes their loss. */
@@ -272,7 +272,7 @@ class Loop {
     const was = this.#loss === null ? "" : ` (${this.#loss.toFixed(2)} before it)`;
     const found =
       verdict === "bad" ? "the model no longer depends on its input" : "training may have diverged";
-    const message = `step ${step}: the loss after the last update is ${loss.toFixed(2)}${was}: ${found}; try the adapter before you use it${this.#fallback()}`;
+    const message = `step ${step}: the loss after the last update is ${loss.toFixed(2)}${was}: ${found}; try the adapter before you use it${this.#findFallback()}`;
     this.#options.context.emit({ type: "warning", message });
   }
 
@@ -361,7 +361,8 @@ class Loop {
     const { context, steps } = this.#options;
     const { loss, norm: gradNorm, metrics, ranks } = await pending.figures;
     this.#pending = undefined;
-    if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) await this.#notFinite(pending, loss, gradNorm);
+    if (!Number.isFinite(loss) || !Number.isFinite(gradNorm))
+      await this.#createNotFiniteError(pending, loss, gradNorm);
     this.#done = pending.step + 1;
     this.#loss = loss;
     this.#trained += pending.trained;
@@ -388,7 +389,7 @@ class Loop {
     // The step ran on the weights of the newest checkpoint, or on weights trained from them.
     const { diverged } = this.#divergence;
     if (sound || diverged) await this.#mark(!diverged);
-    if (warning !== undefined) context.emit({ type: "warning", message: warning + this.#fallback() });
+    if (warning !== undefined) context.emit({ type: "warning", message: warning + this.#findFallback() });
   }
 
   /** Warns once about each metric that is not finite. Metrics do not affect training. */
@@ -411,11 +412,11 @@ class Loop {
     await this.#options.checked?.(saved.path, good).catch(() => {});
   }
 
-  #fallback(): string {
+  #findFallback(): string {
     return this.#good === undefined ? "" : `; the last good checkpoint is ${this.#good}`;
   }
 
-  async #notFinite({ step }: Pending, loss: number, norm: number): Promise<never> {
+  async #createNotFiniteError({ step }: Pending, loss: number, norm: number): Promise<never> {
     await this.#options.optimizer.recover();
     const what = Number.isFinite(loss) ? `the gradient norm is ${norm}` : `the loss is ${loss}`;
     return this.#fail(`step ${step + 1}: ${what}; the update was skipped`, step);
@@ -428,7 +429,7 @@ class Loop {
       step === 0
         ? "nothing was trained before: the model's weights or the data contain or cause such values"
         : "try a lower learning rate or a longer warm-up";
-    throw new LowrankError("ERR_NOT_FINITE", `${what}${this.#fallback()}; ${instead}`);
+    throw new LowrankError("ERR_NOT_FINITE", `${what}${this.#findFallback()}; ${instead}`);
   }
 
   async #evaluate(step: number): Promise<{ save: boolean; end: boolean } | undefined> {
@@ -443,7 +444,7 @@ class Loop {
     try {
       const ending = signal === undefined ? stopping : AbortSignal.any([signal, stopping]);
       const work = (): Promise<Evaluation> => evaluate(ending, () => this.#pause());
-      evaluation = await (this.#timer === undefined ? work() : this.#timer.evaluating(work));
+      evaluation = await (this.#timer === undefined ? work() : this.#timer.timeEvaluation(work));
     } catch (error) {
       throwIfAborted(signal);
       // A stop waits for the current step, but not for an evaluation.
@@ -472,7 +473,7 @@ class Loop {
     const { save, context } = this.#options;
     if (save === undefined || this.#saved?.step === step) return;
     const work = (): Promise<string> => save(step);
-    const path = await (this.#timer === undefined ? work() : this.#timer.saving(work));
+    const path = await (this.#timer === undefined ? work() : this.#timer.timeSave(work));
     this.#saved = { step, path, checked: false };
     this.#pace.pause();
     context.emit({ type: "checkpoint", step, path });

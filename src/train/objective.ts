@@ -62,9 +62,9 @@ export interface Objective {
   /** The modules that are trained in full and saved with the adapter, by the ends of their paths. */
   readonly modulesToSave: readonly string[];
   /** Tokenises the data, in its order. Errors: `ERR_DATA_ROW` for rows of another task; the signal's reason. */
-  examples(data: Data, signal: AbortSignal | undefined, onProgress?: OnProgress): Promise<ExampleStore>;
+  createExamples(data: Data, signal: AbortSignal | undefined, onProgress?: OnProgress): Promise<ExampleStore>;
   /** Returns the training loss: the sum over the trained tokens or rows of a batch, times `scale`. */
-  lossSum(batch: Batch, scale: number): Tensor;
+  computeLossSum(batch: Batch, scale: number): Tensor;
   /** Returns the evaluation loss, without label smoothing. */
   measure(batch: Batch): Measured;
   /**
@@ -89,13 +89,17 @@ export class LanguageModelling implements Objective {
     private readonly options: TrainingOptions = {},
   ) {}
 
-  examples(data: Data, signal: AbortSignal | undefined, onProgress?: OnProgress): Promise<ExampleStore> {
+  createExamples(
+    data: Data,
+    signal: AbortSignal | undefined,
+    onProgress?: OnProgress,
+  ): Promise<ExampleStore> {
     const { tokenizer, ...limits } = this.tokenisation;
     const { trainOn = "completion" } = this.options;
     return tokenizeRows(checkTextData(data), tokenizer, { ...limits, trainOn, signal, onProgress });
   }
 
-  lossSum({ ids, labels, shape, positions }: Batch, scale: number): Tensor {
+  computeLossSum({ ids, labels, shape, positions }: Batch, scale: number): Tensor {
     const { labelSmoothing } = this.options;
     const { device } = this.model;
     const input = tensor(ids, { shape, device });
@@ -129,7 +133,7 @@ export class Classification implements Objective {
     private readonly options: TrainingOptions = {},
   ) {}
 
-  async examples(
+  async createExamples(
     data: Data,
     signal: AbortSignal | undefined,
     onProgress?: OnProgress,
@@ -142,7 +146,7 @@ export class Classification implements Objective {
     return tokenizeLabelled(data, this.labels, tokenizer, { maxLength, vocabSize, signal, onProgress });
   }
 
-  lossSum(batch: Batch, scale: number): Tensor {
+  computeLossSum(batch: Batch, scale: number): Tensor {
     return this.#measureLoss(batch, this.options.labelSmoothing).loss.mul(scale);
   }
 
@@ -191,7 +195,7 @@ export class Transcribing implements Objective {
     this.#beginning = model.buildBeginning("language", options.language);
   }
 
-  async examples(
+  async createExamples(
     data: Data,
     signal: AbortSignal | undefined,
     onProgress?: OnProgress,
@@ -213,20 +217,20 @@ export class Transcribing implements Objective {
     });
   }
 
-  lossSum(batch: Batch, scale: number): Tensor {
-    return this.#loss(batch, this.options.labelSmoothing).mul(scale);
+  computeLossSum(batch: Batch, scale: number): Tensor {
+    return this.#computeLoss(batch, this.options.labelSmoothing).mul(scale);
   }
 
   measure(batch: Batch): Measured {
-    return { loss: this.#loss(batch) };
+    return { loss: this.#computeLoss(batch) };
   }
 
   measureRows(batch: Batch, names: AdapterPerRow, purpose: Purpose): Measured {
     const wanted = { reduction: "none", adapterPerRow: names } as const;
-    return { loss: this.#loss(batch, smoothFor(purpose, this.options), wanted).sum(1) };
+    return { loss: this.#computeLoss(batch, smoothFor(purpose, this.options), wanted).sum(1) };
   }
 
-  #loss(
+  #computeLoss(
     { labels, shape: [rows, length], audio = [] }: Batch,
     labelSmoothing = 0,
     wanted: Pick<ForwardOptions, "reduction" | "adapterPerRow"> = { reduction: "sum" },

@@ -143,7 +143,7 @@ export async function prepare(
     const reports: DataReport[] = [];
     const tokenise = async (data: Data): Promise<StoredExamples> => {
       const onProgress: OnProgress = createProgress("tokenise", emit);
-      const store = await agree(ranks, () => objective.examples(data, signal, onProgress));
+      const store = await agree(ranks, () => objective.createExamples(data, signal, onProgress));
       const joined =
         ranks !== undefined && isShared(data) ? await SharedExamples.join(store, ranks) : undefined;
       const own = joined?.reports ?? store.reports;

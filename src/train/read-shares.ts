@@ -32,7 +32,9 @@ export function createSharedReader(
 ): ReadGiven {
   const readWhole = createReader(settings, context);
   return async (given, name) => {
-    const described = await ranks.meet(await describeFiles(ranks, given, settings).catch(() => undefined));
+    const described = await ranks.gatherAll(
+      await describeFiles(ranks, given, settings).catch(() => undefined),
+    );
     if (described.includes(undefined)) return ranks.agree(() => readWhole(given, name));
     const files = await ranks.agree(() => compareFiles(described as SharedFile[][], name));
     const { own, summaries } = await readRanges(ranks, files, settings, context);
@@ -54,7 +56,9 @@ async function readRanges(
   for (const { path, size } of files) {
     const range = divideFile(size, ranks.rank, ranks.size);
     const onRead = (read: number): void => onProgress({ file: path, read, size: range.end - range.start });
-    const surveys = await ranks.meet(await ranks.agree(() => surveyRange(path, range, { signal, onRead })));
+    const surveys = await ranks.gatherAll(
+      await ranks.agree(() => surveyRange(path, range, { signal, onRead })),
+    );
     shares.push(createShare(path, size, ranks.rank, surveys));
   }
   const own = await ranks.agree(async () => {
@@ -62,7 +66,7 @@ async function readRanges(
     for (const share of shares) read.push(await readShare(share, { signal, onProgress }));
     return read;
   });
-  const byRank = await ranks.meet(own.map(({ summary }) => summary));
+  const byRank = await ranks.gatherAll(own.map(({ summary }) => summary));
   return { own, summaries: files.map((_, file) => byRank.map((all) => all[file] as PartSummary)) };
 }
 

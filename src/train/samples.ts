@@ -53,7 +53,7 @@ export function createSampling(
     if (failed || !watched.on) return;
     try {
       samples ??= new Samples(model as CausalLM, prepared);
-      const event = await samples.at(step, ending);
+      const event = await samples.generateAt(step, ending);
       if (event.texts.length > 0) emit(event);
     } catch (error) {
       if (ending.aborted) return;
@@ -80,7 +80,7 @@ class Samples {
   }
 
   /** Rejects with the signal's reason, or with the errors of `generate`. */
-  async at(step: number, signal: AbortSignal): Promise<SampleEvent> {
+  async generateAt(step: number, signal: AbortSignal): Promise<SampleEvent> {
     const model = this.#model;
     const written = async (): Promise<string[]> => {
       const texts: string[] = [];

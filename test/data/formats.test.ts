@@ -101,7 +101,7 @@ async function tokenised(path: string, given: () => TrainingData): Promise<Seen[
   const model = await loadModel(path, { device: "meta:cpu", ...task });
   try {
     const objective = createObjective(model as PretrainedModel, { labels, maxLength: 200 });
-    const store = await objective.examples(data, undefined);
+    const store = await objective.createExamples(data, undefined);
     return Array.from(store, ({ ids, labels }: Example) => ({ ids: [...ids], labels: [...labels] }));
   } finally {
     model.dispose();

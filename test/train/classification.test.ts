@@ -78,7 +78,7 @@ for (const device of testDevices()) {
       });
       await lora.loadAdapter(again, adapter);
       const objective = createObjective(again, { labels: ["land", "sea"], maxLength: 512 });
-      const rows = await objective.examples(await readData(evalData), undefined);
+      const rows = await objective.createExamples(await readData(evalData), undefined);
       for (const batchSize of [1, 5, 12]) {
         const { loss, classes, tokens } = await evaluate(again, objective, rows, { batchSize });
         t.is(tokens, 12);
@@ -131,7 +131,7 @@ for (const [family, layers] of [
     });
     const objective = createObjective(again, { maxLength: 32 });
     t.deepEqual(objective.labels, ["land", "sea"]);
-    const rows = await objective.examples(await readData(evalData), undefined);
+    const rows = await objective.createExamples(await readData(evalData), undefined);
     const { loss } = await evaluate(again, objective, rows, { batchSize: 4 });
     const told = events.filter((event): event is EvalEvent => event.type === "eval").at(-1)?.loss as number;
     t.true(Math.abs(loss - told) < 1e-5, `${loss}, ${told} during training`);
@@ -149,7 +149,7 @@ test.serial("micro-batches give the losses of one batch", async (t) => {
       ...quiet,
     });
     const objective = createObjective(given, { labels: ["land", "sea"], maxLength: 32 });
-    const rows = await objective.examples(await readData(data), undefined);
+    const rows = await objective.createExamples(await readData(data), undefined);
     const plan = new BatchPlan(rows, { batchSize, gradientAccumulation, seed: 1, padTokenId: 0, steps: 3 });
     const found = await planLosses(objective, plan);
     given.dispose();

@@ -149,12 +149,12 @@ test.serial("paused time counts neither in rates nor in the times to save", asyn
   let at = 0;
   const timer = new SaveTimer(600, () => at);
   at += 60_000;
-  t.false(timer.due(0));
-  await timer.paused(() => Promise.resolve(void (at += 3_600_000)));
+  t.false(timer.isDue(0));
+  await timer.excludePause(() => Promise.resolve(void (at += 3_600_000)));
   at += 60_000;
-  t.false(timer.due(0), "two minutes of training");
+  t.false(timer.isDue(0), "two minutes of training");
   at += 420_000;
-  t.true(timer.due(0));
+  t.true(timer.isDue(0));
 
   // A clock that advances only while the run is paused.
   let clock = 0;

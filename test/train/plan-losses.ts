@@ -10,7 +10,7 @@ export async function planLosses(objective: Objective, plan: BatchPlan): Promise
     const { batches, trained } = plan.listBatchesAt(step);
     let sum = 0;
     for (const batch of batches) {
-      const loss = scope(() => objective.lossSum(batch, 1 / trained));
+      const loss = scope(() => objective.computeLossSum(batch, 1 / trained));
       sum += await loss.item();
       loss.dispose();
     }

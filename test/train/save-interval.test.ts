@@ -53,18 +53,18 @@ test("a kill at any moment loses less than the interval, whatever steps, evaluat
     ];
     const timer = new SaveTimer(600, now);
     // Held-out data is evaluated before the first step.
-    await timer.evaluating(() => Promise.resolve(add(evaluation)));
+    await timer.timeEvaluation(() => Promise.resolve(add(evaluation)));
     let safe = now() - evaluation;
     let began = safe;
     let saves = 0;
     for (let done = 1; done <= 60; done++) {
       add(step);
       const evaluates = done % every === 0;
-      const due = timer.due(Number(evaluates) + Number((done + 1) % every === 0));
-      if (evaluates) await timer.evaluating(() => Promise.resolve(add(evaluation)));
+      const due = timer.isDue(Number(evaluates) + Number((done + 1) % every === 0));
+      if (evaluates) await timer.timeEvaluation(() => Promise.resolve(add(evaluation)));
       if (!due) continue;
       began = now();
-      await timer.saving(() => Promise.resolve(add(save)));
+      await timer.timeSave(() => Promise.resolve(add(save)));
       t.true(now() - safe < 10 * MINUTE + 1, `run ${run}, step ${done}: ${now() - safe}`);
       safe = began;
       saves++;
@@ -81,13 +81,13 @@ test("a run shorter than the interval saves only its end, and a run with longer 
   const short = new SaveTimer(600, now);
   for (let step = 0; step < 570; step++) {
     add(1000);
-    t.false(short.due(0), `step ${step}`);
+    t.false(short.isDue(0), `step ${step}`);
   }
   const long = new SaveTimer(600, now);
   for (let step = 0; step < 3; step++) {
     add(11 * MINUTE);
-    t.true(long.due(0));
-    await long.saving(() => Promise.resolve());
+    t.true(long.isDue(0));
+    await long.timeSave(() => Promise.resolve());
   }
 });
 

@@ -71,7 +71,10 @@ for (const device of testDevices()) {
         t.deepEqual(await again.transcribe(audio), await again.transcribe(audio, { language: "english" }));
       }
       const objective = createObjective(again, { language: "English", maxLength: 512 });
-      const held = await objective.examples(await readSpokenTexts("data", evalData, undefined), undefined);
+      const held = await objective.createExamples(
+        await readSpokenTexts("data", evalData, undefined),
+        undefined,
+      );
       for (const batchSize of [1, 5]) {
         const { loss, tokens } = await evaluate(again, objective, held, { batchSize });
         t.is(tokens, last.tokens);
@@ -126,7 +129,7 @@ test.serial("a run that is stopped and resumed ends with the same bits, given th
 test.serial("micro-batches give the losses of one batch", async (t) => {
   const given = await loadModel(model, { device: "cpu", task: "speech-to-text" });
   const objective = createObjective(given, { language: "de", maxLength: 512 });
-  const read = await objective.examples(await readSpokenTexts("data", data, undefined), undefined);
+  const read = await objective.createExamples(await readSpokenTexts("data", data, undefined), undefined);
   const losses = (batchSize: number, gradientAccumulation: number): Promise<number[]> => {
     const plan = new BatchPlan(read, { batchSize, gradientAccumulation, seed: 1, padTokenId: 2, steps: 3 });
     return planLosses(objective, plan);

@@ -34,7 +34,7 @@ async function data(model: CausalLM) {
   const objective = new LanguageModelling(model, readTokenisation(model, 256), { trainOn: "all" });
   const { tokenizer, maxLength, padTokenId } = objective.tokenisation;
   const read = async (file: string) =>
-    keepTrained(await objective.examples(await readData(file), undefined), file, maxLength);
+    keepTrained(await objective.createExamples(await readData(file), undefined), file, maxLength);
   const train = await read(defaultData());
   const held = await read(defaultHeldOut());
   const text = await readFile(defaultHeldOut(), "utf8");

@@ -36,7 +36,7 @@ import type { ScheduleName } from "../options.js";
 import { listOptions, countWarmupSteps, type Settings } from "../settings.js";
 import { createRowsEvent, createSampling } from "../samples.js";
 import { type AdapterHost, OwnModel } from "./adapter-host.js";
-import { startEvent } from "./start-event.js";
+import { createStartEvent } from "./start-event.js";
 import type { RecordedContext } from "../watched.js";
 import { reportWithoutEffect } from "../without-effect.js";
 
@@ -126,8 +126,8 @@ export class AdapterRun {
       });
       await yieldToEventLoop();
       const { devices } = settings;
-      const places = await ranks?.meet({ host: ranks.host, pid: process.pid, devices });
-      this.#context.emit(startEvent({ ...this.#subject, places }, this.#plan, report, first));
+      const places = await ranks?.gatherAll({ host: ranks.host, pid: process.pid, devices });
+      this.#context.emit(createStartEvent({ ...this.#subject, places }, this.#plan, report, first));
       const named = { ...settings, lora: { ...settings.lora, name: this.#host.name } };
       for (const message of reportWithoutEffect(model, named, this.#plan.steps))
         this.#context.emit({ type: "warning", message });
@@ -160,7 +160,7 @@ export class AdapterRun {
   async #compareValues(ranks: RunRanks, { groups }: Optimizer): Promise<void> {
     const hash = createHash("sha256");
     for (const { params } of groups) for (const one of params) hash.update(await one.data());
-    const all = await ranks.meet(hash.digest("hex"));
+    const all = await ranks.gatherAll(hash.digest("hex"));
     const other = all.findIndex((one) => one !== all[0]);
     if (other < 0) return;
     const what = `rank ${other} ended with other values than rank 0, whose adapter is saved`;
@@ -181,7 +181,7 @@ export class AdapterRun {
       );
     const { reference: loss, referenceGradient: gradNorm } = progress;
     this.#divergence = this.#watch({ first, reference: loss === undefined ? undefined : { loss, gradNorm } });
-    const change = scheduleChange(this.#settings, { first, steps, total: progress.total });
+    const change = describeScheduleChange(this.#settings, { first, steps, total: progress.total });
     if (change !== undefined) this.#context.emit({ type: "warning", message: change });
     const { device } = this.#subject.model;
     if (progress.device !== device) {
@@ -207,7 +207,7 @@ export class AdapterRun {
     const parent = resumed === undefined ? null : resumed.checkpoint.folder;
     const { settings } = this.#subject;
     const record = await createRecord(output.path, output.record, {
-      ...this.#provenance(),
+      ...this.#describeProvenance(),
       parent,
       replaces: resumed?.checkpoint.progress.replaces,
     });
@@ -222,7 +222,7 @@ export class AdapterRun {
     });
   }
 
-  #provenance(): Provenance {
+  #describeProvenance(): Provenance {
     const { model, line, identities } = this.#subject;
     const settings = this.#settings;
     return { line, options: listOptions(settings), cwd: process.cwd(), identities, device: model.device };
@@ -334,7 +334,7 @@ export class AdapterRun {
         const { loss: reference, gradNorm: referenceGradient } = this.#divergence.reference ?? {};
         const { steps: total } = this.#plan;
         const known = { evalLoss, judged, replaces, total, reference, referenceGradient };
-        const state = { ...this.#provenance(), cursor, ...known };
+        const state = { ...this.#describeProvenance(), cursor, ...known };
         await writeState(folder, optimizer, state);
       },
     });
@@ -413,7 +413,7 @@ export class AdapterRun {
 }
 
 /** Describes how a changed run length affects the schedule; undefined where it does not. */
-function scheduleChange(
+function describeScheduleChange(
   {
     schedule,
     warmup,

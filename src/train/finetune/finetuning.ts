@@ -162,7 +162,7 @@ async function settle(ranks: RunRanks | undefined, parse: () => Settings): Promi
   const own = await agree(ranks, () => prepareDevices(asked));
   if (ranks === undefined) return own;
   // Measured shares may differ from rank to rank.
-  const [deviceShares] = await ranks.meet(own.deviceShares);
+  const [deviceShares] = await ranks.gatherAll(own.deviceShares);
   return { ...own, deviceShares };
 }
 

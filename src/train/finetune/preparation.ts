@@ -69,7 +69,7 @@ export class Preparation {
     this.#context = context;
     this.#ending = signal === undefined ? stopping : AbortSignal.any([signal, stopping]);
     this.#given = typeof model === "string" ? undefined : model;
-    this.#restore = this.#given === undefined ? () => {} : noteModes(this.#given);
+    this.#restore = this.#given === undefined ? () => {} : snapshotModes(this.#given);
     this.#model = this.#given;
   }
 
@@ -109,7 +109,7 @@ export class Preparation {
     const memory = plan && reportPlan(plan, chosen);
     const loaded = await agree(ranks, () => this.#load(inputs, planned, chosen, profile));
     const subject = await this.#tokenise(inputs, loaded, memory);
-    const [line = subject.line] = (await ranks?.meet(subject.line)) ?? [];
+    const [line = subject.line] = (await ranks?.gatherAll(subject.line)) ?? [];
     return { ...subject, line };
   }
 
@@ -184,13 +184,13 @@ export class Preparation {
 async function planFitting(
   planned: Planned,
 ): Promise<{ plan: MemoryPlan | undefined; fitting: Fitting | undefined }> {
-  const plan = await planFor(planned);
+  const plan = await tryPlan(planned);
   return { plan, fitting: chooseFitting(plan, planned) };
 }
 
 /** Returns the changes of the rank that needs most of them, so that all ranks make the same. */
 async function chooseForAll(ranks: RunRanks, own: Fitting | undefined): Promise<Fitting | undefined> {
-  const all = await ranks.meet(own);
+  const all = await ranks.gatherAll(own);
   return all.reduce((most, one) => ((one?.costs.length ?? 0) > (most?.costs.length ?? 0) ? one : most), own);
 }
 
@@ -204,7 +204,7 @@ async function identifyStart(
 }
 
 /** Returns a function that restores the modes and the chat templates of a loaded model, which a run changes. */
-function noteModes(model: PretrainedModel): () => void {
+function snapshotModes(model: PretrainedModel): () => void {
   const { training, gradientCheckpointing } = model;
   // The run may assign the template of its adapter or of its options.
   const templates = model.tokenizer?.readAssignedTemplates();
@@ -221,7 +221,7 @@ export function checkPacking({ train }: Files, labels: readonly string[] | undef
 }
 
 /** Plans a run's memory. Undefined if it cannot be computed, or if the device is too small and `memory` is not given. */
-function planFor(planned: Planned): Promise<MemoryPlan | undefined> {
+function tryPlan(planned: Planned): Promise<MemoryPlan | undefined> {
   return planMemory(planned).catch((error: unknown) => {
     // The device itself reports the shortage better, before the first step.
     if (isShort(error) && planned.settings.memory === undefined) return undefined;

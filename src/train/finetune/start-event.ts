@@ -25,7 +25,7 @@ interface StartedRun {
   places?: readonly { host: string; pid: number; devices: readonly string[] }[] | undefined;
 }
 
-export function startEvent(
+export function createStartEvent(
   { model, settings, prepared: { train, held, objective, reports }, memory, places }: StartedRun,
   plan: BatchPlan,
   { adapted, trainable, total }: InjectReport,

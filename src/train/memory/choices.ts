@@ -56,7 +56,7 @@ const OFFLOADED = "weights of the blocks on the host: the same losses, and steps
  * smaller batches with more accumulation, storage with fewer bits, offloaded weights, shorter rows. Offloading is tried
  * with each storage, and each length is tried without it first.
  */
-export function* choices(settings: Settings, { path, length, resumed, kept }: Known): Generator<Choice> {
+export function* listChoices(settings: Settings, { path, length, resumed, kept }: Known): Generator<Choice> {
   const open = (name: Keepable): boolean => !kept.includes(name);
   let last: Choice = { changes: {}, costs: [] };
   const next = (changes: Changes, ...costs: string[]): Choice => ({

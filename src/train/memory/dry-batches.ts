@@ -64,14 +64,20 @@ export async function chooseDryBatches(
     const whole = { ...settings, evalSplit: undefined };
     const { objective, train, held } = await prepare(model, sample, labels, whole, quiet);
     const splits = settings.evalSplit !== undefined;
-    return largest(objective, settings, train, splits ? train : held, files.train.kind !== "text");
+    return createLargestBatches(
+      objective,
+      settings,
+      train,
+      splits ? train : held,
+      files.train.kind !== "text",
+    );
   } catch (error) {
     if (!(error instanceof LowrankError && error.code === "ERR_NO_TRAINED_TOKENS")) throw error;
     // Truncation leaves nothing to train in the longest rows; other rows may still reach the maximum length.
     const { maxLength: asked, trainOn, labelSmoothing, language } = settings;
     const objective = createObjective(model, { labels, maxLength: asked, trainOn, labelSmoothing, language });
     const longest = [createExample(objective.tokenisation.maxLength)];
-    return largest(objective, settings, longest, [], true);
+    return createLargestBatches(objective, settings, longest, [], true);
   }
 }
 
@@ -141,7 +147,7 @@ function createExample(length: number): Example {
 }
 
 /** Returns steps of the largest batches that rows of these lengths form. */
-function largest(
+function createLargestBatches(
   objective: Objective,
   settings: PartSettings,
   train: Examples,

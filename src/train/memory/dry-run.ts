@@ -186,7 +186,10 @@ async function train(
     let sum: Tensor | undefined;
     for (const batch of batches) {
       const [began, before] = [performance.now(), session().work(device)];
-      sum = recordPart(() => objective.lossSum(replaceBySilence(batch), 1 / Math.max(batch.trained, 1)), sum);
+      sum = recordPart(
+        () => objective.computeLossSum(replaceBySilence(batch), 1 / Math.max(batch.trained, 1)),
+        sum,
+      );
       const hostSeconds = (performance.now() - began) / 1000;
       const size = batch.shape[0] * batch.shape[1];
       // Among batches of the same size the last counts, because earlier ones include JIT compilation.

@@ -12,7 +12,7 @@ import type { MatmulPrecision } from "../../tensor/scope.js";
 import type { Files } from "../prepare.js";
 import type { Settings } from "../settings.js";
 import type { Keepable } from "../changeable.js";
-import { choices, type Changes } from "./choices.js";
+import { listChoices, type Changes } from "./choices.js";
 import { chooseDryBatches } from "./dry-batches.js";
 import { type DryRun, runDry, type PeakMemory } from "./dry-run.js";
 import { listParts, type PartSettings } from "../replicas/shares.js";
@@ -107,7 +107,7 @@ export async function planMemory(planned: Planned): Promise<MemoryPlan | undefin
   // First with given options kept; if nothing fits, without them, to report which of them prevent a fit.
   for (const kept of settings.given.length === 0 ? [[]] : [settings.given, []]) {
     const known = { path: located?.path, length, resumed: planned.resumed, kept };
-    for (const { changes, costs } of choices(settings, known)) {
+    for (const { changes, costs } of listChoices(settings, known)) {
       const runs = await count(changes);
       if (runs === undefined) continue;
       const [first, ...further] = place(runs);

@@ -57,17 +57,17 @@ export class SaveTimer {
     // The estimate until a save has been measured: one sixtieth of the limit, ten seconds of ten minutes.
     this.#save = this.#limit / 60;
     this.#clock = now;
-    this.#safe = this.#last = this.#now();
+    this.#safe = this.#last = this.#readClock();
   }
 
   /** The clock without pauses, which train nothing that a kill could lose. */
-  #now(): number {
+  #readClock(): number {
     return this.#clock() - this.#paused;
   }
 
   /** Whether to save after this step. `evaluations` is the number of evaluations before the next opportunity to save. */
-  due(evaluations: number): boolean {
-    const now = this.#now();
+  isDue(evaluations: number): boolean {
+    const now = this.#readClock();
     this.#step = now - this.#last;
     this.#last = now;
     const next = now + this.#step + evaluations * this.#evaluation + this.#save;
@@ -75,30 +75,30 @@ export class SaveTimer {
   }
 
   /** Runs an evaluation and measures its time separately from the steps. */
-  async evaluating<T>(work: () => Promise<T>): Promise<T> {
-    const began = this.#now();
+  async timeEvaluation<T>(work: () => Promise<T>): Promise<T> {
+    const began = this.#readClock();
     try {
       return await work();
     } finally {
-      this.#evaluation = this.#now() - began;
+      this.#evaluation = this.#readClock() - began;
       this.#last += this.#evaluation;
     }
   }
 
   /** Waits for the end of a pause; also within an evaluation. */
-  async paused(wait: () => Promise<void>): Promise<void> {
+  async excludePause(wait: () => Promise<void>): Promise<void> {
     const began = this.#clock();
     await wait();
     this.#paused += this.#clock() - began;
   }
 
   /** Saves a checkpoint by `work`, which covers the training up to its start. */
-  async saving<T>(work: () => Promise<T>): Promise<T> {
-    const began = this.#now();
+  async timeSave<T>(work: () => Promise<T>): Promise<T> {
+    const began = this.#readClock();
     const result = await work();
     this.#safe = began;
-    this.#save = this.#now() - began;
-    this.#last = this.#now();
+    this.#save = this.#readClock() - began;
+    this.#last = this.#readClock();
     return result;
   }
 }

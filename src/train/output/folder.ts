@@ -114,7 +114,7 @@ export class OutputFolder {
     await this.checkOwn(WRITTEN, adapter);
     if (overwrite) return;
     const newest = (await listCheckpoints(this.path)).at(-1);
-    if (newest === undefined && !ADAPTER.some((name) => existsSync(this.#at(name, adapter)))) return;
+    if (newest === undefined && !ADAPTER.some((name) => existsSync(this.#resolve(name, adapter)))) return;
     const onward = newest === undefined ? "" : `continue it with ${optionName("resume")}, `;
     throw new LowrankError(
       "ERR_OUTPUT_EXISTS",
@@ -125,7 +125,7 @@ export class OutputFolder {
   /** Checks that files to be replaced are unchanged since a run wrote them. Throws `ERR_OUTPUT_EXISTS`. */
   async checkOwn(names: readonly string[] = WRITTEN, adapter = "default"): Promise<void> {
     for (const name of names) {
-      const path = this.#at(name, adapter);
+      const path = this.#resolve(name, adapter);
       if (!existsSync(path)) continue;
       const written = this.#record?.files[resolveRelativeName(name, adapter)];
       if (written !== undefined && (await matchesDigest(path, written))) continue;
@@ -147,7 +147,7 @@ export class OutputFolder {
     throw new LowrankError("ERR_WRITE", `${this.path}: ${what}; free some space, or choose another folder`);
   }
 
-  #at(name: string, adapter: string): string {
+  #resolve(name: string, adapter: string): string {
     return join(this.path, resolveRelativeName(name, adapter));
   }
 

@@ -114,7 +114,7 @@ export class RunRanks {
         message: typeof message === "string" ? message : String(code ?? error),
       };
     }
-    const outcomes = await this.meet(failed);
+    const outcomes = await this.gatherAll(failed);
     const first = outcomes.findIndex((outcome) => outcome !== undefined);
     if (first < 0) return value as T;
     const { code, message } = outcomes[first] as Failed;
@@ -125,7 +125,7 @@ export class RunRanks {
   }
 
   /** Returns a value of every rank, in rank order, and takes over a request to stop. Values are cloned. */
-  async meet<T>(value: T): Promise<T[]> {
+  async gatherAll<T>(value: T): Promise<T[]> {
     const own = serialize({ stopping: this.#asked.aborted, value });
     const all = (await this.gatherBytes(own)).map(
       (bytes) => deserialize(bytes) as { stopping: boolean; value: T },
@@ -136,12 +136,12 @@ export class RunRanks {
 
   /** Returns the bytes of every rank, in rank order. */
   gatherBytes(bytes: Uint8Array): Promise<Uint8Array[]> {
-    return this.#inTurn(() => this.#ranks.gather(bytes));
+    return this.#runInTurn(() => this.#ranks.gather(bytes));
   }
 
   /** Sends `parts[r]` to each rank `r`. Returns what each rank sent to this one. */
   exchange(parts: readonly Uint8Array[]): Promise<Uint8Array[]> {
-    return this.#inTurn(() => this.#ranks.exchange(parts));
+    return this.#runInTurn(() => this.#ranks.exchange(parts));
   }
 
   /** Begins to read the optimizer's gradients, for `sumGradients`. */
@@ -161,7 +161,7 @@ export class RunRanks {
       () => (computed = performance.now()),
       () => {},
     );
-    return this.#inTurn(async () => {
+    return this.#runInTurn(async () => {
       let more: Float32Array = new Float32Array();
       for (const [bucket, read] of values.entries()) {
         try {
@@ -204,7 +204,7 @@ export class RunRanks {
   }
 
   /** Runs `work` after all earlier work: MPI matches the calls of the ranks by their order. */
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+  #runInTurn<T>(work: () => Promise<T>): Promise<T> {
     const done = this.#last.then(work);
     this.#last = done.catch(() => {});
     return done;

@@ -98,7 +98,7 @@ export class Replicas {
         const batch = batches[turn];
         const objective = this.#objectives[device] as Objective;
         if (batch === undefined) return [];
-        return [this.#draw(step, turn, first + device, () => objective.lossSum(batch, 1 / trained))];
+        return [this.#draw(step, turn, first + device, () => objective.computeLossSum(batch, 1 / trained))];
       }),
     );
     const ownTokens = divided.flat().reduce((sum, batch) => sum + batch.tokens, 0);

@@ -24,16 +24,20 @@ export class AdapterObjective implements Objective {
     this.modulesToSave = objective.modulesToSave;
   }
 
-  examples(data: Data, signal: AbortSignal | undefined, onProgress?: OnProgress): Promise<ExampleStore> {
-    return this.objective.examples(data, signal, onProgress);
+  createExamples(
+    data: Data,
+    signal: AbortSignal | undefined,
+    onProgress?: OnProgress,
+  ): Promise<ExampleStore> {
+    return this.objective.createExamples(data, signal, onProgress);
   }
 
-  lossSum(batch: Batch, scale: number): Tensor {
-    return this.measureRows(batch, this.#namesOf(batch), "training").loss.sum().mul(scale);
+  computeLossSum(batch: Batch, scale: number): Tensor {
+    return this.measureRows(batch, this.#listNames(batch), "training").loss.sum().mul(scale);
   }
 
   measure(batch: Batch): Measured {
-    const { loss, ...rest } = this.measureRows(batch, this.#namesOf(batch), "evaluation");
+    const { loss, ...rest } = this.measureRows(batch, this.#listNames(batch), "evaluation");
     return { loss: loss.sum(), ...rest };
   }
 
@@ -41,7 +45,7 @@ export class AdapterObjective implements Objective {
     return this.objective.measureRows(batch, names, purpose);
   }
 
-  #namesOf({ shape: [rows] }: Batch): string[] {
+  #listNames({ shape: [rows] }: Batch): string[] {
     return Array.from({ length: rows }, () => this.name);
   }
 }

@@ -98,7 +98,7 @@ export interface SweepResult {
 const ORDER: Record<TrialState, number> = { done: 0, halted: 1, stopped: 2, waiting: 3, failed: 4 };
 
 /** Returns the loss by which a trial is ranked. */
-export function rankingLoss({ evalLoss, recentLoss }: TrialSummary): number {
+export function selectRankingLoss({ evalLoss, recentLoss }: TrialSummary): number {
   return evalLoss ?? recentLoss ?? Infinity;
 }
 
@@ -108,7 +108,7 @@ export function rankTrials(trials: readonly TrialSummary[]): TrialSummary[] {
     (a, b) =>
       ORDER[a.state] - ORDER[b.state] ||
       (a.state === "done" ? 0 : b.steps - a.steps) ||
-      compare(rankingLoss(a), rankingLoss(b)) ||
+      compare(selectRankingLoss(a), selectRankingLoss(b)) ||
       compare(a.name, b.name),
   );
 }

@@ -154,7 +154,8 @@ function check(objective: Objective, counted: readonly Counted[]): void {
     if (prepared.held.length > 0) continue;
     const own = counted.length === 1 ? objective : new AdapterObjective(objective, trial.name);
     const [batch] = plan.listBatchesAt(0).batches;
-    if (batch !== undefined) noGrad(() => scope(() => own.lossSum(replaceBySilence(batch), 1))).dispose();
+    if (batch !== undefined)
+      noGrad(() => scope(() => own.computeLossSum(replaceBySilence(batch), 1))).dispose();
   }
 }
 
@@ -193,7 +194,7 @@ function recordRound(objective: Objective, parts: Round["parts"]): [name: string
   if (only === undefined) return [];
   // A single trial is recorded as a run alone, which packing needs.
   if (rest.length === 0) {
-    const loss = recordPart(() => objective.lossSum(only.batch, only.scale), undefined);
+    const loss = recordPart(() => objective.computeLossSum(only.batch, only.scale), undefined);
     return [[only.name, loss]];
   }
   const generator = { seed: 0, draws: 0 };

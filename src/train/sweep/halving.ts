@@ -25,7 +25,7 @@ export class Halving {
   ) {
     this.#options = options;
     for (const [name, losses] of known)
-      for (const [step, loss] of Object.entries(losses)) this.#at(Number(step)).set(name, loss);
+      for (const [step, loss] of Object.entries(losses)) this.#findLosses(Number(step)).set(name, loss);
   }
 
   /** Starts a group of trials that wait for each other. */
@@ -40,17 +40,17 @@ export class Halving {
 
   /** Records a loss. Losses that are not finite count as the highest. */
   record(name: string, step: number, loss: number): void {
-    this.#at(step).set(name, Number.isFinite(loss) ? loss : Infinity);
+    this.#findLosses(step).set(name, Number.isFinite(loss) ? loss : Infinity);
   }
 
   /** Whether a trial is among those that continue. Of equal losses the earlier trial's ranks first. */
   continues(name: string, step: number): boolean {
-    const ranked = [...this.#at(step)].sort(([a, x], [b, y]) => (x === y ? (a < b ? -1 : 1) : x - y));
+    const ranked = [...this.#findLosses(step)].sort(([a, x], [b, y]) => (x === y ? (a < b ? -1 : 1) : x - y));
     const kept = Math.max(1, Math.ceil(this.#options.keep * ranked.length));
     return ranked.findIndex(([own]) => own === name) < kept;
   }
 
-  #at(step: number): Map<string, number> {
+  #findLosses(step: number): Map<string, number> {
     const own = this.#losses.get(step) ?? new Map<string, number>();
     this.#losses.set(step, own);
     return own;

@@ -57,7 +57,7 @@ export class SideBySide {
   }
 
   /** Runs `work`, for which the other members do not wait. */
-  async without<T>(name: string, work: () => Promise<T>): Promise<T> {
+  async runApart<T>(name: string, work: () => Promise<T>): Promise<T> {
     this.#away.add(name);
     this.#schedule();
     try {

@@ -41,7 +41,7 @@ export async function runSweep(options: SweepOptions, context: RunContext<SweepE
     if (known === undefined && !common.overwrite) checkFree(parsed);
     const { threads, priority } = common;
     const result = await runWithCheckedCpuUse({ threads, priority }, async () => {
-      const base = await SweepBase.open(common, forPreparing(context));
+      const base = await SweepBase.open(common, restrictContext(context));
       try {
         return await new Sweep(parsed, base, known, context).run();
       } finally {
@@ -67,7 +67,7 @@ async function makeOutput(output: string): Promise<string | undefined> {
 }
 
 /** Returns the context of work before any trial, which emits progress and warnings only. */
-function forPreparing({ emit }: RunContext<SweepEvent>): Pick<RunContext, "emit"> {
+function restrictContext({ emit }: RunContext<SweepEvent>): Pick<RunContext, "emit"> {
   return { emit: (event) => emit(event as ProgressEvent | WarningEvent) };
 }
 
@@ -132,7 +132,7 @@ class Sweep {
       devices,
     });
     for (const message of this.#listWarnings()) this.#context.emit({ type: "warning", message });
-    const ended = await Promise.allSettled(devices.map((device) => this.#work(device)));
+    const ended = await Promise.allSettled(devices.map((device) => this.#trainGroups(device)));
     const failed = ended.find((one) => one.status === "rejected");
     if (failed !== undefined) throw failed.reason;
     throwIfAborted(common.signal);
@@ -161,7 +161,7 @@ class Sweep {
   }
 
   /** Trains groups on one device until none is left. */
-  async #work(device: Device): Promise<void> {
+  async #trainGroups(device: Device): Promise<void> {
     const { sideBySide, common } = this.#parsed;
     const planner = new GroupPlanner(this.#base, device, {
       sideBySide,
@@ -192,7 +192,7 @@ class Sweep {
 
   async #load(device: Device, seed: number): Promise<LoadedModel> {
     return runWithRandom(seed, async () => {
-      const model = await this.#base.load(device, forPreparing(this.#context));
+      const model = await this.#base.load(device, restrictContext(this.#context));
       return { model, seed, draws: readRandomState().draws };
     });
   }

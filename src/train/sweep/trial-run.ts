@@ -97,7 +97,7 @@ export class TrialRun {
       state,
       steps,
       loss,
-      recentLoss: this.#recent.length === 0 ? loss : mean(this.#recent),
+      recentLoss: this.#recent.length === 0 ? loss : computeMean(this.#recent),
       evalLoss: best?.loss ?? evalLoss,
     };
   }
@@ -184,11 +184,11 @@ export class TrialRun {
     const known = (summary.comparisons as Record<number, number>)[step];
     // A resumed trial may have been compared before it was stopped.
     if (step === this.#first && known !== undefined) return true;
-    const loss = summary.evaluations[step] ?? (this.#since.length > 0 ? mean(this.#since) : Infinity);
+    const loss = summary.evaluations[step] ?? (this.#since.length > 0 ? computeMean(this.#since) : Infinity);
     this.#since = [];
     (summary.comparisons as Record<number, number>)[step] = loss;
     const wait = (): Promise<boolean> => halving.group.arrive(name, step, loss);
-    const continues = await (others === undefined ? wait() : others.without(name, wait));
+    const continues = await (others === undefined ? wait() : others.runApart(name, wait));
     if (!continues) this.#halt.abort();
     return continues;
   }
@@ -202,10 +202,10 @@ export class TrialRun {
     this.#recent.push(event.loss);
     if (this.#recent.length > RECENT) this.#recent.shift();
     this.#since.push(event.loss);
-    summary.recentLoss = mean(this.#recent);
+    summary.recentLoss = computeMean(this.#recent);
   }
 }
 
-function mean(values: readonly number[]): number {
+function computeMean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

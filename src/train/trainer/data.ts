@@ -152,7 +152,7 @@ export class Reader<B> {
       return next.done === true ? undefined : { value: await next.value };
     });
     this.#waits = true;
-    const next = await this.#unlessEnding(pulled);
+    const next = await this.#awaitUnlessEnding(pulled);
     if (next === ENDING) return undefined;
     this.#waits = false;
     if (next === undefined) return undefined;
@@ -168,7 +168,7 @@ export class Reader<B> {
   }
 
   /** Settles like `pulled`, or ends early on a stop or an abort. A batch that arrives afterwards is released. */
-  #unlessEnding(pulled: Promise<Pulled<B>>): Promise<Pulled<B> | typeof ENDING> {
+  #awaitUnlessEnding(pulled: Promise<Pulled<B>>): Promise<Pulled<B> | typeof ENDING> {
     const { signal, stopping } = this.#options;
     return new Promise((resolve, reject) => {
       let ended = false;

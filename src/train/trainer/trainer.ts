@@ -104,7 +104,7 @@ async function runTraining<M extends Module, B>(
   try {
     model.train();
     const { first, run, parts, from, notice, good, reference } = await begin(options, planned, reader);
-    context.emit(startEvent(model, optimizer, { total, perEpoch, accumulation, first }));
+    context.emit(createStartEvent(model, optimizer, { total, perEpoch, accumulation, first }));
     if (notice !== undefined) context.emit({ type: "warning", message: notice });
     const divergence = new Divergence({ reference, steps: total === undefined ? undefined : total - first });
     const write = (folder: string, step: number, stored: Stored): Promise<void> =>
@@ -146,7 +146,7 @@ async function runTraining<M extends Module, B>(
       save: save === undefined && folder === undefined ? undefined : (step) => saver.save(step),
       saveEvery,
       saved: from === undefined ? undefined : { path: from, unevaluated: false, good },
-      checked: (path, good) => saver.note(path, good),
+      checked: (path, good) => saver.recordGood(path, good),
       divergence,
       signal,
       skips: false,
@@ -167,7 +167,7 @@ async function runTraining<M extends Module, B>(
 function planSteps<M extends Module, B>(options: TrainerOptions<M, B>, folder: string | undefined) {
   const accumulation = checkCount("gradientAccumulation", options.gradientAccumulation ?? 1);
   const steps = checkCount("steps", options.steps);
-  const saveEvery = savesEvery(options, folder);
+  const saveEvery = parseSaveEvery(options, folder);
   const epochs = steps === undefined ? checkCount("epochs", options.epochs ?? 1) : Infinity;
   const perEpoch = Array.isArray(options.data) ? Math.ceil(options.data.length / accumulation) : undefined;
   if (perEpoch === 0) throw new LowrankError("ERR_OPTION", "the data has no batches");
@@ -176,7 +176,7 @@ function planSteps<M extends Module, B>(options: TrainerOptions<M, B>, folder: s
 }
 
 /** Returns the interval between saves; ten minutes by default with a folder. Throws `ERR_OPTION`. */
-function savesEvery<M extends Module, B>(
+function parseSaveEvery<M extends Module, B>(
   { saveEvery }: TrainerOptions<M, B>,
   folder: string | undefined,
 ): SaveInterval {
@@ -288,7 +288,7 @@ class Saver<M extends Module, B> {
   }
 
   /** Records, also in the checkpoint itself, whether its weights are good. */
-  async note(path: string, good: boolean): Promise<void> {
+  async recordGood(path: string, good: boolean): Promise<void> {
     if (good) this.#good = path;
     const { options, from } = this.#given;
     // A checkpoint in another folder belongs to another run.
@@ -325,7 +325,7 @@ function findDevice(optimizer: Optimizer): Exclude<Device, "auto"> {
   return optimizer.groups[0]?.params[0]?.device ?? "cpu";
 }
 
-function startEvent(
+function createStartEvent(
   model: Module,
   optimizer: Optimizer,
   plan: { total: number | undefined; perEpoch: number | undefined; accumulation: number; first: number },
