@@ -3,7 +3,7 @@ import { tensor } from "../../src/tensor/create.js";
 import type { CausalLM } from "../../src/models/causal-lm.js";
 import { AdamW } from "../../src/optim/index.js";
 import { scope } from "../../src/tensor/scope.js";
-import { profileLines } from "../../src/cli/finetune/profile.js";
+import { formatProfile } from "../../src/cli/finetune/profile.js";
 import { Profile } from "../../src/train/profile.js";
 import { race } from "./turns.js";
 
@@ -61,5 +61,5 @@ export async function profileSteps(model: CausalLM, size: StepSize, path: string
   profile.start("cpu");
   for (let i = 0; i < 3; i++) await step();
   const told = await profile.finish();
-  if (told !== undefined) console.log(profileLines(told).join("\n"));
+  if (told !== undefined) console.log(formatProfile(told).join("\n"));
 }

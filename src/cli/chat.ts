@@ -5,14 +5,19 @@ import type { Message } from "../models/generate.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { didYouMean } from "../arguments/suggest.js";
-import { flagFor } from "./options/flags.js";
+import { makeFlagByName } from "./options/flags.js";
 import { escapeGenerated } from "./terminal/escaped.js";
 import { notice } from "./terminal/failure.js";
 import { formatPlural } from "./terminal/format.js";
 import { type HubFlags, declareHubOptions, MODEL } from "./options/hub.js";
 import { runInterruptible } from "./terminal/interrupt.js";
 import { loadLanguageModel } from "./options/models.js";
-import { declareSampling, generateOptions, type SamplingFlags, warnOfGreedy } from "./options/sampling.js";
+import {
+  declareSampling,
+  readGenerateOptions,
+  type SamplingFlags,
+  warnOfGreedy,
+} from "./options/sampling.js";
 import { makeDtypeOption, runInStorage } from "./options/storage.js";
 import * as value from "./options/values.js";
 
@@ -26,7 +31,7 @@ interface Flags extends HubFlags, SamplingFlags {
   device: string;
 }
 
-export function chatCommand(): Command {
+export function createChatCommand(): Command {
   const command = new Command("chat").description(
     "chat with a model: answers each line of standard input until it ends; /help lists further commands",
   );
@@ -34,11 +39,11 @@ export function chatCommand(): Command {
     .option("--model <name>", `${MODEL}; default: the adapter's base model, or the embedded one`)
     .option("--adapter <folder>", "an adapter; several are added up", value.collect)
     .option("--system <text>", "the system message at the start of the conversation")
-    .addOption(flagFor("chatTemplate"));
+    .addOption(makeFlagByName("chatTemplate"));
   return declareSampling(command)
     .addOption(makeDtypeOption())
-    .addOption(flagFor("quantize"))
-    .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
+    .addOption(makeFlagByName("quantize"))
+    .option("--device <name>", "auto, cpu, gpu or gpu:N", value.parseDevice, "auto")
     .action(() =>
       runInterruptible((signal) =>
         runInStorage(command.opts<Flags>().dtype, () => chat(command.opts<Flags>(), signal)),
@@ -72,9 +77,9 @@ async function converse(
   const ask = (): void => void (terminal && process.stderr.write("> "));
   let history: Message[] = [];
   const answer = async (line: string): Promise<void> => {
-    const turns = fitting(model, system, [...history, { role: "user", content: line }]);
+    const turns = selectFitting(model, system, [...history, { role: "user", content: line }]);
     let content = "";
-    for await (const piece of model.generate([...system, ...turns], generateOptions(flags, signal))) {
+    for await (const piece of model.generate([...system, ...turns], readGenerateOptions(flags, signal))) {
       content += piece.text;
       process.stdout.write(escapeGenerated(piece.text));
     }
@@ -85,13 +90,13 @@ async function converse(
     ask();
     for await (const line of lines) {
       signal.throwIfAborted();
-      const said = commandIn(line);
+      const said = findCommand(line);
       if (said === "/exit") break;
       if (said === "/reset") {
         history = [];
         notice("new conversation");
       } else if (said === "/help") process.stderr.write(HELP);
-      else if (said !== undefined) notice(unknownCommand(said));
+      else if (said !== undefined) notice(describeUnknown(said));
       else if (line.trim() !== "") {
         await answer(line.startsWith("//") ? line.slice(1) : line);
       }
@@ -116,17 +121,17 @@ const HELP = `${Object.entries(COMMANDS)
   .join("")}  //…      a message that starts with a slash\n`;
 
 /** Returns the command in a line (a slash and a word); undefined for a message. A path with more slashes is a message. */
-function commandIn(line: string): string | undefined {
+function findCommand(line: string): string | undefined {
   return /^\s*(\/[a-zA-Z]\S*)/.exec(line)?.[1]?.match(/^\/[^/]+$/)?.[0];
 }
 
-function unknownCommand(name: string): string {
+function describeUnknown(name: string): string {
   const known = Object.keys(COMMANDS);
   return `unknown command "${name}"${didYouMean(name, known)}; use ${known.join(", ")}, or // for a message that starts with a slash`;
 }
 
 /** Returns the newest turns that fit into half of the model's context, leaving the rest for the answer; at least the last turn. */
-function fitting(model: CausalLM, system: readonly Message[], turns: readonly Message[]): Message[] {
+function selectFitting(model: CausalLM, system: readonly Message[], turns: readonly Message[]): Message[] {
   const limit = model.config.maxPositionEmbeddings / 2;
   for (let from = 0; from < turns.length; from += 2) {
     const kept = turns.slice(from);

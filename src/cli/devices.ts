@@ -14,13 +14,13 @@ interface Options {
   json?: boolean | undefined;
 }
 
-export function devicesCommand(): Command {
+export function createDevicesCommand(): Command {
   const command = new Command("devices").description(
     "list the devices of this machine, and the device that auto selects",
   );
   return command
     .option("--tune", "autotune a GPU's kernels now, and print the time of each variant")
-    .option("--device <name>", "with --tune: the GPU, gpu for the best one or gpu:N", value.device)
+    .option("--device <name>", "with --tune: the GPU, gpu for the best one or gpu:N", value.parseDevice)
     .option("--json", "print one JSON object per device; with --tune one per problem shape")
     .addHelpText(
       "after",
@@ -32,11 +32,11 @@ export function devicesCommand(): Command {
       const options = command.opts<Options>();
       if (options.tune === true) return tune(options);
       if (options.device !== undefined) throw createMisuse(COMMAND_LINE_REFUSALS.deviceOfList);
-      return devices(options.json ?? false);
+      return printDevices(options.json ?? false);
     });
 }
 
-async function devices(json: boolean): Promise<void> {
+async function printDevices(json: boolean): Promise<void> {
   const { chooseDevice, devices: all } = await import("../device/device.js");
   const { device: chosen, why } = chooseDevice("auto");
   for (const one of all()) {

@@ -11,12 +11,12 @@ interface Options {
   json?: boolean | undefined;
 }
 
-export function doctorCommand(): Command {
+export function createDoctorCommand(): Command {
   const command = new Command("doctor").description(
     "test the GPUs and the processor, and report what is wrong",
   );
   return command
-    .option("--device <name>", "the device to test: cpu, gpu or gpu:N; default: all", value.device)
+    .option("--device <name>", "the device to test: cpu, gpu or gpu:N; default: all", value.parseDevice)
     .option("--quick", "run the short test that device auto runs before it first uses a GPU")
     .option("--json", "print the report as one line of JSON")
     .addHelpText(
@@ -29,7 +29,7 @@ export function doctorCommand(): Command {
       const { diagnose } = await import("../diagnose/diagnose.js");
       const { formatReport } = await import("../diagnose/report.js");
       const diagnosis = await runInterruptible(async (signal) =>
-        diagnose({ device: options.device, quick: options.quick, signal, onProgress: progress() }),
+        diagnose({ device: options.device, quick: options.quick, signal, onProgress: createProgressLine() }),
       );
       process.stdout.write(
         options.json === true ? `${formatJsonLine(diagnosis)}\n` : formatReport(diagnosis),
@@ -39,7 +39,7 @@ export function doctorCommand(): Command {
 }
 
 /** Shows the running test step on one line of a terminal. */
-function progress():
+function createProgressLine():
   ((of: { device: string; name: string; step: number; steps: number }) => void) | undefined {
   const { stderr } = process;
   if (!stderr.isTTY) return undefined;

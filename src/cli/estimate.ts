@@ -1,41 +1,41 @@
 import { Command } from "commander";
 import type { Estimate } from "../train/memory/estimate.js";
 import type { FinetuneOptions } from "../train/options.js";
-import { askedFor } from "./finetune/command.js";
-import { declareFlags, flagFor } from "./options/flags.js";
+import { readCommandLine } from "./finetune/command.js";
+import { declareFlags, makeFlagByName } from "./options/flags.js";
 import { formatJsonLine } from "./terminal/escaped.js";
 import { AnsweredNo } from "./terminal/failure.js";
 import { bytes, formatCount, formatOffloaded, formatPlural } from "./terminal/format.js";
 import { runInterruptible } from "./terminal/interrupt.js";
 
-export function estimateCommand(): Command {
+export function createEstimateCommand(): Command {
   const command = new Command("estimate").description(
     "estimate the memory of a finetune run with these options, and whether it fits",
   );
   return declareFlags(command).action(async () => {
-    const { flags, options } = await askedFor(command);
+    const { flags, options } = await readCommandLine(command);
     await runInterruptible(async (signal) => {
       const { estimate } = await import("../train/memory/estimate.js");
       const told = await estimate({ ...options, signal });
-      process.stdout.write(`${flags.json ? formatJsonLine(told) : estimateLines(told).join("\n")}\n`);
+      process.stdout.write(`${flags.json ? formatJsonLine(told) : formatEstimate(told).join("\n")}\n`);
       if (told.fits === false) throw new AnsweredNo();
     });
   });
 }
 
 /** 12 ms, 3.4 s */
-function seconds(value: number): string {
+function formatSeconds(value: number): string {
   const [number, unit] = value < 1 ? [1000 * value, "ms"] : [value, "s"];
   return `${number < 10 ? number.toFixed(1) : formatCount(number)} ${unit}`;
 }
 
 /** Returns the flag of an option without its value: `--batch-size`. */
-function longFlag(name: keyof FinetuneOptions): string {
-  return flagFor(name).long as string;
+function nameFlag(name: keyof FinetuneOptions): string {
+  return makeFlagByName(name).long as string;
 }
 
 /** Formats an estimate as lines of name and value. */
-function estimateLines(told: Estimate): string[] {
+function formatEstimate(told: Estimate): string[] {
   const { peakBytes, mapped, weights, adapters, optimizer, activations, offloaded, device, limit, fits } =
     told;
   const [rows, tokens] = told.batch;
@@ -60,16 +60,16 @@ function estimateLines(told: Estimate): string[] {
       "further",
       `${bytes(one.peakBytes)} on ${one.device}${one.mapped === 0 ? "" : `, and ${bytes(one.mapped)} of mapped weights`}`,
     ]);
-  lines.push(["a step", `about ${seconds(told.secondsPerStep)}`]);
+  lines.push(["a step", `about ${formatSeconds(told.secondsPerStep)}`]);
   if (limit !== undefined) lines.push(["fits", `${fits === true ? "yes" : "no"}: ${bytes(limit)} available`]);
   if (told.suggestion !== undefined) {
     const flags = Object.entries(told.suggestion).map(([name, value]) => {
-      const flag = longFlag(name as keyof FinetuneOptions);
+      const flag = nameFlag(name as keyof FinetuneOptions);
       return value === true ? flag : `${flag} ${String(value)}`;
     });
     lines.push(["instead", flags.join(" ")]);
     for (const cost of told.costs ?? []) lines.push(["", cost]);
-    const given = told.given?.map(longFlag);
+    const given = told.given?.map(nameFlag);
     if (given !== undefined)
       lines.push([
         "",

@@ -1,5 +1,5 @@
 import { Command, Option } from "commander";
-import { flagFor } from "./options/flags.js";
+import { makeFlagByName } from "./options/flags.js";
 import { escapeAll, formatJsonLine } from "./terminal/escaped.js";
 import { warn } from "./terminal/failure.js";
 import { DATA_FORMATS, type DataFormat } from "../data/format.js";
@@ -9,7 +9,7 @@ import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { formatConfusion } from "./confusion-table.js";
 import { DATA_FILES } from "../train/options/data.js";
-import { unmeasured } from "./terminal/progress.js";
+import { describeUnmeasured } from "./terminal/progress.js";
 import { formatCount, formatPercent, formatPlural } from "./terminal/format.js";
 import { type HubFlags, declareHubOptions, MODEL } from "./options/hub.js";
 import { runInterruptible } from "./terminal/interrupt.js";
@@ -32,7 +32,7 @@ interface Flags extends HubFlags {
   json?: boolean | undefined;
 }
 
-export function evaluateCommand(): Command {
+export function createEvaluateCommand(): Command {
   const command = new Command("evaluate").description(
     "measure mean loss and perplexity on a data file; for labelled rows also accuracy, macro-F1 and a confusion matrix",
   );
@@ -45,13 +45,17 @@ export function evaluateCommand(): Command {
     )
     .option("--model <name>", `${MODEL}; default: the adapter's base model, or the embedded one`)
     .option("--adapter <folder>", "an adapter")
-    .option("--batch-size <n>", "rows per batch", value.count, 1)
-    .option("--max-length <n>", "maximum tokens per row, limited by the model; default: 512", value.length)
-    .addOption(flagFor("language"))
-    .addOption(flagFor("chatTemplate"))
+    .option("--batch-size <n>", "rows per batch", value.parseCount, 1)
+    .option(
+      "--max-length <n>",
+      "maximum tokens per row, limited by the model; default: 512",
+      value.parseLength,
+    )
+    .addOption(makeFlagByName("language"))
+    .addOption(makeFlagByName("chatTemplate"))
     .addOption(makeDtypeOption())
-    .addOption(flagFor("quantize"))
-    .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
+    .addOption(makeFlagByName("quantize"))
+    .option("--device <name>", "auto, cpu, gpu or gpu:N", value.parseDevice, "auto")
     .option("--json", "print the results as JSON")
     .action(() =>
       runInterruptible((signal) =>
@@ -99,7 +103,7 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
     const examples = keepTrained(rows, data.file, maxLength, rows.reports);
     const result = await evaluate(model, objective, examples, { batchSize: flags.batchSize, signal });
     process.stdout.write(
-      `${flags.json ? formatJsonLine(figures(result)) : lines(escapeAll(result)).join("\n")}\n`,
+      `${flags.json ? formatJsonLine(selectFigures(result)) : formatLines(escapeAll(result)).join("\n")}\n`,
     );
   } finally {
     closeData(data);
@@ -107,19 +111,19 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
   }
 }
 
-function figures({ loss, perplexity, tokens, classes }: Evaluation): object {
+function selectFigures({ loss, perplexity, tokens, classes }: Evaluation): object {
   if (classes === undefined) return { loss, perplexity, tokens };
   const { accuracy, macroF1, labels, confusion, withoutRows } = classes;
   return { loss, accuracy, macroF1, rows: tokens, labels, confusion, withoutRows };
 }
 
-function lines({ loss, perplexity, tokens, classes }: Evaluation): string[] {
+function formatLines({ loss, perplexity, tokens, classes }: Evaluation): string[] {
   if (classes === undefined) {
     return [
       `loss ${loss.toFixed(4)}, perplexity ${perplexity.toPrecision(5)}, over ${formatCount(tokens)} tokens`,
     ];
   }
   const { accuracy, macroF1 } = classes;
-  const first = `accuracy ${formatPercent(accuracy)}, macro-F1 ${macroF1.toFixed(4)}${unmeasured(classes, "rows")}, loss ${loss.toFixed(4)}, over ${formatPlural(tokens, "row")}`;
+  const first = `accuracy ${formatPercent(accuracy)}, macro-F1 ${macroF1.toFixed(4)}${describeUnmeasured(classes, "rows")}, loss ${loss.toFixed(4)}, over ${formatPlural(tokens, "row")}`;
   return [first, "", ...formatConfusion(classes)];
 }

@@ -8,7 +8,7 @@ import { createMisuse, notice, UsageError } from "./terminal/failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { type HubFlags, declareHubOptions } from "./options/hub.js";
 import { runInterruptible } from "./terminal/interrupt.js";
-import { load, modelFor } from "./options/models.js";
+import { load, resolveModel } from "./options/models.js";
 
 interface Flags extends HubFlags {
   adapter: string;
@@ -17,7 +17,7 @@ interface Flags extends HubFlags {
   model?: string | undefined;
 }
 
-export function exportCommand(): Command {
+export function createExportCommand(): Command {
   const command = new Command("export").description("write an adapter in another format");
   return declareHubOptions(command)
     .requiredOption("--adapter <path>", "the adapter: a PEFT folder, or a kohya or loralib file")
@@ -44,7 +44,7 @@ async function write(
   if (existsSync(output))
     throw new LowrankError("ERR_OUTPUT_EXISTS", `${output} exists: name one that doesn't`);
   const { convertAdapter } = await import("../lora/index.js");
-  const base = path === undefined ? ownBase(adapter, format) : { model: path, revision };
+  const base = path === undefined ? findOwnBase(adapter, format) : { model: path, revision };
   const model =
     base === undefined ? undefined : (await load({ ...base, offline, device: "cpu", signal })).model;
   try {
@@ -77,10 +77,10 @@ async function reportTemplate(adapter: string, model: PretrainedModel | undefine
  * Returns the base model to load for a gguf export: a GGUF file or a hub model. Undefined for a local folder, whose
  * configuration `convertAdapter` reads itself; it also reports a missing base.
  */
-function ownBase(adapter: string, format: AdapterFormat): ReturnType<typeof modelFor> | undefined {
+function findOwnBase(adapter: string, format: AdapterFormat): ReturnType<typeof resolveModel> | undefined {
   if (format !== "gguf" || !existsSync(join(adapter, "adapter_config.json"))) return undefined;
   try {
-    const base = modelFor({ adapters: [adapter] });
+    const base = resolveModel({ adapters: [adapter] });
     return existsSync(base.model) && statSync(base.model).isDirectory() ? undefined : base;
   } catch (error) {
     if (error instanceof UsageError) return undefined;

@@ -2,7 +2,7 @@ import { Command } from "commander";
 import type { Message } from "../models/generate.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
-import { flagFor } from "./options/flags.js";
+import { makeFlagByName } from "./options/flags.js";
 import { escapeGenerated, formatJsonLine } from "./terminal/escaped.js";
 import { createMisuse, UsageError, warn } from "./terminal/failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
@@ -10,7 +10,12 @@ import { type HubFlags, declareHubOptions, MODEL } from "./options/hub.js";
 import { runInterruptible } from "./terminal/interrupt.js";
 import { readMessages } from "./messages.js";
 import { loadLanguageModel } from "./options/models.js";
-import { declareSampling, generateOptions, type SamplingFlags, warnOfGreedy } from "./options/sampling.js";
+import {
+  declareSampling,
+  readGenerateOptions,
+  type SamplingFlags,
+  warnOfGreedy,
+} from "./options/sampling.js";
 import { makeDtypeOption, runInStorage } from "./options/storage.js";
 import * as value from "./options/values.js";
 
@@ -27,7 +32,7 @@ interface Flags extends HubFlags, SamplingFlags {
   logprobs?: number | true | undefined;
 }
 
-export function generateCommand(): Command {
+export function createGenerateCommand(): Command {
   const command = new Command("generate").description("continue a text, or answer a conversation");
   declareHubOptions(command)
     .option("--prompt <text>", "the text to continue")
@@ -35,18 +40,18 @@ export function generateCommand(): Command {
       "--messages <file>",
       "the conversation to answer, rendered by the chat template: a file with a JSON array of messages, or the array itself",
     )
-    .addOption(flagFor("chatTemplate"))
+    .addOption(makeFlagByName("chatTemplate"))
     .option("--model <name>", `${MODEL}; default: the adapter's base model, or the embedded one`)
     .option("--adapter <folder>", "an adapter; several are added up", value.collect);
   return declareSampling(command)
     .addOption(makeDtypeOption())
-    .addOption(flagFor("quantize"))
-    .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
+    .addOption(makeFlagByName("quantize"))
+    .option("--device <name>", "auto, cpu, gpu or gpu:N", value.parseDevice, "auto")
     .option("--json", 'print {"text": …, "tokens": […]}')
     .option(
       "--logprobs [n]",
       "with --json: print the log-probability of each token, and of the n most likely alternatives",
-      value.countFromZero,
+      value.parseCountFromZero,
     )
     .action(() =>
       runInterruptible((signal) =>
@@ -78,7 +83,7 @@ async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
     let text = "";
     const tokens: number[] = [];
     const scores: object[] = [];
-    for await (const piece of model.generate(prompt, { ...generateOptions(flags, signal), logprobs })) {
+    for await (const piece of model.generate(prompt, { ...readGenerateOptions(flags, signal), logprobs })) {
       text += piece.text;
       tokens.push(piece.token);
       if (logprobs !== undefined)

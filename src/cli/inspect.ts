@@ -1,7 +1,7 @@
 import { Command, Option } from "commander";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
 import { optionName } from "../arguments/option-name.js";
-import { flagFor } from "./options/flags.js";
+import { makeFlagByName } from "./options/flags.js";
 import { formatJsonLine } from "./terminal/escaped.js";
 import { AnsweredNo, warn } from "./terminal/failure.js";
 import { DownloadLine, type HubFlags, declareHubOptions, MODEL } from "./options/hub.js";
@@ -20,7 +20,7 @@ interface Flags extends HubFlags {
   json?: boolean | undefined;
 }
 
-export function inspectCommand(): Command {
+export function createInspectCommand(): Command {
   const command = new Command("inspect").description(
     "describe a path: a model, by its headers; an adapter, and whether it fits a model; or a data file, with the rows and tokens to train on",
   );
@@ -38,15 +38,15 @@ export function inspectCommand(): Command {
         DATA_FORMATS,
       ),
     )
-    .addOption(flagFor("language"))
-    .addOption(flagFor("chatTemplate"))
+    .addOption(makeFlagByName("language"))
+    .addOption(makeFlagByName("chatTemplate"))
     .addOption(
       new Option("--train-on <what>", "the trained part of prompt/completion rows and of messages")
         .choices(TRAIN_ON)
         .default("completion"),
     )
-    .option("--max-length <n>", "maximum tokens per row, limited by the model", value.length, 512)
-    .option("--rows <n>", "rows of data to show", value.countFromZero, 3)
+    .option("--max-length <n>", "maximum tokens per row, limited by the model", value.parseLength, 512)
+    .option("--rows <n>", "rows of data to show", value.parseCountFromZero, 3)
     .option("--json", "print the description as JSON")
     .action((paths: string[]) => runInterruptible((signal) => print(paths, command.opts<Flags>(), signal)));
 }

@@ -9,11 +9,11 @@ import { bytes, formatCount, formatPercent, formatPlural, shorten } from "./term
 
 export function formatInspected(given: Inspected): string[] {
   const found = escapeAll(given);
-  if (found.kind === "model") return modelLines(found);
-  if (found.kind === "adapter") return adapterLines(found);
+  if (found.kind === "model") return formatModel(found);
+  if (found.kind === "adapter") return formatAdapter(found);
   // The text of rows keeps its newlines.
   const { first } = given as InspectedData;
-  return dataLines({ ...found, first: escapeAll(first, escapeLines) });
+  return formatData({ ...found, first: escapeAll(first, escapeLines) });
 }
 
 /** Whether a model can be loaded, an adapter can be loaded and fits, or data has rows to train on. */
@@ -24,27 +24,27 @@ export function isUsable(found: Inspected): boolean {
 }
 
 /** Formats names and values, one pair per line. */
-function table(rows: readonly (readonly [name: string, value: string | 0 | undefined])[]): string[] {
+function formatTable(rows: readonly (readonly [name: string, value: string | 0 | undefined])[]): string[] {
   return rows.flatMap(([name, value]) => (value ? [`  ${name.padEnd(12)} ${value}`] : []));
 }
 
-function weights({ parameters, bytes: size, dtypes }: InspectedModel | InspectedAdapter): string {
+function describeWeights({ parameters, bytes: size, dtypes }: InspectedModel | InspectedAdapter): string {
   const kinds = Object.entries(dtypes);
   const stored = kinds.map(([dtype, count]) => (kinds.length === 1 ? dtype : `${shorten(count)} ${dtype}`));
   return `${shorten(parameters)} (${formatCount(parameters)}) in ${stored.join(", ") || "nothing"}, ${bytes(size)}`;
 }
 
-function modelLines(found: InspectedModel): string[] {
+function formatModel(found: InspectedModel): string[] {
   const { heads, keyValueHeads, headDim, tokenizer, targets } = found;
   const target = ({ name, layers, features, allLinear }: InspectedModel["targets"][number]): string =>
     `${name}${allLinear ? "" : " (not by all-linear)"} × ${formatCount(layers)}${features === undefined ? "" : ` [${features.join(" → ")}]`}`;
   return [
     `${found.source}: a model`,
-    ...table([
+    ...formatTable([
       ["family", [found.family, found.architecture].filter(Boolean).join(", ") || undefined],
       ["loaded as", found.loadedAs],
       ["commit", found.revision],
-      ["parameters", weights(found)],
+      ["parameters", describeWeights(found)],
       ["layers", found.layers && `${found.layers} of ${formatCount(found.hiddenSize ?? 0)} channels`],
       [
         "heads",
@@ -71,13 +71,13 @@ function modelLines(found: InspectedModel): string[] {
 }
 
 /** Lists the first names of a list and the number of the rest. */
-function few(names: readonly string[], limit = 10): string {
+function listFew(names: readonly string[], limit = 10): string {
   const rest = names.length - limit;
   return names.slice(0, limit).join(", ") + (rest > 0 ? ` and ${formatCount(rest)} more` : "");
 }
 
 /** Describes the base model of an adapter and its location. */
-function madeFor({ baseModel, basePath, baseSought, revision }: InspectedAdapter): string | undefined {
+function describeBase({ baseModel, basePath, baseSought, revision }: InspectedAdapter): string | undefined {
   if (baseModel === undefined) return undefined;
   const name = [baseModel, revision].filter(Boolean).join("@");
   if (baseSought !== undefined)
@@ -87,14 +87,14 @@ function madeFor({ baseModel, basePath, baseSought, revision }: InspectedAdapter
   return basePath === undefined || basePath === baseModel ? name : `${name}, at ${basePath}`;
 }
 
-function adapterLines(found: InspectedAdapter): string[] {
+function formatAdapter(found: InspectedAdapter): string[] {
   const { options = {}, ranks, fit } = found;
   const spoken = ranks.map(
     ({ rank, alpha, layers }) => `${rank} (alpha ${alpha ?? "unknown"}) × ${formatPlural(layers, "layer")}`,
   );
   const patterns = { ...options.rankPattern, ...options.alphaPattern };
   const listed = (value: unknown): string | undefined =>
-    value === undefined ? undefined : typeof value === "string" ? value : few(value as string[]);
+    value === undefined ? undefined : typeof value === "string" ? value : listFew(value as string[]);
   const marks = [
     options.useRslora && "rsLoRA",
     options.useDora && "DoRA",
@@ -103,12 +103,12 @@ function adapterLines(found: InspectedAdapter): string[] {
   ].filter((one) => typeof one === "string");
   return [
     `${found.path}: an adapter, ${{ peft: "a folder of PEFT's", kohya: "a file of kohya's", loralib: "a file of loralib's" }[found.format]}`,
-    ...table([
-      ["made for", madeFor(found)],
+    ...formatTable([
+      ["made for", describeBase(found)],
       ["rank", spoken.join(", ") || undefined],
-      ["targets", found.targets.length === 0 ? undefined : few(found.targets)],
+      ["targets", found.targets.length === 0 ? undefined : listFew(found.targets)],
       ["given as", listed(options.targetModules)],
-      ["patterns", Object.keys(patterns).length === 0 ? undefined : few(Object.keys(patterns))],
+      ["patterns", Object.keys(patterns).length === 0 ? undefined : listFew(Object.keys(patterns))],
       ["besides", marks.length === 0 ? undefined : marks.join(", ")],
       ["whole", listed(options.modulesToSave)],
       [
@@ -116,16 +116,16 @@ function adapterLines(found: InspectedAdapter): string[] {
         found.start ?? (options.initLoraWeights === undefined ? undefined : String(options.initLoraWeights)),
       ],
       ["networks", found.networks?.join(", ")],
-      ["parameters", weights(found)],
+      ["parameters", describeWeights(found)],
     ] as const),
     ...(found.problems.length > 0
       ? ["It cannot be loaded:", ...found.problems.map((text) => `  ${text}`)]
       : []),
-    ...(fit === undefined ? [] : fitLines(fit, found.problems)),
+    ...(fit === undefined ? [] : formatFit(fit, found.problems)),
   ];
 }
 
-function fitLines(
+function formatFit(
   { model, fits, matched, unexpected, missing, misshapen, problems }: NonNullable<InspectedAdapter["fit"]>,
   told: readonly string[],
 ): string[] {
@@ -150,7 +150,7 @@ const BAR = 40;
 /** The maximum number of classes to list; of more classes, only the first and the last are listed. */
 const MOST_CLASSES = 20;
 
-function classLine(classes: NonNullable<InspectedData["classes"]>): string {
+function formatClasses(classes: NonNullable<InspectedData["classes"]>): string {
   const counts = [...classes]
     .sort((a, b) => b.rows - a.rows)
     .map(({ label, rows }) => `${label} ${formatCount(rows)}`);
@@ -165,7 +165,7 @@ function classLine(classes: NonNullable<InspectedData["classes"]>): string {
   return `${formatCount(classes.length)} classes, rows of each: ${shown.join(", ")}`;
 }
 
-function dataLines(found: InspectedData): string[] {
+function formatData(found: InspectedData): string[] {
   const { file, rows, kept, cut, dropped, tokens, trainedTokens, maxLength, lengths, notices } = found;
   const colours = process.stdout.isTTY === true && pc.isColorSupported;
   const marked = (text: string): string => (colours ? pc.green(text) : BRACKETS.join(text));
@@ -179,7 +179,7 @@ function dataLines(found: InspectedData): string[] {
     `${file}: ${formatPlural(rows, "row")}, ${formatCount(kept)} trained on, ${formatCount(cut)} cut, ${formatCount(dropped)} left out`,
     `${formatPlural(tokens, "token")}, ${formatCount(trainedTokens)} of them trained on (${formatPercent(share)}); at most ${maxLength} a row`,
   );
-  if (found.classes !== undefined) all.push(classLine(found.classes));
+  if (found.classes !== undefined) all.push(formatClasses(found.classes));
   const most = Math.max(1, ...lengths.map((bin) => bin.rows));
   const range = ({ from, to }: { from: number; to: number }): string => `${from}–${to}`;
   const width = Math.max(0, ...lengths.map((bin) => range(bin).length));

@@ -7,9 +7,9 @@ import { createMisuse, notice } from "./terminal/failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { type HubFlags, declareHubOptions, MODEL } from "./options/hub.js";
 import { runInterruptible } from "./terminal/interrupt.js";
-import { load, modelFor } from "./options/models.js";
+import { load, resolveModel } from "./options/models.js";
 import { STORAGE_TYPES } from "../train/options/execution.js";
-import { byteSize } from "./options/values.js";
+import { parseByteSize } from "./options/values.js";
 
 interface Flags extends HubFlags {
   adapter: string;
@@ -20,7 +20,7 @@ interface Flags extends HubFlags {
   maxShardSize?: number | undefined;
 }
 
-export function mergeCommand(): Command {
+export function createMergeCommand(): Command {
   const command = new Command("merge").description(
     "write a model with an adapter merged into its weights, as a folder or for llama.cpp",
   );
@@ -43,7 +43,7 @@ export function mergeCommand(): Command {
     .option(
       "--max-shard-size <size>",
       "maximum size of one file of weights, such as 2GB; default: 5GB",
-      byteSize,
+      parseByteSize,
     )
     .action(() => runInterruptible((signal) => merge(command.opts<Flags>(), signal)));
 }
@@ -80,7 +80,7 @@ async function merge(
     // With f32, sums are rounded only once, when they are written; and quantised weights cannot be merged into.
     ...((dtype === "f32" ||
       (dtype !== undefined && isBlockType(dtype)) ||
-      (await isQuantised(modelFor({ model: base, revision, adapters: [adapter] }).model))) && {
+      (await isQuantised(resolveModel({ model: base, revision, adapters: [adapter] }).model))) && {
       dtype: "f32",
     }),
     signal,

@@ -25,7 +25,7 @@ const EXPECTED = "expected";
  *
  * Errors: `ERR_DATA_ROW` with file and line; the errors of `streamText`.
  */
-export async function* rowWindows(
+export async function* streamWindows(
   source: ByteSource,
   format: DataFormat,
   { least, signal }: { least: number; signal: AbortSignal },
@@ -51,18 +51,18 @@ async function* readWindows(
   const origin = describeOrigin(source, format);
   // Lines of text and JSON lines are kept verbatim.
   if (format === "txt" || format === "jsonl" || format === "ndjson") {
-    yield* lineParts(source, origin, format === "txt", signal);
+    yield* streamLines(source, origin, format === "txt", signal);
     return;
   }
   for await (const { rows } of READERS[format].read(source, signal, "all"))
     yield rows.map(({ value, number }) => ({
-      text: textField(value, origin, number),
+      text: readTextField(value, origin, number),
       line: number,
       json: JSON.stringify(value),
     }));
 }
 
-async function* lineParts(
+async function* streamLines(
   source: ByteSource,
   origin: Origin,
   isText: boolean,
@@ -74,7 +74,7 @@ async function* lineParts(
     // The text after the last newline is not a line if it is empty.
     if (lines.at(-1) === "") lines.pop();
     for (const [i, line] of lines.entries()) {
-      const row = isText ? plainRow(line, part.line + i) : jsonRow(line, origin, part.line + i);
+      const row = isText ? createTextRow(line, part.line + i) : parseJsonRow(line, origin, part.line + i);
       if (row !== undefined) rows.push(row);
     }
     yield rows;
@@ -86,12 +86,12 @@ export function describeOrigin({ name }: ByteSource, format: DataFormat): Origin
   return { file: name, numbering: format === "txt" ? "line" : READERS[format].numbering };
 }
 
-function plainRow(line: string, number: number): TextRow {
+function createTextRow(line: string, number: number): TextRow {
   return { text: line.endsWith("\r") ? line.slice(0, -1) : line, line: number };
 }
 
 /** Parses a row; undefined for a blank line. */
-function jsonRow(line: string, origin: Origin, number: number): TextRow | undefined {
+function parseJsonRow(line: string, origin: Origin, number: number): TextRow | undefined {
   const json = line.trim();
   if (json === "") return undefined;
   let value: unknown;
@@ -100,11 +100,11 @@ function jsonRow(line: string, origin: Origin, number: number): TextRow | undefi
   } catch {
     throw createRowError(origin, number, `not JSON: ${json.length > 40 ? `${json.slice(0, 40)}…` : json}`);
   }
-  return { text: textField(value, origin, number), line: number, json };
+  return { text: readTextField(value, origin, number), line: number, json };
 }
 
 /** Returns the text of a row. Throws `ERR_DATA_ROW` for a row without text or with a field that predict writes. */
-function textField(value: unknown, origin: Origin, number: number): string {
+function readTextField(value: unknown, origin: Origin, number: number): string {
   if (typeof value !== "object" || value === null || Array.isArray(value))
     throw createRowError(origin, number, 'the row must be an object with a "text"');
   const fields = value as Record<string, unknown>;
@@ -129,20 +129,20 @@ function textField(value: unknown, origin: Origin, number: number): string {
  * Returns an output line: the row with `label` and `scores`. Other fields are copied verbatim, so that long numbers keep
  * all digits; the row's own `label` is renamed to `expected`.
  */
-export function outputLine({ text, json = JSON.stringify({ text }) }: TextRow, found: Classified): string {
+export function formatOutput({ text, json = JSON.stringify({ text }) }: TextRow, found: Classified): string {
   const { label, labels, scores } = found;
   const rounded = Object.fromEntries(
     Object.entries(scores).map(([name, score]) => [name, Number(score.toPrecision(7))]),
   );
   const added = JSON.stringify({ label, ...(labels && { labels }), scores: rounded });
-  const kept = renamedKey(json, "label", EXPECTED).trimEnd().slice(0, -1).trimEnd();
+  const kept = renameKey(json, "label", EXPECTED).trimEnd().slice(0, -1).trimEnd();
   const line = `${kept}${kept === "{" ? "" : ","}${added.slice(1)}`;
   // In JSON, control characters occur only in strings, where an escape is equivalent.
   return `${line.replaceAll(/[\u007f-\u009f]/g, (one) => `\\u00${one.charCodeAt(0).toString(16)}`)}\n`;
 }
 
 /** Renames a top-level key in a JSON object's text. */
-function renamedKey(json: string, from: string, to: string): string {
+function renameKey(json: string, from: string, to: string): string {
   let depth = 0;
   return json.replaceAll(/"(?:[^"\\]|\\.)*"(\s*:)?|[[\]{}]/g, (token, colon: string | undefined) => {
     if (token === "{" || token === "[") depth++;

@@ -9,13 +9,13 @@ import { LowrankError } from "../errors.js";
 import type { SequenceClassifier } from "../models/classifier.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
-import { flagFor } from "./options/flags.js";
+import { makeFlagByName } from "./options/flags.js";
 import { UsageError, warn } from "./terminal/failure.js";
 import { type HubFlags, declareHubOptions, MODEL } from "./options/hub.js";
 import { runInterruptible } from "./terminal/interrupt.js";
 import { load } from "./options/models.js";
-import { describeOrigin, outputLine, rowWindows, type TextRow } from "./predict-rows.js";
-import { checkOutput, type Output, stagedFile, standardOutput } from "./terminal/staged-output.js";
+import { describeOrigin, formatOutput, streamWindows, type TextRow } from "./predict-rows.js";
+import { checkOutput, type Output, openStagedFile, createStandardOutput } from "./terminal/staged-output.js";
 import { makeDtypeOption, runInStorage } from "./options/storage.js";
 import * as value from "./options/values.js";
 
@@ -41,7 +41,7 @@ const WINDOW = 1024;
 /** The default maximum of tokens per row, as for `evaluate`. */
 const MAX_LENGTH = 512;
 
-export function predictCommand(): Command {
+export function createPredictCommand(): Command {
   const command = new Command("predict").description(
     "classify texts: prints one line of JSON per text with its label and scores, by input row",
   );
@@ -60,12 +60,16 @@ export function predictCommand(): Command {
     .option("--yes", "replace --output if it exists")
     .option("--model <name>", `${MODEL}; default: the adapter's base model`)
     .option("--adapter <folder>", "an adapter")
-    .option("--top-k <n>", "write the n highest scores; default: all", value.count)
-    .option("--batch-size <n>", "rows per batch", value.count, 32)
-    .option("--max-length <n>", "maximum tokens per row, limited by the model; default: 512", value.length)
+    .option("--top-k <n>", "write the n highest scores; default: all", value.parseCount)
+    .option("--batch-size <n>", "rows per batch", value.parseCount, 32)
+    .option(
+      "--max-length <n>",
+      "maximum tokens per row, limited by the model; default: 512",
+      value.parseLength,
+    )
     .addOption(makeDtypeOption())
-    .addOption(flagFor("quantize"))
-    .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
+    .addOption(makeFlagByName("quantize"))
+    .option("--device <name>", "auto, cpu, gpu or gpu:N", value.parseDevice, "auto")
     .action(() =>
       runInterruptible((signal) =>
         runInStorage(command.opts<Flags>().dtype, () => predict(command.opts<Flags>(), signal)),
@@ -83,7 +87,7 @@ async function predict(flags: Flags, signal: AbortSignal): Promise<void> {
   try {
     await rows.check();
     model = await loadClassifier(flags, signal);
-    output = flags.output === undefined ? standardOutput() : await stagedFile(flags.output);
+    output = flags.output === undefined ? createStandardOutput() : await openStagedFile(flags.output);
     await classifyRows(model, rows, output, flags, signal);
     await output.finish();
   } finally {
@@ -127,9 +131,9 @@ async function openRows(
   const { openSource } = await import("../data/source/source.js");
   // From pipe to pipe, rows are classified as they arrive.
   const streamed = data === STANDARD_INPUT && output === undefined && format !== "parquet";
-  const source = streamed ? inputStream() : await openSource(data);
+  const source = streamed ? openStandardInput() : await openSource(data);
   const windows = (): AsyncIterable<TextRow[]> =>
-    rowWindows(source, format, { least: streamed ? 1 : WINDOW, signal });
+    streamWindows(source, format, { least: streamed ? 1 : WINDOW, signal });
   const check = async (): Promise<void> => {
     if (streamed) return;
     for await (const _ of windows());
@@ -138,7 +142,7 @@ async function openRows(
 }
 
 /** Standard input, read once. */
-function inputStream(): ByteSource {
+function openStandardInput(): ByteSource {
   return {
     name: "standard input",
     size: undefined,
@@ -199,7 +203,7 @@ async function classifyRows(
       const lines = part.map((row, i) => {
         const one = found[i] as (typeof found)[number];
         countRow(report, row.line, { total: one.tokens, maxLength, trained: 1 });
-        return outputLine(row, one);
+        return formatOutput(row, one);
       });
       await output.write(lines.join(""));
     }

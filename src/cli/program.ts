@@ -1,28 +1,28 @@
 import { Command, InvalidArgumentError } from "commander";
-import { chatCommand } from "./chat.js";
+import { createChatCommand } from "./chat.js";
 import { declareCpuUse } from "./options/cpu.js";
-import { devicesCommand } from "./devices.js";
-import { doctorCommand } from "./doctor.js";
-import { estimateCommand } from "./estimate.js";
-import { evaluateCommand } from "./evaluate.js";
-import { exportCommand } from "./export.js";
-import { failure, UsageError } from "./terminal/failure.js";
-import { finetuneCommand } from "./finetune/command.js";
-import { generateCommand } from "./generate.js";
-import { inspectCommand } from "./inspect.js";
-import { mergeCommand } from "./merge.js";
-import { flagOf } from "./finetune/option-names.js";
-import { predictCommand } from "./predict.js";
-import { runsCommand } from "./runs.js";
-import { serveCommand } from "./serve.js";
-import { sweepCommand } from "./sweep.js";
+import { createDevicesCommand } from "./devices.js";
+import { createDoctorCommand } from "./doctor.js";
+import { createEstimateCommand } from "./estimate.js";
+import { createEvaluateCommand } from "./evaluate.js";
+import { createExportCommand } from "./export.js";
+import { reportFailure, UsageError } from "./terminal/failure.js";
+import { createFinetuneCommand } from "./finetune/command.js";
+import { createGenerateCommand } from "./generate.js";
+import { createInspectCommand } from "./inspect.js";
+import { createMergeCommand } from "./merge.js";
+import { findFlag } from "./finetune/option-names.js";
+import { createPredictCommand } from "./predict.js";
+import { createRunsCommand } from "./runs.js";
+import { createServeCommand } from "./serve.js";
+import { createSweepCommand } from "./sweep.js";
 import { withOptionNames } from "../arguments/option-name.js";
 import { readVersion } from "../package/version.js";
 import { didYouMean } from "../arguments/suggest.js";
 import { collect } from "./options/values.js";
 
 /** Rejects repeated options unless they collect their values, since commander would keep only the last. */
-function refusingRepeats(command: Command): Command {
+function refuseRepeats(command: Command): Command {
   for (const option of command.options) {
     if (option.parseArg === collect) continue;
     let given = false;
@@ -36,8 +36,8 @@ function refusingRepeats(command: Command): Command {
 }
 
 /** Makes commander throw errors, which are printed on one line at the top level. */
-function throwing(command: Command): Command {
-  return refusingRepeats(command)
+function makeThrowing(command: Command): Command {
+  return refuseRepeats(command)
     .exitOverride()
     .configureOutput({ writeErr: () => {}, outputError: () => {} })
     .allowExcessArguments(false)
@@ -45,7 +45,7 @@ function throwing(command: Command): Command {
 }
 
 /** Adds the closest choice to the error about an invalid value of an option with choices. */
-function suggesting(command: Command): Command {
+function addSuggestions(command: Command): Command {
   for (const option of command.options) {
     const { argChoices: choices, parseArg } = option;
     if (choices === undefined || parseArg === undefined) continue;
@@ -71,7 +71,7 @@ function findCommand(root: Command, name: string | undefined): Command {
   throw new UsageError(`${what} ${names.join(", ")}`);
 }
 
-function helpCommand(root: Command): Command {
+function createHelpCommand(root: Command): Command {
   return new Command("help")
     .description("show the commands, or the options of one")
     .argument("[command]", "the command to show")
@@ -80,44 +80,45 @@ function helpCommand(root: Command): Command {
     });
 }
 
-function program(): Command {
-  const root = throwing(new Command("lowrank"))
+function createProgram(): Command {
+  const root = makeThrowing(new Command("lowrank"))
     .description("LoRA fine-tuning on any GPU or the CPU")
     .version(readVersion())
     .helpCommand(false)
     .action((_options, command: Command) => void findCommand(root, command.args[0]))
     .allowExcessArguments(true);
   const commands = [
-    finetuneCommand(),
-    declareCpuUse(generateCommand()),
-    declareCpuUse(chatCommand()),
-    declareCpuUse(evaluateCommand()),
-    declareCpuUse(predictCommand()),
-    declareCpuUse(serveCommand()),
-    declareCpuUse(mergeCommand()),
-    declareCpuUse(exportCommand()),
-    inspectCommand(),
-    estimateCommand(),
-    sweepCommand(),
-    runsCommand(),
-    devicesCommand(),
-    doctorCommand(),
+    createFinetuneCommand(),
+    declareCpuUse(createGenerateCommand()),
+    declareCpuUse(createChatCommand()),
+    declareCpuUse(createEvaluateCommand()),
+    declareCpuUse(createPredictCommand()),
+    declareCpuUse(createServeCommand()),
+    declareCpuUse(createMergeCommand()),
+    declareCpuUse(createExportCommand()),
+    createInspectCommand(),
+    createEstimateCommand(),
+    createSweepCommand(),
+    createRunsCommand(),
+    createDevicesCommand(),
+    createDoctorCommand(),
   ];
-  for (const command of [...commands, helpCommand(root)]) root.addCommand(suggesting(throwing(command)));
+  for (const command of [...commands, createHelpCommand(root)])
+    root.addCommand(addSuggestions(makeThrowing(command)));
   return root;
 }
 
 /** Runs a command and resolves to the exit status. */
 export async function runCli(argv: readonly string[]): Promise<number> {
   try {
-    const root = program();
+    const root = createProgram();
     let running: Command | undefined;
     root.hook("preAction", (_root, command) => void (running = command));
     const names = (option: string): string | undefined =>
-      running === undefined ? option : flagOf(running, option);
+      running === undefined ? option : findFlag(running, option);
     await withOptionNames(names, () => root.parseAsync(argv, { from: "user" }));
     return 0;
   } catch (error) {
-    return failure(error);
+    return reportFailure(error);
   }
 }

@@ -1,6 +1,6 @@
 import { basename } from "node:path";
 import type { RunSummary } from "../runs/summary.js";
-import { resumeCommand } from "./finetune/resume.js";
+import { formatResumeCommand } from "./finetune/resume.js";
 import { formatCount, formatPlural, formatRate } from "./terminal/format.js";
 
 const HEADINGS = ["run", "state", "model", "rank", "rate", "steps", "loss", "held-out", "best", "begun"];
@@ -29,7 +29,7 @@ export function formatRuns(runs: readonly RunSummary[]): string {
       const onward =
         checkpoint === null
           ? "it had saved no checkpoint"
-          : `continue from step ${checkpoint} with ${resumeCommand(folder)}`;
+          : `continue from step ${checkpoint} with ${formatResumeCommand(folder)}`;
       return `${name}: the run's process is gone; ${onward}`;
     });
   const damaged = runs

@@ -12,11 +12,11 @@ interface Flags {
   json?: boolean | undefined;
 }
 
-export function runsCommand(): Command {
+export function createRunsCommand(): Command {
   return new Command("runs")
     .description("list the runs in a folder, running or ended, as a table")
     .argument("[folder]", "an output folder, or a folder with several", ".")
-    .option("--dashboard [port]", "serve a page that compares the runs, until Ctrl-C", value.port)
+    .option("--dashboard [port]", "serve a page that compares the runs, until Ctrl-C", value.parsePort)
     .option("--json", "print one JSON object per run")
     .action(async (folder: string, { dashboard, json }: Flags) => {
       if (dashboard !== undefined && json) throw createMisuse(COMMAND_LINE_REFUSALS.dashboardAsJson);

@@ -5,12 +5,12 @@ import { defaultModel } from "../models/default.js";
 import type { Quantization } from "../models/quantization.js";
 import type { ModelServer } from "../serve/server.js";
 import type { StorageType } from "../train/options.js";
-import { flagFor } from "./options/flags.js";
+import { makeFlagByName } from "./options/flags.js";
 import { formatJsonLine } from "./terminal/escaped.js";
 import { notice, UsageError, warn } from "./terminal/failure.js";
 import { type HubFlags, declareHubOptions, MODEL } from "./options/hub.js";
 import { runInterruptible } from "./terminal/interrupt.js";
-import { loadLanguageModel, modelFor } from "./options/models.js";
+import { loadLanguageModel, resolveModel } from "./options/models.js";
 import { makeDtypeOption, runInStorage } from "./options/storage.js";
 import * as value from "./options/values.js";
 
@@ -36,7 +36,7 @@ interface Flags extends HubFlags {
 /** Milliseconds for running answers to finish after the first Ctrl-C. */
 const GRACE_MS = 10_000;
 
-export function serveCommand(): Command {
+export function createServeCommand(): Command {
   const command = new Command("serve").description(
     "serve a model and its adapters with OpenAI's HTTP API: chat completions, completions, models",
   );
@@ -48,9 +48,9 @@ export function serveCommand(): Command {
       "an adapter and its name in requests; may be given several times",
       value.collect,
     )
-    .addOption(flagFor("chatTemplate"))
+    .addOption(makeFlagByName("chatTemplate"))
     .option("--host <address>", "the address to listen on", "127.0.0.1")
-    .option("--port <n>", "the port to listen on; 0 for any free port", value.port, 8080)
+    .option("--port <n>", "the port to listen on; 0 for any free port", value.parsePort, 8080)
     .option(
       "--token <text>",
       "the bearer token of requests; default: LOWRANK_TOKEN, or a new token, which is printed",
@@ -60,18 +60,18 @@ export function serveCommand(): Command {
       "allow requests from web pages of this origin (CORS); may be given several times",
       value.collect,
     )
-    .option("--max-tokens <n>", "maximum tokens per answer", value.count, 1024)
-    .option("--max-concurrent <n>", "maximum texts generated at once", value.count, 32)
+    .option("--max-tokens <n>", "maximum tokens per answer", value.parseCount, 1024)
+    .option("--max-concurrent <n>", "maximum texts generated at once", value.parseCount, 32)
     .option(
       "--max-queue <n>",
       "maximum waiting requests; further ones get status 429",
-      value.countFromZero,
+      value.parseCountFromZero,
       128,
     )
-    .option("--max-body-size <size>", "maximum size of a request body", value.byteSize, 4_000_000)
+    .option("--max-body-size <size>", "maximum size of a request body", value.parseByteSize, 4_000_000)
     .addOption(makeDtypeOption())
-    .addOption(flagFor("quantize"))
-    .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
+    .addOption(makeFlagByName("quantize"))
+    .option("--device <name>", "auto, cpu, gpu or gpu:N", value.parseDevice, "auto")
     .option("--json", "print the address, a new token and the models as JSON")
     .action(() =>
       runInterruptible((signal) =>
@@ -88,7 +88,10 @@ interface NamedAdapter {
 
 async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
   const adapters = parseAdapters(flags.adapter ?? []);
-  const { model: source, revision } = modelFor({ ...flags, adapters: adapters.map(({ folder }) => folder) });
+  const { model: source, revision } = resolveModel({
+    ...flags,
+    adapters: adapters.map(({ folder }) => folder),
+  });
   const name = flags.name ?? chooseModelName(source);
   if (name === "") throw new UsageError("--name must not be empty");
   if (adapters.some((one) => one.name === name))

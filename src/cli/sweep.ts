@@ -4,17 +4,17 @@ import { LowrankError } from "../errors.js";
 import { defaultData, defaultHeldOut, defaultModel, defaultRecipe } from "../models/default.js";
 import type { SweepOptions } from "../train/sweep/options.js";
 import { applyConfig, readConfig } from "./finetune/config-file.js";
-import { flagOf } from "./finetune/option-names.js";
-import { checkFlags, declareFlags, type Flags, givenOptions } from "./finetune/options.js";
+import { findFlag } from "./finetune/option-names.js";
+import { checkFlags, declareFlags, type Flags, listGivenOptions } from "./finetune/options.js";
 import { applySweepFile, nameInSpace } from "./sweep/config-file.js";
-import { humanRenderer, jsonRenderer } from "./sweep/render.js";
+import { createHumanRenderer, createJsonRenderer } from "./sweep/render.js";
 import { AnsweredNo, Interrupted, notice, UsageError } from "./terminal/failure.js";
-import { onInterrupt } from "./terminal/interrupt.js";
+import { watchSignals } from "./terminal/interrupt.js";
 
 /** Options of a single run. */
 const WITHOUT = ["resume", "dashboard", "profile", "deviceShares", "deterministic"];
 
-export function sweepCommand(): Command {
+export function createSweepCommand(): Command {
   const command = new Command("sweep").description(
     "train many adapters over one model, with the settings of a file, and compare them",
   );
@@ -24,7 +24,7 @@ export function sweepCommand(): Command {
       throw new UsageError("give --config FILE: a YAML or JSON file with options and a space of values");
     const options = await readOptions(command, config);
     const names = (option: string): string | undefined =>
-      SWEEP_NAMES[option] ?? (isInSpace(options, option) ? nameInSpace(option) : flagOf(command, option));
+      SWEEP_NAMES[option] ?? (isInSpace(options, option) ? nameInSpace(option) : findFlag(command, option));
     await withOptionNames(names, () => runSweep(options, { config, json: json === true }));
   });
 }
@@ -48,7 +48,7 @@ async function readOptions(command: Command, config: string): Promise<SweepOptio
   if ([model, data, adapter].every((one) => one === undefined)) {
     const recipe = Object.entries(await readConfig(defaultRecipe()));
     const open = recipe.filter(
-      ([key]) => !isInSpace(own, pathOf(key)) && !(key === "epochs" && isInSpace(own, "steps")),
+      ([key]) => !isInSpace(own, toOptionPath(key)) && !(key === "epochs" && isInSpace(own, "steps")),
     );
     applyConfig(command, Object.fromEntries(open), {
       file: defaultRecipe(),
@@ -59,7 +59,7 @@ async function readOptions(command: Command, config: string): Promise<SweepOptio
     checkFlags(flags);
     const held = flags.evalData === undefined && flags.evalSplit === undefined;
     return {
-      ...givenOptions(command),
+      ...listGivenOptions(command),
       model: defaultModel(),
       data: defaultData(),
       ...(held && { evalData: defaultHeldOut() }),
@@ -67,10 +67,10 @@ async function readOptions(command: Command, config: string): Promise<SweepOptio
     };
   }
   checkFlags(command.opts<Flags>());
-  return { ...givenOptions(command), ...own };
+  return { ...listGivenOptions(command), ...own };
 }
 
-function pathOf(key: string): string {
+function toOptionPath(key: string): string {
   return { lr: "optimizer.lr", "batch-size": "batchSize", "grad-accum": "gradientAccumulation" }[key] ?? key;
 }
 
@@ -79,10 +79,10 @@ async function runSweep(
   { config, json }: { config: string; json: boolean },
 ): Promise<void> {
   const { sweep } = await import("../train/sweep/sweep.js");
-  const show = json ? jsonRenderer(process.stdout) : humanRenderer(process.stdout);
+  const show = json ? createJsonRenderer(process.stdout) : createHumanRenderer(process.stdout);
   const run = sweep(options);
   let began = false;
-  const interrupt = onInterrupt(() => {
+  const interrupt = watchSignals(() => {
     const what = began ? "finishing the step and saving" : "stopping";
     process.stderr.write(`\nlowrank: ${what}; Ctrl-C again stops at once\n`);
     run.stop().catch(() => {});

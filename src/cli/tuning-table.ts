@@ -8,7 +8,7 @@ type Tuned = TuneReport["classes"][number];
 export function formatTuning({ device, name, used, file, classes }: TuneReport): string {
   const rows = classes.map((one) => [
     `${one.family} ${one.class}`,
-    ...one.forms.map((form) => cell(form, one)),
+    ...one.forms.map((form) => formatCell(form, one)),
   ]);
   const widths: number[] = [];
   for (const row of rows)
@@ -30,7 +30,7 @@ export function formatTuning({ device, name, used, file, classes }: TuneReport):
   ].join("\n");
 }
 
-function cell({ form, verdict, milliseconds }: Tuned["forms"][number], { chosen }: Tuned): string {
+function formatCell({ form, verdict, milliseconds }: Tuned["forms"][number], { chosen }: Tuned): string {
   const found =
     milliseconds === undefined || verdict !== "right" ? DROPPED[verdict] : formatSpeed(milliseconds);
   return `${form} ${found ?? "-"}${form === chosen ? "*" : ""}`;

@@ -12,7 +12,7 @@ import {
   escapeGenerated,
   formatJsonLine,
 } from "../../src/cli/terminal/escaped.js";
-import { humanRenderer } from "../../src/cli/finetune/render.js";
+import { createHumanRenderer } from "../../src/cli/finetune/render.js";
 import { formatInspected } from "../../src/cli/inspected.js";
 import { inspect, type InspectedData } from "../../src/index.js";
 import { formatConfusion } from "../../src/cli/confusion-table.js";
@@ -49,7 +49,7 @@ test("generated text is escaped on a terminal, and unchanged in a file", (t) => 
 
 test("a run's lines escape text from files", (t) => {
   let text = "";
-  const show = humanRenderer({ write: (more: string) => ((text += more), true) } as never);
+  const show = createHumanRenderer({ write: (more: string) => ((text += more), true) } as never);
   show({ type: "checkpoint", step: 1, path: `/tmp/${EVIL}` });
   t.is(text, `step 1: saved /tmp/${SHOWN}\n`);
 });

@@ -7,10 +7,10 @@ import {
   checkFlags,
   declareFlags,
   type Flags,
-  givenOptions,
-  libraryOptions,
+  listGivenOptions,
+  toLibraryOptions,
 } from "../../src/cli/finetune/options.js";
-import { resumeCommand } from "../../src/cli/finetune/resume.js";
+import { formatResumeCommand } from "../../src/cli/finetune/resume.js";
 import { temporary } from "../hashed.js";
 
 const folder = temporary();
@@ -33,14 +33,14 @@ async function flags(argv: string[], file = "", recipe = ""): Promise<Flags> {
 }
 
 test("true and false in a file are values if the option allows them", async (t) => {
-  t.is(libraryOptions(await flags(["--data", "d"], "init: false")).lora?.initLoraWeights, false);
-  t.is(libraryOptions(await flags(["--data", "d"], "init: true")).lora?.initLoraWeights, true);
+  t.is(toLibraryOptions(await flags(["--data", "d"], "init: false")).lora?.initLoraWeights, false);
+  t.is(toLibraryOptions(await flags(["--data", "d"], "init: true")).lora?.initLoraWeights, true);
   for (const wrong of ["lr: true", "output: false", "targets: true"])
     await t.throwsAsync(flags(["--data", "d"], wrong), { message: /needs a value, got (true|false)$/ });
 });
 
 test("defaults", async (t) => {
-  const options = libraryOptions(await flags(["--data", "d.txt"]));
+  const options = toLibraryOptions(await flags(["--data", "d.txt"]));
   t.like(options, {
     data: "d.txt",
     output: "./lowrank-out",
@@ -69,15 +69,15 @@ test("defaults", async (t) => {
 });
 
 test("alpha follows the rank by default", async (t) => {
-  t.is(libraryOptions(await flags(["--rank", "4"])).lora?.loraAlpha, 8);
-  t.is(libraryOptions(await flags(["--rank", "4", "--alpha", "3"])).lora?.loraAlpha, 3);
+  t.is(toLibraryOptions(await flags(["--rank", "4"])).lora?.loraAlpha, 8);
+  t.is(toLibraryOptions(await flags(["--rank", "4", "--alpha", "3"])).lora?.loraAlpha, 3);
 });
 
 test("flags become the library's option names", async (t) => {
   const argv =
     "--model m --data d.jsonl --targets q_proj,v_proj --modules-to-save a,b --rslora --warmup 0 --epochs 0.5 " +
     "--dora --init pissa_niter_4 --loraplus-ratio 8 --grad-checkpointing --packing --eval-split 0.1 --eval-every 5 --save-every 7 --resume --dtype bf16 --quantize nf4 --device gpu:1";
-  const options = libraryOptions(await flags(argv.split(" ")));
+  const options = toLibraryOptions(await flags(argv.split(" ")));
   t.like(options, {
     model: "m",
     data: "d.jsonl",
@@ -95,10 +95,10 @@ test("flags become the library's option names", async (t) => {
     device: "gpu:1",
   });
   t.is(
-    libraryOptions(await flags(["--dtype", "bf16", "--matmul-precision", "exact"])).matmulPrecision,
+    toLibraryOptions(await flags(["--dtype", "bf16", "--matmul-precision", "exact"])).matmulPrecision,
     "exact",
   );
-  t.is(libraryOptions(await flags(["--matmul-precision", "f16"])).matmulPrecision, "f16");
+  t.is(toLibraryOptions(await flags(["--matmul-precision", "f16"])).matmulPrecision, "f16");
   t.like(options.lora, {
     targetModules: ["q_proj", "v_proj"],
     modulesToSave: ["a", "b"],
@@ -112,15 +112,15 @@ test("flags become the library's option names", async (t) => {
 test("an optimizer has its own default rate, from the command line and from a file", async (t) => {
   const rates = { adamw: 2e-4, adam: 2e-4, sgd: 1e-2, adafactor: 1e-2, lion: 2e-5 };
   for (const [type, lr] of Object.entries(rates)) {
-    t.deepEqual(libraryOptions(await flags(["--optimizer", type])).optimizer, {
+    t.deepEqual(toLibraryOptions(await flags(["--optimizer", type])).optimizer, {
       type,
       lr,
       weightDecay: 0.01,
     });
-    t.is(libraryOptions(await flags([], `optimizer: ${type}`)).optimizer?.lr, lr);
+    t.is(toLibraryOptions(await flags([], `optimizer: ${type}`)).optimizer?.lr, lr);
   }
   const given = await flags(["--optimizer", "sgd", "--momentum", "0.5"], "optimizer: lion\nlr: 3e-3");
-  t.deepEqual(libraryOptions(given).optimizer, { type: "sgd", lr: 3e-3, momentum: 0.5, weightDecay: 0.01 });
+  t.deepEqual(toLibraryOptions(given).optimizer, { type: "sgd", lr: 3e-3, momentum: 0.5, weightDecay: 0.01 });
   await t.throwsAsync(flags(["--optimizer", "adamx"]), { message: /adamw, adam, sgd, adafactor, lion/ });
 });
 
@@ -145,14 +145,14 @@ test("an option given on the command line replaces its alternative in a file", a
 });
 
 test("the command that resumes a stopped run names its folder", (t) => {
-  t.is(resumeCommand("out"), "lowrank finetune --resume out");
-  t.is(resumeCommand("my out", { json: true }, false), "lowrank finetune --resume 'my out' --json");
+  t.is(formatResumeCommand("out"), "lowrank finetune --resume out");
+  t.is(formatResumeCommand("my out", { json: true }, false), "lowrank finetune --resume 'my out' --json");
   t.is(
-    resumeCommand("it's", { data: ["-"] }, false),
+    formatResumeCommand("it's", { data: ["-"] }, false),
     String.raw`lowrank finetune --resume 'it'\''s' --data -`,
   );
   t.is(
-    resumeCommand(String.raw`C:\my runs\out`, {}, true),
+    formatResumeCommand(String.raw`C:\my runs\out`, {}, true),
     String.raw`lowrank finetune --resume "C:\my runs\out"`,
   );
 });
@@ -160,5 +160,10 @@ test("the command that resumes a stopped run names its folder", (t) => {
 test("a resumed run gets only the given options, and no defaults", async (t) => {
   const command = declareFlags(new Command("finetune")).exitOverride();
   command.parse(["--resume", "out", "--steps", "40", "--dtype", "bf16"], { from: "user" });
-  t.deepEqual(givenOptions(command), { resume: "out", steps: 40, dtype: "bf16", matmulPrecision: "bf16" });
+  t.deepEqual(listGivenOptions(command), {
+    resume: "out",
+    steps: 40,
+    dtype: "bf16",
+    matmulPrecision: "bf16",
+  });
 });

@@ -7,7 +7,7 @@ import { Command } from "commander";
 
 import { declareFlags } from "../../src/cli/finetune/options.js";
 import { PLACES } from "../../src/cli/finetune/places.js";
-import { flagOf } from "../../src/cli/finetune/option-names.js";
+import { findFlag } from "../../src/cli/finetune/option-names.js";
 import { nameOptions, optionName, optionSetting, withOptionNames } from "../../src/arguments/option-name.js";
 import { ADAPTER_REFUSALS } from "../../src/refusals/adapters.js";
 import { QUANTISED_REFUSALS } from "../../src/refusals/quantised.js";
@@ -20,7 +20,7 @@ const data = tinyData();
 const folder = temporary();
 
 const command = declareFlags(new Command("finetune"));
-const names = (option: string): string | undefined => flagOf(command, option);
+const names = (option: string): string | undefined => findFlag(command, option);
 
 test("each option of finetune has its flag, with and without the name of its group", (t) => {
   for (const [flag, place] of Object.entries(PLACES)) {

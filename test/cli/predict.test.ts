@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 
 import test from "ava";
 
-import { rowWindows } from "../../src/cli/predict-rows.js";
+import { streamWindows } from "../../src/cli/predict-rows.js";
 import { openSource } from "../../src/data/source/source.js";
 import { temporary, tinyModel } from "../hashed.js";
 import { rowsFile, seaAndLand, tinyEncoder } from "../tiny-encoder.js";
@@ -232,7 +232,7 @@ test.serial("a large file is read in windows, with little of it in memory", asyn
   const before = heap();
   let [rows, windows, most] = [0, 0, 0];
   const options = { least: 1024, signal: new AbortController().signal };
-  for await (const window of rowWindows(await openSource(file), "jsonl", options)) {
+  for await (const window of streamWindows(await openSource(file), "jsonl", options)) {
     rows += window.length;
     if (windows++ % 20 === 0) most = Math.max(most, heap() - before);
   }

@@ -1,8 +1,8 @@
 import test from "ava";
 import pc from "picocolors";
 import { bytes, formatDuration, shorten, formatSpeed } from "../../src/cli/terminal/format.js";
-import { bar, liveLine, worthALine } from "../../src/cli/terminal/progress.js";
-import { humanRenderer, jsonRenderer } from "../../src/cli/finetune/render.js";
+import { drawBar, formatLiveLine, isLogged } from "../../src/cli/terminal/progress.js";
+import { createHumanRenderer, createJsonRenderer } from "../../src/cli/finetune/render.js";
 import type { Output } from "../../src/cli/terminal/output.js";
 import type { StartEvent, StepEvent, TrainEvent } from "../../src/train/events.js";
 
@@ -87,7 +87,7 @@ function output(isTTY: boolean, columns = 100): Output & { text: string } {
 test("the summary names the optimizer of the run", (t) => {
   const lines = ["adamw", "adam", "sgd", "adafactor", "lion"].map((optimizer) => {
     const out = output(false);
-    humanRenderer(out)({ ...start, optimizer: optimizer as StartEvent["optimizer"] });
+    createHumanRenderer(out)({ ...start, optimizer: optimizer as StartEvent["optimizer"] });
     return /optimizer +(\w+), learning rate/.exec(out.text)?.[1];
   });
   t.deepEqual(lines, ["AdamW", "Adam", "SGD", "Adafactor", "Lion"]);
@@ -95,7 +95,7 @@ test("the summary names the optimizer of the run", (t) => {
 
 test("plain lines: the summary, some steps, and the end", (t) => {
   const out = output(false);
-  const show = humanRenderer(out);
+  const show = createHumanRenderer(out);
   for (const event of [start, ...rest]) show(event);
   t.notRegex(out.text, /\u001b|\r/);
   t.deepEqual(out.text.split("\n"), [
@@ -123,7 +123,7 @@ test("plain lines: the summary, some steps, and the end", (t) => {
 test("the summary reports the precision of products, if it has an effect", (t) => {
   const model = (more: Partial<StartEvent>): string | undefined => {
     const out = output(false);
-    humanRenderer(out)({ ...start, ...more });
+    createHumanRenderer(out)({ ...start, ...more });
     return /weights, (.*)/.exec(out.text)?.[1];
   };
   t.is(model({ dtype: "bf16", matmulPrecision: "bf16" }), "bf16, products in bf16");
@@ -134,7 +134,7 @@ test("the summary reports the precision of products, if it has an effect", (t) =
 
 test("one complete JSON event a line", (t) => {
   const out = output(false);
-  const show = jsonRenderer(out);
+  const show = createJsonRenderer(out);
   for (const event of [start, ...rest]) show(event);
   const lines = out.text.trimEnd().split("\n");
   t.deepEqual(
@@ -146,7 +146,7 @@ test("one complete JSON event a line", (t) => {
 test("on a terminal the live line is overwritten, at a limited rate, and never left above other lines", (t) => {
   const out = output(true);
   let now = 0;
-  const show = humanRenderer(out, () => now);
+  const show = createHumanRenderer(out, () => now);
   show(step(1));
   const drawn = out.text;
   show(step(2));
@@ -161,28 +161,28 @@ test("on a terminal the live line is overwritten, at a limited rate, and never l
 test("the live line fits any width", (t) => {
   const plain = pc.createColors(false);
   for (const columns of [10, 20, 40, 60, 80, 120]) {
-    const line = liveLine(step(63, 150), columns, plain);
+    const line = formatLiveLine(step(63, 150), columns, plain);
     t.true(line.length < Math.max(columns, 15), `${columns}: ${line}`);
   }
   t.regex(
-    liveLine(step(63), 120, plain),
+    formatLiveLine(step(63), 120, plain),
     /42% · 63\/150 · loss 2\.3140 · 2m 10s left · 412 tok\/s · lr 1\.20e-4 · 1\.2 GiB/,
   );
 });
 
 test("bars", (t) => {
-  t.is(bar(0, 4), "░░░░");
-  t.is(bar(0.5, 4), "██░░");
-  t.is(bar(0.53, 4), "██▏░");
-  t.is(bar(1, 4), "████");
-  t.is(bar(2, 4), "████");
+  t.is(drawBar(0, 4), "░░░░");
+  t.is(drawBar(0.5, 4), "██░░");
+  t.is(drawBar(0.53, 4), "██▏░");
+  t.is(drawBar(1, 4), "████");
+  t.is(drawBar(2, 4), "████");
 });
 
 test("a long run's log has about a hundred lines, with merged steps or not", (t) => {
-  const lines = Array.from({ length: 5000 }, (_, i) => step(i + 1, 5000)).filter(worthALine);
+  const lines = Array.from({ length: 5000 }, (_, i) => step(i + 1, 5000)).filter(isLogged);
   t.is(lines.length, 101);
-  t.true(worthALine({ ...step(57, 5000), merged: 10 }));
-  t.false(worthALine({ ...step(57, 5000), merged: 3 }));
+  t.true(isLogged({ ...step(57, 5000), merged: 10 }));
+  t.false(isLogged({ ...step(57, 5000), merged: 3 }));
 });
 
 test("numbers", (t) => {
@@ -200,7 +200,7 @@ test("numbers", (t) => {
 
 test("a run that was stopped before its second evaluation reports no change", (t) => {
   const out = output(false);
-  const show = humanRenderer(out);
+  const show = createHumanRenderer(out);
   const [before] = rest;
   const end: TrainEvent = {
     type: "end",

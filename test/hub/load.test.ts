@@ -5,7 +5,7 @@ import { join } from "node:path";
 import test from "ava";
 
 import { DownloadLine } from "../../src/cli/options/hub.js";
-import { humanRenderer } from "../../src/cli/finetune/render.js";
+import { createHumanRenderer } from "../../src/cli/finetune/render.js";
 import { finetune, loadModel, lora, LowrankError, tensor, type TrainEvent } from "../../src/index.js";
 import { lowrank, ONE_LINE, runHere } from "../cli/lowrank.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
@@ -256,7 +256,7 @@ test("a download is a live line on a terminal, and a line elsewhere", (t) => {
   for (let i = 0; i < 3; i++) elsewhere.show(progress);
   elsewhere.end();
   t.is(plain, "lowrank: downloading owner/tiny, 2.0 GiB\n");
-  const render = humanRenderer({ write: (text: string) => ((log += text), true) });
+  const render = createHumanRenderer({ write: (text: string) => ((log += text), true) });
   for (const file of ["owner/tiny/config.json", "owner/tiny/model.safetensors"])
     render({ type: "progress", stage: "download", file, bytesRead: 0, bytes: 2 ** 31, tokens: 0 });
   t.is(log, "downloading owner/tiny, 2.0 GiB\n");

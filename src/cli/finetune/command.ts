@@ -6,34 +6,34 @@ import { runOnRanks } from "../terminal/ranks.js";
 import { applyConfigFile } from "./config-file.js";
 import { escapeControls } from "../terminal/escaped.js";
 import { Interrupted, notice, warn } from "../terminal/failure.js";
-import { onInterrupt } from "../terminal/interrupt.js";
-import { onLostStdout } from "../terminal/stdout.js";
-import { bitsPerByte, sampleOf } from "./embedded.js";
-import { profileLines } from "./profile.js";
+import { watchSignals } from "../terminal/interrupt.js";
+import { watchStdout } from "../terminal/stdout.js";
+import { computeBitsPerByte, readSample } from "./embedded.js";
+import { formatProfile } from "./profile.js";
 import {
   checkFlags,
   declareFlags,
   type Flags,
-  givenOptions,
-  libraryOptions,
-  openOptions,
-  withoutAdapterDefaults,
+  listGivenOptions,
+  toLibraryOptions,
+  listOpenOptions,
+  dropAdapterDefaults,
 } from "./options.js";
-import { humanRenderer, jsonRenderer } from "./render.js";
-import { resumeCommand } from "./resume.js";
+import { createHumanRenderer, createJsonRenderer } from "./render.js";
+import { formatResumeCommand } from "./resume.js";
 
-export function finetuneCommand(): Command {
+export function createFinetuneCommand(): Command {
   const command = new Command("finetune").description("fine-tune a model on text, or on rows of text");
   return declareFlags(command).action(async () => {
-    const { flags, options, embedded } = await askedFor(command);
+    const { flags, options, embedded } = await readCommandLine(command);
     await runOnRanks((ranks) => finetune(flags, { ...options, ranks }, embedded && !flags.json));
   });
 }
 
 /** Returns the flags and options of a `finetune` command line. Without model, data, adapter and resume, uses the embedded model and text. */
-export async function askedFor(command: Command): Promise<{
+export async function readCommandLine(command: Command): Promise<{
   flags: Flags;
-  options: ReturnType<typeof libraryOptions>;
+  options: ReturnType<typeof toLibraryOptions>;
   embedded: boolean;
 }> {
   const { config } = command.opts<Flags>();
@@ -42,32 +42,33 @@ export async function askedFor(command: Command): Promise<{
   const embedded = [model, data, resume, adapter].every((one) => one === undefined);
   if (embedded) await applyConfigFile(command, defaultRecipe(), "default");
   const all = command.opts<Flags>();
-  const flags = adapter === undefined ? all : withoutAdapterDefaults(command, all);
+  const flags = adapter === undefined ? all : dropAdapterDefaults(command, all);
   if (embedded && flags.evalSplit === undefined) flags.evalData ??= [defaultHeldOut()];
   checkFlags(flags);
   // A resumed run has stored options; only options that were given override them.
-  const options = resume === undefined ? libraryOptions(flags, openOptions(command)) : givenOptions(command);
+  const options =
+    resume === undefined ? toLibraryOptions(flags, listOpenOptions(command)) : listGivenOptions(command);
   return { flags, options, embedded };
 }
 
 /** Returns the first of several devices, which samples. */
-function firstOf(device: string | readonly string[]): string {
+function selectFirst(device: string | readonly string[]): string {
   return typeof device === "string" ? device : (device[0] ?? "auto");
 }
 
 async function finetune(
   flags: Flags,
-  options: ReturnType<typeof libraryOptions>,
+  options: ReturnType<typeof toLibraryOptions>,
   sampling: boolean,
 ): Promise<void> {
   const { finetune: start } = await import("../../train/finetune/finetune.js");
   const isFirst = options.ranks === undefined || options.ranks.rank === 0;
-  const before = sampling && isFirst ? await sampleOf(firstOf(flags.device)) : undefined;
+  const before = sampling && isFirst ? await readSample(selectFirst(flags.device)) : undefined;
   if (before !== undefined) process.stdout.write(`The model writes: ${escapeControls(before.text)}\n\n`);
 
   const telling = new Telling(flags, isFirst);
   const run = start(options);
-  const interrupt = onInterrupt(
+  const interrupt = watchSignals(
     () => {
       const what = telling.started === undefined ? "stopping" : "finishing the step and saving";
       if (isFirst) process.stderr.write(`\nlowrank: ${what}; Ctrl-C again stops at once\n`);
@@ -78,16 +79,18 @@ async function finetune(
   try {
     for await (const event of run) telling.show(event);
     const result = await run.result;
-    if (result.stopped && isFirst) notice(stoppedLine(result, telling, flags));
+    if (result.stopped && isFirst) notice(describeStop(result, telling, flags));
     telling.finish(result);
     if (interrupt.asked !== undefined) throw new Interrupted(interrupt.asked);
     if (before === undefined || telling.lost !== undefined) return;
     const { untrained } = telling;
     if (untrained !== undefined && result.evalLoss !== null && flags.evalData?.[0] === defaultHeldOut()) {
-      const [from, to] = [untrained, result.evalLoss].map((loss) => bitsPerByte(loss, before).toFixed(3));
+      const [from, to] = [untrained, result.evalLoss].map((loss) =>
+        computeBitsPerByte(loss, before).toFixed(3),
+      );
       process.stdout.write(`held-out text: ${from} bits a byte before, ${to} after\n`);
     }
-    const after = await sampleOf(firstOf(flags.device), result.adapter);
+    const after = await readSample(selectFirst(flags.device), result.adapter);
     process.stdout.write(`\nWith the adapter it writes: ${escapeControls(after.text)}\n`);
   } finally {
     interrupt.release();
@@ -96,12 +99,12 @@ async function finetune(
 }
 
 /** Describes a run that was stopped, and how to resume it. */
-function stoppedLine({ steps, adapter }: FinetuneResult, { started }: Telling, flags: Flags): string {
+function describeStop({ steps, adapter }: FinetuneResult, { started }: Telling, flags: Flags): string {
   if (started === undefined || adapter === "") return "stopped before the first step; nothing was saved";
   const { output } = started;
   const kept =
     adapter === output ? "" : `; the earlier adapter in ${output} is kept until the run has finished`;
-  return `stopped after step ${steps}${kept}; resume with: ${resumeCommand(output, flags)}`;
+  return `stopped after step ${steps}${kept}; resume with: ${formatResumeCommand(output, flags)}`;
 }
 
 /**
@@ -123,8 +126,8 @@ class Telling {
   }
 
   #open(flags: Flags): [(event: TrainEvent) => void, () => void] {
-    const render = flags.json ? jsonRenderer(process.stdout) : humanRenderer(process.stdout);
-    const release = onLostStdout((error) => {
+    const render = flags.json ? createJsonRenderer(process.stdout) : createHumanRenderer(process.stdout);
+    const release = watchStdout((error) => {
       if (this.lost === undefined) {
         const what = "the run continues and reports its end here";
         process.stderr.write(`lowrank: stdout cannot be written any more (${error.code}); ${what}\n`);
@@ -139,7 +142,7 @@ class Telling {
     if (event.type === "eval" && event.step === 0) this.untrained = event.loss;
     if (this.lost === undefined) this.#render(event);
     else if (event.type === "warning") warn(event.message);
-    if (event.type === "profile") process.stderr.write(`${profileLines(event).join("\n")}\n`);
+    if (event.type === "profile") process.stderr.write(`${formatProfile(event).join("\n")}\n`);
   }
 
   /** Throws `ERR_WRITE` if standard output failed for another reason than a closed pipe, which may be intentional. */

@@ -5,7 +5,7 @@ import { LowrankError, readSystemCode } from "../../errors.js";
 import { didYouMean } from "../../arguments/suggest.js";
 import { UsageError } from "../terminal/failure.js";
 import { FLAGS } from "../options/flags.js";
-import { flagOf } from "./option-names.js";
+import { findFlag } from "./option-names.js";
 import { collect } from "../options/values.js";
 
 /** Reads a YAML or JSON file of options by name. Throws `ERR_FILE_NOT_FOUND`, and `UsageError` for other contents. */
@@ -33,12 +33,12 @@ export async function readConfig(file: string): Promise<Record<string, unknown>>
   return value as Record<string, unknown>;
 }
 
-function optionOf(command: Command, key: string, file: string): Option {
+function findOption(command: Command, key: string, file: string): Option {
   const option = command.options.find((one) => one.long === `--${key}`);
   if (option !== undefined && key !== "config") return option;
   const known = command.options.map((one) => one.long?.slice(2)).filter((name) => name !== "config");
   // The key may be an option name of the library.
-  const flag = key === "config" ? undefined : flagOf(command, key)?.slice(2);
+  const flag = key === "config" ? undefined : findFlag(command, key)?.slice(2);
   const near =
     flag === undefined
       ? didYouMean(
@@ -59,7 +59,7 @@ function isBoolean(option: Option, value: boolean): boolean {
 }
 
 /** Returns the parsed value of an option from a file. Throws `UsageError` with the file and the key. */
-export function valueOf(option: Option, value: unknown, file: string): unknown {
+export function parseValue(option: Option, value: unknown, file: string): unknown {
   const key = option.long?.slice(2);
   if (typeof value === "boolean") {
     if (!option.required || isBoolean(option, value)) return value;
@@ -86,7 +86,7 @@ export function valueOf(option: Option, value: unknown, file: string): unknown {
 }
 
 /** Returns the attribute of the alternative to a flag: if one is given, the file's value of the other is ignored. */
-function rivalOf(attribute: string): string | undefined {
+function findRival(attribute: string): string | undefined {
   const rival = FLAGS.find((one) => one.attribute === attribute)?.entry.excludes;
   return rival === undefined ? undefined : FLAGS.find(({ path }) => path.join(".") === rival)?.attribute;
 }
@@ -114,10 +114,10 @@ export function applyConfig(
   }: { file: string; strength?: "config" | "default"; source?: string },
 ): void {
   for (const [key, value] of Object.entries(values)) {
-    const option = optionOf(command, key, file);
-    const parsed = value === null ? undefined : valueOf(option, value, file);
+    const option = findOption(command, key, file);
+    const parsed = value === null ? undefined : parseValue(option, value, file);
     const name = option.attributeName();
-    const taken = [name, rivalOf(name)].some((one) => {
+    const taken = [name, findRival(name)].some((one) => {
       const given = one === undefined ? undefined : command.getOptionValueSource(one);
       return given === "cli" || (given === "config" && strength === "default");
     });

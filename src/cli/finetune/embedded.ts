@@ -16,7 +16,7 @@ export interface Sample {
 }
 
 /** Generates a sample with the embedded model, with or without an adapter. */
-export function sampleOf(device: string, adapter?: string): Promise<Sample> {
+export function readSample(device: string, adapter?: string): Promise<Sample> {
   return runInterruptible(async (signal) => {
     const adapters = adapter === undefined ? [] : [adapter];
     const { model, name } = await loadLanguageModel({ model: defaultModel(), adapters, device, signal });
@@ -37,6 +37,6 @@ export function sampleOf(device: string, adapter?: string): Promise<Sample> {
 }
 
 /** Converts nats per token to bits per byte. */
-export function bitsPerByte(loss: number, { tokensPerByte }: Sample): number {
+export function computeBitsPerByte(loss: number, { tokensPerByte }: Sample): number {
   return (loss / Math.LN2) * tokensPerByte;
 }

@@ -18,7 +18,7 @@ const FLAGS: ReadonlyMap<string, string> = new Map([
  * Returns the name of a library option in `command`: `--batch-size`, or ``batch-size in run.yaml`` if it came from a
  * file; undefined if the command has no such option.
  */
-export function flagOf(command: Command, option: string): string | undefined {
+export function findFlag(command: Command, option: string): string | undefined {
   const attribute = FLAGS.get(option) ?? option;
   const flag = command.options.find((one) => one.attributeName() === attribute)?.long;
   if (flag === undefined || flag === null) return undefined;

@@ -50,15 +50,15 @@ export function checkFlags(flags: Flags): void {
 }
 
 /** Replaces a list of one file by its name, as run.json stores it. */
-function oneOrMany(value: unknown, name: string | undefined): unknown {
+function unwrapSingle(value: unknown, name: string | undefined): unknown {
   const files = (name === "data" || name === "evalData") && Array.isArray(value);
   return files && value.length === 1 ? value[0] : value;
 }
 
-function placed(flags: Partial<Flags>): FinetuneOptions {
+function nestOptions(flags: Partial<Flags>): FinetuneOptions {
   const options: Record<string, unknown> = {};
   for (const [flag, [first, second]] of Object.entries(PLACES)) {
-    const value = oneOrMany(flags[flag as keyof Flags], first);
+    const value = unwrapSingle(flags[flag as keyof Flags], first);
     if (value === undefined || first === undefined) continue;
     if (second === undefined) options[first] = value;
     else options[first] = { ...(options[first] as object | undefined), [second]: value };
@@ -67,7 +67,7 @@ function placed(flags: Partial<Flags>): FinetuneOptions {
 }
 
 /** Returns the library's options. `open` lists options that the user did not give, which the memory planner may choose. */
-export function libraryOptions(flags: Flags, open: readonly string[] = []): FinetuneOptions {
+export function toLibraryOptions(flags: Flags, open: readonly string[] = []): FinetuneOptions {
   const lr = flags.lr ?? OPTIMIZER_DEFAULTS[flags.optimizer ?? "adamw"].lr;
   const completed: Flags = { ...flags, lr, data: flags.data ?? [defaultData()] };
   // An adapter to start from has a base model, a rank and an alpha.
@@ -75,11 +75,11 @@ export function libraryOptions(flags: Flags, open: readonly string[] = []): Fine
     completed.model ??= defaultModel();
     completed.alpha ??= 2 * flags.rank;
   }
-  return Object.assign(placed({ ...completed, ...precision(flags) }), { [OPEN]: open });
+  return Object.assign(nestOptions({ ...completed, ...choosePrecision(flags) }), { [OPEN]: open });
 }
 
 /** Returns the library's names of flags that the user did not give. */
-export function openOptions(command: Command): string[] {
+export function listOpenOptions(command: Command): string[] {
   return Object.entries(PLACES).flatMap(([flag, [name = ""]]) => (isGiven(command, flag) ? [] : [name]));
 }
 
@@ -88,7 +88,7 @@ function isGiven(command: Command, flag: string): boolean {
 }
 
 /** Removes the defaults of flags that describe an adapter. */
-export function withoutAdapterDefaults(command: Command, flags: Flags): Flags {
+export function dropAdapterDefaults(command: Command, flags: Flags): Flags {
   const kept = Object.entries(flags).filter(
     ([flag]) => PLACES[flag]?.[0] !== "lora" || isGiven(command, flag),
   );
@@ -96,14 +96,14 @@ export function withoutAdapterDefaults(command: Command, flags: Flags): Flags {
 }
 
 /** Returns only options given on the command line or in a file, for a resumed run. */
-export function givenOptions(command: Command): FinetuneOptions {
+export function listGivenOptions(command: Command): FinetuneOptions {
   const flags = command.opts<Flags>();
   const given = Object.entries(flags).filter(([name]) => isGiven(command, name));
-  return placed({ ...Object.fromEntries(given), ...precision(flags) });
+  return nestOptions({ ...Object.fromEntries(given), ...choosePrecision(flags) });
 }
 
 /** Selects bf16 products for bf16 storage, unless another precision is given. */
-function precision({ dtype, matmulPrecision }: Flags): Partial<Flags> {
+function choosePrecision({ dtype, matmulPrecision }: Flags): Partial<Flags> {
   const asked = matmulPrecision ?? (dtype === "bf16" ? "bf16" : undefined);
   return asked === undefined ? {} : { matmulPrecision: asked };
 }

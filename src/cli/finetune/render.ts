@@ -6,21 +6,21 @@ import { escapeAll, formatJsonLine } from "../terminal/escaped.js";
 import { formatDuration } from "../terminal/format.js";
 import { warn } from "../terminal/failure.js";
 import {
-  dataLine,
-  downloading,
-  endLines,
-  evalLine,
-  liveLine,
-  plainLine,
-  worthALine,
+  formatDataLine,
+  describeDownload,
+  formatEnd,
+  formatEval,
+  formatLiveLine,
+  formatPlainLine,
+  isLogged,
 } from "../terminal/progress.js";
 import { CLEAR, type Output } from "../terminal/output.js";
-import { summary } from "./summary.js";
+import { summarise } from "./summary.js";
 
 export type Renderer = (event: TrainEvent) => void;
 
 /** Prints one complete event per line. */
-export function jsonRenderer(output: Output): Renderer {
+export function createJsonRenderer(output: Output): Renderer {
   return (event) => {
     if (event.type !== "profile") output.write(`${formatJsonLine(event)}\n`);
   };
@@ -29,7 +29,7 @@ export function jsonRenderer(output: Output): Renderer {
 /** Milliseconds between redraws of the live line. */
 const REDRAW_MS = 100;
 
-export function humanRenderer(output: Output, now: () => number = () => performance.now()): Renderer {
+export function createHumanRenderer(output: Output, now: () => number = () => performance.now()): Renderer {
   const tty = output.isTTY === true;
   const colors = pc.createColors(tty && pc.isColorSupported);
   let first: EvalEvent | undefined;
@@ -49,12 +49,12 @@ export function humanRenderer(output: Output, now: () => number = () => performa
   };
   const step = (event: StepEvent): void => {
     if (!tty) {
-      if (worthALine(event)) print(plainLine(event));
+      if (isLogged(event)) print(formatPlainLine(event));
       return;
     }
     if (now() - drawn < REDRAW_MS && event.step < event.steps) return;
     drawn = now();
-    output.write(`${CLEAR}${liveLine(event, output.columns ?? 80, colors)}`);
+    output.write(`${CLEAR}${formatLiveLine(event, output.columns ?? 80, colors)}`);
     live = true;
   };
 
@@ -65,14 +65,14 @@ export function humanRenderer(output: Output, now: () => number = () => performa
       case "progress":
         if (!tty) {
           if (event.stage === "download" && fetched !== posix.dirname(event.file))
-            print(downloading((fetched = posix.dirname(event.file)), event.bytes ?? 0));
+            print(describeDownload((fetched = posix.dirname(event.file)), event.bytes ?? 0));
           break;
         }
-        output.write(`${CLEAR}${dataLine(event, output.columns ?? 80, colors)}`);
+        output.write(`${CLEAR}${formatDataLine(event, output.columns ?? 80, colors)}`);
         live = true;
         break;
       case "start":
-        for (const line of summary(event, colors)) print(line);
+        for (const line of summarise(event, colors)) print(line);
         break;
       case "step":
         step(event);
@@ -80,7 +80,7 @@ export function humanRenderer(output: Output, now: () => number = () => performa
       case "eval":
         if (event.step === 0) first = event;
         last = event;
-        print(evalLine(event));
+        print(formatEval(event));
         break;
       case "checkpoint":
         print(colors.dim(`step ${event.step}: saved ${event.path}`));
@@ -102,7 +102,7 @@ export function humanRenderer(output: Output, now: () => number = () => performa
         clear();
         break;
       case "end":
-        for (const line of endLines(event, first, last, colors)) print(line);
+        for (const line of formatEnd(event, first, last, colors)) print(line);
         break;
     }
   };

@@ -1,13 +1,13 @@
 /** Formats the command that resumes a run. */
 
 /** Quotes an argument for the shell; on Windows with double quotes, which both of its shells accept. */
-function quoted(argument: string, windows: boolean): string {
+function quote(argument: string, windows: boolean): string {
   if (/^[\w@%+=:,./-]+$/.test(argument) || (windows && /^[\w@+=:,./\\-]+$/.test(argument))) return argument;
   return windows ? `"${argument}"` : `'${argument.replaceAll("'", String.raw`'\''`)}'`;
 }
 
 /** Returns the resume command. The run's options are stored in its folder, so it only names that, and the output format. */
-export function resumeCommand(
+export function formatResumeCommand(
   output: string,
   {
     json,
@@ -21,5 +21,5 @@ export function resumeCommand(
   if (data?.includes("-")) for (const file of data) words.push("--data", file);
   if (profile !== undefined) words.push("--profile", profile);
   if (json === true) words.push("--json");
-  return words.map((word) => quoted(word, windows)).join(" ");
+  return words.map((word) => quote(word, windows)).join(" ");
 }

@@ -21,19 +21,19 @@ const OPTIMIZER_NAMES = {
   lion: "Lion",
 } as const satisfies Record<StartEvent["optimizer"], string>;
 
-function names(targets: readonly string[], limit = 7): string {
+function listNames(targets: readonly string[], limit = 7): string {
   const shown = targets.slice(0, limit).join(", ");
   return targets.length > limit ? `${shown}, …` : shown;
 }
 
 /** Describes the training target: tokens or classes. */
-function trainedOn({ labels, tokens }: StartEvent): string {
+function describeTarget({ labels, tokens }: StartEvent): string {
   if (labels === undefined) return `${formatPlural(tokens, "token")} to train on`;
-  return `to tell ${labels.length} classes apart: ${names(labels)}`;
+  return `to tell ${labels.length} classes apart: ${listNames(labels)}`;
 }
 
 /** Describes storage and matmul precision of the weights. */
-function storage({ dtype, quantize, matmulPrecision, device }: StartEvent): string {
+function describeStorage({ dtype, quantize, matmulPrecision, device }: StartEvent): string {
   if (quantize !== undefined) return `${dtype}, layers quantised to ${quantize}`;
   if (matmulPrecision === "f16" && device !== "cpu") return `${dtype}, products in f16 where the gpu has it`;
   return matmulPrecision === "bf16" && dtype === "bf16" && device === "cpu"
@@ -42,7 +42,7 @@ function storage({ dtype, quantize, matmulPrecision, device }: StartEvent): stri
 }
 
 /** Describes the use of the processor, unless it is the default. */
-function cpuUse({ threads, priority }: StartEvent): string {
+function describeCpuUse({ threads, priority }: StartEvent): string {
   const fewer = threads !== undefined && threads < availableParallelism();
   const parts =
     fewer || (threads !== undefined && priority === "background") ? [formatPlural(threads, "thread")] : [];
@@ -51,7 +51,7 @@ function cpuUse({ threads, priority }: StartEvent): string {
 }
 
 /** Describes the planned memory and the limit. */
-function memory({
+function describeMemory({
   peakBytes,
   mapped,
   weights,
@@ -80,7 +80,7 @@ function listRanks({ ranks = [], sequences }: StartEvent): [string, string][] {
 function listDevices(start: StartEvent): [string, string][] {
   const { devices, device, deviceName, deviceReason } = start;
   if (devices === undefined)
-    return [["device", `${device}: ${deviceName} (${deviceReason})${cpuUse(start)}`]];
+    return [["device", `${device}: ${deviceName} (${deviceReason})${describeCpuUse(start)}`]];
   const rows = start.sequences === undefined ? "row" : "sequence";
   return devices.map((one, i) => [
     i === 0 ? "devices" : "",
@@ -89,15 +89,15 @@ function listDevices(start: StartEvent): [string, string][] {
 }
 
 /** Summarises a run before it starts, as lines of name and value. */
-export function summary(start: StartEvent, colors: Colors): string[] {
+export function summarise(start: StartEvent, colors: Colors): string[] {
   const rows: [string, string][] = [
     [
       "model",
-      `${start.model} (${start.family}), ${shorten(start.parameters - start.trainable)} weights, ${storage(start)}`,
+      `${start.model} (${start.family}), ${shorten(start.parameters - start.trainable)} weights, ${describeStorage(start)}`,
     ],
     [
       "adapter",
-      `rank ${start.rank}, alpha ${start.alpha}, on ${formatPlural(start.adapted, "layer")}: ${names(start.targets)}` +
+      `rank ${start.rank}, alpha ${start.alpha}, on ${formatPlural(start.adapted, "layer")}: ${listNames(start.targets)}` +
         (start.adapter === undefined ? "" : `, trained further from ${start.adapter}`),
     ],
     [
@@ -108,7 +108,7 @@ export function summary(start: StartEvent, colors: Colors): string[] {
     ...listDevices(start),
     [
       "data",
-      `${formatPlural(start.examples, "row")}, ${trainedOn(start)}` +
+      `${formatPlural(start.examples, "row")}, ${describeTarget(start)}` +
         (start.sequences === undefined ? "" : `, in ${formatPlural(start.sequences, "sequence")}`) +
         (start.evalExamples > 0 ? `; ${formatPlural(start.evalExamples, "row")} held out` : ""),
     ],
@@ -124,7 +124,7 @@ export function summary(start: StartEvent, colors: Colors): string[] {
     ["output", start.output],
   ];
   if (start.memory !== undefined) {
-    rows.splice(-1, 0, ["memory", memory(start.memory)]);
+    rows.splice(-1, 0, ["memory", describeMemory(start.memory)]);
     if (start.memory.chosen.length > 0) rows.splice(-1, 0, ["chosen", start.memory.chosen.join("; ")]);
   }
   if (start.resumedFrom > 0) rows.push(["resumed", `from step ${formatCount(start.resumedFrom)}`]);

@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 
 import type { Priority } from "../../device/cpu-use.js";
-import { flagFor } from "./flags.js";
+import { makeFlagByName } from "./flags.js";
 
 /** The parsed options. */
 export interface CpuFlags {
@@ -12,7 +12,7 @@ export interface CpuFlags {
 
 /** Declares `--threads` and `--priority`. */
 export function declareCpuOptions(command: Command): Command {
-  return command.addOption(flagFor("threads")).addOption(flagFor("priority"));
+  return command.addOption(makeFlagByName("threads")).addOption(makeFlagByName("priority"));
 }
 
 /** Declares `declareCpuOptions` and applies them to everything that the command does. */

@@ -66,39 +66,39 @@ export type Flags = FlagsOf<Options> &
     json?: boolean | undefined;
   };
 
-function flagsIn(table: Table, group: readonly string[] = []): Flag[] {
+function listFlags(table: Table, group: readonly string[] = []): Flag[] {
   return Object.entries(table).flatMap(([name, entry]) => {
     const path = [...group, name];
-    if (isGroup(entry)) return flagsIn(entry.fields, path);
+    if (isGroup(entry)) return listFlags(entry.fields, path);
     if (entry.flag === undefined) return [];
     return [{ path, attribute: new Option(entry.flag).attributeName(), flag: entry.flag, entry }];
   });
 }
 
 /** The flags, in the order of `--help`. */
-export const FLAGS: readonly Flag[] = flagsIn(OPTIONS);
+export const FLAGS: readonly Flag[] = listFlags(OPTIONS);
 
 /** The parsers of kinds that are not read as they are. */
 const PARSERS: Partial<Record<KindName, (text: string, before: never) => unknown>> = {
   files: value.collect,
-  names: value.list,
-  targets: value.targets,
-  initialisation: value.init,
-  interval: value.saveEvery,
-  size: value.memory,
-  devices: value.devices,
-  shares: value.shares,
+  names: value.parseList,
+  targets: value.parseTargets,
+  initialisation: value.parseInit,
+  interval: value.parseSaveEvery,
+  size: value.parseMemory,
+  devices: value.parseDevices,
+  shares: value.parseShares,
 };
 
 /** Returns the parser of a flag's text; undefined if the text is the value. */
-function parserOf(
+function selectParser(
   { kind, onCommandLine = kind }: AnyOption,
   takesValue: boolean,
 ): ((text: string, before: never) => unknown) | undefined {
-  if (kind.name === "flag" && takesValue) return value.trueOrFalse;
+  if (kind.name === "flag" && takesValue) return value.parseBoolean;
   const isNumber = onCommandLine.name === "number" || onCommandLine.name === "port";
   return isNumber
-    ? value.numberThat((given) => findFault(onCommandLine, given))
+    ? value.createNumberParser((given) => findFault(onCommandLine, given))
     : PARSERS[onCommandLine.name];
 }
 
@@ -106,14 +106,14 @@ function parserOf(
 export function makeFlag({ flag, entry }: Flag): Option {
   const option = new Option(flag, entry.help);
   if (entry.kind.choices !== undefined) option.choices(entry.kind.choices);
-  const parser = parserOf(entry, option.required);
+  const parser = selectParser(entry, option.required);
   if (parser !== undefined) option.argParser(parser as (text: string, before: unknown) => unknown);
   if (entry.default !== undefined && option.required) option.default(entry.default);
   return option;
 }
 
 /** Makes the flag of the option with this library name, for another command that has the same flag. */
-export function flagFor(name: keyof Options): Option {
+export function makeFlagByName(name: keyof Options): Option {
   return makeFlag(FLAGS.find(({ path }) => path.join(".") === name) as Flag);
 }
 

@@ -3,9 +3,9 @@ import type { Command } from "commander";
 import pc from "picocolors";
 
 import type { DownloadProgress } from "../../hub/settings.js";
-import { flagFor } from "./flags.js";
+import { makeFlagByName } from "./flags.js";
 import { CLEAR, type Output } from "../terminal/output.js";
-import { dataLine, downloading } from "../terminal/progress.js";
+import { formatDataLine, describeDownload } from "../terminal/progress.js";
 
 /** The parsed options. */
 export interface HubFlags {
@@ -18,7 +18,7 @@ export const MODEL = "the model: a folder, a GGUF file, or owner/name[@revision]
 
 /** Declares the options that accompany `--model`. */
 export function declareHubOptions(command: Command): Command {
-  return command.addOption(flagFor("revision")).addOption(flagFor("offline"));
+  return command.addOption(makeFlagByName("revision")).addOption(makeFlagByName("offline"));
 }
 
 /** Shows a download on standard error: a live line on a terminal, otherwise one line. */
@@ -32,9 +32,11 @@ export class DownloadLine {
     const { output } = this;
     if (output.isTTY === true) {
       const event = { type: "progress", stage: "download", file, bytesRead, bytes: size, tokens: 0 } as const;
-      output.write(`${CLEAR}${dataLine(event, output.columns ?? 80, pc.createColors(pc.isColorSupported))}`);
+      output.write(
+        `${CLEAR}${formatDataLine(event, output.columns ?? 80, pc.createColors(pc.isColorSupported))}`,
+      );
       this.#live = true;
-    } else if (!this.#told) output.write(`lowrank: ${downloading(model, size)}\n`);
+    } else if (!this.#told) output.write(`lowrank: ${describeDownload(model, size)}\n`);
     this.#told = true;
   }
 

@@ -21,7 +21,7 @@ interface NamedModel {
 }
 
 /** Returns the given model, else the base model of the first adapter, else the embedded model. */
-export function modelFor({
+export function resolveModel({
   model,
   revision,
   adapters,
@@ -60,7 +60,7 @@ interface ModelFlags {
 /** Loads a model with its adapters, all active. Notices go to stderr. */
 export async function load(options: ModelFlags): Promise<LoadedModel> {
   const { adapters = [], device = "auto", dtype, quantize, signal } = options;
-  const { model: name, revision } = modelFor(options);
+  const { model: name, revision } = resolveModel(options);
   const [{ loadModel }, { readTemplateFile }, lora, { nameClasses, readLabels }, { openWeights }] =
     await Promise.all([
       import("../../models/files/load.js"),
@@ -82,9 +82,9 @@ export async function load(options: ModelFlags): Promise<LoadedModel> {
   if (dtype !== undefined) asked.dtype = dtype;
   if (quantize !== undefined) asked.quantize = quantize;
   const [first] = adapters;
-  if (first !== undefined && classifies(first)) {
+  if (first !== undefined && isClassifier(first)) {
     asked.task = "sequence-classification";
-    asked.numLabels = classesIn(openWeights(join(first, "adapter_model.safetensors")));
+    asked.numLabels = countClasses(openWeights(join(first, "adapter_model.safetensors")));
     // Suppresses the notice about a missing head, since the adapter contains one.
     asked.onNotice = () => {};
   }
@@ -101,12 +101,12 @@ export async function load(options: ModelFlags): Promise<LoadedModel> {
 }
 
 /** Whether an adapter was trained for classification. */
-function classifies(adapter: string): boolean {
+function isClassifier(adapter: string): boolean {
   return readConfigFields(join(adapter, "adapter_config.json"))?.readString("task_type") === "SEQ_CLS";
 }
 
 /** Returns the number of classes of an adapter's head. */
-function classesIn(file: WeightsFile): number | undefined {
+function countClasses(file: WeightsFile): number | undefined {
   const head = file.names().find((name) => /\.(classifier|classifier\.out_proj|score)\.weight$/.test(name));
   return head === undefined ? undefined : file.info(head).shape[0];
 }

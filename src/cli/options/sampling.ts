@@ -18,32 +18,32 @@ export interface SamplingFlags {
 
 export function declareSampling(command: Command): Command {
   return command
-    .option("--max-tokens <n>", "maximum tokens to generate", value.count, 256)
+    .option("--max-tokens <n>", "maximum tokens to generate", value.parseCount, 256)
     .option(
       "--temperature <t>",
       "sampling temperature; 0 always takes the most likely token",
-      value.notNegative,
+      value.parseNotNegative,
       0,
     )
     .option(
       "--top-p <p>",
       "sample from the most likely tokens, up to this total probability",
-      value.probability,
+      value.parseProbability,
     )
-    .option("--top-k <n>", "sample from the n most likely tokens", value.count)
+    .option("--top-k <n>", "sample from the n most likely tokens", value.parseCount)
     .option(
       "--min-p <p>",
       "sample from tokens with at least this fraction of the highest probability",
-      value.fraction,
+      value.parseFraction,
     )
     .option(
       "--repetition-penalty <r>",
       "above 1: makes tokens that already occurred less likely",
-      value.positive,
+      value.parsePositive,
       1,
     )
     .option("--stop <text>", "stop before this text; may be given several times", value.collect)
-    .option("--seed <n>", "seed of the sampling", value.countFromZero, 0);
+    .option("--seed <n>", "seed of the sampling", value.parseCountFromZero, 0);
 }
 
 /** Warns of sampling options that have no effect because the temperature is 0. */
@@ -59,7 +59,7 @@ export function warnOfGreedy({ temperature, topP, topK, minP }: SamplingFlags): 
 }
 
 /** Converts the flags to the library's options. */
-export function generateOptions(flags: SamplingFlags, signal: AbortSignal): GenerateOptions {
+export function readGenerateOptions(flags: SamplingFlags, signal: AbortSignal): GenerateOptions {
   return {
     maxNewTokens: flags.maxTokens,
     temperature: flags.temperature,

@@ -7,64 +7,67 @@ import { didYouMean } from "../../arguments/suggest.js";
 
 type Parser<T> = (text: string) => T;
 
-function number(text: string): number {
+function parseNumber(text: string): number {
   const value = text.trim() === "" ? NaN : Number(text);
   if (!Number.isFinite(value)) throw new InvalidArgumentError(`"${text}" is not a number.`);
   return value;
 }
 
 /** Parses a number for which `findFault` returns undefined; otherwise it returns the fault, such as `be above 0`. */
-export function numberThat(findFault: (value: number) => string | undefined): Parser<number> {
+export function createNumberParser(findFault: (value: number) => string | undefined): Parser<number> {
   return (text) => {
-    const value = number(text);
+    const value = parseNumber(text);
     const fault = findFault(value);
     if (fault !== undefined) throw new InvalidArgumentError(`It must ${fault}, got ${text}.`);
     return value;
   };
 }
 
-function makeNumberParser(holds: (value: number) => boolean, must: string): Parser<number> {
+function createRangeParser(holds: (value: number) => boolean, must: string): Parser<number> {
   return (text) => {
-    const value = number(text);
+    const value = parseNumber(text);
     if (!holds(value)) throw new InvalidArgumentError(`It must be ${must}, got ${text}.`);
     return value;
   };
 }
 
 /** 1, 2, … */
-export const count = makeNumberParser(
+export const parseCount = createRangeParser(
   (value) => Number.isSafeInteger(value) && value >= 1,
   "a whole number of at least 1",
 );
 /** 2, 3, …: fewer tokens leave nothing to predict. */
-export const length = makeNumberParser(
+export const parseLength = createRangeParser(
   (value) => Number.isSafeInteger(value) && value >= 2,
   "a whole number of at least 2",
 );
 /** 0, 1, 2, … */
-export const countFromZero = makeNumberParser(
+export const parseCountFromZero = createRangeParser(
   (value) => Number.isSafeInteger(value) && value >= 0,
   "a whole number of at least 0",
 );
 /** A port of this machine; 0 for any free one. */
-export const port = makeNumberParser(
+export const parsePort = createRangeParser(
   (value) => Number.isSafeInteger(value) && value >= 0 && value <= 65_535,
   "a port, from 0 to 65535",
 );
-export const positive = makeNumberParser((value) => value > 0, "above 0");
-export const notNegative = makeNumberParser((value) => value >= 0, "0 or above");
-export const fraction = makeNumberParser((value) => value >= 0 && value <= 1, "from 0 to 1");
-export const probability = makeNumberParser((value) => value > 0 && value <= 1, "above 0 and at most 1");
+export const parsePositive = createRangeParser((value) => value > 0, "above 0");
+export const parseNotNegative = createRangeParser((value) => value >= 0, "0 or above");
+export const parseFraction = createRangeParser((value) => value >= 0 && value <= 1, "from 0 to 1");
+export const parseProbability = createRangeParser(
+  (value) => value > 0 && value <= 1,
+  "above 0 and at most 1",
+);
 
 /** Parses a number of bytes with decimal units, such as `2GB` or `500MB`. */
-export function byteSize(text: string): number {
+export function parseByteSize(text: string): number {
   const size = parseSize(text);
   if (size !== undefined) return size;
   throw new InvalidArgumentError("It must be a size, such as 2GB or 500MB.");
 }
 
 /** Parses a memory limit: a number of bytes, or `auto`. */
-export function memory(text: string): number | "auto" {
+export function parseMemory(text: string): number | "auto" {
   if (text === "auto") return text;
   const size = parseSize(text);
   if (size !== undefined) return size;
@@ -72,7 +75,7 @@ export function memory(text: string): number | "auto" {
 }
 
 /** Parses a checkpoint interval: steps, a time such as `10m`, or `never`. */
-export function saveEvery(text: string): number | string {
+export function parseSaveEvery(text: string): number | string {
   const when = /^\d+$/.test(text) ? Number(text) : text;
   try {
     parseSaveInterval(when);
@@ -83,7 +86,7 @@ export function saveEvery(text: string): number | string {
 }
 
 /** Parses `a,b` to [a, b]. */
-export function list(text: string): string[] {
+export function parseList(text: string): string[] {
   const names = text.split(",").map((name) => name.trim());
   if (names.includes(""))
     throw new InvalidArgumentError("It must be a list of names, such as q_proj,v_proj.");
@@ -91,12 +94,12 @@ export function list(text: string): string[] {
 }
 
 /** Parses the modules to adapt: the name of a set, or a list. */
-export function targets(text: string): string | string[] {
-  return text === "all-linear" || text === "peft" ? text : list(text);
+export function parseTargets(text: string): string | string[] {
+  return text === "all-linear" || text === "peft" ? text : parseList(text);
 }
 
 /** Parses an initialisation. */
-export function init(text: string): InitLoraWeights {
+export function parseInit(text: string): InitLoraWeights {
   const how = text === "true" || text === "false" ? text === "true" : text;
   try {
     checkInit(how);
@@ -106,20 +109,20 @@ export function init(text: string): InitLoraWeights {
   }
 }
 
-export function device(text: string): string {
+export function parseDevice(text: string): string {
   if (/^(auto|cpu|gpu|gpu:\d+)$/.test(text)) return text;
   const near = didYouMean(text, ["auto", "cpu", "gpu", "gpu:0"]);
   throw new InvalidArgumentError(`Unknown device "${text}"${near}; use auto, cpu, gpu or gpu:N.`);
 }
 
 /** Parses the name of a device, or several names with commas. */
-export function devices(text: string): string | string[] {
-  if (!text.includes(",")) return device(text);
-  return text.split(",").map((name) => device(name.trim()));
+export function parseDevices(text: string): string | string[] {
+  if (!text.includes(",")) return parseDevice(text);
+  return text.split(",").map((name) => parseDevice(name.trim()));
 }
 
 /** Parses shares, such as 3,1. */
-export function shares(text: string): number[] {
+export function parseShares(text: string): number[] {
   const numbers = text.split(",").map((part) => (/^ *[1-9]\d{0,5} *$/.test(part) ? Number(part) : 0));
   if (numbers.includes(0))
     throw new InvalidArgumentError("It must be whole numbers of at least 1, such as 3,1.");
@@ -132,7 +135,7 @@ export function collect(text: string, before: string[] | undefined): string[] {
 }
 
 /** Parses `true` or `false`. */
-export function trueOrFalse(text: string): boolean {
+export function parseBoolean(text: string): boolean {
   if (text !== "true" && text !== "false")
     throw new InvalidArgumentError(`It must be true or false, got ${text}.`);
   return text === "true";

@@ -5,7 +5,7 @@ import { didYouMean } from "../../arguments/suggest.js";
 import { findFault, whole } from "../../train/options/kinds.js";
 import type { SweepOptions } from "../../train/sweep/options.js";
 import { SPACE_OPTIONS } from "../../train/sweep/space.js";
-import { applyConfig, readConfig, valueOf } from "../finetune/config-file.js";
+import { applyConfig, readConfig, parseValue } from "../finetune/config-file.js";
 import { type Flag, FLAGS } from "../options/flags.js";
 import { UsageError } from "../terminal/failure.js";
 
@@ -15,14 +15,14 @@ const OWN = ["space", "trials", "space-seed", "halving", "side-by-side"] as cons
 type Own = Pick<SweepOptions, "space" | "trials" | "spaceSeed" | "halving" | "sideBySide">;
 
 /** Returns a flag's key in a file: `batch-size`. */
-function keyOf({ flag }: Flag): string {
+function readKey({ flag }: Flag): string {
   return (/^--([\w-]+)/.exec(flag) as RegExpExecArray)[1] as string;
 }
 
 /** Returns the name in the space of a library option: `rank` for `lora.r`. */
 export function nameInSpace(path: string): string {
   const flag = FLAGS.find((one) => one.path.join(".") === path);
-  return flag === undefined ? path : keyOf(flag);
+  return flag === undefined ? path : readKey(flag);
 }
 
 /** Applies the common options of a file to the command, and returns the sweep's own. Throws `UsageError`. */
@@ -75,7 +75,7 @@ function parseSpace(command: Command, given: unknown, file: string): Own["space"
   if (!isPlain(given)) throw new UsageError(`${where} must have a list of values for each option`);
   const space: Record<string, unknown> = {};
   for (const [key, values] of Object.entries(given as Record<string, unknown>)) {
-    const flag = FLAGS.find((one) => keyOf(one) === key);
+    const flag = FLAGS.find((one) => readKey(one) === key);
     if (flag === undefined) {
       const known = SPACE_OPTIONS.map(nameInSpace).filter((name) => !name.includes("."));
       throw new UsageError(
@@ -85,7 +85,7 @@ function parseSpace(command: Command, given: unknown, file: string): Own["space"
     const option = command.options.find(({ long }) => long === `--${key}`);
     const parsed =
       Array.isArray(values) && option !== undefined
-        ? values.map((value) => valueOf(option, value, where))
+        ? values.map((value) => parseValue(option, value, where))
         : values;
     const [first = "", second] = flag.path;
     space[first] = second === undefined ? parsed : { ...(space[first] as object), [second]: parsed };

@@ -14,14 +14,14 @@ import { escapeAll, formatJsonLine } from "../terminal/escaped.js";
 import { warn } from "../terminal/failure.js";
 import { bytes, formatCount, formatDuration, formatPercent, formatPlural } from "../terminal/format.js";
 import { CLEAR, type Output } from "../terminal/output.js";
-import { bar, dataLine } from "../terminal/progress.js";
+import { drawBar, formatDataLine } from "../terminal/progress.js";
 import { nameInSpace } from "./config-file.js";
 import { formatLoss, formatTrials } from "./table.js";
 
 export type SweepRenderer = (event: SweepEvent) => void;
 
 /** Prints one complete event per line. */
-export function jsonRenderer(output: Output): SweepRenderer {
+export function createJsonRenderer(output: Output): SweepRenderer {
   return (event) => void output.write(`${formatJsonLine(event)}\n`);
 }
 
@@ -31,7 +31,10 @@ const BAR = 20;
 const PLAIN_SHARE = 0.05;
 
 /** Prints for people. */
-export function humanRenderer(output: Output, now: () => number = () => performance.now()): SweepRenderer {
+export function createHumanRenderer(
+  output: Output,
+  now: () => number = () => performance.now(),
+): SweepRenderer {
   const renderer = new HumanRenderer(output, now);
   return (event) => renderer.show(event);
 }
@@ -72,7 +75,7 @@ class HumanRenderer {
         this.#print(describeEnd(event));
         break;
       case "progress":
-        if (this.#tty) this.#draw(dataLine(event, this.#output.columns ?? 80, this.#colors));
+        if (this.#tty) this.#draw(formatDataLine(event, this.#output.columns ?? 80, this.#colors));
         break;
       case "warning":
         this.#clear();
@@ -127,7 +130,7 @@ class HumanRenderer {
       const columns = this.#output.columns ?? 80;
       const withBar = columns > text.length + BAR + 1;
       const cut = text.length < columns ? text : text.slice(0, columns - 1);
-      this.#draw(withBar ? `${this.#colors.cyan(bar(share, BAR))} ${cut}` : cut);
+      this.#draw(withBar ? `${this.#colors.cyan(drawBar(share, BAR))} ${cut}` : cut);
     } else if (share - this.#printed >= PLAIN_SHARE || (share === 1 && this.#printed < 1)) {
       this.#printed = share;
       this.#print(`step ${figures.join("  ")}`);

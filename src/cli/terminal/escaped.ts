@@ -1,17 +1,17 @@
 /** Escapes control characters in text from files and models, which a terminal would interpret. */
 
-function asEscape(control: string): string {
+function toEscape(control: string): string {
   return `\\x${control.charCodeAt(0).toString(16).padStart(2, "0")}`;
 }
 
 /** Escapes the control characters (C0, DEL and C1) in `text`, such as `\x1b`. */
 export function escapeControls(text: string): string {
-  return text.replaceAll(/\p{Cc}/gu, asEscape);
+  return text.replaceAll(/\p{Cc}/gu, toEscape);
 }
 
 /** Like `escapeControls`, but keeps newlines and tabs. */
 export function escapeLines(text: string): string {
-  return text.replaceAll(/[^\P{Cc}\n\t]/gu, asEscape);
+  return text.replaceAll(/[^\P{Cc}\n\t]/gu, toEscape);
 }
 
 /** Escapes generated text for a terminal; returns it unchanged for a file or a pipe. */

@@ -45,13 +45,13 @@ export class Interrupted extends Error {
 }
 
 /** Puts a message on one line and escapes it, since messages may quote files. */
-function oneLine(text: string): string {
+function toOneLine(text: string): string {
   return escapeControls(text.trim().replaceAll(/\s*[\n\r]\s*/g, " "));
 }
 
 /** Writes a line about the command's progress to stderr. */
 export function notice(text: string): void {
-  process.stderr.write(`lowrank: ${oneLine(text)}\n`);
+  process.stderr.write(`lowrank: ${toOneLine(text)}\n`);
 }
 
 /** Writes a warning to stderr. */
@@ -67,7 +67,11 @@ function formatMessage(error: unknown): string {
 }
 
 /** Prints the error to stderr, after `where`, and returns the exit status. */
-export function failure(error: unknown, where = "", debug = process.env["LOWRANK_DEBUG"] === "1"): number {
+export function reportFailure(
+  error: unknown,
+  where = "",
+  debug = process.env["LOWRANK_DEBUG"] === "1",
+): number {
   if (error instanceof Interrupted) return readExitStatus(error.signal);
   if (error instanceof AnsweredNo) return FAILED;
   // Commander also throws for help and version.

@@ -14,7 +14,7 @@ export interface Interrupt {
 }
 
 /** Calls `ask` at the first signal. `launched`: whether a launcher such as `mpirun` started this process. */
-export function onInterrupt(
+export function watchSignals(
   ask: (signal: EndingSignal) => void,
   { launched = false }: { launched?: boolean } = {},
 ): Interrupt {
@@ -39,7 +39,7 @@ export function onInterrupt(
 /** Runs a command with an `AbortSignal` that an interrupt aborts. */
 export async function runInterruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
-  const interrupt = onInterrupt((signal) => controller.abort(new Interrupted(signal)));
+  const interrupt = watchSignals((signal) => controller.abort(new Interrupted(signal)));
   try {
     return await work(controller.signal);
   } finally {

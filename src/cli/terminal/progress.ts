@@ -5,7 +5,7 @@ import type { ClassScores } from "../../train/evaluate.js";
 import { bytes, formatDuration, formatCount, formatPercent, formatRate, formatSpeed } from "./format.js";
 
 /** Returns the metrics of a step, most important first. */
-function figures(step: StepEvent): string[] {
+function formatFigures(step: StepEvent): string[] {
   return [
     `loss ${step.loss.toFixed(4)}`,
     `${formatDuration(step.etaSeconds)} left`,
@@ -17,7 +17,7 @@ function figures(step: StepEvent): string[] {
 }
 
 /** Draws a bar of `width` cells with a resolution of an eighth. */
-export function bar(share: number, width: number): string {
+export function drawBar(share: number, width: number): string {
   const eighths = Math.round(Math.min(Math.max(share, 0), 1) * width * 8);
   const full = Math.floor(eighths / 8);
   const part = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8] ?? "";
@@ -27,13 +27,13 @@ export function bar(share: number, width: number): string {
 const BAR = 20;
 
 /** Formats one line for `columns`: bar, percentage, step, then as many metrics as fit. */
-export function liveLine(step: StepEvent, columns: number, colors: Colors): string {
+export function formatLiveLine(step: StepEvent, columns: number, colors: Colors): string {
   const share = step.step / step.steps;
   const lead = `${formatPercent(share, 0).padStart(4)} · ${formatCount(step.step)}/${formatCount(step.steps)}`;
   const withBar = columns >= lead.length + BAR + 20;
   let used = lead.length + (withBar ? BAR + 1 : 0);
-  let line = withBar ? `${colors.cyan(bar(share, BAR))} ${lead}` : lead;
-  for (const figure of figures(step)) {
+  let line = withBar ? `${colors.cyan(drawBar(share, BAR))} ${lead}` : lead;
+  for (const figure of formatFigures(step)) {
     if (used + figure.length + 3 > columns - 1) break;
     line += `${colors.dim(" · ")}${figure}`;
     used += figure.length + 3;
@@ -42,14 +42,14 @@ export function liveLine(step: StepEvent, columns: number, colors: Colors): stri
 }
 
 /** Announces a download from the hub. */
-export function downloading(model: string, size: number): string {
+export function describeDownload(model: string, size: number): string {
   return `downloading ${model}, ${bytes(size)}`;
 }
 
 const STAGES = { read: "reading", tokenise: "tokenising", download: "downloading" } as const;
 
 /** Formats the progress of reading, tokenising or downloading; for a stream of unknown size, the bytes so far. */
-export function dataLine(
+export function formatDataLine(
   { stage, file, bytesRead, bytes: size, tokens }: ProgressEvent,
   columns: number,
   colors: Colors,
@@ -63,32 +63,32 @@ export function dataLine(
   const text = `${what} ${basename(file)} · ${figures.join(" · ")}`;
   const cut = text.length < columns ? text : text.slice(0, columns - 1);
   const withBar = share !== undefined && columns > text.length + BAR + 1;
-  return withBar ? `${colors.cyan(bar(share, BAR))} ${cut}` : cut;
+  return withBar ? `${colors.cyan(drawBar(share, BAR))} ${cut}` : cut;
 }
 
 /** Formats a step as a log line. */
-export function plainLine(step: StepEvent): string {
-  return [`step ${step.step}/${step.steps}`, ...figures(step)].join("  ");
+export function formatPlainLine(step: StepEvent): string {
+  return [`step ${step.step}/${step.steps}`, ...formatFigures(step)].join("  ");
 }
 
 /** Selects about a hundred steps per run: the first, the last, and regular ones between. */
-export function worthALine(step: StepEvent): boolean {
+export function isLogged(step: StepEvent): boolean {
   const every = Math.max(1, Math.ceil(step.steps / 100));
   return step.step === 1 || step.step === step.steps || step.step % every < step.merged;
 }
 
-export function evalLine(event: EvalEvent): string {
+export function formatEval(event: EvalEvent): string {
   const when = event.step === 0 ? "before training" : `step ${event.step}`;
   const { loss, perplexity, classes } = event;
   const rest =
     classes === undefined
       ? `perplexity ${perplexity.toPrecision(4)}`
-      : `accuracy ${formatPercent(classes.accuracy)}, macro-F1 ${classes.macroF1.toFixed(4)}${unmeasured(classes, "held-out rows")}`;
+      : `accuracy ${formatPercent(classes.accuracy)}, macro-F1 ${classes.macroF1.toFixed(4)}${describeUnmeasured(classes, "held-out rows")}`;
   return `${when}: held-out loss ${loss.toFixed(4)}, ${rest}`;
 }
 
 /** Lists the classes without rows, which a score does not cover; "" if there are none. */
-export function unmeasured({ withoutRows }: Pick<ClassScores, "withoutRows">, rows: string): string {
+export function describeUnmeasured({ withoutRows }: Pick<ClassScores, "withoutRows">, rows: string): string {
   if (withoutRows.length === 0) return "";
   const rest = withoutRows.length - MOST_NAMES;
   const names =
@@ -99,7 +99,7 @@ export function unmeasured({ withoutRows }: Pick<ClassScores, "withoutRows">, ro
 const MOST_NAMES = 8;
 
 /** Formats the last lines of a run. `first` is the evaluation before the first step, `last` the newest. */
-export function endLines(
+export function formatEnd(
   end: EndEvent,
   first: EvalEvent | undefined,
   last: EvalEvent | undefined,
@@ -114,7 +114,7 @@ export function endLines(
     const change =
       first === undefined
         ? ""
-        : ` (${first.loss.toFixed(4)} before, ${signed(end.evalLoss / first.loss - 1)})`;
+        : ` (${first.loss.toFixed(4)} before, ${formatSigned(end.evalLoss / first.loss - 1)})`;
     lines.push(`held-out loss ${end.evalLoss.toFixed(4)}${change}`);
   }
   if (end.best !== undefined) {
@@ -128,6 +128,6 @@ export function endLines(
   return lines;
 }
 
-function signed(share: number): string {
+function formatSigned(share: number): string {
   return `${share > 0 ? "+" : share < 0 ? "−" : ""}${formatPercent(Math.abs(share), 1)}`;
 }

@@ -2,7 +2,7 @@
 import { connectLaunched } from "../../ranks/launcher.js";
 import type { Ranks } from "../../ranks/ranks.js";
 import { isAgreed } from "../../train/ranks/run-ranks.js";
-import { AnsweredNo, failure, Interrupted } from "./failure.js";
+import { AnsweredNo, reportFailure, Interrupted } from "./failure.js";
 
 /**
  * Runs `work` with the connected ranks; without a launcher, with none. An error that all ranks throw is printed by rank 0.
@@ -15,7 +15,7 @@ export async function runOnRanks(work: (ranks: Ranks | undefined) => Promise<voi
     await work(ranks);
   } catch (error) {
     if (!isAgreed(error) && !(error instanceof Interrupted)) {
-      const status = failure(error, `rank ${ranks.rank} (${ranks.host}): `);
+      const status = reportFailure(error, `rank ${ranks.rank} (${ranks.host}): `);
       ranks.abort(status);
     }
     await ranks.finish();

@@ -15,7 +15,7 @@ export interface Output {
 }
 
 /** Writes to standard output with backpressure. */
-export function standardOutput(): Output {
+export function createStandardOutput(): Output {
   return {
     async write(text) {
       if (!process.stdout.write(text)) await once(process.stdout, "drain");
@@ -38,7 +38,7 @@ export function checkOutput(path: string, replace: boolean): void {
 }
 
 /** Opens a staging file next to `path`. Throws `ERR_WRITE`. */
-export async function stagedFile(path: string): Promise<Output> {
+export async function openStagedFile(path: string): Promise<Output> {
   const staged = `${resolve(path)}.part-${process.pid}`;
   const failure = (cause: unknown): unknown => {
     const code = readSystemCode(cause);

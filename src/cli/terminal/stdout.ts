@@ -20,7 +20,7 @@ export function watchStreams(): void {
 }
 
 /** Calls `lost` for each failure of standard output instead of ending the process. Returns a function that stops this. */
-export function onLostStdout(lost: (error: Failed) => void): () => void {
+export function watchStdout(lost: (error: Failed) => void): () => void {
   told = lost;
   return () => {
     told = undefined;
