@@ -97,7 +97,7 @@ const watching = setInterval(() => {
 }, 500);
 const streaming = (await cost((event) => again.record(event))) - idle;
 await again.flush();
-await dashboard.caughtUp();
+await dashboard.waitForPages();
 await later(2000);
 clearInterval(watching);
 const MB = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;

@@ -11,7 +11,7 @@ import { rand } from "../src/tensor/create.js";
 import { BatchPlan } from "../src/data/batches.js";
 import { memory, synchronize } from "../src/device/device.js";
 import { inject } from "../src/lora/index.js";
-import { defaultData, defaultModel } from "../src/models/default.js";
+import { locateDefaultData, defaultModel } from "../src/models/default.js";
 import { loadModel } from "../src/models/files/load.js";
 import { AdamW } from "../src/optim/index.js";
 import { noGrad, scope } from "../src/tensor/scope.js";
@@ -32,7 +32,7 @@ const ROUNDS = 30;
 // The settings of models/default/finetune.yaml, with a constant rate.
 const settings = parseSettings({
   model: defaultModel(),
-  data: defaultData(),
+  data: locateDefaultData(),
   device,
   steps,
   batchSize: 4,

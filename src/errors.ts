@@ -76,13 +76,13 @@ export class LowrankError extends Error {
 }
 
 /** Returns the error that an aborted operation rejects with: the signal's reason. */
-export function abortReason(signal: AbortSignal): unknown {
+export function readAbortReason(signal: AbortSignal): unknown {
   return signal.reason ?? new LowrankError("ERR_ABORTED", "aborted");
 }
 
 /** Throws the signal's reason if it has been aborted. */
 export function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw abortReason(signal);
+  if (signal?.aborted) throw readAbortReason(signal);
 }
 
 /** Returns a system error's code, such as `ENOENT`; undefined for other errors. */

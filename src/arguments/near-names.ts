@@ -13,7 +13,7 @@ export class NearNames {
   constructor(private readonly wanted: readonly string[]) {}
 
   /** Returns the first misspelled name and the intended one; undefined if there is none. */
-  in(names: Iterable<string>): { name: string; meant: string } | undefined {
+  findMisspelled(names: Iterable<string>): { name: string; meant: string } | undefined {
     const all = new Set(names);
     for (const name of all) {
       const meant = this.#findClosest(name);

@@ -34,7 +34,7 @@ export function nameOptions(text: string): string {
 }
 
 /** Sets the names of options while `work` runs. Supports one caller per process, the command line. */
-export async function withOptionNames<T>(names: OptionNames, work: () => Promise<T>): Promise<T> {
+export async function runWithOptionNames<T>(names: OptionNames, work: () => Promise<T>): Promise<T> {
   const before = naming;
   naming = names;
   try {

@@ -98,7 +98,7 @@ function checkFields(
   known: NearNames,
   refuse: (what: string) => never,
 ): void {
-  const near = known.in(Object.keys(fields));
+  const near = known.findMisspelled(Object.keys(fields));
   if (near === undefined) return;
   refuse(
     `${name} has the unknown field ${JSON.stringify(near.name)} (did you mean ${near.meant}?); rename or remove it`,
@@ -273,12 +273,12 @@ export function parseConversation(
     const messages = parseMessages(fields["messages"], '"messages"', refuse);
     return { ...separateWeights(messages), tools: parseTools(fields["tools"], refuse), format: "messages" };
   }
-  if ("conversations" in fields) return shareGpt(fields, refuse);
+  if ("conversations" in fields) return convertShareGpt(fields, refuse);
   if ("instruction" in fields) return convertAlpaca(fields, refuse);
   return undefined;
 }
 
-function shareGpt(fields: Record<string, unknown>, refuse: (what: string) => never): RowConversation {
+function convertShareGpt(fields: Record<string, unknown>, refuse: (what: string) => never): RowConversation {
   const name = '"conversations"';
   const given = fields["conversations"];
   const tools = parseTools(fields["tools"], refuse);

@@ -69,7 +69,7 @@ export class ChatTemplate {
    * Returns the ranges of `text`, the rendered conversation, inside `generation` tags; undefined where the template has
    * no tags, or where marking them changes the text.
    */
-  markedSpans(conversation: Conversation, text: string): Span[] | undefined {
+  findMarkedSpans(conversation: Conversation, text: string): Span[] | undefined {
     if (!this.marksTurns) return undefined;
     const which = SENTINELS.findIndex(([start, end]) => !text.includes(start) && !text.includes(end));
     const sentinels = SENTINELS[which];
@@ -87,7 +87,7 @@ export class ChatTemplate {
     try {
       return parse(source);
     } catch (cause) {
-      throw this.#failure(`cannot be read: ${readMessage(cause)}`, cause);
+      throw this.#createError(`cannot be read: ${readMessage(cause)}`, cause);
     }
   }
 
@@ -109,13 +109,13 @@ export class ChatTemplate {
         return String(new BoundedInterpreter(environment).run(program).value);
       });
     } catch (cause) {
-      if (cause instanceof Raised) throw this.#failure(`refuses the messages: ${cause.message}`, cause);
+      if (cause instanceof Raised) throw this.#createError(`refuses the messages: ${cause.message}`, cause);
       const why = cause instanceof OutOfBounds ? "was stopped" : "fails";
-      throw this.#failure(`${why}: ${readMessage(cause)}`, cause);
+      throw this.#createError(`${why}: ${readMessage(cause)}`, cause);
     }
   }
 
-  #failure(what: string, cause: unknown): LowrankError {
+  #createError(what: string, cause: unknown): LowrankError {
     return new LowrankError("ERR_CHAT_TEMPLATE", `${this.where}: the chat template ${what}`, { cause });
   }
 }

@@ -39,7 +39,7 @@ export function renderTurns(
   const ignored = findIgnoredParts(template, conversation, text);
   const parts = new Parts(template, conversation, text);
   const places = conversation.messages.flatMap(({ role }, i) => (role === "assistant" ? [i] : []));
-  const marked = template.markedSpans(conversation, text);
+  const marked = template.findMarkedSpans(conversation, text);
   const found =
     marked === undefined
       ? compareTurns(parts, places, unweighted)
@@ -62,7 +62,7 @@ function findMarkedTurns(
     return { turns, lost: 0 };
   }
   // The tags do not identify their messages, so comparison locates the turns with weight 0.
-  const excluded = unweighted.map((place) => parts.turn(place, 0));
+  const excluded = unweighted.map((place) => parts.locateTurn(place, 0));
   if (excluded.includes(undefined)) return { turns: [], lost: places.length };
   const overlaps = (span: Span): boolean =>
     excluded.some((turn) => turn !== undefined && turn.start < span.end && span.start < turn.end);
@@ -74,13 +74,13 @@ function compareTurns(parts: Parts, places: readonly number[], unweighted: reado
   const turns: Turn[] = [];
   let lost = 0;
   for (const place of places) {
-    const turn = parts.turn(place, turns.at(-1)?.end ?? 0);
+    const turn = parts.locateTurn(place, turns.at(-1)?.end ?? 0);
     if (turn === undefined) lost++;
     else turns.push(weightTurn(turn, place, unweighted));
   }
   if (lost === 0) return { turns, lost };
   const place = places.at(-1) as number;
-  const last = parts.turn(place, 0);
+  const last = parts.locateTurn(place, 0);
   return {
     turns: last === undefined ? [] : [weightTurn(last, place, unweighted)],
     lost: places.length - (last === undefined ? 0 : 1),
@@ -103,17 +103,17 @@ class Parts {
   ) {}
 
   /** Locates the turn of message `place`, beginning at `from` or later. */
-  turn(place: number, from: number): Turn | undefined {
+  locateTurn(place: number, from: number): Turn | undefined {
     const varied = this.#locateByReplacing(place);
-    const start = this.#prefix(place, true) ?? varied?.start;
-    const exact = this.#prefix(place + 1, false);
+    const start = this.#measurePrefix(place, true) ?? varied?.start;
+    const exact = this.#measurePrefix(place + 1, false);
     const end = exact ?? (varied && this.#findTurnEnd(place, varied.end));
     if (start === undefined || end === undefined || start < from || end <= start) return undefined;
     return exact === undefined ? { start, end, rough: true } : { start, end };
   }
 
   /** Returns the length of the rendering of the first `count` messages, if the whole text begins with it. */
-  #prefix(count: number, addGenerationPrompt: boolean): number | undefined {
+  #measurePrefix(count: number, addGenerationPrompt: boolean): number | undefined {
     const { messages } = this.conversation;
     if (count === messages.length && !addGenerationPrompt) return this.text.length;
     const part = this.#render(messages.slice(0, count), addGenerationPrompt);
@@ -141,14 +141,14 @@ class Parts {
    * message or, where the template rejects that, from the conversation's last.
    */
   #findTurnEnd(place: number, at: number): number | undefined {
-    const closing = this.#closing(place) ?? this.#closing(this.conversation.messages.length - 1);
+    const closing = this.#findClosing(place) ?? this.#findClosing(this.conversation.messages.length - 1);
     if (closing === undefined) return undefined;
     const common = countCommonStart(closing, this.text.slice(at));
     return common === 0 && closing !== "" ? undefined : at + common;
   }
 
   /** Returns the text after the content of message `place` when it is the last. */
-  #closing(place: number): string | undefined {
+  #findClosing(place: number): string | undefined {
     const { messages } = this.conversation;
     if (messages[place]?.role !== "assistant") return undefined;
     const [content] = CONTENTS;

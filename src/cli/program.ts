@@ -16,7 +16,7 @@ import { createPredictCommand } from "./predict.js";
 import { createRunsCommand } from "./runs.js";
 import { createServeCommand } from "./serve.js";
 import { createSweepCommand } from "./sweep.js";
-import { withOptionNames } from "../arguments/option-name.js";
+import { runWithOptionNames } from "../arguments/option-name.js";
 import { readVersion } from "../package/version.js";
 import { didYouMean } from "../arguments/suggest.js";
 import { collect } from "./options/values.js";
@@ -116,7 +116,7 @@ export async function runCli(argv: readonly string[]): Promise<number> {
     root.hook("preAction", (_root, command) => void (running = command));
     const names = (option: string): string | undefined =>
       running === undefined ? option : findFlag(running, option);
-    await withOptionNames(names, () => root.parseAsync(argv, { from: "user" }));
+    await runWithOptionNames(names, () => root.parseAsync(argv, { from: "user" }));
     return 0;
   } catch (error) {
     return reportFailure(error);

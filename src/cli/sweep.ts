@@ -1,7 +1,12 @@
 import { Command } from "commander";
-import { withOptionNames } from "../arguments/option-name.js";
+import { runWithOptionNames } from "../arguments/option-name.js";
 import { LowrankError } from "../errors.js";
-import { defaultData, defaultHeldOut, defaultModel, defaultRecipe } from "../models/default.js";
+import {
+  locateDefaultData,
+  locateDefaultHeldOut,
+  defaultModel,
+  locateDefaultRecipe,
+} from "../models/default.js";
 import type { SweepOptions } from "../train/sweep/options.js";
 import { applyConfig, readConfig } from "./finetune/config-file.js";
 import { findFlag } from "./finetune/option-names.js";
@@ -25,7 +30,7 @@ export function createSweepCommand(): Command {
     const options = await readOptions(command, config);
     const names = (option: string): string | undefined =>
       SWEEP_NAMES[option] ?? (isInSpace(options, option) ? nameInSpace(option) : findFlag(command, option));
-    await withOptionNames(names, () => runSweep(options, { config, json: json === true }));
+    await runWithOptionNames(names, () => runSweep(options, { config, json: json === true }));
   });
 }
 
@@ -46,12 +51,12 @@ async function readOptions(command: Command, config: string): Promise<SweepOptio
   const own = await applySweepFile(command, config);
   const { model, data, adapter } = command.opts<Flags>();
   if ([model, data, adapter].every((one) => one === undefined)) {
-    const recipe = Object.entries(await readConfig(defaultRecipe()));
+    const recipe = Object.entries(await readConfig(locateDefaultRecipe()));
     const open = recipe.filter(
       ([key]) => !isInSpace(own, toOptionPath(key)) && !(key === "epochs" && isInSpace(own, "steps")),
     );
     applyConfig(command, Object.fromEntries(open), {
-      file: defaultRecipe(),
+      file: locateDefaultRecipe(),
       strength: "default",
       source: "recipe",
     });
@@ -61,8 +66,8 @@ async function readOptions(command: Command, config: string): Promise<SweepOptio
     return {
       ...listGivenOptions(command),
       model: defaultModel(),
-      data: defaultData(),
-      ...(held && { evalData: defaultHeldOut() }),
+      data: locateDefaultData(),
+      ...(held && { evalData: locateDefaultHeldOut() }),
       ...own,
     };
   }

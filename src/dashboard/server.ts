@@ -45,7 +45,7 @@ export class Dashboard {
 
   private constructor(source: RunSource) {
     this.#source = source;
-    for (const [path, { name }] of Object.entries(FILES)) this.#files.set(path, asset(name));
+    for (const [path, { name }] of Object.entries(FILES)) this.#files.set(path, readAsset(name));
     this.#server = createServer((request, response) => {
       this.#answer(request, response).catch(() => response.destroy());
     });
@@ -83,9 +83,9 @@ export class Dashboard {
   }
 
   /** Resolves when all pages have received all events, or after a second. */
-  async caughtUp(): Promise<void> {
+  async waitForPages(): Promise<void> {
     const late = new Promise<void>((resolve) => setTimeout(resolve, LAST_WORDS_MS).unref());
-    await Promise.race([late, Promise.all([...this.#streams].map((stream) => stream.caughtUp()))]);
+    await Promise.race([late, Promise.all([...this.#streams].map((stream) => stream.waitForPages()))]);
   }
 
   async close(): Promise<void> {
@@ -168,7 +168,7 @@ function respond(response: ServerResponse, status: number, what: string): void {
 }
 
 /** Throws `ERR_FILE_NOT_FOUND`. */
-function asset(name: string): Buffer {
+function readAsset(name: string): Buffer {
   const path = resolveInPackage(`${FOLDER}/${name}`);
   try {
     return readFileSync(path);

@@ -76,7 +76,7 @@ export class EventStream {
         // Written bytes reach the operating system in the next turn of the event loop.
         if (asked > 0) await later(0);
         for (const passed of this.#passes.splice(0, asked)) passed();
-        await this.#rest();
+        await this.#waitForLines();
         if (performance.now() - this.#told > SILENCE_MS) await this.#write(": here\n\n");
       }
     } catch {
@@ -89,7 +89,7 @@ export class EventStream {
   }
 
   /** Resolves when the present content of the files has been sent. */
-  caughtUp(): Promise<void> {
+  waitForPages(): Promise<void> {
     if (this.#closing.signal.aborted) return Promise.resolve();
     return new Promise((resolve) => {
       this.#passes.push(resolve);
@@ -102,7 +102,7 @@ export class EventStream {
     this.#wake();
   }
 
-  async #rest(): Promise<void> {
+  async #waitForLines(): Promise<void> {
     await new Promise<void>((resolve) => {
       this.#wake = resolve;
       if (this.#closing.signal.aborted || this.#passes.length > 0) resolve();

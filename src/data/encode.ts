@@ -1,7 +1,7 @@
 /** Encodes texts as token ids, in parallel where the tokenizer supports it, up to the limit only. */
 import type { ChatTemplate } from "../chat/template.js";
 import type { Offsets } from "../chat/tokens.js";
-import { abortReason, throwIfAborted } from "../errors.js";
+import { readAbortReason, throwIfAborted } from "../errors.js";
 
 /** The parts of a tokenizer that data preparation uses. */
 export interface Encoder {
@@ -171,7 +171,7 @@ async function makeAbortable<T>(promise: Promise<T>, signal: AbortSignal | undef
   if (signal === undefined) return promise;
   let stop = (): void => {};
   const aborted = new Promise<never>((_, reject) => {
-    stop = () => reject(abortReason(signal));
+    stop = () => reject(readAbortReason(signal));
     signal.addEventListener("abort", stop, { once: true });
   });
   try {

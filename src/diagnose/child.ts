@@ -8,7 +8,7 @@ import { call, native, session } from "../native/binding.js";
 import type { GpuDetails } from "../native/binding.js";
 import { type Line, type Order, type StepResult } from "../self-test/steps.js";
 import { compare, type Check, type Outcome, type CheckedDevice } from "./checks/check.js";
-import { allChecks } from "./checks/index.js";
+import { listChecks } from "./checks/index.js";
 import { measure } from "./rates.js";
 import { LOSS_TOLERANCE, STORED_LOSSES, train } from "./training.js";
 
@@ -46,7 +46,7 @@ const LISTING: Step = {
   }),
 };
 
-function steps({ device, quick }: Order): Step[] {
+function listSteps({ device, quick }: Order): Step[] {
   const place = device as CheckedDevice;
   const isCpu = device === "cpu";
   const details = (): GpuDetails | undefined => (isCpu ? undefined : readGpuDetails(place));
@@ -61,7 +61,7 @@ function steps({ device, quick }: Order): Step[] {
       },
     },
   ];
-  const checks = allChecks(quick).map((check) => ({
+  const checks = listChecks(quick).map((check) => ({
     name: check.name,
     family: check.family,
     run: async () => (isCpu ? compareRepeats(check) : compareWithCpu(check, place, details())),
@@ -144,9 +144,9 @@ async function run(step: Step): Promise<boolean> {
   }
 }
 
-async function main(): Promise<void> {
+async function runChild(): Promise<void> {
   const order = parseOrder(process.argv[2]);
-  const left = steps(order).filter(({ name }) => !order.leaveOut.includes(name));
+  const left = listSteps(order).filter(({ name }) => !order.leaveOut.includes(name));
   write({ event: "plan", steps: left.map(({ name, family }) => ({ name, family })) });
   for (const step of left) {
     // After a device loss, all further steps would fail.
@@ -155,4 +155,4 @@ async function main(): Promise<void> {
   write({ event: "done" });
 }
 
-await main();
+await runChild();

@@ -80,7 +80,7 @@ export async function diagnose(options?: DiagnoseOptions): Promise<Diagnosis> {
   const began = performance.now();
   const listed = await runSteps({ device: "none", quick, leaveOut: [] }, signal);
   const problems = listed.steps.filter(isBad);
-  const chosen = chosenDevices(device, listed.data.devices ?? [processor()], listed.data.details);
+  const chosen = chooseDevices(device, listed.data.devices ?? [createProcessor()], listed.data.details);
   const devices: DiagnosedDevice[] = [];
   for (const info of chosen) {
     const details = listed.data.details?.find((one) => one.device === info.device);
@@ -92,7 +92,7 @@ export async function diagnose(options?: DiagnoseOptions): Promise<Diagnosis> {
     system: { platform: process.platform, release: release(), arch: process.arch },
     node: process.versions.node,
     electron,
-    environment: environment(),
+    environment: describeEnvironment(),
     quick,
     problems,
     devices,
@@ -102,17 +102,17 @@ export async function diagnose(options?: DiagnoseOptions): Promise<Diagnosis> {
 }
 
 /** A placeholder for the CPU, if the devices could not be listed. */
-function processor(): DeviceInfo {
+function createProcessor(): DeviceInfo {
   return { device: "cpu", name: "processor", kind: "cpu", backend: process.arch };
 }
 
-function environment(): Record<string, string> {
+function describeEnvironment(): Record<string, string> {
   const own = Object.entries(process.env).filter(([name]) => /^(LOWRANK_|VK_|WGPU_)/.test(name));
   return Object.fromEntries(own.sort()) as Record<string, string>;
 }
 
 /** Returns the devices to test. Throws `ERR_NO_GPU`. */
-function chosenDevices(
+function chooseDevices(
   asked: Device | undefined,
   all: readonly DeviceInfo[],
   details: readonly GpuDetails[] = [],
@@ -160,12 +160,12 @@ async function diagnoseDevice(
       : undefined;
   const healthy = !steps.some(isBad);
   const adapter = { name, backend, driver, vendor: details?.vendor ?? 0, platform: process.platform };
-  if (info.kind !== "cpu" && !interrupted) remember(info, steps, !quick);
+  if (info.kind !== "cpu" && !interrupted) cacheResult(info, steps, !quick);
   return {
     info,
     details,
-    shaderCompiler: info.kind === "cpu" ? undefined : shaderCompiler(backend),
-    hazards: info.kind === "cpu" ? [] : listHazards(adapter).map(withoutTest),
+    shaderCompiler: info.kind === "cpu" ? undefined : findShaderCompiler(backend),
+    hazards: info.kind === "cpu" ? [] : listHazards(adapter).map(createUntested),
     steps,
     training,
     rates: data.rates,
@@ -175,18 +175,18 @@ async function diagnoseDevice(
   };
 }
 
-function withoutTest({ id, what, effect, source }: KnownHazard): KnownHazard {
+function createUntested({ id, what, effect, source }: KnownHazard): KnownHazard {
   return { id, what, effect, source };
 }
 
-function shaderCompiler(backend: string): string {
+function findShaderCompiler(backend: string): string {
   if (backend === "DX12 (FXC)") return "FXC (d3dcompiler_47.dll)";
   if (backend.startsWith("DX12")) return "DXC";
   return backend === "Metal" ? "the driver's, from MSL" : "the driver's, from SPIR-V";
 }
 
 /** Caches the result for `auto`. A short test that passed does not replace the result of a full one. */
-function remember(info: DeviceInfo, steps: readonly StepResult[], full: boolean): void {
+function cacheResult(info: DeviceInfo, steps: readonly StepResult[], full: boolean): void {
   const owner = identifyGpu(info);
   const bad = steps.find(isBad);
   if (bad === undefined && !full && readKept(owner)?.full === true) return;

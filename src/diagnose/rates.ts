@@ -22,7 +22,7 @@ const LENGTH = 8 << 20;
 const TARGET = 250;
 
 /** Returns the seconds per call of `work`, from the fastest of several rounds. */
-async function fastest(device: CheckedDevice, work: () => Tensor): Promise<number> {
+async function measureFastest(device: CheckedDevice, work: () => Tensor): Promise<number> {
   const timed = async (count: number): Promise<number> => {
     await synchronize(device);
     const began = performance.now();
@@ -50,7 +50,7 @@ export async function measure(
       const [x, weight] = [ones([EDGE, EDGE], { device }), ones([EDGE, EDGE], { device }).to(dtype)];
       const seconds = await noGrad(async () =>
         withMatmulPrecision(precision, async () =>
-          fastest(device, () => recordOp(() => session().linear(x.id, weight.id, undefined, false))),
+          measureFastest(device, () => recordOp(() => session().linear(x.id, weight.id, undefined, false))),
         ),
       );
       return (2 * EDGE ** 3) / seconds;
@@ -60,7 +60,7 @@ export async function measure(
   else if (f16 && f16Storage) products.f16 = await product("f16", "f16");
   const memory = await scope(async () => {
     const [a, b] = [zeros([LENGTH], { device }), zeros([LENGTH], { device })];
-    return (3 * 4 * LENGTH) / (await noGrad(async () => fastest(device, () => a.add(b))));
+    return (3 * 4 * LENGTH) / (await noGrad(async () => measureFastest(device, () => a.add(b))));
   });
   return { products, memory };
 }

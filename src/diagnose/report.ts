@@ -11,7 +11,7 @@ export function formatReport(diagnosis: Diagnosis): string {
     ...Object.entries(environment).map(([name, value]) => `${name}=${value}`),
     ...problems.map((step) => `PROBLEM: ${describe(step)}`),
   ];
-  for (const device of devices) lines.push("", ...section(device));
+  for (const device of devices) lines.push("", ...formatSection(device));
   const bad = devices.filter(({ healthy }) => !healthy).map(({ info }) => info.device);
   const form = quick ? "short test" : "full test";
   lines.push(
@@ -23,23 +23,23 @@ export function formatReport(diagnosis: Diagnosis): string {
   return `${lines.join("\n")}\n`;
 }
 
-function section(device: DiagnosedDevice): string[] {
+function formatSection(device: DiagnosedDevice): string[] {
   const { info, hazards, steps, healthy, seconds } = device;
   const bad = steps.filter(isBad);
   const skipped = steps.filter(({ status }) => status === "skipped");
   const passed = steps.length - bad.length - skipped.length;
   return [
     `${info.device}: ${info.name} (${info.kind === "cpu" ? info.backend : `${info.kind} GPU, ${info.backend}`})`,
-    ...facts(device).map((line) => `  ${line}`),
+    ...formatFacts(device).map((line) => `  ${line}`),
     ...hazards.map(({ id, what, source }) => `  known hazard ${id}: ${what} (${source})`),
     `  ${healthy ? "ok" : "WRONG"}: ${passed} of ${steps.length} steps passed in ${seconds.toFixed(0)} s`,
     ...bad.map((step) => `  ${step.status.toUpperCase()} ${step.family}: ${describe(step)}`),
     ...groupByReason(skipped),
-    ...(info.kind === "cpu" ? [] : margins(steps)),
+    ...(info.kind === "cpu" ? [] : formatMargins(steps)),
   ];
 }
 
-function facts({
+function formatFacts({
   info,
   details,
   shaderCompiler,
@@ -60,15 +60,15 @@ function facts({
           : `${subgroupMin} to ${subgroupMax}`;
     const matrices = cooperativeMatrices.length === 0 ? "none" : cooperativeMatrices.join("; ");
     lines.push(
-      `vendor ${hex(details.vendor)}, model ${hex(details.model)}`,
-      `f16 arithmetic ${yes(f16)}, f16 storage ${yes(f16Storage)}, subgroups ${subgroups}, timestamps ${yes(timestamps)}`,
+      `vendor ${formatHex(details.vendor)}, model ${formatHex(details.model)}`,
+      `f16 arithmetic ${formatYesNo(f16)}, f16 storage ${formatYesNo(f16Storage)}, subgroups ${subgroups}, timestamps ${formatYesNo(timestamps)}`,
       `cooperative matrices (not used): ${matrices}`,
-      `largest binding ${bytes(details.bindingLimit)}, largest buffer ${bytes(details.bufferLimit)}, ` +
-        `${details.storageBuffers} storage buffers a stage, ${bytes(details.workgroupBytes)} and ${details.invocations} invocations a workgroup`,
+      `largest binding ${formatBytes(details.bindingLimit)}, largest buffer ${formatBytes(details.bufferLimit)}, ` +
+        `${details.storageBuffers} storage buffers a stage, ${formatBytes(details.workgroupBytes)} and ${details.invocations} invocations a workgroup`,
     );
   }
   const memory = details?.memory ?? info.memory;
-  lines.push(`memory ${memory === undefined ? "not known" : bytes(memory)}`);
+  lines.push(`memory ${memory === undefined ? "not known" : formatBytes(memory)}`);
   if (rates !== undefined) {
     const products = Object.entries(rates.products).map(
       ([name, flops]) => `${name} ${(flops / 1e9).toFixed(0)} GFLOP/s`,
@@ -83,7 +83,7 @@ function facts({
   if (training !== undefined) {
     const { losses, expected, stepMilliseconds } = training;
     lines.push(
-      `training: losses ${numbers(losses)}; ${info.kind === "cpu" ? "stored" : "cpu"} ${numbers(expected)}; last step ${stepMilliseconds.toFixed(0)} ms`,
+      `training: losses ${formatNumbers(losses)}; ${info.kind === "cpu" ? "stored" : "cpu"} ${formatNumbers(expected)}; last step ${stepMilliseconds.toFixed(0)} ms`,
     );
   }
   return lines;
@@ -100,7 +100,7 @@ function groupByReason(skipped: readonly StepResult[]): string[] {
 }
 
 /** Formats the largest difference of each compared family. */
-function margins(steps: readonly StepResult[]): string[] {
+function formatMargins(steps: readonly StepResult[]): string[] {
   const worst = new Map<string, number>();
   for (const { family, error, status } of steps)
     if (error !== undefined && status === "passed")
@@ -110,19 +110,19 @@ function margins(steps: readonly StepResult[]): string[] {
   return [`  largest differences: ${each.join(", ")}`];
 }
 
-function yes(has: boolean): string {
+function formatYesNo(has: boolean): string {
   return has ? "yes" : "no";
 }
 
-function hex(value: number): string {
+function formatHex(value: number): string {
   return `0x${value.toString(16).padStart(4, "0")}`;
 }
 
-function numbers(values: readonly number[]): string {
+function formatNumbers(values: readonly number[]): string {
   return values.map((value) => value.toFixed(5)).join(" ");
 }
 
-function bytes(value: number): string {
+function formatBytes(value: number): string {
   if (value >= 2 ** 30) return `${(value / 2 ** 30).toFixed(1)} GiB`;
   return value >= 2 ** 20 ? `${Math.round(value / 2 ** 20)} MiB` : `${Math.round(value / 1024)} KiB`;
 }

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { tensor } from "../tensor/create.js";
 import { inject } from "../lora/index.js";
 import type { CausalLM } from "../models/causal-lm.js";
-import { defaultData, defaultModel } from "../models/default.js";
+import { locateDefaultData, defaultModel } from "../models/default.js";
 import { loadModel } from "../models/files/load.js";
 import { AdamW } from "../optim/index.js";
 import { manualSeed } from "../tensor/random.js";
@@ -39,7 +39,7 @@ export async function train(
   try {
     await inject(model, { r: 8, loraAlpha: 16, targetModules: "all-linear" });
     model.train();
-    const text = readFileSync(defaultData(), "utf8").slice(0, 10_000);
+    const text = readFileSync(locateDefaultData(), "utf8").slice(0, 10_000);
     const ids = model.tokenizer?.encode(text).slice(0, BATCH * LENGTH) ?? new Int32Array();
     const batch = tensor(ids, { shape: [BATCH, LENGTH], device });
     const optimizer = new AdamW(model.parameters({ trainable: true }), { lr: 2e-3 });

@@ -3,7 +3,7 @@ import { checkNumberThat, checkKnownOptions, refuse } from "../arguments/check.j
 import { LowrankError } from "../errors.js";
 import type { DeviceInfo } from "../device/device.js";
 import type { FoundRuns } from "../runs/find.js";
-import { sendable, type RemoteFinetuneOptions } from "./options.js";
+import { separateSignal, type RemoteFinetuneOptions } from "./options.js";
 import { createDisconnected, openPort, type Channel, type Loss, type Port } from "./port.js";
 import { PROTOCOL, deserializeError, type Reply, type Request, type Tag } from "./protocol.js";
 import { RemoteRun } from "./remote-run.js";
@@ -69,10 +69,10 @@ export class Client {
       (message) => {
         if (message.to === "client" && message.client === this.#name) this.#take(message as Tag & Reply);
       },
-      (loss) => this.#lose(loss),
+      (loss) => this.#disconnect(loss),
     );
     this.#timer = setTimeout(() => {
-      this.#lose({
+      this.#disconnect({
         why: `the other end did not respond within ${timeout} ms; is serve(port) called there?`,
       });
     }, timeout);
@@ -87,12 +87,12 @@ export class Client {
    * reason.
    */
   finetune(options: RemoteFinetuneOptions): RemoteRun {
-    const { options: sent, signal } = sendable(options);
+    const { options: sent, signal } = separateSignal(options);
     const number = ++this.#numbers;
     const run = new RemoteRun((request) => this.#ask(request), number, sent, signal);
     if (signal?.aborted) return run;
     if (this.#failure === undefined) this.#runs.set(number, run);
-    else run.fail(this.#gone());
+    else run.fail(this.#createFailure());
     return run;
   }
 
@@ -122,11 +122,11 @@ export class Client {
   close(): void {
     if (this.#failure !== undefined) return;
     this.#send({ kind: "bye" });
-    this.#lose({ why: "the client was closed" });
+    this.#disconnect({ why: "the client was closed" });
   }
 
   #call<T extends DeviceInfo[] | FoundRuns>(request: (call: number) => Request): Promise<T> {
-    if (this.#failure !== undefined) return Promise.reject(this.#gone());
+    if (this.#failure !== undefined) return Promise.reject(this.#createFailure());
     return new Promise<T>((resolve, reject) => {
       const call = ++this.#numbers;
       this.#calls.set(call, { resolve, reject });
@@ -147,10 +147,10 @@ export class Client {
   #take(reply: Tag & Reply): void {
     switch (reply.kind) {
       case "hello":
-        this.#meet(reply);
+        this.#handleHello(reply);
         break;
       case "bye":
-        this.#lose({ why: "the other end has stopped serving" });
+        this.#disconnect({ why: "the other end has stopped serving" });
         break;
       case "answer":
         this.#calls.get(reply.call)?.resolve(reply.value as never);
@@ -165,7 +165,7 @@ export class Client {
     }
   }
 
-  #meet({ lowrank, notJson }: Tag & Extract<Reply, { kind: "hello" }>): void {
+  #handleHello({ lowrank, notJson }: Tag & Extract<Reply, { kind: "hello" }>): void {
     clearTimeout(this.#timer);
     if (lowrank !== PROTOCOL) {
       this.#refuse(
@@ -191,22 +191,22 @@ export class Client {
     this.#runs.clear();
   }
 
-  #lose(loss: Loss): void {
+  #disconnect(loss: Loss): void {
     this.#end({ error: () => createDisconnected(loss) });
-    for (const run of this.#runs.values()) run.lose(loss);
+    for (const run of this.#runs.values()) run.disconnect(loss);
     this.#runs.clear();
   }
 
   #end(failure: { error: () => unknown }): void {
     this.#failure = failure;
     clearTimeout(this.#timer);
-    this.#refused(this.#gone());
-    for (const { reject } of this.#calls.values()) reject(this.#gone());
+    this.#refused(this.#createFailure());
+    for (const { reject } of this.#calls.values()) reject(this.#createFailure());
     this.#calls.clear();
     this.#channel.close();
   }
 
-  #gone(): unknown {
+  #createFailure(): unknown {
     return this.#failure?.error();
   }
 }

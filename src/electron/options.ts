@@ -24,7 +24,7 @@ export interface RemoteFinetuneOptions extends Omit<
 const WHERE = "finetune";
 
 /** Separates the options to send from the signal, which is not sent. Throws `ERR_OPTION` for a value that cannot be sent. */
-export function sendable(given: RemoteFinetuneOptions): {
+export function separateSignal(given: RemoteFinetuneOptions): {
   options: object;
   signal: AbortSignal | undefined;
 } {

@@ -1,6 +1,6 @@
 /** A common interface to the ports of Electron, the web, worker threads and forked processes. */
 import { LowrankError } from "../errors.js";
-import { messageIn, type Tag } from "./protocol.js";
+import { extractMessage, type Tag } from "./protocol.js";
 
 /**
  * A channel for messages: a `MessagePort` of a page or of `node:worker_threads`, a `Worker`, `parentPort`; Electron's
@@ -82,7 +82,7 @@ export function openPort(
     else port.addEventListener?.(event, listener);
   };
   listen("message", (value: unknown) => {
-    const message = open ? messageIn(value) : undefined;
+    const message = open ? extractMessage(value) : undefined;
     if (message !== undefined) onMessage(message);
   });
   if (port.postMessage === undefined) watchProcess(port, listen, lost);

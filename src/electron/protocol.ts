@@ -58,7 +58,7 @@ export interface Tag {
 }
 
 /** Extracts a message from an event's `data`, or returns a bare message. Undefined for anything else. */
-export function messageIn(given: unknown): (Tag & { kind: string }) | undefined {
+export function extractMessage(given: unknown): (Tag & { kind: string }) | undefined {
   if (typeof given !== "object" || given === null) return undefined;
   if (isMessage(given)) return given;
   const { data } = given as { data?: unknown };

@@ -1,5 +1,5 @@
 /** The client's view of a run: the interface of `Run`, through a port. */
-import { abortReason } from "../errors.js";
+import { readAbortReason } from "../errors.js";
 import type { FinetuneResult, TrainEvent } from "../train/events.js";
 import { EventQueue } from "../train/queue.js";
 import type { Run } from "../train/run.js";
@@ -48,7 +48,7 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
     });
     this.result.catch(() => {});
     if (signal?.aborted) {
-      this.fail(abortReason(signal));
+      this.fail(readAbortReason(signal));
       return;
     }
     signal?.addEventListener("abort", this.#abort, { once: true });
@@ -102,7 +102,7 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
     return {
       next: async () => {
         const next = await this.#queue.next();
-        if (next.done !== true) this.#took();
+        if (next.done !== true) this.#returnCredit();
         return next;
       },
       return: () => Promise.resolve({ value: undefined, done: true }),
@@ -130,7 +130,7 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
         const { error, aborted } = reply;
         const signal = this.#signal;
         this.#failure = {
-          error: aborted && signal !== undefined ? abortReason(signal) : deserializeError(error),
+          error: aborted && signal !== undefined ? readAbortReason(signal) : deserializeError(error),
         };
         this.#settle();
         this.#reject(this.#failure.error);
@@ -144,10 +144,10 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
   }
 
   /** @internal Ends the run because the other end is gone. */
-  lose(loss: Loss): void {
+  disconnect(loss: Loss): void {
     const signal = this.#signal;
     if (signal?.aborted && !this.#settled) {
-      this.fail(abortReason(signal));
+      this.fail(readAbortReason(signal));
       return;
     }
     const from =
@@ -171,7 +171,7 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
   }
 
   /** Returns credit in halves of the window, so that not every event causes a message. */
-  #took(): void {
+  #returnCredit(): void {
     if (++this.#read < WINDOW / 2) return;
     this.#post({ kind: "pull", run: this.#run, credit: this.#read });
     this.#read = 0;

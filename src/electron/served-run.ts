@@ -80,7 +80,7 @@ export class ServedRun {
         break;
       case "noted":
         this.#telling = false;
-        if (this.#untold !== undefined) this.#tell(this.#untold);
+        if (this.#untold !== undefined) this.#sendCheckpoint(this.#untold);
         break;
     }
   }
@@ -97,7 +97,7 @@ export class ServedRun {
       for (const pause of this.#pauses) this.#pause(this.#run, pause);
       this.#pauses = [];
       for await (const event of this.#run) {
-        if (event.type === "checkpoint") this.#tell(event);
+        if (event.type === "checkpoint") this.#sendCheckpoint(event);
         this.#queue.push(event);
       }
       const result = await this.#run.result;
@@ -132,7 +132,7 @@ export class ServedRun {
   }
 
   /** Sends a checkpoint unless an unconfirmed one is in transit, so that a client that does not read is not flooded. */
-  #tell(checkpoint: CheckpointEvent): void {
+  #sendCheckpoint(checkpoint: CheckpointEvent): void {
     this.#untold = this.#telling ? checkpoint : undefined;
     if (this.#telling) return;
     this.#telling = true;

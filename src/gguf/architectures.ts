@@ -109,15 +109,15 @@ export interface GgufModule {
  */
 export function findGgufModule(architecture: Architecture, path: string): GgufModule | undefined {
   const bare = path.replace(/^(model|transformer)\./, "");
-  const outer = own(architecture.outer, bare);
+  const outer = readOwn(architecture.outer, bare);
   if (outer !== undefined) return { name: outer, kind: outer, block: undefined };
   const [, blocks, number, inner] = /^(layers|h)\.(0|[1-9]\d*)\.(.+)$/.exec(bare) ?? [];
   const kind =
-    inner === undefined || blocks !== architecture.blocks ? undefined : own(architecture.block, inner);
+    inner === undefined || blocks !== architecture.blocks ? undefined : readOwn(architecture.block, inner);
   return kind === undefined ? undefined : { name: `blk.${number}.${kind}`, kind, block: Number(number) };
 }
 
-function own(names: Readonly<Record<string, string>>, key: string): string | undefined {
+function readOwn(names: Readonly<Record<string, string>>, key: string): string | undefined {
   return Object.hasOwn(names, key) ? names[key] : undefined;
 }
 
@@ -125,7 +125,7 @@ function own(names: Readonly<Record<string, string>>, key: string): string | und
  * Reorders the rows of q or k, [heads · D, …], for llama.cpp's Llama, which rotates adjacent rows where transformers
  * rotates the halves of a head: row 2i of a head is its row i, and row 2i + 1 its row D/2 + i.
  */
-export function pairRows(rows: Tensor, heads: number): Tensor {
+export function interleaveRows(rows: Tensor, heads: number): Tensor {
   const { shape } = rows;
   const half = (shape[0] as number) / heads / 2;
   return rows

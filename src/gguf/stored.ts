@@ -38,18 +38,18 @@ export async function convertToBytes(
   }
   if (isBlockType(type))
     return (await quantise(data as Float32Array, type)) ?? refuseLarge(where, name, tensor, type);
-  if (type === "f16" && overflows(data as Uint16Array)) await refuseHalf(where, name, tensor);
+  if (type === "f16" && hasOverflow(data as Uint16Array)) await refuseHalf(where, name, tensor);
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }
 
 /** Whether f16 values contain infinity or NaN. */
-function overflows(halves: Uint16Array): boolean {
+function hasOverflow(halves: Uint16Array): boolean {
   return halves.some((bits) => (bits & 0x7c00) === 0x7c00);
 }
 
 /** Rejects values beyond f16; an infinity that was already in the tensor is not a result of the conversion. */
 async function refuseHalf(where: string, name: string, tensor: Tensor): Promise<void> {
-  const value = await largest(tensor);
+  const value = await findLargest(tensor);
   if (Number.isFinite(value))
     throw new LowrankError(
       "ERR_DTYPE",
@@ -58,7 +58,7 @@ async function refuseHalf(where: string, name: string, tensor: Tensor): Promise<
 }
 
 async function refuseLarge(where: string, name: string, tensor: Tensor, type: GgufType): Promise<never> {
-  const value = await largest(tensor);
+  const value = await findLargest(tensor);
   if (Number.isFinite(value))
     throw new LowrankError(
       "ERR_DTYPE",
@@ -71,7 +71,7 @@ async function refuseLarge(where: string, name: string, tensor: Tensor, type: Gg
 }
 
 /** Returns the largest magnitude; infinity or NaN where there is one. */
-async function largest(tensor: Tensor): Promise<number> {
+async function findLargest(tensor: Tensor): Promise<number> {
   const most = noGrad(() => scope(() => tensor.to("f32").abs().max()));
   try {
     return await most.item();

@@ -21,11 +21,11 @@ export const INDEX = "model.safetensors.index.json";
 /** Creates a link or copy of `blob` at `pointer`. */
 export type Pointing = (blob: string, pointer: string) => Promise<void>;
 
-const byName: Pointing = (blob, pointer) => symlink(relative(dirname(pointer), blob), pointer);
+const linkByName: Pointing = (blob, pointer) => symlink(relative(dirname(pointer), blob), pointer);
 
 /** Returns the ways to try, in this sequence: Windows denies symbolic links to most users, some file systems all links. */
 export function listWaysToPoint(withoutSymlinks: boolean): readonly Pointing[] {
-  return [...(withoutSymlinks ? [] : [byName]), link, copyFile];
+  return [...(withoutSymlinks ? [] : [linkByName]), link, copyFile];
 }
 
 /** A model in the cache. */
@@ -44,17 +44,17 @@ export class CachedRepo {
     this.locks = join(cacheDir, ".locks", name);
   }
 
-  blob(etag: string): string {
+  locateBlob(etag: string): string {
     return join(this.folder, "blobs", etag);
   }
 
-  snapshot(commit: string): string {
+  locateSnapshot(commit: string): string {
     return join(this.folder, "snapshots", commit);
   }
 
   /** Returns the last known commit of a revision; undefined if unknown. */
   readCommit(revision: string = DEFAULT_REVISION): string | undefined {
-    if (isCommit(revision)) return existsSync(this.snapshot(revision)) ? revision : undefined;
+    if (isCommit(revision)) return existsSync(this.locateSnapshot(revision)) ? revision : undefined;
     try {
       const commit = readFileSync(join(this.folder, "refs", revision), "utf8").trim();
       return isCommit(commit) ? commit : undefined;
@@ -73,12 +73,12 @@ export class CachedRepo {
 
   /** Whether a snapshot contains a file of this size, directly or by a link. */
   has(commit: string, { name, size }: { name: string; size: number }): boolean {
-    return statSync(join(this.snapshot(commit), name), { throwIfNoEntry: false })?.size === size;
+    return statSync(join(this.locateSnapshot(commit), name), { throwIfNoEntry: false })?.size === size;
   }
 
   /** Adds a blob to a snapshot under its name. */
-  async point(etag: string, commit: string, name: string, ways: readonly Pointing[]): Promise<void> {
-    const [blob, pointer] = [this.blob(etag), join(this.snapshot(commit), name)];
+  async addBlob(etag: string, commit: string, name: string, ways: readonly Pointing[]): Promise<void> {
+    const [blob, pointer] = [this.locateBlob(etag), join(this.locateSnapshot(commit), name)];
     await makeFolder(dirname(pointer));
     await replaceFile(pointer, async (temporary) => {
       for (const [i, way] of ways.entries()) {
@@ -93,12 +93,12 @@ export class CachedRepo {
   }
 
   /** Returns the name of a missing file that loading needs; undefined if the snapshot is complete. */
-  async lacking(commit: string): Promise<string | undefined> {
-    const has = (name: string): boolean => existsSync(join(this.snapshot(commit), name));
+  async findMissing(commit: string): Promise<string | undefined> {
+    const has = (name: string): boolean => existsSync(join(this.locateSnapshot(commit), name));
     if (!has(CONFIG)) return CONFIG;
     if (has(WEIGHTS)) return undefined;
     if (!has(INDEX)) return WEIGHTS;
-    return (await listShards(this.repo, join(this.snapshot(commit), INDEX))).find((name) => !has(name));
+    return (await listShards(this.repo, join(this.locateSnapshot(commit), INDEX))).find((name) => !has(name));
   }
 }
 

@@ -7,7 +7,7 @@ import { readFreeBytes, makeFolder } from "../files/folders.js";
 import type { CachedRepo } from "./cache.js";
 import { convertWriteError, Passing } from "./failures.js";
 import type { HubFile } from "./listing.js";
-import { withLock } from "./lock.js";
+import { runWithLock } from "./lock.js";
 import { PartialFile } from "./partial-file.js";
 import { ask, convertBodyError, retryPersistently } from "./request.js";
 import type { HubSettings } from "./settings.js";
@@ -25,15 +25,15 @@ export async function download(
   file: HubFile,
   arrived: (bytes: number) => void,
 ): Promise<void> {
-  const blob = cached.blob(file.etag);
+  const blob = cached.locateBlob(file.etag);
   if (existsSync(blob)) return arrived(file.size);
   const { signal } = settings;
   try {
     for (const folder of [dirname(blob), cached.locks]) await makeFolder(folder);
-    await withLock(join(cached.locks, `${file.etag}.lowrank`), signal, async () => {
+    await runWithLock(join(cached.locks, `${file.etag}.lowrank`), signal, async () => {
       if (existsSync(blob)) return;
       const fetching = new Fetching(settings, cached.repo, commit, file, arrived);
-      await fetching.into(blob);
+      await fetching.fetchInto(blob);
     });
   } catch (error) {
     throw signal?.aborted ? error : convertWriteError(blob, error);
@@ -54,10 +54,10 @@ class Fetching {
     private readonly arrived: (bytes: number) => void,
   ) {}
 
-  async into(blob: string): Promise<void> {
-    let partial = await PartialFile.of(blob, this.file, this.settings.signal);
+  async fetchInto(blob: string): Promise<void> {
+    let partial = await PartialFile.open(blob, this.file, this.settings.signal);
     try {
-      if (partial.size > this.file.size) partial = await partial.anew(blob);
+      if (partial.size > this.file.size) partial = await partial.reset(blob);
       await this.#checkSpace(blob, partial.size);
       await retryPersistently(
         this.settings,
@@ -66,7 +66,7 @@ class Fetching {
           const { response, alive, done } = await this.#ask(partial.size);
           try {
             // A server that ignores ranges, or has other content by now, sends the whole file.
-            if (partial.size > 0 && response.status !== 206) partial = await partial.anew(blob);
+            if (partial.size > 0 && response.status !== 206) partial = await partial.reset(blob);
             await this.#read(response, partial, alive);
           } finally {
             done();
@@ -85,7 +85,7 @@ class Fetching {
         `${this.repo}: ${this.file.name} was received damaged (its hash is not ${this.file.etag}); it was removed: try again`,
       );
     }
-    await partial.become(blob);
+    await partial.moveTo(blob);
   }
 
   /** Throws `ENOSPC` if the disk has no room for the remaining bytes. */

@@ -18,7 +18,7 @@ const LOOK = 0.2;
  * otherwise after half a minute without an update. If the lock fails, a file is merely downloaded twice, because each
  * download has a separate file. Throws the signal's reason while waiting.
  */
-export async function withLock<T>(
+export async function runWithLock<T>(
   file: string,
   signal: AbortSignal | undefined,
   work: () => Promise<T>,

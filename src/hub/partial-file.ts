@@ -32,7 +32,7 @@ export class PartialFile {
   }
 
   /** Opens and hashes the largest partial file of a blob, or an empty one. Throws system errors. */
-  static async of(blob: string, file: HubFile, signal: AbortSignal | undefined): Promise<PartialFile> {
+  static async open(blob: string, file: HubFile, signal: AbortSignal | undefined): Promise<PartialFile> {
     const path = resolvePath(blob);
     const [largest, ...others] = await listPartialFiles(blob);
     for (const other of others) await rm(other, { force: true });
@@ -52,7 +52,7 @@ export class PartialFile {
   }
 
   /** Removes the file and returns an empty one. */
-  async anew(blob: string): Promise<PartialFile> {
+  async reset(blob: string): Promise<PartialFile> {
     await this.discard();
     const path = resolvePath(blob);
     return new PartialFile(path, this.#file, await open(path, "a+"));
@@ -70,7 +70,7 @@ export class PartialFile {
   }
 
   /** Flushes the file to the disk and renames it to the blob's name. */
-  async become(blob: string): Promise<void> {
+  async moveTo(blob: string): Promise<void> {
     await this.#handle.sync();
     await this.close();
     await rename(this.path, blob);

@@ -1,7 +1,7 @@
 /** Requests to a hub: authorization, timeouts and retries. */
 import { setTimeout as later } from "node:timers/promises";
 
-import { abortReason, throwIfAborted } from "../errors.js";
+import { readAbortReason, throwIfAborted } from "../errors.js";
 import { describeConnectionFailure, Passing, convertFailure } from "./failures.js";
 import type { HubSettings } from "./settings.js";
 
@@ -71,7 +71,7 @@ function convertRequestError(
   { stalled, answered }: { stalled: boolean; answered: boolean },
   error: unknown,
 ): unknown {
-  if (signal?.aborted) return abortReason(signal);
+  if (signal?.aborted) return readAbortReason(signal);
   if (stalled) return new Passing(`${endpoint} has not answered for ${timeout / 1000} s`);
   // fetch throws a TypeError, with the reason among its causes.
   return error instanceof TypeError ? describeConnectionFailure(error, endpoint, answered) : error;
@@ -106,6 +106,6 @@ export async function pause(seconds: number, signal: AbortSignal | undefined): P
   try {
     await later(1000 * seconds, undefined, signal === undefined ? {} : { signal });
   } catch (error) {
-    throw signal?.aborted ? abortReason(signal) : error;
+    throw signal?.aborted ? readAbortReason(signal) : error;
   }
 }

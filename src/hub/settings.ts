@@ -54,7 +54,7 @@ export interface HubSettings {
 
 /** Throws `ERR_OPTION` for an invalid address or token. */
 export function resolveHubSettings(options: HubOptions, env: NodeJS.ProcessEnv = process.env): HubSettings {
-  const home = folder(
+  const home = resolveFolder(
     env["HF_HOME"] || join(env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "huggingface"),
   );
   const cache =
@@ -62,9 +62,9 @@ export function resolveHubSettings(options: HubOptions, env: NodeJS.ProcessEnv =
   const offline = options.offline ?? isTrue(env["HF_HUB_OFFLINE"] || env["TRANSFORMERS_OFFLINE"]);
   return {
     endpoint: parseEndpoint(env["HF_ENDPOINT"] || "https://huggingface.co"),
-    token: checkToken(options.token ?? ownToken(env, home)),
+    token: checkToken(options.token ?? readOwnToken(env, home)),
     offline,
-    cacheDir: folder(cache),
+    cacheDir: resolveFolder(cache),
     ways: listWaysToPoint(isTrue(env["HF_HUB_DISABLE_SYMLINKS"])),
     timeout: 1000 * (Number(env["HF_HUB_DOWNLOAD_TIMEOUT"]) || 10),
     signal: options.signal,
@@ -78,7 +78,7 @@ function isTrue(value: string | undefined): boolean {
 }
 
 /** Returns the absolute path of a folder; `~` is the user's home. */
-function folder(path: string): string {
+function resolveFolder(path: string): string {
   return resolve(path.replace(/^~(?=$|[\\/])/, () => homedir()));
 }
 
@@ -91,12 +91,12 @@ function parseEndpoint(text: string): string {
   );
 }
 
-function ownToken(env: NodeJS.ProcessEnv, home: string): string | undefined {
+function readOwnToken(env: NodeJS.ProcessEnv, home: string): string | undefined {
   if (isTrue(env["HF_HUB_DISABLE_IMPLICIT_TOKEN"])) return undefined;
   const given = env["HF_TOKEN"] || env["HUGGING_FACE_HUB_TOKEN"];
   if (given !== undefined && given !== "") return given;
   try {
-    return readFileSync(folder(env["HF_TOKEN_PATH"] || join(home, "token")), "utf8");
+    return readFileSync(resolveFolder(env["HF_TOKEN_PATH"] || join(home, "token")), "utf8");
   } catch {
     // Most users have no token.
     return undefined;

@@ -37,9 +37,11 @@ export async function fetchSnapshot(
   const revision = resolveRevision(name, options);
   const cached = new CachedRepo(settings.cacheDir, repo);
   const commit = cached.readCommit(revision);
-  const lacks = commit === undefined ? undefined : await cached.lacking(commit);
+  const lacks = commit === undefined ? undefined : await cached.findMissing(commit);
   const there =
-    commit === undefined || lacks !== undefined ? undefined : { folder: cached.snapshot(commit), commit };
+    commit === undefined || lacks !== undefined
+      ? undefined
+      : { folder: cached.locateSnapshot(commit), commit };
   if (settings.offline) return there ?? createNotThereError(settings, cached, revision, lacks);
   // Other programs may have downloaded only the files that they need.
   if (there !== undefined && isCommit(revision) && existsSync(join(there.folder, "tokenizer.json")))
@@ -62,7 +64,7 @@ export async function fetchSnapshot(
     if (error instanceof Passing) throw createHubError(repo, error);
     throw settings.signal?.aborted ? error : convertWriteError(cached.folder, error);
   }
-  return { folder: cached.snapshot(found.commit), commit: found.commit };
+  return { folder: cached.locateSnapshot(found.commit), commit: found.commit };
 }
 
 /** Throws `ERR_OPTION` if the name and the option give different revisions. */
@@ -97,20 +99,22 @@ async function downloadFiles(settings: HubSettings, cached: CachedRepo, found: L
   const one = async (file: HubFile, arrived: (bytes: number) => void): Promise<void> => {
     if (cached.has(commit, file)) return;
     await download(settings, cached, commit, file, arrived);
-    await cached.point(file.etag, commit, file.name, settings.ways);
+    await cached.addBlob(file.etag, commit, file.name, settings.ways);
   };
   const all = listNeededFiles(repo, found);
   const index = all.find(({ name }) => name === INDEX);
   if (index !== undefined) {
     await one(index, () => {});
-    for (const shard of await listShards(repo, join(cached.snapshot(commit), INDEX))) {
+    for (const shard of await listShards(repo, join(cached.locateSnapshot(commit), INDEX))) {
       const file = files.get(shard);
       if (file === undefined)
         throw new LowrankError("ERR_FILE_FORMAT", `${repo}: ${INDEX} names ${shard}, which is not there`);
       all.push(file);
     }
   }
-  const missing = all.filter((file) => !cached.has(commit, file) && !existsSync(cached.blob(file.etag)));
+  const missing = all.filter(
+    (file) => !cached.has(commit, file) && !existsSync(cached.locateBlob(file.etag)),
+  );
   const bytes = missing.reduce((sum, { size }) => sum + size, 0);
   let before = 0;
   for (const file of all) {

@@ -7,7 +7,7 @@ import type { Tensor } from "../tensor/tensor.js";
 const LARGEST = 65_504;
 
 /** Returns the largest magnitude in each tensor; Infinity or NaN where it contains one. */
-async function largest(tensors: readonly Tensor[]): Promise<ArrayLike<number>> {
+async function listLargest(tensors: readonly Tensor[]): Promise<ArrayLike<number>> {
   const [first, ...rest] = tensors;
   if (first === undefined) return [];
   const all = noGrad(() =>
@@ -38,11 +38,11 @@ export interface Halved {
 export async function checkHalfRange(where: string, halved: readonly Halved[]): Promise<void> {
   // A meta device has no values.
   if (halved[0]?.stored.device.startsWith("meta") !== false) return;
-  const values = await largest(halved.map(({ stored }) => stored));
+  const values = await listLargest(halved.map(({ stored }) => stored));
   const wrong = halved.filter((_, i) => !(Math.abs(values[i] as number) <= LARGEST));
   for (const { name, original } of wrong) {
     const tensor = original();
-    const [value = 0] = Array.from(await largest([tensor]));
+    const [value = 0] = Array.from(await listLargest([tensor]));
     tensor.dispose();
     // An infinity or NaN that is already in the file is not a result of the conversion.
     if (!Number.isFinite(value)) continue;

@@ -26,14 +26,14 @@ export class CsvFormat implements MetricsFormat {
     return beginning.toString("utf8").startsWith(HEAD);
   }
 
-  head(): Buffer {
+  encodeHead(): Buffer {
     return Buffer.from(HEAD);
   }
 
   add(event: RecordedEvent): Buffer {
     const step = readNumber(event, "step");
     if (step === undefined || (event.type !== "step" && event.type !== "eval")) return Buffer.alloc(0);
-    const before = this.#row?.step === step ? Buffer.alloc(0) : this.rest();
+    const before = this.#row?.step === step ? Buffer.alloc(0) : this.takeRest();
     this.#row ??= { step, time: formatTime(event) };
     if (event.type === "eval") this.#row.eval_loss = readNumber(event, "loss") ?? "";
     else {
@@ -43,7 +43,7 @@ export class CsvFormat implements MetricsFormat {
     return before;
   }
 
-  rest(): Buffer {
+  takeRest(): Buffer {
     const row = this.#row;
     this.#row = undefined;
     if (row === undefined) return Buffer.alloc(0);

@@ -67,7 +67,7 @@ export class MetricsLog {
   async begin(past: AsyncIterable<RecordedEvent>): Promise<void> {
     await makeFolder(dirname(this.path)).catch(() => {});
     await this.#file.begin(async (write) => {
-      await write(this.#format.head());
+      await write(this.#format.encodeHead());
       for await (const event of past) {
         const bytes = this.#format.add(event);
         if (bytes.length > 0) await write(bytes);
@@ -85,7 +85,7 @@ export class MetricsLog {
   }
 
   async close(): Promise<void> {
-    const rest = this.#format.rest();
+    const rest = this.#format.takeRest();
     if (rest.length > 0) this.#file.append(rest);
     await this.#file.close();
   }

@@ -13,11 +13,11 @@ export interface MetricsFormat {
   /** Whether a file of that name with this beginning was written by a run. */
   isOwn(beginning: Buffer): boolean;
   /** Returns the beginning of the file. */
-  head(): Buffer;
+  encodeHead(): Buffer;
   /** Returns the bytes to append for an event; may be empty. */
   add(event: RecordedEvent): Buffer;
   /** Returns the remaining bytes at the end of the run. */
-  rest(): Buffer;
+  takeRest(): Buffer;
 }
 
 /** Returns a number of an event; undefined if it has none. */

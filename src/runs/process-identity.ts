@@ -21,7 +21,7 @@ export function identifyProcess(): ProcessIdentity {
 /** Whether the process is still running; undefined if it is on another host. */
 export function isRunning({ pid, host, started }: ProcessIdentity): boolean | undefined {
   if (host !== hostname()) return undefined;
-  if (!exists(pid)) return false;
+  if (!isAlive(pid)) return false;
   if (process.platform === "linux") {
     const now = readStart(pid);
     return now !== undefined && now === started;
@@ -31,7 +31,7 @@ export function isRunning({ pid, host, started }: ProcessIdentity): boolean | un
   return now === undefined || Math.abs(now - Number(started)) < ROUNDING_MS;
 }
 
-function exists(pid: number): boolean {
+function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;

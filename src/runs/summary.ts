@@ -56,7 +56,7 @@ export interface RunSummary {
   damaged: number;
 }
 
-function numberIn(event: RecordedEvent | undefined, field: string): number | null {
+function readNumber(event: RecordedEvent | undefined, field: string): number | null {
   const value = event?.[field];
   return typeof value === "number" ? value : null;
 }
@@ -123,10 +123,10 @@ export class RunReader {
       this.#start = event;
       this.#started ??= event.at;
     }
-    if (event.type === "checkpoint") this.#checkpoint = numberIn(event, "step");
+    if (event.type === "checkpoint") this.#checkpoint = readNumber(event, "step");
     if (event.type === "eval") {
-      this.#evalLoss = numberIn(event, "loss");
-      const trained = (numberIn(event, "step") ?? 0) > 0;
+      this.#evalLoss = readNumber(event, "loss");
+      const trained = (readNumber(event, "step") ?? 0) > 0;
       if (trained && this.#evalLoss !== null) this.#best = Math.min(this.#best ?? Infinity, this.#evalLoss);
     }
     this.#last = event;
@@ -147,14 +147,14 @@ export class RunReader {
       file: this.file,
       state: ended[type] ?? going,
       model: readText(start, "model"),
-      step: numberIn(step, "step") ?? numberIn(start, "resumedFrom") ?? 0,
-      steps: numberIn(start, "steps"),
-      loss: numberIn(step, "loss"),
+      step: readNumber(step, "step") ?? readNumber(start, "resumedFrom") ?? 0,
+      steps: readNumber(start, "steps"),
+      loss: readNumber(step, "loss"),
       evalLoss: this.#evalLoss,
       bestEvalLoss:
-        typeof best === "object" ? numberIn(best as unknown as RecordedEvent, "loss") : this.#best,
-      learningRate: numberIn(start, "learningRate"),
-      rank: numberIn(start, "rank"),
+        typeof best === "object" ? readNumber(best as unknown as RecordedEvent, "loss") : this.#best,
+      learningRate: readNumber(start, "learningRate"),
+      rank: readNumber(start, "rank"),
       started: this.#started ?? header.at,
       updated: Math.max(header.at, last?.at ?? 0, step?.at ?? 0),
       message: type === "failed" ? readText(last, "message") : null,

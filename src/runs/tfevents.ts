@@ -108,7 +108,7 @@ export class TensorboardFormat implements MetricsFormat {
     return true;
   }
 
-  head(): Buffer {
+  encodeHead(): Buffer {
     // file_version = 3; session_log = 7, whose status = 1 is START.
     const version = encodeDelimited(3, Buffer.from("brain.Event:2"));
     const start = encodeDelimited(7, encodeField(1, VARINT, encodeVarint(1)));
@@ -133,7 +133,7 @@ export class TensorboardFormat implements MetricsFormat {
       : encodeEvent(event.at, step, encodeDelimited(5, Buffer.concat(scalars)));
   }
 
-  rest(): Buffer {
+  takeRest(): Buffer {
     return Buffer.alloc(0);
   }
 }

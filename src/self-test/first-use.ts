@@ -42,7 +42,7 @@ function isOff(): boolean {
   return process.env["LOWRANK_SELF_TEST"] === "off";
 }
 
-function orderFor({ name, backend, driver = "", device, vendor }: Gpu): Order {
+function createOrder({ name, backend, driver = "", device, vendor }: Gpu): Order {
   const hazards = listHazards({ name, backend, driver, vendor, platform: process.platform });
   return { device, quick: !hazards.some(({ effect }) => effect === "full-test"), leaveOut: [] };
 }
@@ -87,7 +87,7 @@ function settle(gpu: Gpu, ended: Ended, order: Order): Verdict {
 
 /** Tests a GPU unless its result is cached. Blocks for a few seconds the first time. */
 export function testSync(gpu: Gpu): Verdict {
-  const order = orderFor(gpu);
+  const order = createOrder(gpu);
   const found = findVerdict(gpu, order);
   if (found !== undefined) return found;
   try {
@@ -99,7 +99,7 @@ export function testSync(gpu: Gpu): Verdict {
 
 /** Like `testSync`, without blocking the thread. */
 export async function test(gpu: Gpu): Promise<Verdict> {
-  const order = orderFor(gpu);
+  const order = createOrder(gpu);
   const found = findVerdict(gpu, order);
   if (found !== undefined) return found;
   try {

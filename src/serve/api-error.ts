@@ -16,7 +16,7 @@ export class ApiError extends Error {
   }
 
   /** Returns `{ error: { message, type, param, code } }`. */
-  body(): { error: { message: string; type: string; param: string | null; code: string | null } } {
+  toBody(): { error: { message: string; type: string; param: string | null; code: string | null } } {
     const { param = null, code = null } = this.details;
     return { error: { message: this.message, type: nameType(this.status), param, code } };
   }
@@ -42,7 +42,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
 };
 
 /** Converts any error to an API error. For an internal fault, the client gets no details. */
-export function asApiError(error: unknown): ApiError {
+export function toApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   if (!(error instanceof LowrankError)) return new ApiError(500, "internal error; the server's log has it");
   return new ApiError(STATUS[error.code] ?? 500, error.message, { code: error.code });

@@ -15,7 +15,7 @@ function formatToken(text: string, logprob = 0): Token {
 }
 
 /** Returns `choices[].logprobs` of a chat completion. */
-export function chatLogprobs(pieces: readonly Piece[]): object {
+export function formatChatLogprobs(pieces: readonly Piece[]): object {
   const content = pieces.map(({ text, logprob, topLogprobs = [] }) => ({
     ...formatToken(text, logprob),
     top_logprobs: topLogprobs.map((one) => formatToken(one.text, one.logprob)),
@@ -24,7 +24,7 @@ export function chatLogprobs(pieces: readonly Piece[]): object {
 }
 
 /** Returns `choices[].logprobs` of a completion; `offset` is the number of characters before the pieces. */
-export function completionLogprobs(pieces: readonly Piece[], offset: number): object {
+export function formatCompletionLogprobs(pieces: readonly Piece[], offset: number): object {
   let at = offset;
   const offsets = pieces.map(({ text }) => {
     const own = at;

@@ -44,45 +44,45 @@ export class Parameters {
   }
 
   /** Takes a required parameter. */
-  need(name: string): unknown {
+  require(name: string): unknown {
     const value = this.take(name);
     if (value === undefined)
       throw createParameterError(name, `you must provide ${name}`, "missing_required_parameter");
     return value;
   }
 
-  text(name: string): string {
-    const value = this.need(name);
+  takeText(name: string): string {
+    const value = this.require(name);
     if (typeof value === "string") return value;
     throw createWrongValue(name, "a string", value);
   }
 
-  flag(name: string): boolean {
+  takeFlag(name: string): boolean {
     const value = this.take(name) ?? false;
     if (typeof value === "boolean") return value;
     throw createWrongValue(name, "true or false", value);
   }
 
   /** Takes a number that satisfies `holds`; `range` describes the condition in errors. */
-  number(name: string, holds: (value: number) => boolean, range: string): number | undefined {
+  takeNumber(name: string, holds: (value: number) => boolean, range: string): number | undefined {
     const value = this.take(name);
     if (value === undefined || (typeof value === "number" && holds(value))) return value;
     throw createWrongValue(name, range, value);
   }
 
-  whole(name: string, least: number, most = Number.MAX_SAFE_INTEGER): number | undefined {
+  takeWhole(name: string, least: number, most = Number.MAX_SAFE_INTEGER): number | undefined {
     const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
     const holds = (value: number): boolean => Number.isSafeInteger(value) && value >= least && value <= most;
-    return this.number(name, holds, `a whole number ${range}`);
+    return this.takeNumber(name, holds, `a whole number ${range}`);
   }
 
-  object(name: string): Record<string, unknown> | undefined {
+  takeObject(name: string): Record<string, unknown> | undefined {
     const value = this.take(name);
     if (value === undefined || isObject(value)) return value;
     throw createWrongValue(name, "an object", value);
   }
 
-  stops(): string[] {
+  takeStops(): string[] {
     const value = this.take("stop") ?? [];
     const stops: unknown[] = Array.isArray(value) ? value : [value];
     if (stops.length > MOST_STOPS)

@@ -66,18 +66,18 @@ export async function parseChatRequest(
   service: Service,
 ): Promise<GenerationRequest> {
   const given = new Parameters(body);
-  const served = servedBy(given, service);
+  const served = findServed(given, service);
   const conversation = readConversation(given);
-  const variables = given.object("chat_template_kwargs") ?? {};
-  const limits = [given.whole("max_tokens", 1), given.whole("max_completion_tokens", 1)];
+  const variables = given.takeObject("chat_template_kwargs") ?? {};
+  const limits = [given.takeWhole("max_tokens", 1), given.takeWhole("max_completion_tokens", 1)];
   if (limits.every((limit) => limit !== undefined))
     throw createParameterError(
       "max_tokens",
       "max_tokens and max_completion_tokens are one parameter; give one of them",
     );
-  plainAnswer(given);
+  checkPlainAnswer(given);
   const asked = limits[0] ?? limits[1] ?? service.maxTokens;
-  const common = readCommon(given, served, { asked, logprobs: chatLogprobs(given) }, service);
+  const common = readCommon(given, served, { asked, logprobs: readChatLogprobs(given) }, service);
   const template = findTemplate(service, served, conversation.tools !== undefined);
   const text = render(template, conversation, variables);
   const [prompt] = await encodeTexts(service.model, [text], "messages", false);
@@ -95,17 +95,17 @@ export async function parseCompletionRequest(
   service: Service,
 ): Promise<GenerationRequest> {
   const given = new Parameters(body);
-  const served = servedBy(given, service);
-  const prompt = given.need("prompt");
-  const asked = given.whole("max_tokens", 1) ?? COMPLETION_TOKENS;
-  const logprobs = given.whole("logprobs", 0, MOST_ALTERNATIVES);
+  const served = findServed(given, service);
+  const prompt = given.require("prompt");
+  const asked = given.takeWhole("max_tokens", 1) ?? COMPLETION_TOKENS;
+  const logprobs = given.takeWhole("logprobs", 0, MOST_ALTERNATIVES);
   const common = readCommon(given, served, { asked, logprobs }, service);
   const prompts = await readPrompts(prompt, service);
   return request(common, service, prompts, service.model.config.eosTokenIds);
 }
 
-function servedBy(given: Parameters, { served }: Service): Served {
-  const name = given.text("model");
+function findServed(given: Parameters, { served }: Service): Served {
+  const name = given.takeText("model");
   const found = served.find((one) => one.name === name);
   if (found !== undefined) return found;
   const names = served.map((one) => JSON.stringify(one.name)).join(", ");
@@ -123,21 +123,21 @@ function readCommon(
   { asked, logprobs }: { asked: number; logprobs: number | undefined },
   service: Service,
 ): Common {
-  const stream = given.flag("stream");
-  const first = given.whole("seed", 0) ?? randomInt(2 ** 47);
-  const n = given.whole("n", 1, service.maxTexts) ?? 1;
+  const stream = given.takeFlag("stream");
+  const first = given.takeWhole("seed", 0) ?? randomInt(2 ** 47);
+  const n = given.takeWhole("n", 1, service.maxTexts) ?? 1;
   const options = checkGenerateOptions("request", {
     maxNewTokens: Math.min(asked, service.maxTokens),
-    temperature: given.number("temperature", (t) => t >= 0 && t <= 2, "a number from 0 to 2") ?? 1,
-    topP: given.number("top_p", (p) => p > 0 && p <= 1, "a number above 0 and at most 1"),
-    topK: given.whole("top_k", 0),
-    minP: given.number("min_p", (p) => p >= 0 && p <= 1, "a number from 0 to 1"),
-    repetitionPenalty: given.number(
+    temperature: given.takeNumber("temperature", (t) => t >= 0 && t <= 2, "a number from 0 to 2") ?? 1,
+    topP: given.takeNumber("top_p", (p) => p > 0 && p <= 1, "a number above 0 and at most 1"),
+    topK: given.takeWhole("top_k", 0),
+    minP: given.takeNumber("min_p", (p) => p >= 0 && p <= 1, "a number from 0 to 1"),
+    repetitionPenalty: given.takeNumber(
       "repetition_penalty",
       (r) => r > 0 && r <= 100,
       "a number above 0 and at most 100",
     ),
-    stop: given.stops(),
+    stop: given.takeStops(),
     logprobs,
   });
   const common = { served, n, stream, includeUsage: includesUsage(given, stream), options };
@@ -148,16 +148,16 @@ function readCommon(
 /**
  * Returns the number of alternatives with log-probabilities per token of a chat; undefined for no log-probabilities.
  */
-function chatLogprobs(given: Parameters): number | undefined {
-  const wanted = given.flag("logprobs");
-  const alternatives = given.whole("top_logprobs", 0, MOST_ALTERNATIVES);
+function readChatLogprobs(given: Parameters): number | undefined {
+  const wanted = given.takeFlag("logprobs");
+  const alternatives = given.takeWhole("top_logprobs", 0, MOST_ALTERNATIVES);
   if (wanted) return alternatives ?? 0;
   if (alternatives) throw createParameterError("top_logprobs", "top_logprobs needs logprobs: true");
   return undefined;
 }
 
 function includesUsage(given: Parameters, stream: boolean): boolean {
-  const options = given.object("stream_options");
+  const options = given.takeObject("stream_options");
   if (options === undefined) return false;
   if (!stream) throw createParameterError("stream_options", "stream_options needs stream: true");
   const { include_usage: usage = false, include_obfuscation: obfuscation = false, ...rest } = options;
@@ -170,20 +170,20 @@ function includesUsage(given: Parameters, stream: boolean): boolean {
 }
 
 /** Rejects requests for anything other than a text. */
-function plainAnswer(given: Parameters): void {
-  const format = given.object("response_format");
+function checkPlainAnswer(given: Parameters): void {
+  const format = given.takeObject("response_format");
   if (format !== undefined && format["type"] !== "text")
     throw createUnsupported("response_format", [{ type: "text" }]);
   const modalities = given.take("modalities");
   if (modalities !== undefined && JSON.stringify(modalities) !== '["text"]')
     throw createUnsupported("modalities", [["text"]]);
-  const bias = given.object("logit_bias");
+  const bias = given.takeObject("logit_bias");
   if (bias !== undefined && Object.keys(bias).length > 0) throw createUnsupported("logit_bias");
 }
 
 /** Returns the messages and tools of a request. */
 function readConversation(given: Parameters): Conversation {
-  const value = given.need("messages");
+  const value = given.require("messages");
   const messages = parseMessages(value, "messages", (what) => {
     throw createParameterError("messages", what, "invalid_value");
   });
@@ -257,7 +257,7 @@ async function readPrompts(value: unknown, { model, maxTexts }: Service): Promis
         `a text or token ids from 0 to ${numEmbeddings - 1}, or an array of either`,
         ids,
       );
-    return fitting(Int32Array.from(ids as number[]), ids.length, model, "prompt");
+    return checkLength(Int32Array.from(ids as number[]), ids.length, model, "prompt");
   });
 }
 
@@ -270,11 +270,11 @@ async function encodeTexts(
 ): Promise<Int32Array[]> {
   const limit = model.config.maxPositionEmbeddings + 1;
   const rows = await requireTokenizer(model).encodeRows(texts, { addSpecialTokens, limit });
-  return rows.map(({ ids, total }) => fitting(ids.slice(), Math.max(total, ids.length), model, param));
+  return rows.map(({ ids, total }) => checkLength(ids.slice(), Math.max(total, ids.length), model, param));
 }
 
 /** Throws for a prompt that leaves no room for another token. */
-function fitting(ids: Int32Array, total: number, model: CausalLM, param: string): Int32Array {
+function checkLength(ids: Int32Array, total: number, model: CausalLM, param: string): Int32Array {
   const { bosTokenId, maxPositionEmbeddings: limit } = model.config;
   if (total >= limit) {
     const what = `${param} has ${total} tokens; this model reads at most ${limit - 1} before its answer`;

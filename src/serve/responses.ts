@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 
 import type { Piece } from "../models/text-stream.js";
 import type { FinishReason, GenerationEvent } from "./batcher.js";
-import { chatLogprobs, completionLogprobs } from "./logprobs.js";
+import { formatChatLogprobs, formatCompletionLogprobs } from "./logprobs.js";
 import type { GenerationRequest } from "./requests.js";
 
 /** Token counts, without end tokens. */
@@ -54,7 +54,7 @@ export class Answer {
       own.text += text;
       own.pieces.push(...pieces);
     }
-    const chunks = stream ? this.#chunks({ index, text, pieces, finish }, own.length) : [];
+    const chunks = stream ? this.#createChunks({ index, text, pieces, finish }, own.length) : [];
     own.length += text.length;
     return chunks;
   }
@@ -66,38 +66,38 @@ export class Answer {
   }
 
   /** Returns the complete response. */
-  whole(): object {
+  createResponse(): object {
     const object = this.chat ? "chat.completion" : "text_completion";
     const choices = this.texts.map(({ text, pieces, finish }, index) => ({
       index,
       ...(this.chat ? { message: { role: "assistant", content: text, refusal: null } } : { text }),
-      logprobs: this.#logprobs(pieces, 0),
+      logprobs: this.#formatLogprobs(pieces, 0),
       finish_reason: finish,
     }));
     return { ...this.#head, object, choices, usage: this.usage };
   }
 
   /** Returns the last chunk of a stream, with token counts, if requested. */
-  usageChunk(): object | undefined {
-    return this.request.includeUsage ? { ...this.#chunk(), choices: [], usage: this.usage } : undefined;
+  createUsageChunk(): object | undefined {
+    return this.request.includeUsage ? { ...this.#createChunk(), choices: [], usage: this.usage } : undefined;
   }
 
-  #chunk(): object {
+  #createChunk(): object {
     return { ...this.#head, object: this.chat ? "chat.completion.chunk" : "text_completion" };
   }
 
-  #logprobs(pieces: readonly Piece[], offset: number): object | null {
+  #formatLogprobs(pieces: readonly Piece[], offset: number): object | null {
     if (this.request.generation.options.logprobs === undefined) return null;
-    return this.chat ? chatLogprobs(pieces) : completionLogprobs(pieces, offset);
+    return this.chat ? formatChatLogprobs(pieces) : formatCompletionLogprobs(pieces, offset);
   }
 
-  #chunks({ index, text, pieces, finish }: Omit<GenerationEvent, "tokens">, offset: number): object[] {
-    const logprobs = pieces.length === 0 ? null : this.#logprobs(pieces, offset);
-    if (!this.chat) return [this.#choice({ index, text, logprobs, finish_reason: finish })];
+  #createChunks({ index, text, pieces, finish }: Omit<GenerationEvent, "tokens">, offset: number): object[] {
+    const logprobs = pieces.length === 0 ? null : this.#formatLogprobs(pieces, offset);
+    if (!this.chat) return [this.#createChoice({ index, text, logprobs, finish_reason: finish })];
     const first = this.#begun.has(index) ? [] : [{ role: "assistant", content: "" }];
     this.#begun.add(index);
     const chunk = (delta: object, own: object | null, reason: FinishReason | null): object =>
-      this.#choice({ index, delta, logprobs: own, finish_reason: reason });
+      this.#createChoice({ index, delta, logprobs: own, finish_reason: reason });
     return [
       ...first.map((delta) => chunk(delta, null, null)),
       ...(text === "" && logprobs === null ? [] : [chunk({ content: text }, logprobs, null)]),
@@ -105,7 +105,7 @@ export class Answer {
     ];
   }
 
-  #choice(choice: object): object {
-    return { ...this.#chunk(), choices: [choice], ...(this.request.includeUsage && { usage: null }) };
+  #createChoice(choice: object): object {
+    return { ...this.#createChunk(), choices: [choice], ...(this.request.includeUsage && { usage: null }) };
   }
 }

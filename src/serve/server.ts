@@ -4,7 +4,7 @@ import { type AddressInfo, isIP } from "node:net";
 
 import { LowrankError, readSystemCode } from "../errors.js";
 import { type Senders, compareSecrets, refuseSender } from "../http/local-access.js";
-import { ApiError, asApiError } from "./api-error.js";
+import { ApiError, toApiError } from "./api-error.js";
 import { Batcher, type Job } from "./batcher.js";
 import { readBody } from "./body.js";
 import { EventStream } from "./event-stream.js";
@@ -150,8 +150,9 @@ export class ModelServer {
   async #answer(request: IncomingMessage, response: ServerResponse, entry: Entry): Promise<void> {
     if (this.#admit(request, response)) return;
     const { path } = entry;
-    if (path === MODELS) return this.#models(request, response);
-    if (path.startsWith(`${MODELS}/`)) return this.#models(request, response, path.slice(MODELS.length + 1));
+    if (path === MODELS) return this.#sendModels(request, response);
+    if (path.startsWith(`${MODELS}/`))
+      return this.#sendModels(request, response, path.slice(MODELS.length + 1));
     if (path !== CHAT && path !== COMPLETIONS) throw new ApiError(404, "there is nothing at this path");
     allow(request, "POST");
     if (this.#stopping) throw new ApiError(503, "the server is stopping", { code: "server_stopping" });
@@ -163,7 +164,7 @@ export class ModelServer {
   /** Checks the caller's authorization and origin; answers CORS preflight requests of allowed origins. */
   #admit(request: IncomingMessage, response: ServerResponse): boolean {
     const { token, origins } = this.#options;
-    const refused = refuseSender(request.headers, this.#senders());
+    const refused = refuseSender(request.headers, this.#listSenders());
     if (refused !== undefined) throw new ApiError(403, refused, { code: "forbidden" });
     const { origin } = request.headers;
     if (origin !== undefined && origins.includes(origin)) {
@@ -183,14 +184,14 @@ export class ModelServer {
     throw new ApiError(401, what, { code: "invalid_api_key" }, { "WWW-Authenticate": "Bearer" });
   }
 
-  #senders(): Senders {
+  #listSenders(): Senders {
     const { host, origins } = this.#options;
     // A server for other machines has host names that it cannot know.
     const names = isLoopback(host) ? [host, "localhost", "127.0.0.1", "[::1]"] : undefined;
     return { hosts: names?.map((name) => `${isIP(name) === 6 ? `[${name}]` : name}:${this.#port}`), origins };
   }
 
-  #models(request: IncomingMessage, response: ServerResponse, encoded?: string): void {
+  #sendModels(request: IncomingMessage, response: ServerResponse, encoded?: string): void {
     allow(request, "GET");
     const data = this.#options.served.map(({ name }) => ({
       id: name,
@@ -221,9 +222,9 @@ export class ModelServer {
     entry.finish = () => [...new Set(answer.texts.map(({ finish }) => finish ?? "cancelled"))].join("+");
     const stream = request.stream ? new EventStream(response) : undefined;
     for await (const event of job) for (const chunk of answer.add(event)) stream?.send(chunk);
-    if (stream === undefined) sendJson(response, 200, answer.whole());
+    if (stream === undefined) sendJson(response, 200, answer.createResponse());
     else {
-      const usage = answer.usageChunk();
+      const usage = answer.createUsageChunk();
       if (usage !== undefined) stream.send(usage);
       stream.done();
     }
@@ -232,14 +233,14 @@ export class ModelServer {
 
   #refuse(request: IncomingMessage, response: ServerResponse, error: unknown, entry: Entry): void {
     if (response.destroyed) return;
-    const answer = asApiError(error);
+    const answer = toApiError(error);
     entry.error = answer;
     if (!(error instanceof ApiError) && answer.status >= 500) entry.fault = error;
     if (response.headersSent) {
-      new EventStream(response).fail(answer.body());
+      new EventStream(response).fail(answer.toBody());
     } else {
       for (const [name, value] of Object.entries(answer.headers)) response.setHeader(name, value);
-      if (request.complete) sendJson(response, answer.status, answer.body());
+      if (request.complete) sendJson(response, answer.status, answer.toBody());
       else sendUnread(request, response, answer);
     }
     cutOff(response);
@@ -279,7 +280,7 @@ function writeJson(response: ServerResponse, status: number, value: object): voi
  */
 function sendUnread(request: IncomingMessage, response: ServerResponse, answer: ApiError): void {
   response.setHeader("Connection", "close");
-  writeJson(response, answer.status, answer.body());
+  writeJson(response, answer.status, answer.toBody());
   const end = (): void => void response.end();
   request.once("end", end).resume();
   setTimeout(end, UNREAD_MS).unref();

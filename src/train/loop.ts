@@ -1,6 +1,6 @@
 /** The loop over optimizer steps, for any model and loss. */
 import { memory, type Device } from "../device/device.js";
-import { abortReason, LowrankError, throwIfAborted } from "../errors.js";
+import { readAbortReason, LowrankError, throwIfAborted } from "../errors.js";
 import type { GradientExchange, Optimizer } from "../optim/optimizer.js";
 import type { Replica } from "../optim/replica.js";
 import type { Schedule } from "../optim/schedule.js";
@@ -145,7 +145,7 @@ export async function runLoop(options: LoopOptions): Promise<LoopResult> {
   try {
     return await new Loop(options, cancelScope, rates).run();
   } catch (error) {
-    if (options.signal?.aborted) throw abortReason(options.signal);
+    if (options.signal?.aborted) throw readAbortReason(options.signal);
     throw error;
   } finally {
     cancelScope.release();
@@ -448,7 +448,7 @@ class Loop {
     } catch (error) {
       throwIfAborted(signal);
       // A stop waits for the current step, but not for an evaluation.
-      if (stopping.aborted && error === abortReason(stopping)) return undefined;
+      if (stopping.aborted && error === readAbortReason(stopping)) return undefined;
       // A failed evaluation does not discard the training so far.
       if (step > this.#options.first && error instanceof LowrankError && error.code === "ERR_NOT_FINITE") {
         context.emit({ type: "warning", message: `step ${step}: ${error.message}` });

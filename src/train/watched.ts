@@ -34,7 +34,7 @@ export class Watched implements PauseControls {
 
   /** Resolves when the open pages have received all events. */
   async waitForPages(): Promise<void> {
-    await (await this.#dashboard?.catch(() => undefined))?.caughtUp();
+    await (await this.#dashboard?.catch(() => undefined))?.waitForPages();
   }
 
   async #openDashboard(port: number): Promise<Dashboard> {

@@ -208,18 +208,18 @@ test("marks around the assistant's turns do not change the text", (t) => {
   const conversation = { messages: [...user, { role: "assistant", content: "\u{1f40b}" }] };
   const text = template.render(conversation);
   t.is(text, "<hello> <\u{1f40b}> ".replaceAll("> ", ">"));
-  t.deepEqual(template.markedSpans(conversation, text), [
+  t.deepEqual(template.findMarkedSpans(conversation, text), [
     { start: 0, end: 7 },
     { start: 7, end: 11 },
   ]);
   // The delimiters of a span are characters that the text does not contain.
   const taken = { messages: [{ role: "user", content: "\uf4d0\uf4d1" }] };
-  t.deepEqual(template.markedSpans(taken, template.render(taken)), [{ start: 0, end: 4 }]);
+  t.deepEqual(template.findMarkedSpans(taken, template.render(taken)), [{ start: 0, end: 4 }]);
 });
 
 test("marks whose text is changed afterwards are ignored", (t) => {
   const source = "{% set s %}{% generation %} a {% endgeneration %}{% endset %}{{ s | trim }}";
   const template = new ChatTemplate(source, {}, "t");
   t.true(template.marksTurns);
-  t.is(template.markedSpans({ messages: user }, template.render({ messages: user })), undefined);
+  t.is(template.findMarkedSpans({ messages: user }, template.render({ messages: user })), undefined);
 });

@@ -8,7 +8,12 @@ import { Command } from "commander";
 import { declareFlags } from "../../src/cli/finetune/options.js";
 import { PLACES } from "../../src/cli/finetune/places.js";
 import { findFlag } from "../../src/cli/finetune/option-names.js";
-import { nameOptions, optionName, optionSetting, withOptionNames } from "../../src/arguments/option-name.js";
+import {
+  nameOptions,
+  optionName,
+  optionSetting,
+  runWithOptionNames,
+} from "../../src/arguments/option-name.js";
 import { ADAPTER_REFUSALS } from "../../src/refusals/adapters.js";
 import { QUANTISED_REFUSALS } from "../../src/refusals/quantised.js";
 import { TRAINING_REFUSALS } from "../../src/refusals/training.js";
@@ -42,7 +47,7 @@ test("the library names its options", (t) => {
 });
 
 test.serial("a command names its flags, and drops options without a flag", async (t) => {
-  await withOptionNames(names, async () => {
+  await runWithOptionNames(names, async () => {
     t.is(optionName("optimizer.lr"), "--lr");
     t.is(optionSetting("gradientCheckpointing", true), "--grad-checkpointing");
     t.is(optionSetting("batchSize", 4), "--batch-size 4");
@@ -55,7 +60,7 @@ test.serial("no refusal of a run names a library option that has a flag", async 
   const options = Object.values(PLACES).map((place) => place.at(-1) as string);
   const camel = options.filter((name) => /[A-Z]/.test(name));
   const unnamed = new RegExp(`\\b(${camel.join("|")})\\b`);
-  await withOptionNames(names, async () => {
+  await runWithOptionNames(names, async () => {
     for (const refusals of [TRAINING_REFUSALS, ADAPTER_REFUSALS, QUANTISED_REFUSALS]) {
       for (const [key, { what, where, reason, instead }] of Object.entries(refusals)) {
         // Options that `finetune` lacks cannot be named by a flag.

@@ -20,7 +20,7 @@ for (const steps of [1, 2, 4095, 4096, 4097, 9001, 40_000]) {
     while (Math.ceil(steps / width) >= BUCKETS) width *= 2;
     t.is(history.width, width);
     for (const wide of [width, 4 * width]) {
-      const { least, greatest, mean } = history.buckets("loss", wide);
+      const { least, greatest, mean } = history.readBuckets("loss", wide);
       t.is(least.length, Math.ceil(steps / wide) + 1);
       t.deepEqual([least[0], greatest[0], mean[0]], [NaN, NaN, NaN]);
       for (let bucket = 1; bucket < least.length; bucket++) {
@@ -42,7 +42,8 @@ for (const steps of [1, 2, 4095, 4096, 4097, 9001, 40_000]) {
           t.fail(`bucket ${bucket} of ${wide}: ${least[bucket]} ${greatest[bucket]} ${mean[bucket]}`);
       }
     }
-    for (const name of METRICS) t.is(history.buckets(name, width).mean.length, Math.ceil(steps / width) + 1);
+    for (const name of METRICS)
+      t.is(history.readBuckets(name, width).mean.length, Math.ceil(steps / width) + 1);
   });
 }
 
@@ -96,5 +97,5 @@ test("invalid steps and values change nothing", (t) => {
   for (const step of [0, -1, null, "3", NaN]) history.take({ type: "step", step, loss: 1 });
   t.is(history.step, 0);
   for (const loss of [null, "1", undefined, Infinity]) history.take({ type: "step", step: 1, loss });
-  t.deepEqual([...history.buckets("loss", 1).mean], [NaN, NaN]);
+  t.deepEqual([...history.readBuckets("loss", 1).mean], [NaN, NaN]);
 });

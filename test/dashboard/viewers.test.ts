@@ -110,7 +110,7 @@ test("the last events are sent before the server closes, with a limit of a secon
   });
   await first;
   appendFileSync(file, formatEvent(stepped(2, 2), NOON));
-  await dashboard.caughtUp();
+  await dashboard.waitForPages();
   await dashboard.close();
   t.deepEqual(stepsOf(await watching), [1, 2]);
 
@@ -125,7 +125,7 @@ test("the last events are sent before the server closes, with a limit of a secon
   const silent = deaf(other.url);
   await open;
   const began = performance.now();
-  t.is(await Promise.race([other.caughtUp().then(() => "over"), later(10_000, "late")]), "over");
+  t.is(await Promise.race([other.waitForPages().then(() => "over"), later(10_000, "late")]), "over");
   t.true(performance.now() - began > 500);
   silent.destroy();
 });

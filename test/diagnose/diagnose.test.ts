@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import test from "ava";
 import { diagnose, type DiagnosedDevice, type StepResult } from "../../src/index.js";
-import { allChecks } from "../../src/diagnose/checks/index.js";
+import { listChecks } from "../../src/diagnose/checks/index.js";
 import { compare, type Outcome } from "../../src/diagnose/checks/check.js";
 import { formatReport } from "../../src/diagnose/report.js";
 import { TOLERANCES } from "../../src/diagnose/checks/tolerances.js";
@@ -37,10 +37,10 @@ test("every kernel family has a tolerance with a reason, and a check in the quic
   t.deepEqual(Object.keys(TOLERANCES).sort(), families);
   for (const { why } of Object.values(TOLERANCES)) t.true(why.length > 10);
   for (const quick of [false, true]) {
-    const checked = new Set<string>(allChecks(quick).map(({ family }) => family));
+    const checked = new Set<string>(listChecks(quick).map(({ family }) => family));
     t.deepEqual([...checked].sort(), families, quick ? "the short form" : "the full form");
   }
-  const names = allChecks(false).map(({ name }) => name);
+  const names = listChecks(false).map(({ name }) => name);
   t.is(new Set(names).size, names.length, "each has a different name");
 });
 

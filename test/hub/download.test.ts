@@ -307,11 +307,11 @@ test("without symbolic links a snapshot's files are hard links or copies", async
     throw Object.assign(new Error("no links here"), { code: "EPERM" });
   };
   const { copyFile } = await import("node:fs/promises");
-  await cached.point(sha256(weightsOf(repo)), SECOND, "model.safetensors", [refusing, copyFile]);
-  const copy = join(cached.snapshot(SECOND), "model.safetensors");
+  await cached.addBlob(sha256(weightsOf(repo)), SECOND, "model.safetensors", [refusing, copyFile]);
+  const copy = join(cached.locateSnapshot(SECOND), "model.safetensors");
   t.is(statSync(copy).nlink, 1);
   t.deepEqual(readFileSync(copy), weightsOf(repo));
-  t.deepEqual(tree(cached.snapshot(SECOND)), ["model.safetensors"]);
+  t.deepEqual(tree(cached.locateSnapshot(SECOND)), ["model.safetensors"]);
 });
 
 test("files that another library has downloaded are used, offline too, and missing ones are downloaded", async (t) => {

@@ -90,7 +90,7 @@ test("records are bit-identical to TensorBoard's own writer's", (t) => {
   };
   const classes = { accuracy: 0.875, macroF1: 0.5, labels: [] };
   const written = [
-    format.head(),
+    format.encodeHead(),
     format.add({ type: "eval", at: 1795780801500, step: 0, loss: 4.5, perplexity: 90.0171313005 }),
     format.add({ type: "warning", at: 1, message: "none of it" }),
     format.add({ type: "checkpoint", at: 1, step: 1 }),

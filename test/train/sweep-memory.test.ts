@@ -3,7 +3,7 @@ import { join } from "node:path";
 
 import test from "ava";
 import { memory, sweep, trim, type SweepOptions } from "../../src/index.js";
-import { defaultData, defaultModel } from "../../src/models/default.js";
+import { locateDefaultData, defaultModel } from "../../src/models/default.js";
 import { session } from "../../src/native/binding.js";
 import { atRest } from "../at-rest.js";
 import { temporary, tinyData } from "../hashed.js";
@@ -14,10 +14,10 @@ const space: SweepOptions["space"] = {
 };
 
 const CASES: Record<string, Partial<SweepOptions>> = {
-  "blocks of text": { data: defaultData() },
+  "blocks of text": { data: locateDefaultData() },
   "rows of different lengths": { data: tinyData(60) },
   evaluations: { data: tinyData(60), evalSplit: 0.2, evalEvery: 3 },
-  "gradient checkpointing": { data: defaultData(), gradientCheckpointing: true, maxLength: 128 },
+  "gradient checkpointing": { data: locateDefaultData(), gradientCheckpointing: true, maxLength: 128 },
 };
 
 for (const [name, more] of Object.entries(CASES)) {
@@ -27,7 +27,7 @@ for (const [name, more] of Object.entries(CASES)) {
     session().restartPeak("cpu");
     const run = sweep({
       model: defaultModel(),
-      data: defaultData(),
+      data: locateDefaultData(),
       device: "cpu",
       steps: 6,
       batchSize: 2,

@@ -12,7 +12,7 @@ import { BatchPlan } from "../../../src/data/batches.js";
 import { keepTrained } from "../../../src/data/examples.js";
 import { readData } from "../../../src/data/read.js";
 import { countElements } from "../../../src/lora/inject/inject.js";
-import { defaultData, defaultHeldOut, defaultModel } from "../../../src/models/default.js";
+import { locateDefaultData, locateDefaultHeldOut, defaultModel } from "../../../src/models/default.js";
 import { evaluate } from "../../../src/train/evaluate.js";
 import { LanguageModelling } from "../../../src/train/objective.js";
 import { readTokenisation } from "../../../src/train/prepare.js";
@@ -35,9 +35,9 @@ async function data(model: CausalLM) {
   const { tokenizer, maxLength, padTokenId } = objective.tokenisation;
   const read = async (file: string) =>
     keepTrained(await objective.createExamples(await readData(file), undefined), file, maxLength);
-  const train = await read(defaultData());
-  const held = await read(defaultHeldOut());
-  const text = await readFile(defaultHeldOut(), "utf8");
+  const train = await read(locateDefaultData());
+  const held = await read(locateDefaultHeldOut());
+  const text = await readFile(locateDefaultHeldOut(), "utf8");
   const tokensPerByte = tokenizer.encode(text, { addSpecialTokens: false }).length / Buffer.byteLength(text);
   const plan = new BatchPlan(train, {
     batchSize,

@@ -1,6 +1,6 @@
 import { Command } from "commander";
 import { LowrankError } from "../../errors.js";
-import { defaultHeldOut, defaultRecipe } from "../../models/default.js";
+import { locateDefaultHeldOut, locateDefaultRecipe } from "../../models/default.js";
 import type { FinetuneResult, StartEvent, TrainEvent } from "../../train/events.js";
 import { runOnRanks } from "../terminal/ranks.js";
 import { applyConfigFile } from "./config-file.js";
@@ -40,10 +40,10 @@ export async function readCommandLine(command: Command): Promise<{
   if (config !== undefined) await applyConfigFile(command, config);
   const { model, data, resume, adapter } = command.opts<Flags>();
   const embedded = [model, data, resume, adapter].every((one) => one === undefined);
-  if (embedded) await applyConfigFile(command, defaultRecipe(), "default");
+  if (embedded) await applyConfigFile(command, locateDefaultRecipe(), "default");
   const all = command.opts<Flags>();
   const flags = adapter === undefined ? all : dropAdapterDefaults(command, all);
-  if (embedded && flags.evalSplit === undefined) flags.evalData ??= [defaultHeldOut()];
+  if (embedded && flags.evalSplit === undefined) flags.evalData ??= [locateDefaultHeldOut()];
   checkFlags(flags);
   // A resumed run has stored options; only options that were given override them.
   const options =
@@ -84,7 +84,11 @@ async function finetune(
     if (interrupt.asked !== undefined) throw new Interrupted(interrupt.asked);
     if (before === undefined || telling.lost !== undefined) return;
     const { untrained } = telling;
-    if (untrained !== undefined && result.evalLoss !== null && flags.evalData?.[0] === defaultHeldOut()) {
+    if (
+      untrained !== undefined &&
+      result.evalLoss !== null &&
+      flags.evalData?.[0] === locateDefaultHeldOut()
+    ) {
       const [from, to] = [untrained, result.evalLoss].map((loss) =>
         computeBitsPerByte(loss, before).toFixed(3),
       );

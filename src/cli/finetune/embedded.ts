@@ -1,6 +1,6 @@
 /** The run without options: samples of the embedded model before and after training, and its compression rate. */
 import { readFile } from "node:fs/promises";
-import { defaultHeldOut, defaultModel } from "../../models/default.js";
+import { locateDefaultHeldOut, defaultModel } from "../../models/default.js";
 import { LowrankError } from "../../errors.js";
 import { runInterruptible } from "../terminal/interrupt.js";
 import { loadLanguageModel } from "../options/models.js";
@@ -26,7 +26,7 @@ export function readSample(device: string, adapter?: string): Promise<Sample> {
       let text = PROMPT;
       const options = { maxNewTokens: TOKENS, temperature: 0.7, seed: 0, signal };
       for await (const piece of model.generate(PROMPT, options)) text += piece.text;
-      const heldOut = await readFile(defaultHeldOut(), "utf8");
+      const heldOut = await readFile(locateDefaultHeldOut(), "utf8");
       const tokens = model.tokenizer.encode(heldOut, { addSpecialTokens: false }).length;
       const tokensPerByte = tokens / Buffer.byteLength(heldOut);
       return { text: text.trim().replaceAll(/\s+/g, " "), tokensPerByte };

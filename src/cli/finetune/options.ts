@@ -1,7 +1,7 @@
 /** The combinations of `finetune`'s flags, and their conversion to the library's options. */
 import type { Command } from "commander";
 import { DATA_FORMATS } from "../../data/format.js";
-import { defaultData, defaultModel } from "../../models/default.js";
+import { locateDefaultData, defaultModel } from "../../models/default.js";
 import { optionName } from "../../arguments/option-name.js";
 import { OPEN } from "../../train/changeable.js";
 import { OPTIMIZER_DEFAULTS } from "../../train/options/optimizer-defaults.js";
@@ -69,7 +69,7 @@ function nestOptions(flags: Partial<Flags>): FinetuneOptions {
 /** Returns the library's options. `open` lists options that the user did not give, which the memory planner may choose. */
 export function toLibraryOptions(flags: Flags, open: readonly string[] = []): FinetuneOptions {
   const lr = flags.lr ?? OPTIMIZER_DEFAULTS[flags.optimizer ?? "adamw"].lr;
-  const completed: Flags = { ...flags, lr, data: flags.data ?? [defaultData()] };
+  const completed: Flags = { ...flags, lr, data: flags.data ?? [locateDefaultData()] };
   // An adapter to start from has a base model, a rank and an alpha.
   if (flags.adapter === undefined) {
     completed.model ??= defaultModel();

@@ -1,8 +1,8 @@
 /** The charts: the metrics of the shown runs over their steps, one colour per run. */
 import uPlot from "uplot";
 
-import { element } from "./element.js";
-import { bytes, figure } from "./figures.js";
+import { createElement } from "./element.js";
+import { formatBytes, formatFigure } from "./figures.js";
 import type { MetricName, RunHistory } from "./history.js";
 
 /** A run that is shown. */
@@ -28,11 +28,11 @@ interface Kind {
 const POWERS = Array.from({ length: 50 }, (_, power) => 2 ** power);
 
 const KINDS: readonly Kind[] = [
-  { metric: "loss", title: "Loss", format: figure },
-  { metric: "learningRate", title: "Learning rate", format: figure },
-  { metric: "gradNorm", title: "Gradient norm", format: figure },
-  { metric: "tokensPerSecond", title: "Tokens per second", format: figure },
-  { metric: "memoryBytes", title: "Memory", format: bytes, marks: POWERS },
+  { metric: "loss", title: "Loss", format: formatFigure },
+  { metric: "learningRate", title: "Learning rate", format: formatFigure },
+  { metric: "gradNorm", title: "Gradient norm", format: formatFigure },
+  { metric: "tokensPerSecond", title: "Tokens per second", format: formatFigure },
+  { metric: "memoryBytes", title: "Memory", format: formatBytes, marks: POWERS },
 ];
 
 /** The steps, then for each run the mean, the maximum and the minimum, and for losses the held-out loss. */
@@ -49,8 +49,8 @@ interface Followers {
 class Chart {
   readonly figure: HTMLElement;
   readonly #kind: Kind;
-  readonly #plot = element("div", { class: "plot" });
-  readonly #readout = element("output", { "aria-live": "polite" });
+  readonly #plot = createElement("div", { class: "plot" });
+  readonly #readout = createElement("output", { "aria-live": "polite" });
   #chart: uPlot | undefined;
   #runs: readonly ChartedRun[] = [];
   #columns: Columns = [[]];
@@ -63,10 +63,10 @@ class Chart {
     this.#plot.setAttribute("role", "group");
     this.#plot.setAttribute("aria-label", label);
     this.#plot.addEventListener("keydown", (event) => this.#key(event, all));
-    this.figure = element(
+    this.figure = createElement(
       "figure",
       { "data-metric": kind.metric },
-      element("figcaption", {}, kind.title),
+      createElement("figcaption", {}, kind.title),
       this.#plot,
       this.#readout,
     );
@@ -78,13 +78,13 @@ class Chart {
 
   /** Draws the runs. The second argument requests a new chart, because runs or colours have changed. */
   draw(runs: readonly ChartedRun[], anew: boolean): void {
-    const zoomed = this.#zoomed();
+    const zoomed = this.#findVisibleRange();
     this.#runs = runs;
-    this.#columns = columnsOf(runs, this.#kind.metric, this.#heldOut);
+    this.#columns = buildColumns(runs, this.#kind.metric, this.#heldOut);
     if (anew || this.#chart === undefined) this.#make();
     else this.#chart.setData(this.#columns as uPlot.AlignedData, zoomed === undefined);
     if (zoomed !== undefined) this.#chart?.setScale("x", { min: zoomed[0], max: zoomed[1] });
-    this.#tell();
+    this.#showValues();
   }
 
   point(step: number): void {
@@ -104,7 +104,7 @@ class Chart {
   }
 
   /** Returns the visible range of steps; undefined if all steps are visible. */
-  #zoomed(): [number, number] | undefined {
+  #findVisibleRange(): [number, number] | undefined {
     const steps = this.#columns[0];
     const { min, max } = this.#chart?.scales["x"] ?? {};
     if (min === undefined || max === undefined || steps.length < 2) return undefined;
@@ -155,13 +155,13 @@ class Chart {
       ],
       legend: { show: false },
       cursor: { sync: { key: SYNC, setSeries: false }, drag: { x: true, y: false } },
-      hooks: { setCursor: [() => this.#tell()] },
+      hooks: { setCursor: [() => this.#showValues()] },
     };
     this.#chart = new uPlot(options, this.#columns as uPlot.AlignedData, this.#plot);
   }
 
   /** Shows the values at the cursor; without a cursor, the last value of each run. */
-  #tell(): void {
+  #showValues(): void {
     const at = this.#chart?.cursor.idx;
     const each = this.#heldOut ? 4 : 3;
     const valueOf = (column: number): number | undefined => {
@@ -176,13 +176,16 @@ class Chart {
         ...(held === undefined ? [] : [`held out ${this.#kind.format(held)}`]),
       ];
       if (texts.length === 0) return [];
-      const swatch = element("span", { class: "swatch" });
+      const swatch = createElement("span", { class: "swatch" });
       swatch.style.background = color;
       const label = this.#runs.length > 1 ? `${name}: ` : "";
-      return [element("span", {}, swatch, `${label}${texts.join(", ")}`)];
+      return [createElement("span", {}, swatch, `${label}${texts.join(", ")}`)];
     });
     const where = at == null ? "last" : `step ${this.#columns[0][at] ?? 0}`;
-    this.#readout.replaceChildren(element("b", {}, where), ...(said.length === 0 ? ["nothing yet"] : said));
+    this.#readout.replaceChildren(
+      createElement("b", {}, where),
+      ...(said.length === 0 ? ["nothing yet"] : said),
+    );
   }
 
   #key(event: KeyboardEvent, { point, zoom }: Followers): void {
@@ -212,7 +215,7 @@ class Chart {
 
 /** All charts; they are drawn together. */
 export class Charts {
-  readonly grid = element("div", { class: "charts" });
+  readonly grid = createElement("div", { class: "charts" });
   readonly #charts: Chart[];
   #known = "";
 
@@ -235,14 +238,14 @@ export class Charts {
   }
 }
 
-function columnsOf(runs: readonly ChartedRun[], metric: MetricName, heldOut: boolean): Columns {
+function buildColumns(runs: readonly ChartedRun[], metric: MetricName, heldOut: boolean): Columns {
   const width = Math.max(1, ...runs.map(({ history }) => history.width));
-  const length = Math.max(0, ...runs.map(({ history }) => Math.ceil(lastStep(history) / width))) + 1;
+  const length = Math.max(0, ...runs.map(({ history }) => Math.ceil(findLastStep(history) / width))) + 1;
   const steps = Array.from({ length }, (_, i) => i * width);
   const columns: Columns = [steps];
   for (const { history } of runs) {
-    const { mean, greatest, least } = history.buckets(metric, width);
-    for (const values of [mean, greatest, least]) columns.push(padded(values, length));
+    const { mean, greatest, least } = history.readBuckets(metric, width);
+    for (const values of [mean, greatest, least]) columns.push(pad(values, length));
     if (!heldOut) continue;
     const held = Array.from<number | null>({ length }).fill(null);
     for (const { step, loss } of history.evals) held[Math.ceil(step / width)] = loss;
@@ -251,11 +254,11 @@ function columnsOf(runs: readonly ChartedRun[], metric: MetricName, heldOut: boo
   return columns;
 }
 
-function lastStep({ step, evals }: RunHistory): number {
+function findLastStep({ step, evals }: RunHistory): number {
   return Math.max(step, evals.at(-1)?.step ?? 0);
 }
 
-function padded(values: Float64Array, length: number): (number | null)[] {
+function pad(values: Float64Array, length: number): (number | null)[] {
   return Array.from({ length }, (_, i) => {
     const value = values[i];
     return value === undefined || Number.isNaN(value) ? null : value;

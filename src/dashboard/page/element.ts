@@ -3,7 +3,7 @@
 type Child = Node | string;
 
 /** Creates an element with attributes and children. */
-export function element<Tag extends keyof HTMLElementTagNameMap>(
+export function createElement<Tag extends keyof HTMLElementTagNameMap>(
   tag: Tag,
   attributes: Readonly<Record<string, string>> = {},
   ...children: readonly Child[]
@@ -15,9 +15,14 @@ export function element<Tag extends keyof HTMLElementTagNameMap>(
 }
 
 /** Creates a section with a heading. */
-export function section(title: string, name: string): { section: HTMLElement; body: HTMLElement } {
+export function createSection(title: string, name: string): { section: HTMLElement; body: HTMLElement } {
   const id = `${name}-title`;
-  const body = element("div", { class: "body" });
-  const made = element("section", { class: name, "aria-labelledby": id }, element("h2", { id }, title), body);
+  const body = createElement("div", { class: "body" });
+  const made = createElement(
+    "section",
+    { class: name, "aria-labelledby": id },
+    createElement("h2", { id }, title),
+    body,
+  );
   return { section: made, body };
 }

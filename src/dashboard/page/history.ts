@@ -96,7 +96,7 @@ export class RunHistory {
   readonly #metrics = new Map<MetricName, Metric>(METRICS.map((name) => [name, new Metric()]));
 
   /** Returns buckets of `width` steps, which is this history's width times a power of two. */
-  buckets(name: MetricName, width: number): Buckets {
+  readBuckets(name: MetricName, width: number): Buckets {
     const metric = this.#metrics.get(name) as Metric;
     const factor = width / this.width;
     const length = Math.ceil(this.step / width) + 1;
@@ -123,72 +123,75 @@ export class RunHistory {
         this.start = event;
         this.end = undefined;
         this.paused = false;
-        this.steps = numberIn(event, "steps");
+        this.steps = readNumber(event, "steps");
         this.ranks = readRanks(event);
-        this.#say(event, describeResume(event));
+        this.#addNotice(event, describeResume(event));
         break;
       case "step":
-        this.#step(event);
+        this.#addStep(event);
         break;
       case "paused":
         this.paused = true;
-        this.#say(event, `paused after step ${String(event["step"])}`);
+        this.#addNotice(event, `paused after step ${String(event["step"])}`);
         break;
       case "resumed":
         this.paused = false;
-        this.#say(event, `resumed at step ${String(event["step"])}`);
+        this.#addNotice(event, `resumed at step ${String(event["step"])}`);
         break;
       case "eval":
         this.#addEvaluation(event);
         break;
       case "sample":
         this.samples = this.samples.filter(({ step }) => step !== event["step"]).slice(1 - MOST_SAMPLES);
-        this.samples.push({ step: numberIn(event, "step") ?? 0, texts: (event["texts"] ?? []) as Sample[] });
+        this.samples.push({
+          step: readNumber(event, "step") ?? 0,
+          texts: (event["texts"] ?? []) as Sample[],
+        });
         break;
       case "rows":
         this.rows = (event["rows"] ?? []) as RunHistory["rows"];
         break;
       case "checkpoint":
-        this.checkpoint = numberIn(event, "step");
-        this.#say(event, `step ${String(event["step"])}: saved ${String(event["path"])}`);
+        this.checkpoint = readNumber(event, "step");
+        this.#addNotice(event, `step ${String(event["step"])}: saved ${String(event["path"])}`);
         break;
       case "warning":
-        this.#say(event, `warning: ${String(event["message"])}`);
+        this.#addNotice(event, `warning: ${String(event["message"])}`);
         break;
       case "end":
       case "failed":
         this.end = event;
-        this.#say(event, ending(event));
+        this.#addNotice(event, describeEnd(event));
         break;
     }
   }
 
-  #step(event: RunEvent): void {
-    const step = numberIn(event, "step");
+  #addStep(event: RunEvent): void {
+    const step = readNumber(event, "step");
     if (step === undefined || step < 1) return;
     while (Math.ceil(step / this.width) >= BUCKETS) {
       this.width *= 2;
       for (const metric of this.#metrics.values()) metric.coarsen();
     }
     this.step = Math.max(this.step, step);
-    this.steps = numberIn(event, "steps") ?? this.steps;
-    this.etaSeconds = numberIn(event, "etaSeconds");
+    this.steps = readNumber(event, "steps") ?? this.steps;
+    this.etaSeconds = readNumber(event, "etaSeconds");
     const figures = listObjects(event["ranks"]);
     if (figures.length > 0)
       this.ranks = this.ranks.map((rank, i) => ({
         ...rank,
-        tokensPerSecond: numberIn(figures[i], "tokensPerSecond"),
-        memoryBytes: numberIn(figures[i], "memoryBytes"),
+        tokensPerSecond: readNumber(figures[i], "tokensPerSecond"),
+        memoryBytes: readNumber(figures[i], "memoryBytes"),
       }));
     const bucket = Math.ceil(step / this.width);
     for (const [name, metric] of this.#metrics) {
-      const value = numberIn(event, name);
+      const value = readNumber(event, name);
       if (value !== undefined) metric.add(bucket, value);
     }
   }
 
   #addEvaluation(event: RunEvent): void {
-    const [step, loss] = [numberIn(event, "step"), numberIn(event, "loss")];
+    const [step, loss] = [readNumber(event, "step"), readNumber(event, "loss")];
     if (step === undefined || loss === undefined) return;
     this.evals = this.evals.filter((one) => one.step !== step);
     this.evals.push({ step, loss, event });
@@ -196,7 +199,7 @@ export class RunHistory {
     if (this.evals.length > MOST_EVALS) this.evals = this.evals.filter((_, i) => i % 2 === 0);
   }
 
-  #say({ at }: RunEvent, text: string): void {
+  #addNotice({ at }: RunEvent, text: string): void {
     if (text === "") return;
     this.messages.push({ at, text });
     if (this.messages.length > MOST_MESSAGES) this.messages.shift();
@@ -211,9 +214,9 @@ function createFilled(length: number): Float64Array {
 function readRanks(event: RunEvent): RankRow[] {
   return listObjects(event["ranks"]).map((rank) => ({
     host: String(rank["host"] ?? ""),
-    pid: numberIn(rank, "pid") ?? 0,
+    pid: readNumber(rank, "pid") ?? 0,
     devices: Array.isArray(rank["devices"]) ? rank["devices"].join(", ") : "",
-    rows: numberIn(rank, "rows") ?? 0,
+    rows: readNumber(rank, "rows") ?? 0,
     tokensPerSecond: undefined,
     memoryBytes: undefined,
   }));
@@ -228,17 +231,17 @@ function listObjects(value: unknown): Record<string, unknown>[] {
 }
 
 /** Returns a finite number of an event; JSON stores null for any other. */
-function numberIn(event: Readonly<Record<string, unknown>> | undefined, field: string): number | undefined {
+function readNumber(event: Readonly<Record<string, unknown>> | undefined, field: string): number | undefined {
   const value = event?.[field];
   return typeof value === "number" && Number.isFinite(value) ? value : undefined;
 }
 
 function describeResume(event: RunEvent): string {
-  const from = numberIn(event, "resumedFrom") ?? 0;
+  const from = readNumber(event, "resumedFrom") ?? 0;
   return from > 0 ? `resumed from step ${from}` : "";
 }
 
-function ending(event: RunEvent): string {
+function describeEnd(event: RunEvent): string {
   if (event.type === "failed") return `failed: ${String(event["message"])}`;
   return `${event["stopped"] === true ? "stopped" : "done"} at step ${String(event["steps"])}`;
 }

@@ -1,7 +1,7 @@
 /** The page: draws the runs of a source into an element. */
 import { Charts, type ChartedRun } from "./charts.js";
-import { element, section } from "./element.js";
-import { duration } from "./figures.js";
+import { createElement, createSection } from "./element.js";
+import { formatDuration } from "./figures.js";
 import { RunHistory } from "./history.js";
 import { Panels } from "./panels.js";
 import { RunList } from "./run-list.js";
@@ -25,20 +25,20 @@ class Page {
   readonly #charts = new Charts();
   readonly #panels = new Panels();
   readonly #list = new RunList((shown) => this.#show(shown));
-  readonly #title = element("h1", {}, "lowrank");
-  readonly #state = element("p", { class: "state", role: "status" });
-  readonly #progress = element("progress", { "aria-label": "steps done", max: "1", value: "0" });
-  readonly #stop = element("button", { type: "button", class: "stop" }, "Stop");
-  readonly #pause = element("button", { type: "button", class: "pause" }, "Pause");
-  readonly #theme = element("button", { type: "button" }, "Switch theme");
-  readonly #choice = element("select", { id: "details" });
-  readonly #details = element(
+  readonly #title = createElement("h1", {}, "lowrank");
+  readonly #state = createElement("p", { class: "state", role: "status" });
+  readonly #progress = createElement("progress", { "aria-label": "steps done", max: "1", value: "0" });
+  readonly #stop = createElement("button", { type: "button", class: "stop" }, "Stop");
+  readonly #pause = createElement("button", { type: "button", class: "pause" }, "Pause");
+  readonly #theme = createElement("button", { type: "button" }, "Switch theme");
+  readonly #choice = createElement("select", { id: "details" });
+  readonly #details = createElement(
     "p",
     { class: "details" },
-    element("label", { for: "details" }, "Details of "),
+    createElement("label", { for: "details" }, "Details of "),
     this.#choice,
   );
-  readonly #notices = element("ul", { class: "notices", role: "alert" });
+  readonly #notices = createElement("ul", { class: "notices", role: "alert" });
   #listing: Listing | undefined;
   #shown: string[] = [];
   #unwatch: () => void = () => {};
@@ -53,17 +53,17 @@ class Page {
 
   constructor(root: HTMLElement, source: RunsSource) {
     this.#source = source;
-    const header = element(
+    const header = createElement(
       "header",
       {},
       this.#title,
       this.#state,
       this.#progress,
-      element("div", { class: "buttons" }, this.#pause, this.#stop, this.#theme),
+      createElement("div", { class: "buttons" }, this.#pause, this.#stop, this.#theme),
     );
-    const charts = section("Metrics by step", "over-steps");
+    const charts = createSection("Metrics by step", "over-steps");
     charts.body.append(this.#charts.grid);
-    const main = element(
+    const main = createElement(
       "main",
       {},
       this.#notices,
@@ -74,17 +74,17 @@ class Page {
     );
     root.replaceChildren(header, main);
     for (const each of [this.#notices, ...this.#panels.sections]) each.hidden = true;
-    this.#stop.addEventListener("click", () => void this.#askedToStop());
-    this.#pause.addEventListener("click", () => void this.#askedToPause());
-    this.#theme.addEventListener("click", () => this.#turnTheme());
+    this.#stop.addEventListener("click", () => void this.#requestStop());
+    this.#pause.addEventListener("click", () => void this.#togglePause());
+    this.#theme.addEventListener("click", () => this.#switchTheme());
     this.#choice.addEventListener("change", () => this.#draw());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
-    document.addEventListener("visibilitychange", () => this.#later());
-    void this.#look();
+    document.addEventListener("visibilitychange", () => this.#scheduleDraw());
+    void this.#requestList();
   }
 
   /** Requests the list of runs, repeatedly. */
-  async #look(): Promise<void> {
+  async #requestList(): Promise<void> {
     try {
       if (!document.hidden || this.#listing === undefined) {
         const listing = await this.#source.list();
@@ -96,15 +96,17 @@ class Page {
           const newest = listing.runs.slice(-AT_FIRST).map(({ name }) => name);
           this.#show(newest);
         }
-        this.#later();
+        this.#scheduleDraw();
       }
     } catch (error) {
       // fetch throws a TypeError if no process listens at the address.
       this.#unanswered = error instanceof TypeError ? this.#unanswered + 1 : 0;
-      this.#failure = this.#over() ? undefined : `cannot load the list of runs: ${(error as Error).message}`;
-      this.#later();
+      this.#failure = this.#isOver()
+        ? undefined
+        : `cannot load the list of runs: ${(error as Error).message}`;
+      this.#scheduleDraw();
     }
-    setTimeout(() => void this.#look(), LIST_MS);
+    setTimeout(() => void this.#requestList(), LIST_MS);
   }
 
   /** Shows these runs and no others. */
@@ -121,23 +123,25 @@ class Page {
           if (begin) this.#histories.set(run, new RunHistory());
           const history = this.#histories.get(run);
           for (const event of events) history?.take(event);
-          this.#later();
+          this.#scheduleDraw();
         },
         (connection) => {
           this.#connection = connection;
-          this.#later();
+          this.#scheduleDraw();
         },
       );
     }
     const before = this.#choice.value;
-    this.#choice.replaceChildren(...this.#shown.map((name) => element("option", { value: name }, name)));
+    this.#choice.replaceChildren(
+      ...this.#shown.map((name) => createElement("option", { value: name }, name)),
+    );
     this.#choice.value = this.#shown.includes(before) ? before : (this.#shown.at(-1) ?? "");
     this.#details.hidden = this.#shown.length < 2;
-    this.#later();
+    this.#scheduleDraw();
   }
 
   /** Schedules a drawing, one for all changes until then. A hidden page is not drawn. */
-  #later(): void {
+  #scheduleDraw(): void {
     if (this.#timer !== undefined || document.hidden) return;
     const wait = Math.max(0, this.#drawn + REDRAW_MS - performance.now());
     this.#timer = setTimeout(() => {
@@ -154,35 +158,35 @@ class Page {
     this.#title.textContent = listing.title;
     const drawn: ChartedRun[] = this.#shown.map((name) => ({
       name,
-      color: this.#colorOf(name),
+      color: this.#selectColor(name),
       history: this.#histories.get(name) ?? new RunHistory(),
     }));
-    this.#list.draw(listing.runs, this.#shown, (name) => this.#colorOf(name));
+    this.#list.draw(listing.runs, this.#shown, (name) => this.#selectColor(name));
     this.#charts.draw(drawn, document.documentElement.dataset["theme"] ?? String(prefersDark()));
     const history = this.#histories.get(this.#choice.value);
     if (history !== undefined) this.#panels.draw(history);
-    this.#tellState(history);
-    this.#tellNotices(listing);
+    this.#showState(history);
+    this.#showNotices(listing);
   }
 
   /** Returns the colour of a run, which does not depend on the other runs shown. */
-  #colorOf(name: string): string {
+  #selectColor(name: string): string {
     const place = this.#listing?.runs.findIndex((run) => run.name === name) ?? 0;
     return COLORS[Math.max(place, 0) % COLORS.length] as string;
   }
 
-  #tellState(history: RunHistory | undefined): void {
+  #showState(history: RunHistory | undefined): void {
     const run = this.#listing?.runs.find(({ name }) => name === this.#choice.value);
     // The run's events may be newer than the list.
     const listed = this.#isGone() ? "gone" : (run?.state ?? "");
     const going = listed === "running" || listed === "paused";
     const now = going && history !== undefined ? (history.paused ? "paused" : "running") : listed;
-    const state = history?.end === undefined ? now : endedAs(history.end);
+    const state = history?.end === undefined ? now : classifyEnd(history.end);
     const step = Math.max(history?.step ?? 0, run?.step ?? 0);
     const steps = history?.steps ?? run?.steps ?? undefined;
     const left =
       state === "running" && history?.etaSeconds !== undefined
-        ? `, ${duration(history.etaSeconds)} left`
+        ? `, ${formatDuration(history.etaSeconds)} left`
         : "";
     const done = steps === undefined ? "" : `, step ${step} of ${steps}`;
     const many = this.#shown.length > 1 ? `${this.#choice.value}: ` : "";
@@ -199,20 +203,20 @@ class Page {
     }
   }
 
-  #tellNotices({ notices, runs }: Listing): void {
+  #showNotices({ notices, runs }: Listing): void {
     const lost =
       this.#connection !== "lost"
         ? []
-        : this.#over()
+        : this.#isOver()
           ? ["The run has ended; this page no longer updates."]
           : this.#isGone()
             ? [
-                `The run's process is gone: it was killed, or the machine was restarted.${onward(runs[0], this.#histories)}`,
+                `The run's process is gone: it was killed, or the machine was restarted.${describeResume(runs[0], this.#histories)}`,
               ]
             : ["The connection is lost and is tried again."];
     const interrupted = runs
       .filter((run) => run.state === "interrupted")
-      .map((run) => `${run.name}: the run's process is gone.${onward(run, this.#histories)}`);
+      .map((run) => `${run.name}: the run's process is gone.${describeResume(run, this.#histories)}`);
     const damaged = runs
       .filter((run) => run.damaged > 0)
       .map((run) => `${run.name}: ${run.damaged} damaged lines were skipped`);
@@ -227,23 +231,23 @@ class Page {
     if (this.#notices.dataset["text"] === text) return;
     this.#notices.dataset["text"] = text;
     this.#notices.hidden = all.length === 0;
-    this.#notices.replaceChildren(...all.map((notice) => element("li", {}, notice)));
+    this.#notices.replaceChildren(...all.map((notice) => createElement("li", {}, notice)));
   }
 
   /** Whether the process that trains and serves this page has stopped responding. */
   #isGone(): boolean {
     const { stops = false } = this.#listing ?? {};
-    return stops && this.#connection === "lost" && this.#unanswered >= GONE_AFTER && !this.#over();
+    return stops && this.#connection === "lost" && this.#unanswered >= GONE_AFTER && !this.#isOver();
   }
 
   /** Whether all shown runs have ended. */
-  #over(): boolean {
+  #isOver(): boolean {
     return (
       this.#shown.length > 0 && this.#shown.every((name) => this.#histories.get(name)?.end !== undefined)
     );
   }
 
-  async #askedToPause(): Promise<void> {
+  async #togglePause(): Promise<void> {
     const paused = this.#state.dataset["state"] === "paused";
     this.#pause.disabled = true;
     this.#asked = paused ? "running" : "paused";
@@ -254,10 +258,10 @@ class Page {
       this.#asked = undefined;
       this.#failure = `the run cannot be ${paused ? "resumed" : "paused"}: ${(error as Error).message}`;
     }
-    this.#later();
+    this.#scheduleDraw();
   }
 
-  async #askedToStop(): Promise<void> {
+  async #requestStop(): Promise<void> {
     if (
       !confirm(
         "Stop the run? It finishes the current step and saves a checkpoint, from which it can be resumed.",
@@ -271,11 +275,11 @@ class Page {
     } catch (error) {
       this.#stop.disabled = false;
       this.#failure = `the run cannot be stopped: ${(error as Error).message}`;
-      this.#later();
+      this.#scheduleDraw();
     }
   }
 
-  #turnTheme(): void {
+  #switchTheme(): void {
     const root = document.documentElement;
     const dark = root.dataset["theme"] === undefined ? prefersDark() : root.dataset["theme"] === "dark";
     root.dataset["theme"] = dark ? "light" : "dark";
@@ -288,7 +292,7 @@ function prefersDark(): boolean {
 }
 
 /** Describes how to continue a run whose process is gone. The page may lack the process's last events. */
-function onward(run: ListedRun | undefined, histories: ReadonlyMap<string, RunHistory>): string {
+function describeResume(run: ListedRun | undefined, histories: ReadonlyMap<string, RunHistory>): string {
   if (run === undefined) return "";
   const history = histories.get(run.name);
   // The list has no folder yet for a run that it saw only at its beginning.
@@ -300,7 +304,7 @@ function onward(run: ListedRun | undefined, histories: ReadonlyMap<string, RunHi
   return ` ${from} with: lowrank finetune --resume ${folder}`;
 }
 
-function endedAs({ type, stopped }: { type: string; [field: string]: unknown }): string {
+function classifyEnd({ type, stopped }: { type: string; [field: string]: unknown }): string {
   if (type === "failed") return "failed";
   return stopped === true ? "stopped" : "ended";
 }

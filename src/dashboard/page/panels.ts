@@ -1,6 +1,6 @@
 /** The panels of a run: ranks, samples, training rows, settings and messages. */
-import { element, section } from "./element.js";
-import { bytes, figure } from "./figures.js";
+import { createElement, createSection } from "./element.js";
+import { formatBytes, formatFigure } from "./figures.js";
 import type { RankRow, RunHistory } from "./history.js";
 
 /** Fields of the start event that the settings omit. */
@@ -17,30 +17,35 @@ const RANK_HEADINGS = [
 ];
 
 /** Converts an option's name to words: maxLength becomes max length. */
-function words(name: string): string {
+function toWords(name: string): string {
   return name.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
 }
 
-function shown(value: unknown): string {
+function formatSetting(value: unknown): string {
   if (typeof value === "number")
-    return Number.isInteger(value) ? value.toLocaleString("en-US") : figure(value);
-  if (Array.isArray(value)) return value.map(shown).join(", ");
+    return Number.isInteger(value) ? value.toLocaleString("en-US") : formatFigure(value);
+  if (Array.isArray(value)) return value.map(formatSetting).join(", ");
   if (typeof value === "object" && value !== null) return JSON.stringify(value);
   return value === "" ? "–" : String(value);
 }
 
 class Ranks {
-  readonly #made = section("Ranks", "ranks");
+  readonly #made = createSection("Ranks", "ranks");
   readonly section = this.#made.section;
-  readonly #body = element("tbody");
+  readonly #body = createElement("tbody");
   #seen: readonly RankRow[] | undefined;
 
   constructor() {
-    const heads = RANK_HEADINGS.map((heading) => element("th", { scope: "col" }, heading));
-    const table = element("table", {}, element("thead", {}, element("tr", {}, ...heads)), this.#body);
+    const heads = RANK_HEADINGS.map((heading) => createElement("th", { scope: "col" }, heading));
+    const table = createElement(
+      "table",
+      {},
+      createElement("thead", {}, createElement("tr", {}, ...heads)),
+      this.#body,
+    );
     // Focusable, so that keys can scroll a table that is wider than the page.
     const region = { class: "scrolled", tabindex: "0", role: "region", "aria-label": "Ranks" };
-    this.#made.body.append(element("div", region, table));
+    this.#made.body.append(createElement("div", region, table));
   }
 
   draw({ ranks }: RunHistory): void {
@@ -53,27 +58,27 @@ class Ranks {
         String(pid),
         devices,
         String(count),
-        tokensPerSecond === undefined ? "–" : figure(Math.round(tokensPerSecond)),
-        memoryBytes === undefined ? "–" : bytes(memoryBytes),
+        tokensPerSecond === undefined ? "–" : formatFigure(Math.round(tokensPerSecond)),
+        memoryBytes === undefined ? "–" : formatBytes(memoryBytes),
       ];
-      const data = cells.map((text) => element("td", {}, text));
-      return element("tr", {}, element("th", { scope: "row" }, String(rank)), ...data);
+      const data = cells.map((text) => createElement("td", {}, text));
+      return createElement("tr", {}, createElement("th", { scope: "row" }, String(rank)), ...data);
     });
     this.#body.replaceChildren(...rows);
   }
 }
 
 class Samples {
-  readonly #made = section("Samples, before and after", "samples");
+  readonly #made = createSection("Samples, before and after", "samples");
   readonly section = this.#made.section;
-  readonly #choice = element("select", { id: "sample-step" });
-  readonly #list = element("div");
+  readonly #choice = createElement("select", { id: "sample-step" });
+  readonly #list = createElement("div");
   #history: RunHistory | undefined;
   #seen = "";
 
   constructor() {
-    const label = element("label", { for: "sample-step" }, "at step ");
-    this.#made.body.append(element("p", {}, label, this.#choice), this.#list);
+    const label = createElement("label", { for: "sample-step" }, "at step ");
+    this.#made.body.append(createElement("p", {}, label, this.#choice), this.#list);
     this.#choice.addEventListener("change", () => this.#show());
   }
 
@@ -86,7 +91,7 @@ class Samples {
     const newest = this.#choice.selectedIndex === this.#choice.options.length - 1;
     const before = history === this.#history && !newest ? this.#choice.value : steps.at(-1);
     [this.#history, this.#seen] = [history, seen];
-    this.#choice.replaceChildren(...steps.map((step) => element("option", { value: step }, step)));
+    this.#choice.replaceChildren(...steps.map((step) => createElement("option", { value: step }, step)));
     this.#choice.value = before ?? "";
     this.#show();
   }
@@ -94,17 +99,17 @@ class Samples {
   #show(): void {
     const chosen = this.#history?.samples.find(({ step }) => String(step) === this.#choice.value);
     const cards = (chosen?.texts ?? []).map(({ prompt, base, tuned }) =>
-      element(
+      createElement(
         "article",
         {},
-        element("p", { class: "prompt" }, prompt),
-        element(
+        createElement("p", { class: "prompt" }, prompt),
+        createElement(
           "dl",
           {},
-          element("dt", {}, "before"),
-          element("dd", {}, base === "" ? "(nothing)" : base),
-          element("dt", {}, "with the adapter"),
-          element("dd", {}, tuned === "" ? "(nothing)" : tuned),
+          createElement("dt", {}, "before"),
+          createElement("dd", {}, base === "" ? "(nothing)" : base),
+          createElement("dt", {}, "with the adapter"),
+          createElement("dd", {}, tuned === "" ? "(nothing)" : tuned),
         ),
       ),
     );
@@ -113,7 +118,7 @@ class Samples {
 }
 
 class Rows {
-  readonly #made = section("Rows as trained", "rows");
+  readonly #made = createSection("Rows as trained", "rows");
   readonly section = this.#made.section;
   #seen: RunHistory["rows"] | undefined;
 
@@ -122,17 +127,21 @@ class Rows {
     if (rows === this.#seen) return;
     this.#seen = rows;
     const items = rows.map((parts) =>
-      element("li", {}, ...parts.map(({ text, trained }) => (trained ? element("mark", {}, text) : text))),
+      createElement(
+        "li",
+        {},
+        ...parts.map(({ text, trained }) => (trained ? createElement("mark", {}, text) : text)),
+      ),
     );
     this.#made.body.replaceChildren(
-      element("p", {}, "Highlighted tokens are trained."),
-      element("ol", { class: "texts" }, ...items),
+      createElement("p", {}, "Highlighted tokens are trained."),
+      createElement("ol", { class: "texts" }, ...items),
     );
   }
 }
 
 class Settings {
-  readonly #made = section("Settings", "settings");
+  readonly #made = createSection("Settings", "settings");
   readonly section = this.#made.section;
   #seen: unknown;
 
@@ -143,14 +152,19 @@ class Settings {
     const lines = Object.entries(start)
       .filter(([name]) => !LEFT_OUT.has(name))
       .map(([name, value]) =>
-        element("div", {}, element("dt", {}, words(name)), element("dd", {}, shown(value))),
+        createElement(
+          "div",
+          {},
+          createElement("dt", {}, toWords(name)),
+          createElement("dd", {}, formatSetting(value)),
+        ),
       );
-    this.#made.body.replaceChildren(element("dl", {}, ...lines));
+    this.#made.body.replaceChildren(createElement("dl", {}, ...lines));
   }
 }
 
 class Messages {
-  readonly #made = section("Messages", "messages");
+  readonly #made = createSection("Messages", "messages");
   readonly section = this.#made.section;
   #seen: unknown;
 
@@ -161,9 +175,9 @@ class Messages {
     this.#seen = last;
     const lines = messages.toReversed().map(({ at, text }) => {
       const time = at === undefined ? "" : new Date(at).toLocaleTimeString();
-      return element("li", {}, element("time", {}, time), ` ${text}`);
+      return createElement("li", {}, createElement("time", {}, time), ` ${text}`);
     });
-    this.#made.body.replaceChildren(element("ul", {}, ...lines));
+    this.#made.body.replaceChildren(createElement("ul", {}, ...lines));
   }
 }
 

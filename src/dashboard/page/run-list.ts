@@ -1,30 +1,30 @@
 /** The table of runs, with a checkbox for each run to show it. */
-import { element, section } from "./element.js";
-import { figure } from "./figures.js";
+import { createElement, createSection } from "./element.js";
+import { formatFigure } from "./figures.js";
 import type { ListedRun } from "./source.js";
 
 const HEADINGS = ["run", "state", "model", "rank", "learning rate", "steps", "loss", "held out", "started"];
 
 export class RunList {
-  readonly #made = section("Runs", "runs");
+  readonly #made = createSection("Runs", "runs");
   readonly section = this.#made.section;
-  readonly #body = element("tbody");
+  readonly #body = createElement("tbody");
   readonly #onShow: (names: string[]) => void;
   #seen = "";
 
   /** `onShow` is called with the names of the runs to show. */
   constructor(onShow: (names: string[]) => void) {
     this.#onShow = onShow;
-    const heads = HEADINGS.map((heading) => element("th", { scope: "col" }, heading));
-    const head = element("thead", {}, element("tr", {}, ...heads));
+    const heads = HEADINGS.map((heading) => createElement("th", { scope: "col" }, heading));
+    const head = createElement("thead", {}, createElement("tr", {}, ...heads));
     // A table wider than the page scrolls by itself; it is focusable, so that keys can scroll it.
-    const scrolled = element("div", {
+    const scrolled = createElement("div", {
       class: "scrolled",
       tabindex: "0",
       role: "region",
       "aria-label": "Runs",
     });
-    scrolled.append(element("table", {}, head, this.#body));
+    scrolled.append(createElement("table", {}, head, this.#body));
     this.#made.body.append(scrolled);
   }
 
@@ -35,20 +35,20 @@ export class RunList {
     this.#seen = seen;
     const focused = (document.activeElement as HTMLInputElement | null)?.value;
     this.#body.replaceChildren(
-      ...runs.map((run) => this.#row(run, shown.includes(run.name), colorOf(run.name))),
+      ...runs.map((run) => this.#createRow(run, shown.includes(run.name), colorOf(run.name))),
     );
     if (focused === undefined) return;
     for (const box of this.#body.querySelectorAll("input")) if (box.value === focused) box.focus();
   }
 
-  #row(run: ListedRun, shown: boolean, color: string): HTMLElement {
-    const box = element("input", { type: "checkbox", value: run.name });
+  #createRow(run: ListedRun, shown: boolean, color: string): HTMLElement {
+    const box = createElement("input", { type: "checkbox", value: run.name });
     box.checked = shown;
-    box.addEventListener("change", () => this.#onShow(this.#checked()));
-    const swatch = element("span", { class: "swatch" });
+    box.addEventListener("change", () => this.#onShow(this.#listChecked()));
+    const swatch = createElement("span", { class: "swatch" });
     swatch.style.background = color;
-    const name = element("th", { scope: "row" }, element("label", {}, box, swatch, run.name));
-    const number = (value: number | null): string => (value === null ? "–" : figure(value));
+    const name = createElement("th", { scope: "row" }, createElement("label", {}, box, swatch, run.name));
+    const number = (value: number | null): string => (value === null ? "–" : formatFigure(value));
     const cells = [
       run.state,
       run.model?.split(/[\\/]/).at(-1) ?? "–",
@@ -59,12 +59,12 @@ export class RunList {
       number(run.evalLoss),
       new Date(run.started).toLocaleString(),
     ];
-    const row = element("tr", {}, name, ...cells.map((cell) => element("td", {}, cell)));
+    const row = createElement("tr", {}, name, ...cells.map((cell) => createElement("td", {}, cell)));
     if (run.message !== null) row.title = run.message;
     return row;
   }
 
-  #checked(): string[] {
+  #listChecked(): string[] {
     return [...this.#body.querySelectorAll("input")].filter((box) => box.checked).map((box) => box.value);
   }
 }

@@ -46,7 +46,7 @@ export class ServedRuns implements RunsSource {
         const [head = "{}", ...lines] = data.split("\n");
         const { run, begin } = JSON.parse(head) as { run: string; begin: boolean };
         for (const [i, place] of lastEventId.split(",").entries()) this.#places.set(runs[i] ?? "", place);
-        sink(run, lines.flatMap(eventIn), begin);
+        sink(run, lines.flatMap(parseEvent), begin);
       });
       source.addEventListener("error", () => {
         source?.close();
@@ -69,7 +69,7 @@ async function post(what: string): Promise<void> {
 }
 
 /** Parses the event in a line. A damaged line is omitted; the list of runs counts it. */
-function eventIn(line: string): RunEvent[] {
+function parseEvent(line: string): RunEvent[] {
   try {
     const value = JSON.parse(line) as Partial<RunEvent> | null;
     return typeof value === "object" && typeof value?.type === "string" ? [value as RunEvent] : [];

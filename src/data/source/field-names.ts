@@ -18,7 +18,7 @@ const OPTIONAL: readonly [needed: string, names: NearNames][] = [
 export function checkNames(fields: Fields, refuse: (problem: string) => never): void {
   for (const [needed, names] of OPTIONAL) {
     if (!(needed in fields)) continue;
-    const near = names.in(Object.keys(fields).filter((name) => couldMean(fields[name])));
+    const near = names.findMisspelled(Object.keys(fields).filter((name) => couldMean(fields[name])));
     if (near !== undefined)
       refuse(`unknown field ${JSON.stringify(near.name)} (did you mean ${near.meant}?); rename or remove it`);
     return;
@@ -33,5 +33,5 @@ export function checkNames(fields: Fields, refuse: (problem: string) => never): 
 /** Finds a column with a misspelled optional field name, as `checkNames` does for rows. */
 export function findNearColumn(columns: readonly string[]): { name: string; meant: string } | undefined {
   const kind = OPTIONAL.find(([needed]) => columns.includes(needed));
-  return kind?.[1].in(columns);
+  return kind?.[1].findMisspelled(columns);
 }

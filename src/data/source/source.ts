@@ -5,7 +5,7 @@ import { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { abortReason, LowrankError, readSystemCode, throwIfAborted } from "../../errors.js";
+import { readAbortReason, LowrankError, readSystemCode, throwIfAborted } from "../../errors.js";
 
 /** Bytes per read; small enough that encoding them ends soon when a run is stopped. */
 const READ = 1 << 17;
@@ -104,7 +104,7 @@ export async function* readRange(
       yield block.subarray(0, bytesRead);
     }
   } catch (cause) {
-    throw signal?.aborted ? abortReason(signal) : explainReadError(path, cause);
+    throw signal?.aborted ? readAbortReason(signal) : explainReadError(path, cause);
   } finally {
     await file?.close();
   }
@@ -237,7 +237,7 @@ export class Stream implements ByteSource {
       this.#put = { file, size, folder };
       ended = true;
     } catch (cause) {
-      if (signal?.aborted) throw abortReason(signal);
+      if (signal?.aborted) throw readAbortReason(signal);
       if (cause instanceof LowrankError && cause.code === "ERR_WRITE") throw cause;
       throw readSystemCode(cause) === "ENOSPC"
         ? this.#createSpaceError(size, cause)

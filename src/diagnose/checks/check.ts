@@ -60,7 +60,7 @@ function deriveSeed(name: string): number {
 }
 
 /** Makes pseudorandom numbers in [low, high), determined by shape and range. */
-export function numbers(
+export function drawNumbers(
   shape: readonly number[],
   low = -1,
   high = 1,
@@ -72,33 +72,33 @@ export function numbers(
 }
 
 /** Makes an f32 input whose gradient is compared. */
-export function input(shape: readonly number[], low = -1, high = 1): Input {
-  return { ...numbers(shape, low, high), gradient: true };
+export function makeInput(shape: readonly number[], low = -1, high = 1): Input {
+  return { ...drawNumbers(shape, low, high), gradient: true };
 }
 
 /** Makes an f32 input without a gradient. */
-export function constant(shape: readonly number[], low = -1, high = 1): Input {
-  return { ...numbers(shape, low, high), gradient: false };
+export function makeConstant(shape: readonly number[], low = -1, high = 1): Input {
+  return { ...drawNumbers(shape, low, high), gradient: false };
 }
 
 /** Makes whole numbers from 0 to n − 1. */
-export function indices(shape: readonly number[], n: number): Input {
-  const { values } = numbers(shape, 0, 1);
+export function makeIndices(shape: readonly number[], n: number): Input {
+  const { values } = drawNumbers(shape, 0, 1);
   return { values: Int32Array.from(values, (v) => Math.floor(v * n)), shape, dtype: "i32", gradient: false };
 }
 
 /** Makes an f32 input with exactly these values. */
-export function exactly(values: readonly number[], shape: readonly number[] = [values.length]): Input {
+export function makeExact(values: readonly number[], shape: readonly number[] = [values.length]): Input {
   return { values: Float32Array.from(values), shape, dtype: "f32", gradient: false };
 }
 
 /** Makes weights for an output, so that each of its elements has a different gradient. */
-function weights(shape: readonly number[], device: CheckedDevice): Tensor {
-  return tensor(numbers(shape, 0.25, 1.25).values, { shape, device });
+function makeWeights(shape: readonly number[], device: CheckedDevice): Tensor {
+  return tensor(drawNumbers(shape, 0.25, 1.25).values, { shape, device });
 }
 
 /** Makes a check of the outputs of `f` and of the gradients of its inputs. `f` is called once per device. */
-export function differentiable<const Names extends string>(
+export function makeCheck<const Names extends string>(
   family: Family,
   name: string,
   inputs: Record<Names, Input>,
@@ -146,8 +146,8 @@ export function takeLaunches(device: CheckedDevice): string[] {
 /** Runs backward with a weight for each output element. A single output needs no additional kernels for that. */
 function propagate(outputs: Tensor[]): void {
   const [only, ...others] = outputs as [Tensor, ...Tensor[]];
-  if (others.length === 0) return only.backward(weights(only.shape, only.device as CheckedDevice));
-  const sums = outputs.map((y) => y.mul(weights(y.shape, y.device as CheckedDevice)).sum());
+  if (others.length === 0) return only.backward(makeWeights(only.shape, only.device as CheckedDevice));
+  const sums = outputs.map((y) => y.mul(makeWeights(y.shape, y.device as CheckedDevice)).sum());
   sums.reduce((a, b) => a.add(b)).backward();
 }
 
@@ -160,7 +160,7 @@ export function compare(
   const limit = check.tolerance ?? TOLERANCES[check.family].limit;
   let worst: WrongNumbers | undefined;
   for (const [name, values] of expected.values) {
-    const found = difference(name, got.values.get(name) ?? [], values, limit);
+    const found = computeDifference(name, got.values.get(name) ?? [], values, limit);
     if (worst === undefined || found.error > worst.error) worst = found;
     // Outputs are compared first, since errors of forward also make gradients wrong.
     if (worst.error > worst.tolerance) break;
@@ -176,7 +176,7 @@ export function compare(
  * Returns the largest difference relative to the largest expected number. It is infinite if only one of two numbers is
  * finite, and for different whole numbers.
  */
-function difference(
+function computeDifference(
   value: string,
   got: ArrayLike<number>,
   expected: ArrayLike<number>,

@@ -4,7 +4,7 @@ import { session } from "../../native/binding.js";
 import { Adafactor, Adam, AdamW, clipGradNorm, Lion, SGD } from "../../optim/index.js";
 import { scope } from "../../tensor/scope.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { takeLaunches, numbers, type Check, type Outcome, type CheckedDevice } from "./check.js";
+import { takeLaunches, drawNumbers, type Check, type Outcome, type CheckedDevice } from "./check.js";
 
 interface Rule {
   step: () => void;
@@ -22,7 +22,7 @@ const RULES: readonly [name: string, quick: boolean, make: (of: Tensor[]) => Rul
 
 const SHAPES = [[67, 33], [129]];
 
-export function optimizerChecks(): Check[] {
+export function listOptimizerChecks(): Check[] {
   return RULES.map(([name, quick, make]) => ({
     name: `${name}, three steps`,
     family: "optim",
@@ -33,7 +33,7 @@ export function optimizerChecks(): Check[] {
 
 async function trainSteps(device: CheckedDevice, make: (of: Tensor[]) => Rule): Promise<Outcome> {
   const parameters = SHAPES.map((shape) =>
-    tensor(numbers(shape).values, { shape, device, requiresGrad: true }),
+    tensor(drawNumbers(shape).values, { shape, device, requiresGrad: true }),
   );
   const rule = make(parameters);
   session().countLaunches(device, true);

@@ -3,7 +3,7 @@ import { full } from "../../tensor/create.js";
 import { session } from "../../native/binding.js";
 import { runWithRandom } from "../../tensor/random.js";
 import { recordOp, type Tensor } from "../../tensor/tensor.js";
-import { constant, differentiable, exactly, indices, input, type Check } from "./check.js";
+import { makeConstant, makeCheck, makeExact, makeIndices, makeInput, type Check } from "./check.js";
 
 const SHAPE = [5, 67, 33];
 
@@ -57,136 +57,136 @@ const COMPARISONS: readonly [name: string, f: (a: Tensor, b: Tensor) => Tensor][
 /** Functions in the short test, chosen for the most commonly trained models. */
 const QUICK = new Set(["exp", "silu", "gelu", "tanh", "sigmoid", "add", "mul", "sin"]);
 
-export function valueChecks(): Check[] {
+export function listValueChecks(): Check[] {
   const unary = UNARY.map(([name, low, high, f]) =>
-    differentiable("elementwise", name, { x: input(SHAPE, low, high) }, ({ x }) => f(x), {
+    makeCheck("elementwise", name, { x: makeInput(SHAPE, low, high) }, ({ x }) => f(x), {
       quick: QUICK.has(name),
     }),
   );
   const steps = STEPS.map(([name, f]) =>
-    differentiable("elementwise", name, { x: constant(SHAPE, -9, 9) }, ({ x }) => f(x)),
+    makeCheck("elementwise", name, { x: makeConstant(SHAPE, -9, 9) }, ({ x }) => f(x)),
   );
   const binary = BINARY.map(([name, f]) =>
-    differentiable(
+    makeCheck(
       "elementwise",
       `${name}, broadcast`,
-      { a: input([5, 67, 1], 0.5, 2), b: input([1, 33], 0.3, 1.7) },
+      { a: makeInput([5, 67, 1], 0.5, 2), b: makeInput([1, 33], 0.3, 1.7) },
       ({ a, b }) => f(a, b),
       { quick: QUICK.has(name) },
     ),
   );
   const comparisons = COMPARISONS.map(([name, f]) =>
-    differentiable("elementwise", name, { a: indices([67, 33], 5), b: indices([33], 5) }, ({ a, b }) =>
+    makeCheck("elementwise", name, { a: makeIndices([67, 33], 5), b: makeIndices([33], 5) }, ({ a, b }) =>
       f(a, b),
     ),
   );
-  return [...unary, ...steps, ...binary, ...comparisons, ...others(), ...moves()];
+  return [...unary, ...steps, ...binary, ...comparisons, ...listOthers(), ...listMoves()];
 }
 
-function others(): Check[] {
+function listOthers(): Check[] {
   return [
-    differentiable(
+    makeCheck(
       "elementwise",
       "gated silu",
-      { gate: input(SHAPE, -5, 5), up: input(SHAPE) },
+      { gate: makeInput(SHAPE, -5, 5), up: makeInput(SHAPE) },
       ({ gate, up }) => gate.siluMul(up),
       { quick: true },
     ),
-    differentiable("elementwise", "clamp", { x: input(SHAPE, -2, 2) }, ({ x }) => x.clamp(-0.7, 0.9)),
-    differentiable(
+    makeCheck("elementwise", "clamp", { x: makeInput(SHAPE, -2, 2) }, ({ x }) => x.clamp(-0.7, 0.9)),
+    makeCheck(
       "elementwise",
       "where",
-      { a: input(SHAPE), b: input(SHAPE), c: indices(SHAPE, 2) },
+      { a: makeInput(SHAPE), b: makeInput(SHAPE), c: makeIndices(SHAPE, 2) },
       ({ a, b, c }) => a.where(c, b),
     ),
-    differentiable(
+    makeCheck(
       "elementwise",
       "numbers that are none",
-      { x: exactly([NaN, Infinity, -Infinity, 0, 1, -1]) },
+      { x: makeExact([NaN, Infinity, -Infinity, 0, 1, -1]) },
       ({ x }) => ({ finite: x.isFinite(), relu: x.relu(), exp: x.exp() }),
     ),
-    differentiable(
+    makeCheck(
       "fill",
       "fill",
-      { x: constant([3]) },
+      { x: makeConstant([3]) },
       ({ x }) => full([67, 33], 1.25, { device: x.device }),
       {
         quick: true,
       },
     ),
-    differentiable(
+    makeCheck(
       "dropout",
       "dropout",
-      { x: input([67, 131]) },
+      { x: makeInput([67, 131]) },
       ({ x }) => runWithRandom(7, () => x.dropout(0.3)),
       { quick: true },
     ),
-    differentiable("cast", "cast to bf16 and back", { x: input(SHAPE) }, ({ x }) => x.to("bf16").to("f32"), {
+    makeCheck("cast", "cast to bf16 and back", { x: makeInput(SHAPE) }, ({ x }) => x.to("bf16").to("f32"), {
       quick: true,
     }),
-    differentiable("cast", "cast to f16 and back", { x: input(SHAPE) }, ({ x }) => x.to("f16").to("f32"), {
+    makeCheck("cast", "cast to f16 and back", { x: makeInput(SHAPE) }, ({ x }) => x.to("f16").to("f32"), {
       readsF16: true,
     }),
-    differentiable("cast", "cast to i32", { x: constant(SHAPE, -99, 99) }, ({ x }) => x.to("i32")),
+    makeCheck("cast", "cast to i32", { x: makeConstant(SHAPE, -99, 99) }, ({ x }) => x.to("i32")),
   ];
 }
 
-function moves(): Check[] {
+function listMoves(): Check[] {
   return [
-    differentiable("copy", "transpose", { x: input(SHAPE) }, ({ x }) => x.transpose(0, 2), { quick: true }),
-    differentiable("copy", "permute", { x: input([3, 5, 7, 9]) }, ({ x }) => x.permute(2, 0, 3, 1)),
-    differentiable("copy", "slice", { x: input(SHAPE) }, ({ x }) => x.slice(1, 3, 64).slice(2, 1, 30), {
+    makeCheck("copy", "transpose", { x: makeInput(SHAPE) }, ({ x }) => x.transpose(0, 2), { quick: true }),
+    makeCheck("copy", "permute", { x: makeInput([3, 5, 7, 9]) }, ({ x }) => x.permute(2, 0, 3, 1)),
+    makeCheck("copy", "slice", { x: makeInput(SHAPE) }, ({ x }) => x.slice(1, 3, 64).slice(2, 1, 30), {
       quick: true,
     }),
-    differentiable("copy", "concat", { a: input([5, 7, 33]), b: input([5, 61, 33]) }, ({ a, b }) =>
+    makeCheck("copy", "concat", { a: makeInput([5, 7, 33]), b: makeInput([5, 61, 33]) }, ({ a, b }) =>
       a.concat(b, 1),
     ),
-    differentiable("copy", "split", { x: input(SHAPE) }, ({ x }) => {
+    makeCheck("copy", "split", { x: makeInput(SHAPE) }, ({ x }) => {
       const [a, b, c] = x.split([1, 40, 26], 1) as [Tensor, Tensor, Tensor];
       return { a, b, c };
     }),
-    differentiable("copy", "expand", { x: input([5, 1, 33]) }, ({ x }) => x.expand(5, 67, 33), {
+    makeCheck("copy", "expand", { x: makeInput([5, 1, 33]) }, ({ x }) => x.expand(5, 67, 33), {
       // The gradient is a sum over the repeated dimension.
       tolerance: 2e-5,
     }),
-    differentiable("flip", "flip", { x: input(SHAPE) }, ({ x }) => x.flip(0, 2), { quick: true }),
-    differentiable("pad", "pad by a constant", { x: input(SHAPE) }, ({ x }) =>
+    makeCheck("flip", "flip", { x: makeInput(SHAPE) }, ({ x }) => x.flip(0, 2), { quick: true }),
+    makeCheck("pad", "pad by a constant", { x: makeInput(SHAPE) }, ({ x }) =>
       x.pad([3, 2, 1, 4], { value: 2 }),
     ),
     ...(["reflect", "replicate", "circular"] as const).map((mode) =>
-      differentiable("pad", `pad, ${mode}`, { x: input(SHAPE) }, ({ x }) => x.pad([3, 2, 1, 4], { mode }), {
+      makeCheck("pad", `pad, ${mode}`, { x: makeInput(SHAPE) }, ({ x }) => x.pad([3, 2, 1, 4], { mode }), {
         quick: mode === "reflect",
       }),
     ),
-    differentiable(
+    makeCheck(
       "gather",
       "gather",
-      { x: input([67, 33]), at: indices([67, 9], 33) },
+      { x: makeInput([67, 33]), at: makeIndices([67, 9], 33) },
       ({ x, at }) => x.gather(1, at),
       { quick: true },
     ),
-    differentiable("gather", "index select", { x: input([67, 33]), at: indices([91], 67) }, ({ x, at }) =>
+    makeCheck("gather", "index select", { x: makeInput([67, 33]), at: makeIndices([91], 67) }, ({ x, at }) =>
       x.indexSelect(0, at),
     ),
-    differentiable(
+    makeCheck(
       "gather",
       "scatter add",
-      { x: input([67, 33]), at: indices([67, 90], 33), src: input([67, 90]) },
+      { x: makeInput([67, 33]), at: makeIndices([67, 90], 33), src: makeInput([67, 90]) },
       ({ x, at, src }) => x.scatterAdd(1, at, src),
       { quick: true },
     ),
-    differentiable("gather", "one hot", { at: indices([67], 9) }, ({ at }) => at.oneHot(9)),
-    differentiable(
+    makeCheck("gather", "one hot", { at: makeIndices([67], 9) }, ({ at }) => at.oneHot(9)),
+    makeCheck(
       "embedding",
       "embedding",
-      { table: input([67, 33]), ids: indices([3, 65], 67) },
+      { table: makeInput([67, 33]), ids: makeIndices([3, 65], 67) },
       ({ table, ids }) => recordOp(() => session().embedding(table.id, ids.id, false, undefined)),
       { quick: true },
     ),
-    differentiable(
+    makeCheck(
       "embedding",
       "embedding by columns",
-      { table: input([33, 67]), ids: indices([3, 65], 67) },
+      { table: makeInput([33, 67]), ids: makeIndices([3, 65], 67) },
       ({ table, ids }) => recordOp(() => session().embedding(table.id, ids.id, true, undefined)),
     ),
   ];

@@ -1,7 +1,7 @@
 /** Exports models as GGUF files for llama.cpp. */
 import { basename } from "node:path";
 
-import { ARCHITECTURES, findGgufModule, pairRows, type Architecture } from "../architectures.js";
+import { ARCHITECTURES, findGgufModule, interleaveRows, type Architecture } from "../architectures.js";
 import { GGUF_TYPES, type GgufFileType, type GgufType, isFileType, chooseWritable } from "../types.js";
 import { refuseGguf } from "../refusals.js";
 import { chooseStorable, convertToBytes } from "../stored.js";
@@ -116,24 +116,26 @@ async function exportTensor(
     if (turned) return one.transpose();
     if (architecture.shiftedNorms === true && kind.endsWith("norm")) return one.add(1);
     if (architecture.paired === true && "numKeyValueHeads" in config) {
-      if (kind === "attn_q") return pairRows(one, config.numAttentionHeads);
-      if (kind === "attn_k") return pairRows(one, config.numKeyValueHeads);
+      if (kind === "attn_q") return interleaveRows(one, config.numAttentionHeads);
+      if (kind === "attn_k") return interleaveRows(one, config.numKeyValueHeads);
     }
     return one;
   };
   const writable = chooseWritable(wanted);
   // A type that cannot be written can still be copied from the source file.
-  const copied = wanted !== writable && source !== undefined && (await source.holds(stored, tensor));
+  const copied = wanted !== writable && source !== undefined && (await source.isUnchanged(stored, tensor));
   const one = copied ? wanted : chooseStorable(writable, shape);
   const isSame = (): Promise<boolean> =>
-    copied || one !== before || source === undefined ? Promise.resolve(copied) : source.holds(stored, tensor);
+    copied || one !== before || source === undefined
+      ? Promise.resolve(copied)
+      : source.isUnchanged(stored, tensor);
   return {
     name: stored,
     shape,
     type: one,
     bytes: async () =>
       (await isSame())
-        ? (source as GgufSource).bytes(stored)
+        ? (source as GgufSource).readBytes(stored)
         : convertToBytes(file, name, tensor, one as GgufType, change),
     why: copied ? undefined : explainOtherType(wanted, writable, one as GgufType),
   };

@@ -21,7 +21,7 @@ export interface WrittenModel extends WrittenRope {
  * tensors. Throws `ERR_OPTION` for features that llama.cpp does not read or computes differently.
  */
 export function convertModel(file: string, { name }: Architecture, config: WrittenConfig): WrittenModel {
-  if (config.modelType === "gpt2") return gpt2(file, config);
+  if (config.modelType === "gpt2") return convertGpt2(file, config);
   const { headDim, maxPositionEmbeddings: positions } = config;
   const rope = convertRope(file, name, config.rope, { headDim, positions });
   const keys: [string, GgufValue][] = [
@@ -34,7 +34,7 @@ export function convertModel(file: string, { name }: Architecture, config: Writt
   ];
   const notices: string[] = [];
   if (config.modelType === "gemma3_text") {
-    keys.push(...gemma3(file, config));
+    keys.push(...convertGemma3(file, config));
     const { finalLogitSoftcapping: cap } = config;
     if (cap !== undefined) {
       keys.push(["final_logit_softcapping", { f32: cap }]);
@@ -58,7 +58,7 @@ function listSizes(config: WrittenConfig): [string, GgufValue][] {
   ];
 }
 
-function gpt2(file: string, config: GPT2Config): WrittenModel {
+function convertGpt2(file: string, config: GPT2Config): WrittenModel {
   if (config.activation !== "gelu_new" && config.activation !== "gelu_pytorch_tanh")
     refuseGguf("activation", file, `the activation ${config.activation}`);
   if (!config.scaleAttnWeights || config.scaleAttnByInverseLayerIdx)
@@ -73,7 +73,7 @@ function gpt2(file: string, config: GPT2Config): WrittenModel {
 /** The block count by which llama.cpp recognises Gemma 3 27B, whose scores it scales differently. */
 const GEMMA_27B = 62;
 
-function gemma3(file: string, config: Gemma3Config): [string, GgufValue][] {
+function convertGemma3(file: string, config: Gemma3Config): [string, GgufValue][] {
   const { slidingLayers, slidingRope, numHiddenLayers, hiddenSize, numAttentionHeads } = config;
   if (config.attentionBias) refuseGguf("modelBiases", file, "attention_bias");
   if (config.activation !== "gelu_pytorch_tanh" && config.activation !== "gelu_new")

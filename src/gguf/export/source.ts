@@ -24,7 +24,7 @@ export class GgufSource {
     const meta = new Metadata(this.#file, path);
     this.#weights = new GgufWeights(this.#file, new Names(readArchitecture(meta)), heads);
     this.#names = new Set(call(() => this.#file.names()));
-    this.fileType = meta.number("general.file_type");
+    this.fileType = meta.readNumber("general.file_type");
   }
 
   /** Opens the file; undefined where it no longer exists. Throws `ERR_FILE_FORMAT`. */
@@ -40,7 +40,7 @@ export class GgufSource {
   }
 
   /** Whether a model's tensor still has the file's values. */
-  async holds(name: string, own: Tensor): Promise<boolean> {
+  async isUnchanged(name: string, own: Tensor): Promise<boolean> {
     const path = this.#weights.findName(name);
     if (path === undefined) return false;
     const given = this.#weights.tensor(path, "cpu");
@@ -60,7 +60,7 @@ export class GgufSource {
   }
 
   /** Returns the bytes of a tensor. */
-  bytes(name: string): Uint8Array {
+  readBytes(name: string): Uint8Array {
     return call(() => this.#file.tensorBytes(name));
   }
 }

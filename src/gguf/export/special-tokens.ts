@@ -29,7 +29,7 @@ export function convertSpecialTokens(
     const text = named[key];
     return text === undefined ? undefined : tokenizer.tokenToId(text);
   };
-  const { before, after } = frame(tokenizer);
+  const { before, after } = findFrameTokens(tokenizer);
   const ends = findSpecialTokens(tokenizer, config).eosTokenIds;
   const bos = before[0] ?? idOf("bos_token") ?? config.bosTokenId;
   const eos = after[0] ?? ends[0];
@@ -57,7 +57,7 @@ export function convertSpecialTokens(
 }
 
 /** Returns the tokens that the tokenizer adds before and after a text. */
-function frame(tokenizer: Tokenizer): { before: number[]; after: number[] } {
+function findFrameTokens(tokenizer: Tokenizer): { before: number[]; after: number[] } {
   const plain = [...tokenizer.encode("a", { addSpecialTokens: false })];
   const whole = [...tokenizer.encode("a")];
   const start = whole.findIndex((_, i) => plain.every((id, j) => whole[i + j] === id));

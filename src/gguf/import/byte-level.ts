@@ -6,7 +6,7 @@ import type { TokenizerParts } from "./tokenizer.js";
 /** Returns the file's pre-tokenizer. Throws `ERR_UNSUPPORTED_MODEL` for an unknown name. */
 function readPreTokenizer(meta: Metadata): PreTokenizer {
   const key = "tokenizer.ggml.pre";
-  const name = meta.text(key) ?? "default";
+  const name = meta.readText(key) ?? "default";
   const known = PRE_TOKENIZERS[name];
   if (known !== undefined && Object.hasOwn(PRE_TOKENIZERS, name)) return known;
   const names = Object.keys(PRE_TOKENIZERS).join(", ");

@@ -34,22 +34,22 @@ class Sizes {
     readonly architecture: ArchitectureName,
   ) {}
 
-  key(name: string): string {
+  formatKey(name: string): string {
     return `${this.architecture}.${name}`;
   }
 
-  number(name: string): number | undefined {
-    const key = this.key(name);
-    const value = this.meta.value(key);
+  readNumber(name: string): number | undefined {
+    const key = this.formatKey(name);
+    const value = this.meta.readValue(key);
     // In some architectures this is a list with one value per layer.
-    if (!isList(value)) return this.meta.number(key);
+    if (!isList(value)) return this.meta.readNumber(key);
     if (value.length === 0 || !value.every((one) => one === value[0]))
       throw this.meta.createUnsupported(`${key} differs by layer, which is not supported`);
     return Number(value[0]);
   }
 
   requireNumber(name: string): number {
-    return this.number(name) ?? this.meta.requireNumber(this.key(name));
+    return this.readNumber(name) ?? this.meta.requireNumber(this.formatKey(name));
   }
 }
 
@@ -67,14 +67,14 @@ export function convertConfig(
 ): ConfigFields {
   const sizes = new Sizes(meta, architecture);
   for (const name of REFUSED) {
-    const value = sizes.number(name);
+    const value = sizes.readNumber(name);
     if (value !== undefined && value !== 0)
-      throw meta.createUnsupported(`${sizes.key(name)} is ${value}, which is not supported`);
+      throw meta.createUnsupported(`${sizes.formatKey(name)} is ${value}, which is not supported`);
   }
   const names = new Set(file.names());
   const embedding = names.has("token_embd.weight") ? file.info("token_embd.weight").shape[0] : undefined;
-  const tokens = meta.textCount("tokenizer.ggml.tokens");
-  const id = (name: string): number | undefined => meta.number(`tokenizer.ggml.${name}_token_id`);
+  const tokens = meta.countTexts("tokenizer.ggml.tokens");
+  const id = (name: string): number | undefined => meta.readNumber(`tokenizer.ggml.${name}_token_id`);
   const ends = [id("eos"), id("eot"), id("eom")].filter((end) => end !== undefined);
   const shared = {
     vocab_size: embedding ?? tokens,
@@ -83,13 +83,13 @@ export function convertConfig(
     pad_token_id: id("padding"),
     tie_word_embeddings: !names.has("output.weight"),
   };
-  const own = architecture === "gpt2" ? gpt2(sizes) : decoder(sizes, names, factors);
+  const own = architecture === "gpt2" ? convertGpt2(sizes) : convertDecoder(sizes, names, factors);
   const fields = { ...shared, ...own };
-  for (const name of ASIDE) meta.value(sizes.key(name));
+  for (const name of ASIDE) meta.readValue(sizes.formatKey(name));
   return new ConfigFields(meta.where, fields);
 }
 
-function gpt2(sizes: Sizes): Record<string, unknown> {
+function convertGpt2(sizes: Sizes): Record<string, unknown> {
   return {
     model_type: "gpt2",
     n_positions: sizes.requireNumber("context_length"),
@@ -97,26 +97,28 @@ function gpt2(sizes: Sizes): Record<string, unknown> {
     n_inner: sizes.requireNumber("feed_forward_length"),
     n_layer: sizes.requireNumber("block_count"),
     n_head: sizes.requireNumber("attention.head_count"),
-    layer_norm_epsilon: sizes.number("attention.layer_norm_epsilon"),
+    layer_norm_epsilon: sizes.readNumber("attention.layer_norm_epsilon"),
   };
 }
 
 const MODEL_TYPES = { llama: "llama", qwen2: "qwen2", qwen3: "qwen3", gemma3: "gemma3_text", phi3: "phi3" };
 
-function decoder(sizes: Sizes, names: ReadonlySet<string>, factors: Factors): Record<string, unknown> {
+function convertDecoder(sizes: Sizes, names: ReadonlySet<string>, factors: Factors): Record<string, unknown> {
   const { meta, architecture } = sizes;
   const hidden = sizes.requireNumber("embedding_length");
   const heads = sizes.requireNumber("attention.head_count");
-  const turned = sizes.number("rope.dimension_count");
-  const values = sizes.number("attention.value_length");
+  const turned = sizes.readNumber("rope.dimension_count");
+  const values = sizes.readNumber("attention.value_length");
   const headDim =
-    sizes.number("attention.key_length") ?? (architecture === "llama" ? turned : undefined) ?? hidden / heads;
+    sizes.readNumber("attention.key_length") ??
+    (architecture === "llama" ? turned : undefined) ??
+    hidden / heads;
   if (values !== undefined && values !== headDim)
     throw meta.createUnsupported(
       `value heads of ${values} dimensions with key heads of ${headDim} are not supported`,
     );
   const positions = sizes.requireNumber("context_length");
-  const window = sizes.number("attention.sliding_window") ?? 0;
+  const window = sizes.readNumber("attention.sliding_window") ?? 0;
   const layers = sizes.requireNumber("block_count");
   const both = {
     model_type: MODEL_TYPES[architecture as keyof typeof MODEL_TYPES],
@@ -124,12 +126,12 @@ function decoder(sizes: Sizes, names: ReadonlySet<string>, factors: Factors): Re
     intermediate_size: sizes.requireNumber("feed_forward_length"),
     num_hidden_layers: layers,
     num_attention_heads: heads,
-    num_key_value_heads: sizes.number("attention.head_count_kv"),
+    num_key_value_heads: sizes.readNumber("attention.head_count_kv"),
     head_dim: headDim,
     max_position_embeddings: positions,
     rms_norm_eps: sizes.requireNumber("attention.layer_norm_rms_epsilon"),
     ...readRotation(
-      { number: (name) => sizes.number(name), text: (name) => meta.text(sizes.key(name)) },
+      { number: (name) => sizes.readNumber(name), text: (name) => meta.readText(sizes.formatKey(name)) },
       meta,
       {
         architecture,
@@ -141,7 +143,7 @@ function decoder(sizes: Sizes, names: ReadonlySet<string>, factors: Factors): Re
     ),
   };
   if (architecture === "gemma3")
-    return { ...both, ...gemma3(sizes, { hidden, heads, headDim, layers, window }) };
+    return { ...both, ...convertGemma3(sizes, { hidden, heads, headDim, layers, window }) };
   if (architecture === "phi3") return { ...both, sliding_window: window > 0 ? window : null };
   if (architecture === "llama" && window > 0)
     return { ...both, model_type: "mistral", sliding_window: window };
@@ -157,27 +159,27 @@ function decoder(sizes: Sizes, names: ReadonlySet<string>, factors: Factors): Re
 const LARGEST = 62;
 
 /** Reads Gemma 3's fields, with ggml's defaults for missing keys (llama.cpp's gemma3.cpp). */
-function gemma3(
+function convertGemma3(
   sizes: Sizes,
   of: { hidden: number; heads: number; headDim: number; layers: number; window: number },
 ): Record<string, unknown> {
-  const scale = sizes.number("attention.scale");
+  const scale = sizes.readNumber("attention.scale");
   const perHead = of.layers === LARGEST ? of.hidden / of.heads : of.headDim;
-  const key = sizes.key("attention.sliding_window_pattern");
-  const pattern = sizes.meta.value(key);
+  const key = sizes.formatKey("attention.sliding_window_pattern");
+  const pattern = sizes.meta.readValue(key);
   const kinds = isList(pattern)
     ? {
         layer_types: pattern.map((slides) =>
           slides === true || slides === 1 ? "sliding_attention" : "full_attention",
         ),
       }
-    : { sliding_window_pattern: pattern === undefined ? 6 : sizes.meta.number(key) };
+    : { sliding_window_pattern: pattern === undefined ? 6 : sizes.meta.readNumber(key) };
   return {
     query_pre_attn_scalar: scale === undefined ? perHead : 1 / scale ** 2,
     // Without a window, all layers have full attention.
     ...(of.window > 0 ? { sliding_window: of.window, ...kinds } : { sliding_window_pattern: 1 }),
-    rope_local_base_freq: sizes.number("rope.freq_base_swa") ?? 10_000,
-    attn_logit_softcapping: sizes.number("attn_logit_softcapping"),
-    final_logit_softcapping: sizes.number("final_logit_softcapping"),
+    rope_local_base_freq: sizes.readNumber("rope.freq_base_swa") ?? 10_000,
+    attn_logit_softcapping: sizes.readNumber("attn_logit_softcapping"),
+    final_logit_softcapping: sizes.readNumber("final_logit_softcapping"),
   };
 }

@@ -21,16 +21,16 @@ export class Metadata {
   }
 
   /** Keys with this prefix that were never read. */
-  unread(prefix: string): string[] {
+  listUnread(prefix: string): string[] {
     return [...this.#keys].filter((key) => key.startsWith(prefix) && !this.#read.has(key));
   }
 
-  value(key: string): GgufValue | undefined {
+  readValue(key: string): GgufValue | undefined {
     this.#read.add(key);
     return (call(() => this.file.metadata(key)) as GgufValue | null) ?? undefined;
   }
 
-  error(key: string, problem: string): LowrankError {
+  createError(key: string, problem: string): LowrankError {
     return new LowrankError("ERR_FILE_FORMAT", `${this.where}: ${key} ${problem}`);
   }
 
@@ -38,40 +38,41 @@ export class Metadata {
     return new LowrankError("ERR_UNSUPPORTED_MODEL", `${this.where}: ${what}`);
   }
 
-  text(key: string): string | undefined {
-    const value = this.value(key);
-    if (value !== undefined && typeof value !== "string") throw this.error(key, "must be a text");
+  readText(key: string): string | undefined {
+    const value = this.readValue(key);
+    if (value !== undefined && typeof value !== "string") throw this.createError(key, "must be a text");
     return value;
   }
 
-  flag(key: string): boolean | undefined {
-    const value = this.value(key);
-    if (value !== undefined && typeof value !== "boolean") throw this.error(key, "must be true or false");
+  readFlag(key: string): boolean | undefined {
+    const value = this.readValue(key);
+    if (value !== undefined && typeof value !== "boolean")
+      throw this.createError(key, "must be true or false");
     return value;
   }
 
   /** Reads a number; an f32 becomes the shortest equal decimal, 1e-5 rather than 0.000009999999747. */
-  number(key: string): number | undefined {
-    const value = this.value(key);
+  readNumber(key: string): number | undefined {
+    const value = this.readValue(key);
     if (value === undefined) return undefined;
-    if (typeof value !== "number") throw this.error(key, "must be a number");
+    if (typeof value !== "number") throw this.createError(key, "must be a number");
     return Math.fround(value) === value ? shortenDecimal(value) : value;
   }
 
   requireNumber(key: string): number {
-    const value = this.number(key);
-    if (value === undefined) throw this.error(key, "is missing, which a model's file has");
+    const value = this.readNumber(key);
+    if (value === undefined) throw this.createError(key, "is missing, which a model's file has");
     return value;
   }
 
   /** Returns the length of a list of texts without reading them. */
-  textCount(key: string): number | undefined {
+  countTexts(key: string): number | undefined {
     this.#read.add(key);
     return call(() => this.file.textCount(key)) ?? undefined;
   }
 
   /** Reads entry `at` of a list of texts; undefined beyond its end. */
-  textAt(key: string, at: number): string | undefined {
+  readTextAt(key: string, at: number): string | undefined {
     this.#read.add(key);
     const isPlace = Number.isInteger(at) && at >= 0 && at < 2 ** 32;
     return isPlace ? (call(() => this.file.textAt(key, at)) ?? undefined) : undefined;

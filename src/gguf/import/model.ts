@@ -22,7 +22,7 @@ export async function openGgufModel(path: string): Promise<StoredModel> {
   const file = openGguf(path);
   const meta = new Metadata(file, path);
   const architecture = readArchitecture(meta);
-  const parts = meta.number("split.count") ?? 1;
+  const parts = meta.readNumber("split.count") ?? 1;
   if (parts > 1) {
     const how = "join them first (llama-gguf-split --merge)";
     throw meta.createUnsupported(`the file is one of ${parts} that the model is split into; ${how}`);
@@ -36,7 +36,7 @@ export async function openGgufModel(path: string): Promise<StoredModel> {
     query: heads,
     key: typeof kv === "number" ? kv : heads,
   });
-  const unread = meta.unread(`${architecture}.`);
+  const unread = meta.listUnread(`${architecture}.`);
   const notices =
     unread.length === 0 ? [] : [`${path}: ignored ${unread.length} unknown keys: ${unread.join(", ")}`];
   return {

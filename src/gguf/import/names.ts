@@ -19,9 +19,12 @@ export type ArchitectureName = (typeof READ)[number];
 /** Returns the architecture of a file. Throws `ERR_UNSUPPORTED_MODEL`, `ERR_FILE_FORMAT`. */
 export function readArchitecture(meta: Metadata): ArchitectureName {
   const key = "general.architecture";
-  const name = meta.text(key);
+  const name = meta.readText(key);
   if (name === undefined)
-    throw meta.error(key, `is missing, so the file contains no model; supported are ${READ.join(", ")}`);
+    throw meta.createError(
+      key,
+      `is missing, so the file contains no model; supported are ${READ.join(", ")}`,
+    );
   const found = READ.find((one) => one === name);
   if (found !== undefined) return found;
   const what = `the architecture "${name}" is not supported in GGUF files; supported are ${READ.join(", ")}`;
@@ -53,16 +56,16 @@ export class Names {
   }
 
   /** Returns a tensor's name in transformers and the change to undo; an unknown name is returned unchanged. */
-  of(stored: string): { name: string; undone?: Undone | undefined } {
+  resolve(stored: string): { name: string; undone?: Undone | undefined } {
     const [, layer, kind = "", leaf = ""] = /^(?:blk\.(\d+)\.)?([^.]+)\.(weight|bias)$/.exec(stored) ?? [];
     const known = (layer === undefined ? this.#outer : this.#block).get(kind);
     if (known === undefined) return { name: stored };
     const path = layer === undefined ? known : `${this.#architecture.blocks}.${layer}.${known}`;
     const prefix = known === "lm_head" ? "" : this.#prefix;
-    return { name: `${prefix}${path}.${leaf}`, undone: this.#undone(kind, leaf, layer !== undefined) };
+    return { name: `${prefix}${path}.${leaf}`, undone: this.#findUndone(kind, leaf, layer !== undefined) };
   }
 
-  #undone(kind: string, leaf: string, inBlock: boolean): Undone | undefined {
+  #findUndone(kind: string, leaf: string, inBlock: boolean): Undone | undefined {
     const { paired, shiftedNorms, blocks } = this.#architecture;
     if (paired === true && kind === "attn_q") return { rows: "query" };
     if (paired === true && kind === "attn_k") return { rows: "key" };

@@ -13,45 +13,45 @@ export interface PreTokenizer {
   normalizer?: Step;
 }
 
-const bytes = (useRegex: boolean): Step => ({
+const createByteLevel = (useRegex: boolean): Step => ({
   type: "ByteLevel",
   add_prefix_space: false,
   trim_offsets: true,
   use_regex: useRegex,
 });
 
-const split = (pattern: string): Step => ({
+const createSplit = (pattern: string): Step => ({
   type: "Split",
   pattern: { Regex: pattern },
   behavior: "Isolated",
   invert: false,
 });
 
-const pieces = (pattern: string): readonly Step[] => [split(pattern), bytes(false)];
+const createSteps = (pattern: string): readonly Step[] => [createSplit(pattern), createByteLevel(false)];
 
-const GPT2: PreTokenizer = { steps: [bytes(true)] };
+const GPT2: PreTokenizer = { steps: [createByteLevel(true)] };
 
 /** Splits numbers into single digits. */
-const DIGITS: PreTokenizer = { steps: [{ type: "Digits", individual_digits: true }, bytes(true)] };
+const DIGITS: PreTokenizer = { steps: [{ type: "Digits", individual_digits: true }, createByteLevel(true)] };
 
 const LLAMA3: PreTokenizer = {
-  steps: pieces(PATTERNS.llama3),
+  steps: createSteps(PATTERNS.llama3),
   ignoreMerges: true,
   addBos: true,
 };
 
 const QWEN2: PreTokenizer = {
-  steps: pieces(PATTERNS.qwen2),
+  steps: createSteps(PATTERNS.qwen2),
   normalizer: { type: "NFC" },
 };
 
 const TEKKEN: PreTokenizer = {
-  steps: pieces(PATTERNS.tekken),
+  steps: createSteps(PATTERNS.tekken),
   ignoreMerges: true,
 };
 
 const GPT4O: PreTokenizer = {
-  steps: pieces(PATTERNS.gpt4o),
+  steps: createSteps(PATTERNS.gpt4o),
 };
 
 /** The supported pre-tokenizers. */

@@ -13,7 +13,7 @@ const replace = (from: string, content: string): object => ({
 
 export function readSentencePiece(meta: Metadata, architecture: ArchitectureName): TokenizerParts {
   const gemma = architecture === "gemma3";
-  const prefix = !gemma && (meta.flag("tokenizer.ggml.add_space_prefix") ?? true);
+  const prefix = !gemma && (meta.readFlag("tokenizer.ggml.add_space_prefix") ?? true);
   const decoders: object[] = [replace(SPACE, " "), { type: "ByteFallback" }, { type: "Fuse" }];
   if (prefix) decoders.push({ type: "Strip", content: " ", start: 1, stop: 0 });
   return {
@@ -22,7 +22,7 @@ export function readSentencePiece(meta: Metadata, architecture: ArchitectureName
     decoder: { type: "Sequence", decoders },
     ignoreMerges: false,
     gemma,
-    unknown: meta.number("tokenizer.ggml.unknown_token_id"),
+    unknown: meta.readNumber("tokenizer.ggml.unknown_token_id"),
     addBos: true,
   };
 }

@@ -50,8 +50,8 @@ interface Special {
 
 function listSpecialTokens(meta: Metadata): Special[] {
   return Object.entries(SPECIAL).flatMap(([name, key]) => {
-    const id = meta.number(`tokenizer.ggml.${key}`);
-    const text = id === undefined ? undefined : meta.textAt("tokenizer.ggml.tokens", id);
+    const id = meta.readNumber(`tokenizer.ggml.${key}`);
+    const text = id === undefined ? undefined : meta.readTextAt("tokenizer.ggml.tokens", id);
     return id === undefined || text === undefined ? [] : [{ name, id, text }];
   });
 }
@@ -63,7 +63,7 @@ function listSpecialTokens(meta: Metadata): Special[] {
  */
 export function readTokenizer(meta: Metadata, architecture: ArchitectureName): GgufTokenizer | undefined {
   const key = "tokenizer.ggml.model";
-  const kind = meta.text(key);
+  const kind = meta.readText(key);
   if (kind === undefined || kind === "none" || kind === "no_vocab") return undefined;
   if (kind !== "gpt2" && kind !== "llama")
     throw meta.createUnsupported(`${key} "${kind}" is not supported; supported are gpt2 and llama`);
@@ -79,7 +79,7 @@ export function readTokenizer(meta: Metadata, architecture: ArchitectureName): G
     "tokenizer_config.json": { place, text: () => createConfigJson(listSpecialTokens(meta)) },
     "chat_template.jinja": {
       place: `${meta.where}: tokenizer.chat_template`,
-      text: () => meta.text("tokenizer.chat_template"),
+      text: () => meta.readText("tokenizer.chat_template"),
     },
   });
   return { companions, tokenizer: () => new Tokenizer(meta.where, { companions, own: own() }) };
@@ -92,7 +92,8 @@ function createConfigJson(special: readonly Special[]): string {
 
 function buildTokenizer(meta: Metadata, parts: TokenizerParts): Binding.Tokenizer {
   const special = listSpecialTokens(meta);
-  const asked = (key: string, otherwise: boolean): boolean => meta.flag(`tokenizer.ggml.${key}`) ?? otherwise;
+  const asked = (key: string, otherwise: boolean): boolean =>
+    meta.readFlag(`tokenizer.ggml.${key}`) ?? otherwise;
   const ids = (wanted: boolean, name: string): number[] =>
     wanted ? special.filter((one) => one.name === name).map(({ id }) => id) : [];
   const { normalizer, preTokenizer, decoder, addBos, ...own } = parts;

@@ -30,7 +30,7 @@ export class GgufWeights implements TensorSource {
       // Rotation factors are part of the configuration, not weights.
       const bare = name.replace(/^blk\.\d+\./, "");
       if (factors.includes(bare)) continue;
-      const own = names.of(name);
+      const own = names.resolve(name);
       this.#places.set(own.name, { ...own, name });
     }
   }
@@ -46,14 +46,14 @@ export class GgufWeights implements TensorSource {
   }
 
   shape(name: string): number[] {
-    const { name: stored, undone } = this.#place(name);
+    const { name: stored, undone } = this.#locate(name);
     const { shape } = call(() => this.file.info(stored));
     return undone === "transposed" ? shape.reverse() : shape;
   }
 
   /** Converts a stored tensor to the model's; no other method does. */
   tensor(name: string, device: Device, quantize?: Quantization): Tensor {
-    const { name: stored, undone } = this.#place(name);
+    const { name: stored, undone } = this.#locate(name);
     if (quantize !== undefined) throw createRefusal(QUANTISED_REFUSALS.quantizedFile, "loadModel", quantize);
     if (undone === undefined || typeof undone === "object") {
       const heads = undone === undefined ? undefined : this.heads[undone.rows];
@@ -70,7 +70,7 @@ export class GgufWeights implements TensorSource {
     );
   }
 
-  #place(name: string): { name: string; undone?: Undone | undefined } {
+  #locate(name: string): { name: string; undone?: Undone | undefined } {
     return this.#places.get(name) ?? { name };
   }
 }

@@ -8,7 +8,7 @@ import { dirname, join } from "node:path";
 
 import { LowrankError } from "../../errors.js";
 import { parseBase, type Base } from "../../gguf/adapter-base.js";
-import { findGgufModule, pairRows } from "../../gguf/architectures.js";
+import { findGgufModule, interleaveRows } from "../../gguf/architectures.js";
 import { refuseGguf } from "../../gguf/refusals.js";
 import { convertToBytes } from "../../gguf/stored.js";
 import { writeGguf, type GgufTensor, type GgufValue } from "../../gguf/writer.js";
@@ -111,7 +111,7 @@ function convertFactors(
     embedding
       ? write("lora_a", a.shape.toReversed(), a, (one) => one.transpose())
       : write("lora_a", a.shape, a, (one) => one),
-    write("lora_b", b.shape, b, (one) => (heads > 0 ? pairRows(scaled(one), heads) : scaled(one))),
+    write("lora_b", b.shape, b, (one) => (heads > 0 ? interleaveRows(scaled(one), heads) : scaled(one))),
   ];
 }
 

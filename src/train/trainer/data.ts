@@ -1,6 +1,6 @@
 /** Reads the batches of a `Trainer` by epoch, skips to a position when resuming, and releases used batches. */
 import { refuse } from "../../arguments/check.js";
-import { abortReason, LowrankError } from "../../errors.js";
+import { readAbortReason, LowrankError } from "../../errors.js";
 import { readRandomState, setRandomState, type RandomState } from "../../tensor/random.js";
 import { recordAllocations } from "../../tensor/scope.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
@@ -178,7 +178,7 @@ export class Reader<B> {
       };
       const abort = (): void => {
         ended = true;
-        reject(abortReason(signal as AbortSignal));
+        reject(readAbortReason(signal as AbortSignal));
       };
       const settled = (): void => {
         signal?.removeEventListener("abort", abort);
