@@ -4,7 +4,7 @@ import type { Device } from "../device/device.js";
 import { formatJsonLine } from "./terminal/escaped.js";
 import { createMisuse, warn } from "./terminal/failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
-import { bytes } from "./terminal/format.js";
+import { formatSize } from "./terminal/format.js";
 import { formatTuning } from "./tuning-table.js";
 import * as value from "./options/values.js";
 
@@ -43,7 +43,7 @@ async function printDevices(json: boolean): Promise<void> {
     if (json) process.stdout.write(`${formatJsonLine(one)}\n`);
     else {
       const kind = one.kind === "cpu" ? [] : [`${one.kind} GPU`, one.backend, one.driver];
-      const memory = one.memory === undefined ? undefined : bytes(one.memory);
+      const memory = one.memory === undefined ? undefined : formatSize(one.memory);
       const details = [...kind, memory].filter((detail) => detail !== undefined && detail !== "");
       process.stdout.write(
         `${one.device.padEnd(7)} ${one.name}${details.length > 0 ? ` (${details.join(", ")})` : ""}\n`,

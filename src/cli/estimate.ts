@@ -5,7 +5,7 @@ import { readCommandLine } from "./finetune/command.js";
 import { declareFlags, makeFlagByName } from "./options/flags.js";
 import { formatJsonLine } from "./terminal/escaped.js";
 import { AnsweredNo } from "./terminal/failure.js";
-import { bytes, formatCount, formatOffloaded, formatPlural } from "./terminal/format.js";
+import { formatSize, formatCount, formatOffloaded, formatPlural } from "./terminal/format.js";
 import { runInterruptible } from "./terminal/interrupt.js";
 
 export function createEstimateCommand(): Command {
@@ -40,28 +40,29 @@ function formatEstimate(told: Estimate): string[] {
     told;
   const [rows, tokens] = told.batch;
   const inFiles =
-    mapped === 0 ? "" : mapped === weights ? ", in their file" : `, ${bytes(mapped)} in their file`;
+    mapped === 0 ? "" : mapped === weights ? ", in their file" : `, ${formatSize(mapped)} in their file`;
   const lines: [string, string][] = [
     [
       "peak",
-      `${bytes(peakBytes)} on ${device}${mapped === 0 ? "" : `, and ${bytes(mapped)} of mapped weights`}`,
+      `${formatSize(peakBytes)} on ${device}${mapped === 0 ? "" : `, and ${formatSize(mapped)} of mapped weights`}`,
     ],
-    ["weights", `${bytes(weights)}${inFiles}`],
-    ["adapters", `${bytes(adapters)}, with their gradients`],
-    ["optimizer", bytes(optimizer)],
+    ["weights", `${formatSize(weights)}${inFiles}`],
+    ["adapters", `${formatSize(adapters)}, with their gradients`],
+    ["optimizer", formatSize(optimizer)],
     [
       "activations",
-      `${bytes(activations)}, of batches of ${formatPlural(rows, "row")}, up to ${formatPlural(tokens, "token")} each`,
+      `${formatSize(activations)}, of batches of ${formatPlural(rows, "row")}, up to ${formatPlural(tokens, "token")} each`,
     ],
   ];
   if (offloaded !== undefined) lines.push(["offloaded", `${formatOffloaded(offloaded)} on the host`]);
   for (const one of told.further ?? [])
     lines.push([
       "further",
-      `${bytes(one.peakBytes)} on ${one.device}${one.mapped === 0 ? "" : `, and ${bytes(one.mapped)} of mapped weights`}`,
+      `${formatSize(one.peakBytes)} on ${one.device}${one.mapped === 0 ? "" : `, and ${formatSize(one.mapped)} of mapped weights`}`,
     ]);
   lines.push(["a step", `about ${formatSeconds(told.secondsPerStep)}`]);
-  if (limit !== undefined) lines.push(["fits", `${fits === true ? "yes" : "no"}: ${bytes(limit)} available`]);
+  if (limit !== undefined)
+    lines.push(["fits", `${fits === true ? "yes" : "no"}: ${formatSize(limit)} available`]);
   if (told.suggestion !== undefined) {
     const flags = Object.entries(told.suggestion).map(([name, value]) => {
       const flag = nameFlag(name as keyof FinetuneOptions);

@@ -5,7 +5,7 @@ import type { InspectedData } from "../inspect/data.js";
 import type { Inspected } from "../inspect/inspect.js";
 import type { InspectedModel } from "../inspect/model.js";
 import { escapeAll, escapeLines } from "./terminal/escaped.js";
-import { bytes, formatCount, formatPercent, formatPlural, shorten } from "./terminal/format.js";
+import { formatSize, formatCount, formatPercent, formatPlural, shorten } from "./terminal/format.js";
 
 export function formatInspected(given: Inspected): string[] {
   const found = escapeAll(given);
@@ -31,7 +31,7 @@ function formatTable(rows: readonly (readonly [name: string, value: string | 0 |
 function describeWeights({ parameters, bytes: size, dtypes }: InspectedModel | InspectedAdapter): string {
   const kinds = Object.entries(dtypes);
   const stored = kinds.map(([dtype, count]) => (kinds.length === 1 ? dtype : `${shorten(count)} ${dtype}`));
-  return `${shorten(parameters)} (${formatCount(parameters)}) in ${stored.join(", ") || "nothing"}, ${bytes(size)}`;
+  return `${shorten(parameters)} (${formatCount(parameters)}) in ${stored.join(", ") || "nothing"}, ${formatSize(size)}`;
 }
 
 function formatModel(found: InspectedModel): string[] {

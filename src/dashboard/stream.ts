@@ -68,7 +68,7 @@ export class EventStream {
     try {
       await this.#write("retry: 1000\n\n");
       while (!this.#closing.signal.aborted) {
-        // Callers of `caughtUp` that arrive during this pass need another one, because it may miss their lines.
+        // Callers of `waitForPages` that arrive during this pass need another one, because it may miss their lines.
         const asked = this.#passes.length;
         let more = false;
         for (const [i, run] of this.#runs.entries()) more = (await this.#follow(i, run)) || more;

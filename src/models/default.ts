@@ -5,7 +5,7 @@ import { locateBundledModel } from "../files/bundled-model.js";
 
 /** Returns the folder of the bundled model. */
 export const defaultModel = locateBundledModel;
-/** Returns the default training text; `defaultHeldOut` is another part of the same book. */
+/** Returns the default training text; `locateDefaultHeldOut` returns another part of the same book. */
 export const locateDefaultData = (): string => join(defaultModel(), "moby-dick.txt");
 export const locateDefaultHeldOut = (): string => join(defaultModel(), "moby-dick-held-out.txt");
 /** Returns the file of `lowrank finetune` options for both, in the format of `--config`. */

@@ -7,7 +7,7 @@ export type StartedRead = { of: number; heard: (bytes: Uint8Array | undefined) =
 const waiting = new Set<() => StartedRead | undefined>();
 
 /** Registers `begin` to be called at the next read, which then also awaits it. Returns a function that cancels this. */
-export function beforeReads(begin: () => StartedRead | undefined): () => void {
+export function registerRead(begin: () => StartedRead | undefined): () => void {
   waiting.add(begin);
   return () => void waiting.delete(begin);
 }

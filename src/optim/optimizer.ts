@@ -10,7 +10,7 @@ import {
 } from "../arguments/check.js";
 import { LowrankError } from "../errors.js";
 import { session, unwrapResult } from "../native/binding.js";
-import { beforeReads, readAlong, type StartedRead } from "../native/reads.js";
+import { registerRead, readAlong, type StartedRead } from "../native/reads.js";
 import { countElementBytes } from "../files/safetensors.js";
 import { scope } from "../tensor/scope.js";
 import { isTensor, type Tensor, wrapHandle } from "../tensor/tensor.js";
@@ -152,7 +152,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   stepClipped(max: number | undefined): Tensor {
     const norm = this.update(max, false);
     // A meta device runs nothing, and has no values.
-    if (!norm.device.startsWith("meta")) this.#unheard ??= beforeReads(() => this.#readSkipped());
+    if (!norm.device.startsWith("meta")) this.#unheard ??= registerRead(() => this.#readSkipped());
     return norm;
   }
 
@@ -190,7 +190,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     if (this.#disposed) return undefined;
     if (this.#hearing !== undefined) {
       return this.#hearing.then(() => {
-        this.#unheard ??= beforeReads(() => this.#readSkipped());
+        this.#unheard ??= registerRead(() => this.#readSkipped());
         return readAlong();
       });
     }

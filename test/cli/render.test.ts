@@ -1,6 +1,6 @@
 import test from "ava";
 import pc from "picocolors";
-import { bytes, formatDuration, shorten, formatSpeed } from "../../src/cli/terminal/format.js";
+import { formatSize, formatDuration, shorten, formatSpeed } from "../../src/cli/terminal/format.js";
 import { drawBar, formatLiveLine, isLogged } from "../../src/cli/terminal/progress.js";
 import { createHumanRenderer, createJsonRenderer } from "../../src/cli/finetune/render.js";
 import type { Output } from "../../src/cli/terminal/output.js";
@@ -187,7 +187,7 @@ test("a long run's log has about a hundred lines, with merged steps or not", (t)
 
 test("numbers", (t) => {
   t.deepEqual([260_032, 134_515_008, 8.03e9, 12].map(shorten), ["260K", "134.5M", "8.03B", "12"]);
-  t.deepEqual([512, 1536, 3.4 * 2 ** 30].map(bytes), ["512 B", "1.5 KiB", "3.4 GiB"]);
+  t.deepEqual([512, 1536, 3.4 * 2 ** 30].map(formatSize), ["512 B", "1.5 KiB", "3.4 GiB"]);
   t.deepEqual([9, 125, 11_040, 59.7, Infinity].map(formatDuration), [
     "9s",
     "2m 05s",

@@ -3,7 +3,7 @@ import { availableParallelism } from "node:os";
 import type { Colors } from "picocolors/types.js";
 import type { PlannedMemory, StartEvent } from "../../train/events.js";
 import {
-  bytes,
+  formatSize,
   formatCount,
   formatOffloaded,
   formatPercent,
@@ -61,10 +61,10 @@ function describeMemory({
   offloaded,
   limit,
 }: PlannedMemory): string {
-  const lie = mapped === 0 ? "" : ` (${bytes(mapped)} in files)`;
-  const parts = `weights ${bytes(weights)}${lie}, adapters ${bytes(adapters)}, optimizer ${bytes(optimizer)}, activations ${bytes(activations)}`;
+  const lie = mapped === 0 ? "" : ` (${formatSize(mapped)} in files)`;
+  const parts = `weights ${formatSize(weights)}${lie}, adapters ${formatSize(adapters)}, optimizer ${formatSize(optimizer)}, activations ${formatSize(activations)}`;
   const rest = offloaded === undefined ? "" : `; ${formatOffloaded(offloaded)} on the host`;
-  return `${bytes(peakBytes + mapped)} at most${limit === undefined ? "" : `, of ${bytes(limit)}`}: ${parts}${rest}`;
+  return `${formatSize(peakBytes + mapped)} at most${limit === undefined ? "" : `, of ${formatSize(limit)}`}: ${parts}${rest}`;
 }
 
 /** Returns the line of each rank, with its process, its devices and its rows of a step. */

@@ -12,7 +12,7 @@ import type {
 import { formatShortly } from "../../train/sweep/format-values.js";
 import { escapeAll, formatJsonLine } from "../terminal/escaped.js";
 import { warn } from "../terminal/failure.js";
-import { bytes, formatCount, formatDuration, formatPercent, formatPlural } from "../terminal/format.js";
+import { formatSize, formatCount, formatDuration, formatPercent, formatPlural } from "../terminal/format.js";
 import { CLEAR, type Output } from "../terminal/output.js";
 import { drawBar, formatDataLine } from "../terminal/progress.js";
 import { nameInSpace } from "./config-file.js";
@@ -121,7 +121,7 @@ class HumanRenderer {
       formatPlural(all.length, "trial"),
       `lowest loss ${lowest.toFixed(4)}`,
       `${formatDuration(Math.max(...all.map(({ etaSeconds }) => etaSeconds)))} left`,
-      bytes(slowest.memoryBytes),
+      formatSize(slowest.memoryBytes),
     ];
     if (this.#tty) {
       if (this.#now() - this.#drawn < REDRAW_MS) return;
@@ -177,7 +177,7 @@ function listValues(trials: SweepStartEvent["trials"], path: string): string {
 }
 
 function describeGroup({ trials, device, memory, limit }: GroupEvent): string {
-  const needs = `${bytes(memory.peakBytes + memory.mapped)} at most${limit === undefined ? "" : `, of ${bytes(limit)}`}`;
+  const needs = `${formatSize(memory.peakBytes + memory.mapped)} at most${limit === undefined ? "" : `, of ${formatSize(limit)}`}`;
   const which =
     trials.length === 1 ? trials[0] : `${trials.length} trials side by side (${trials.join(", ")})`;
   return `${which} on ${device}: ${needs}`;

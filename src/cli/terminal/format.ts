@@ -20,7 +20,7 @@ export function shorten(value: number): string {
   return String(Math.round(value));
 }
 
-export { formatSize as bytes } from "../../arguments/byte-size.js";
+export { formatSize } from "../../arguments/byte-size.js";
 
 /** 12 GiB in their file and 3 GiB in memory */
 export function formatOffloaded({ inFile, inMemory }: OffloadedBytes): string {

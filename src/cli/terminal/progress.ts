@@ -2,7 +2,7 @@ import { basename } from "node:path";
 import type { Colors } from "picocolors/types.js";
 import type { EndEvent, EvalEvent, StepEvent, ProgressEvent } from "../../train/events.js";
 import type { ClassScores } from "../../train/evaluate.js";
-import { bytes, formatDuration, formatCount, formatPercent, formatRate, formatSpeed } from "./format.js";
+import { formatSize, formatDuration, formatCount, formatPercent, formatRate, formatSpeed } from "./format.js";
 
 /** Returns the metrics of a step, most important first. */
 function formatFigures(step: StepEvent): string[] {
@@ -11,7 +11,7 @@ function formatFigures(step: StepEvent): string[] {
     `${formatDuration(step.etaSeconds)} left`,
     `${formatSpeed(step.tokensPerSecond)} tok/s`,
     `lr ${formatRate(step.learningRate)}`,
-    bytes(step.memoryBytes),
+    formatSize(step.memoryBytes),
     `norm ${step.gradNorm.toPrecision(3)}`,
   ];
 }
@@ -43,7 +43,7 @@ export function formatLiveLine(step: StepEvent, columns: number, colors: Colors)
 
 /** Announces a download from the hub. */
 export function describeDownload(model: string, size: number): string {
-  return `downloading ${model}, ${bytes(size)}`;
+  return `downloading ${model}, ${formatSize(size)}`;
 }
 
 const STAGES = { read: "reading", tokenise: "tokenising", download: "downloading" } as const;
@@ -57,7 +57,9 @@ export function formatDataLine(
   const share = size === null || size === 0 ? undefined : bytesRead / size;
   const what = STAGES[stage];
   const figures = [
-    share === undefined ? bytes(bytesRead) : `${formatPercent(share, 0).padStart(4)} of ${bytes(size ?? 0)}`,
+    share === undefined
+      ? formatSize(bytesRead)
+      : `${formatPercent(share, 0).padStart(4)} of ${formatSize(size ?? 0)}`,
     ...(tokens > 0 ? [`${formatCount(tokens)} tokens`] : []),
   ];
   const text = `${what} ${basename(file)} · ${figures.join(" · ")}`;
