@@ -19,7 +19,7 @@ export function formatValue(value: unknown): string {
   if (typeof value === "function") return isClass(value) ? `the class ${readClassName(value)}` : "a function";
   if (typeof value !== "object" || value === null) return String(value);
   if (Array.isArray(value)) {
-    const plain = value.length <= 8 && value.every((one) => one === null || typeof one !== "object");
+    const plain = value.length <= 8 && value.every((item) => item === null || typeof item !== "object");
     return plain ? `[${value.map(formatValue).join(", ")}]` : `an array of ${value.length}`;
   }
   const own: unknown = Object.getOwnPropertyDescriptor(value, "constructor")?.value;
@@ -111,7 +111,7 @@ export function checkList<T>(
   element: (where: string, name: string, value: unknown) => T,
 ): T[] {
   if (!Array.isArray(value)) return refuse(where, name, "an array", value);
-  return value.map((one, i) => element(where, `${name}[${i}]`, one));
+  return value.map((item, i) => element(where, `${name}[${i}]`, item));
 }
 
 /** Whether `value` is a plain object, which has only its own properties. */

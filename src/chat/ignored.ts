@@ -23,7 +23,7 @@ export function findIgnoredParts(template: ChatTemplate, conversation: Conversat
     }
   };
   const replaced = (place: number, message: Message): readonly Message[] =>
-    messages.map((one, i) => (i === place ? message : one));
+    messages.map((other, i) => (i === place ? message : other));
   const ignoresCalls = (message: Message, place: number): boolean => {
     const calls = listCalls(message);
     return calls.some((_, i) => {
@@ -54,5 +54,5 @@ function alterStrings(value: unknown): unknown {
   if (typeof value === "string") return `${value}Qv`;
   if (Array.isArray(value)) return value.map(alterStrings);
   if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, alterStrings(one)]));
+  return Object.fromEntries(Object.entries(value).map(([key, entry]) => [key, alterStrings(entry)]));
 }

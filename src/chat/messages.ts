@@ -67,8 +67,8 @@ function isObject(value: unknown): value is Record<string, unknown> {
 function findLoneSurrogate(value: unknown): string | undefined {
   if (typeof value === "string") return /\p{Surrogate}/u.exec(value)?.[0];
   if (typeof value !== "object" || value === null) return undefined;
-  for (const one of Object.values(value)) {
-    const found = findLoneSurrogate(one);
+  for (const part of Object.values(value)) {
+    const found = findLoneSurrogate(part);
     if (found !== undefined) return found;
   }
   return undefined;
@@ -82,7 +82,7 @@ export function parseMessages(value: unknown, name: string, refuse: (what: strin
   if (!Array.isArray(value))
     return refuse(`${name} must be an array of messages, got ${describeKind(value)}`);
   if (value.length === 0) return refuse(`${name} is empty; a conversation has at least one message`);
-  return value.map((one: unknown, i) => parseMessage(one, `${name}[${i}]`, refuse));
+  return value.map((message: unknown, i) => parseMessage(message, `${name}[${i}]`, refuse));
 }
 
 /**
@@ -107,7 +107,7 @@ function checkFields(
 
 function parseMessage(value: unknown, name: string, refuse: (what: string) => never): Message {
   if (!isObject(value)) return refuse(`${name} must be an object, got ${describeKind(value)}`);
-  const fields = Object.fromEntries(Object.entries(value).filter(([, one]) => (one ?? null) !== null));
+  const fields = Object.fromEntries(Object.entries(value).filter(([, field]) => (field ?? null) !== null));
   checkFields(fields, name, NEAR_FIELDS, refuse);
   const { role } = fields;
   if (typeof role !== "string") return refuse(`${name}.role must be a string, got ${describeKind(role)}`);
@@ -282,12 +282,12 @@ function convertShareGpt(fields: Record<string, unknown>, refuse: (what: string)
   const name = '"conversations"';
   const given = fields["conversations"];
   const tools = parseTools(fields["tools"], refuse);
-  const spoken = Array.isArray(given) && given.some((one) => isObject(one) && "from" in one);
+  const spoken = Array.isArray(given) && given.some((turn) => isObject(turn) && "from" in turn);
   if (!spoken) return { ...separateWeights(parseMessages(given, name, refuse)), tools, format: "messages" };
-  const turns: Record<string, unknown>[] = given.map((one: unknown, i) => {
-    if (!isObject(one)) return refuse(`${name}[${i}] must be an object, got ${describeKind(one)}`);
-    checkFields(one, `${name}[${i}]`, NEAR_TURN_FIELDS, refuse);
-    const { from, value, weight } = one;
+  const turns: Record<string, unknown>[] = given.map((turn: unknown, i) => {
+    if (!isObject(turn)) return refuse(`${name}[${i}] must be an object, got ${describeKind(turn)}`);
+    checkFields(turn, `${name}[${i}]`, NEAR_TURN_FIELDS, refuse);
+    const { from, value, weight } = turn;
     const role = typeof from === "string" && Object.hasOwn(SPEAKERS, from) ? SPEAKERS[from] : undefined;
     if (role === undefined) {
       const known = Object.keys(SPEAKERS).join(", ");

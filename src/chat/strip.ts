@@ -20,7 +20,7 @@ export function stripCall(
 ): { method: Method; text: object | undefined; characters: object | undefined } | undefined {
   const { type, callee, args = [] } = (statement ?? {}) as Partial<Node>;
   if (type !== "CallExpression" || callee?.type !== "MemberExpression" || callee.computed) return undefined;
-  const method = METHODS.find((one) => one === callee.property?.value);
+  const method = METHODS.find((name) => name === callee.property?.value);
   if (method === undefined || args.length !== 1) return undefined;
   return { method, text: callee.object, characters: args[0] };
 }

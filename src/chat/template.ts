@@ -143,7 +143,7 @@ function createConstants(): Record<string, unknown> {
 
 /** Copies a message's reasoning to the field names that templates read. */
 function copyReasoning(message: Message): Message {
-  const name = REASONING.find((one) => (message[one] ?? null) !== null);
+  const name = REASONING.find((field) => (message[field] ?? null) !== null);
   if (name === undefined) return message;
   return { thinking: message[name], ...message, reasoning_content: message[name] };
 }
@@ -175,5 +175,5 @@ function extractSpans(
       plain += part;
     }
   }
-  return { plain, spans: spans.filter((one) => one.end > one.start) };
+  return { plain, spans: spans.filter((span) => span.end > span.start) };
 }

@@ -124,14 +124,14 @@ class Parts {
   #locateByReplacing(place: number): { start: number; end: number } | undefined {
     const { messages } = this.conversation;
     const { text } = this;
-    const [one, other] = CONTENTS.map((content) =>
+    const [first, other] = CONTENTS.map((content) =>
       this.#render(replaceContent(messages, place, content), false),
     );
     // A template that ignores the content reveals nothing.
-    if (one === undefined || other === undefined || one === other) return undefined;
-    const start = countCommonStart(one, other);
-    const behind = countCommonEnd(one, other);
-    if (!text.startsWith(one.slice(0, start)) || !text.endsWith(one.slice(one.length - behind)))
+    if (first === undefined || other === undefined || first === other) return undefined;
+    const start = countCommonStart(first, other);
+    const behind = countCommonEnd(first, other);
+    if (!text.startsWith(first.slice(0, start)) || !text.endsWith(first.slice(first.length - behind)))
       return undefined;
     return { start, end: text.length - behind };
   }

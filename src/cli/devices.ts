@@ -39,14 +39,14 @@ export function createDevicesCommand(): Command {
 async function printDevices(json: boolean): Promise<void> {
   const { chooseDevice, devices: all } = await import("../device/device.js");
   const { device: chosen, why } = chooseDevice("auto");
-  for (const one of all()) {
-    if (json) process.stdout.write(`${formatJsonLine(one)}\n`);
+  for (const device of all()) {
+    if (json) process.stdout.write(`${formatJsonLine(device)}\n`);
     else {
-      const kind = one.kind === "cpu" ? [] : [`${one.kind} GPU`, one.backend, one.driver];
-      const memory = one.memory === undefined ? undefined : formatSize(one.memory);
+      const kind = device.kind === "cpu" ? [] : [`${device.kind} GPU`, device.backend, device.driver];
+      const memory = device.memory === undefined ? undefined : formatSize(device.memory);
       const details = [...kind, memory].filter((detail) => detail !== undefined && detail !== "");
       process.stdout.write(
-        `${one.device.padEnd(7)} ${one.name}${details.length > 0 ? ` (${details.join(", ")})` : ""}\n`,
+        `${device.device.padEnd(7)} ${device.name}${details.length > 0 ? ` (${details.join(", ")})` : ""}\n`,
       );
     }
   }
@@ -58,7 +58,7 @@ async function tune({ device = "gpu", json = false }: Options): Promise<void> {
   const asked = device === "auto" ? "gpu" : device;
   if (!json) process.stderr.write("autotuning kernels …\n");
   const report = await tuneDevice(asked);
-  if (json) for (const one of report.classes) process.stdout.write(`${formatJsonLine(one)}\n`);
+  if (json) for (const tuned of report.classes) process.stdout.write(`${formatJsonLine(tuned)}\n`);
   else process.stdout.write(formatTuning(report));
   for (const failure of report.failures) warn(failure);
   if (report.classes.length === 0 && report.failures.length > 0)

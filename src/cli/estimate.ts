@@ -55,10 +55,10 @@ function formatEstimate(told: Estimate): string[] {
     ],
   ];
   if (offloaded !== undefined) lines.push(["offloaded", `${formatOffloaded(offloaded)} on the host`]);
-  for (const one of told.further ?? [])
+  for (const other of told.further ?? [])
     lines.push([
       "further",
-      `${formatSize(one.peakBytes)} on ${one.device}${one.mapped === 0 ? "" : `, and ${formatSize(one.mapped)} of mapped weights`}`,
+      `${formatSize(other.peakBytes)} on ${other.device}${other.mapped === 0 ? "" : `, and ${formatSize(other.mapped)} of mapped weights`}`,
     ]);
   lines.push(["a step", `about ${formatSeconds(told.secondsPerStep)}`]);
   if (limit !== undefined)

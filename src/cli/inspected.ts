@@ -100,7 +100,7 @@ function formatAdapter(found: InspectedAdapter): string[] {
     options.useDora && "DoRA",
     options.loraBias && "a bias in the adapter",
     options.bias !== undefined && options.bias !== "none" && `biases: ${options.bias}`,
-  ].filter((one) => typeof one === "string");
+  ].filter((part) => typeof part === "string");
   return [
     `${found.path}: an adapter, ${{ peft: "a folder of PEFT's", kohya: "a file of kohya's", loralib: "a file of loralib's" }[found.format]}`,
     ...formatTable([

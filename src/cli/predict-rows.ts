@@ -138,7 +138,7 @@ export function formatOutput({ text, json = JSON.stringify({ text }) }: TextRow,
   const kept = renameKey(json, "label", EXPECTED).trimEnd().slice(0, -1).trimEnd();
   const line = `${kept}${kept === "{" ? "" : ","}${added.slice(1)}`;
   // In JSON, control characters occur only in strings, where an escape is equivalent.
-  return `${line.replaceAll(/[\u007f-\u009f]/g, (one) => `\\u00${one.charCodeAt(0).toString(16)}`)}\n`;
+  return `${line.replaceAll(/[\u007f-\u009f]/g, (character) => `\\u00${character.charCodeAt(0).toString(16)}`)}\n`;
 }
 
 /** Renames a top-level key in a JSON object's text. */

@@ -114,7 +114,7 @@ async function openRows(
   if ((data === undefined) === (text === undefined))
     throw new UsageError("predict needs --data FILE or --text TEXT, and not both");
   if (data === undefined) {
-    const rows = (text ?? []).map((one, i) => ({ text: one, line: i + 1 }));
+    const rows = (text ?? []).map((line, i) => ({ text: line, line: i + 1 }));
     const windows = async function* (): AsyncGenerator<TextRow[]> {
       yield await Promise.resolve(rows);
     };
@@ -158,7 +158,7 @@ function openStandardInput(): ByteSource {
 
 function chooseFormat(data: string, given: DataFormat | undefined): DataFormat {
   const ending = extname(data).toLowerCase().slice(1);
-  const format = given ?? DATA_FORMATS.find((one) => one === ending);
+  const format = given ?? DATA_FORMATS.find((candidate) => candidate === ending);
   if (format !== undefined) return format;
   const which =
     data === STANDARD_INPUT ? "standard input has no name" : `the name of ${data} says no format of data`;
@@ -201,9 +201,9 @@ async function classifyRows(
       const texts = part.map(({ text }) => text);
       const found = await model.classify(texts, { batchSize, maxLength, topK, signal });
       const lines = part.map((row, i) => {
-        const one = found[i] as (typeof found)[number];
-        countRow(report, row.line, { total: one.tokens, maxLength, trained: 1 });
-        return formatOutput(row, one);
+        const classified = found[i] as (typeof found)[number];
+        countRow(report, row.line, { total: classified.tokens, maxLength, trained: 1 });
+        return formatOutput(row, classified);
       });
       await output.write(lines.join(""));
     }

@@ -61,9 +61,9 @@ function addSuggestions(command: Command): Command {
 
 /** Returns the command called `name`. Throws `UsageError` with a suggestion if there is none. */
 function findCommand(root: Command, name: string | undefined): Command {
-  const found = root.commands.find((one) => one.name() === name);
+  const found = root.commands.find((command) => command.name() === name);
   if (found !== undefined) return found;
-  const names = root.commands.map((one) => one.name());
+  const names = root.commands.map((command) => command.name());
   const what =
     name === undefined
       ? "give a command, one of"

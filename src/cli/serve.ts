@@ -94,7 +94,7 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
   });
   const name = flags.name ?? chooseModelName(source);
   if (name === "") throw new UsageError("--name must not be empty");
-  if (adapters.some((one) => one.name === name))
+  if (adapters.some((adapter) => adapter.name === name))
     throw new UsageError(`--adapter ${name}: the base has this name; give the base another with --name`);
   const origins = (flags.allowOrigin ?? []).map(parseOrigin);
   const { given, token } = await resolveToken(flags.token);
@@ -114,7 +114,7 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
     const { maxConcurrent, maxQueue, maxBodySize: maxBody, maxTokens, host, port } = flags;
     const served = [
       { name, adapter: null },
-      ...adapters.map((one) => ({ name: one.name, adapter: one.name })),
+      ...adapters.map((adapter) => ({ name: adapter.name, adapter: adapter.name })),
     ];
     const limits = { maxConcurrent, maxQueue, maxBody, maxTokens, maxTexts: Math.min(maxConcurrent, 16) };
     server = await ModelServer.listen({
@@ -143,7 +143,7 @@ function announce(
   { host, json }: Flags,
   token: string | undefined,
 ): void {
-  const models = served.map((one) => one.name);
+  const models = served.map((model) => model.name);
   const lines = [
     `listening on ${url}`,
     ...(token ? [`token: ${token}`] : []),

@@ -50,7 +50,7 @@ function isInSpace({ space }: SweepOptions, path: string): boolean {
 async function readOptions(command: Command, config: string): Promise<SweepOptions> {
   const own = await applySweepFile(command, config);
   const { model, data, adapter } = command.opts<Flags>();
-  if ([model, data, adapter].every((one) => one === undefined)) {
+  if ([model, data, adapter].every((value) => value === undefined)) {
     const recipe = Object.entries(await readConfig(locateDefaultRecipe()));
     const open = recipe.filter(
       ([key]) => !isInSpace(own, toOptionPath(key)) && !(key === "epochs" && isInSpace(own, "steps")),

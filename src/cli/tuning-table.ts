@@ -6,9 +6,9 @@ type Tuned = TuneReport["classes"][number];
 
 /** Formats one line per problem shape, with a star at the selected variant. */
 export function formatTuning({ device, name, used, file, classes }: TuneReport): string {
-  const rows = classes.map((one) => [
-    `${one.family} ${one.class}`,
-    ...one.forms.map((form) => formatCell(form, one)),
+  const rows = classes.map((tuned) => [
+    `${tuned.family} ${tuned.class}`,
+    ...tuned.forms.map((form) => formatCell(form, tuned)),
   ]);
   const widths: number[] = [];
   for (const row of rows)

@@ -83,16 +83,16 @@ export interface PlanOptions {
 
 /** Builds a batch of examples, one per row. */
 export function buildBatch(examples: readonly Example[], padTokenId: number): Batch {
-  const lengths = examples.map((one) => one.ids.length);
+  const lengths = examples.map((example) => example.ids.length);
   const length = Math.max(...lengths);
   const ids = new Int32Array(examples.length * length).fill(padTokenId);
-  const width = Math.max(...examples.map((one) => one.labels.length));
+  const width = Math.max(...examples.map((example) => example.labels.length));
   const labels = new Int32Array(examples.length * width).fill(IGNORED);
-  for (const [row, one] of examples.entries()) {
-    ids.set(one.ids, row * length);
-    labels.set(one.labels, row * width);
+  for (const [row, example] of examples.entries()) {
+    ids.set(example.ids, row * length);
+    labels.set(example.labels, row * width);
   }
-  const audio = examples.flatMap((one) => one.audio ?? []);
+  const audio = examples.flatMap((example) => example.audio ?? []);
   return {
     ...(audio.length > 0 && { audio }),
     ids,
@@ -100,7 +100,7 @@ export function buildBatch(examples: readonly Example[], padTokenId: number): Ba
     shape: [examples.length, length],
     lengths,
     tokens: lengths.reduce((sum, n) => sum + n, 0),
-    trained: examples.reduce((sum, one) => sum + one.trained, 0),
+    trained: examples.reduce((sum, example) => sum + example.trained, 0),
   };
 }
 

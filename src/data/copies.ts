@@ -67,7 +67,7 @@ function listTexts(fields: Fields, kind: string): string[] | undefined {
     : kind === "instruction"
       ? [fields["instruction"], fields["input"] ?? "", fields["output"]]
       : [fields["prompt"], fields["completion"]];
-  return found.every((one) => typeof one === "string") ? found : undefined;
+  return found.every((text) => typeof text === "string") ? found : undefined;
 }
 
 /**

@@ -105,15 +105,15 @@ export async function* encodeRunning(
     first = false;
     if (inParts !== undefined) return { ids: await inParts.encode(part.text, begins), read: part.read };
     const options = { addSpecialTokens: begins, limit: Infinity };
-    const [one] = await encodeTexts(encoder, [part.text], options);
-    return { ids: (one as Encoded).ids, read: part.read };
+    const [encoded] = await encodeTexts(encoder, [part.text], options);
+    return { ids: (encoded as Encoded).ids, read: part.read };
   };
   const framed = (ids: Int32Array | undefined, read: number) => ({ ids: ids ?? new Int32Array(), read });
   yield framed(inParts?.frame[0], 0);
   let read = 0;
-  for await (const one of runPipeline(cutAtSeams(parts, seam), encode, signal)) {
-    read = one.read;
-    yield one;
+  for await (const chunk of runPipeline(cutAtSeams(parts, seam), encode, signal)) {
+    read = chunk.read;
+    yield chunk;
   }
   yield framed(inParts?.frame[1], read);
 }
@@ -130,9 +130,9 @@ async function* cutAtSeams(
 ): AsyncGenerator<SizedText> {
   let held = "";
   let read = 0;
-  for await (const one of parts) {
-    held += one.part;
-    read = one.read;
+  for await (const part of parts) {
+    held += part.part;
+    read = part.read;
     const at = seam(held);
     if (at <= 0) continue;
     yield { text: held.slice(0, at), read };
@@ -150,19 +150,19 @@ const AHEAD = 3;
  */
 export async function* runPipeline<T, R>(
   source: AsyncIterable<T>,
-  work: (one: T) => Promise<R>,
+  work: (item: T) => Promise<R>,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<R> {
   const running: Promise<R>[] = [];
-  for await (const one of source) {
+  for await (const item of source) {
     throwIfAborted(signal);
-    const begun = work(one);
+    const begun = work(item);
     // Mark a rejection as handled until its turn to be awaited.
     begun.catch(() => {});
     running.push(begun);
     if (running.length >= AHEAD) yield await makeAbortable(running.shift() as Promise<R>, signal);
   }
-  for (const one of running) yield await makeAbortable(one, signal);
+  for (const result of running) yield await makeAbortable(result, signal);
 }
 
 /** Settles as `promise` does, or rejects as soon as the signal is aborted. */

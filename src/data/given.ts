@@ -67,7 +67,7 @@ export function isRows(data: unknown): data is RowsInMemory {
 /** Whether `data` is file names. */
 export function isFiles(data: unknown): data is string | readonly string[] {
   if (typeof data === "string") return true;
-  return Array.isArray(data) && data.length > 0 && data.every((one) => typeof one === "string");
+  return Array.isArray(data) && data.length > 0 && data.every((item) => typeof item === "string");
 }
 
 /** Returns the file names as an array. */

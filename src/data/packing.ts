@@ -66,7 +66,7 @@ function packFirstFit(
   const sequences: { rows: number[]; room: number; long: boolean }[] = [];
   for (const row of [...rows].sort((a, b) => length(b) - length(a))) {
     const long = length(row) > separateAbove;
-    const open = sequences.find((one) => one.room >= length(row) && one.long === long);
+    const open = sequences.find((sequence) => sequence.room >= length(row) && sequence.long === long);
     if (open === undefined) {
       sequences.push({ rows: [row], room: maxLength - length(row), long });
       continue;
@@ -74,7 +74,7 @@ function packFirstFit(
     open.rows.push(row);
     open.room -= length(row);
   }
-  return sequences.map((one) => one.rows);
+  return sequences.map((sequence) => sequence.rows);
 }
 
 /**

@@ -291,12 +291,12 @@ export function joinSources(all: readonly Data[]): Data {
     throw new LowrankError("ERR_DATA_ROW", `${what}; all data of a run must be of one kind`);
   }
   const file = `${first.file} and ${others.length} more`;
-  const sources = all.flatMap((one): readonly Content<unknown>[] => one.sources);
-  const count = all.reduce((sum, one) => sum + (one.kind === "text" ? 0 : one.count), 0);
+  const sources = all.flatMap((data): readonly Content<unknown>[] => data.sources);
+  const count = all.reduce((sum, data) => sum + (data.kind === "text" ? 0 : data.count), 0);
   const labels = new Map<string | number, LabelUse>();
-  for (const one of all)
-    if (one.kind === "labels")
-      for (const [label, use] of one.labels) countLabel(labels, label, use.rows, () => use.first);
+  for (const data of all)
+    if (data.kind === "labels")
+      for (const [label, use] of data.labels) countLabel(labels, label, use.rows, () => use.first);
   return {
     ...first,
     file,

@@ -21,7 +21,7 @@ export const READERS: Readonly<Record<Exclude<DataFormat, "txt">, RecordReader>>
 /** Returns the format of a file: `format`, or from its extension. Throws `ERR_FILE_FORMAT` if neither is known. */
 export function detectFormat(file: string, format: DataFormat | undefined): DataFormat {
   const kind = format ?? extname(file).toLowerCase().slice(1);
-  const known = DATA_FORMATS.find((one) => one === kind);
+  const known = DATA_FORMATS.find((candidate) => candidate === kind);
   if (known !== undefined) return known;
   const [last, ...others] = [...DATA_FORMATS].reverse();
   const formats = `${others.reverse().join(", ")} or ${last}`;

@@ -104,7 +104,7 @@ function parseRow(value: unknown, line: number, refuse: Refuse): Row {
 
 /** Whether a value may be a file's rows, wrapped in an object. */
 function isRows(value: unknown): boolean {
-  return Array.isArray(value) && value.length > 0 && value.every((one) => describeKind(one) === "a object");
+  return Array.isArray(value) && value.length > 0 && value.every((item) => describeKind(item) === "a object");
 }
 
 function parseAudioRow(fields: Record<string, unknown>, line: number, refuse: Refuse): AudioRow {

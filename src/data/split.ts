@@ -57,7 +57,7 @@ export function splitHeldOut(
     }
   }
   const places = (which: number): Uint32Array => {
-    const rows = new Uint32Array(held.reduce((n, one) => n + (one === which ? 1 : 0), 0));
+    const rows = new Uint32Array(held.reduce((n, group) => n + (group === which ? 1 : 0), 0));
     for (let row = 0, at = 0; row < length; row++) if (held[row] === which) rows[at++] = row;
     return rows;
   };

@@ -90,14 +90,14 @@ async function testInBackground(): Promise<void> {
 export function readGpuDetails(device: Device): GpuDetails | undefined {
   const all = call(() => native().gpuDetails());
   const named = device.replace(/^meta:/, "");
-  return named === "gpu" ? all.find(({ lacks }) => lacks == null) : all.find((one) => one.device === named);
+  return named === "gpu" ? all.find(({ lacks }) => lacks == null) : all.find((gpu) => gpu.device === named);
 }
 
 /** Returns the usable hardware GPUs, best first. A software GPU is slower than the CPU kernels. */
 function listCandidates(): Gpu[] {
   const real = devices().filter(({ kind }) => kind !== "cpu" && kind !== "software");
   if (real.length === 0) return [];
-  const details = new Map(call(() => native().gpuDetails()).map((one) => [one.device, one]));
+  const details = new Map(call(() => native().gpuDetails()).map((gpu) => [gpu.device, gpu]));
   return real.flatMap(({ device, name, backend, driver }) => {
     const { vendor = 0, lacks } = details.get(device) ?? {};
     return lacks == null ? [{ device, name, backend, driver, vendor }] : [];

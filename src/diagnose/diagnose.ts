@@ -83,7 +83,7 @@ export async function diagnose(options?: DiagnoseOptions): Promise<Diagnosis> {
   const chosen = chooseDevices(device, listed.data.devices ?? [createProcessor()], listed.data.details);
   const devices: DiagnosedDevice[] = [];
   for (const info of chosen) {
-    const details = listed.data.details?.find((one) => one.device === info.device);
+    const details = listed.data.details?.find((gpu) => gpu.device === info.device);
     devices.push(await diagnoseDevice(info, details, { quick, signal, onProgress }));
   }
   const { electron } = process.versions as { electron?: string };
@@ -118,7 +118,7 @@ function chooseDevices(
   details: readonly GpuDetails[] = [],
 ): DeviceInfo[] {
   const lacks = ({ device }: DeviceInfo): boolean =>
-    details.some((one) => one.device === device && one.lacks != null);
+    details.some((gpu) => gpu.device === device && gpu.lacks != null);
   const gpus = all.filter(({ kind }) => kind !== "cpu");
   const cpu = all.filter(({ kind }) => kind === "cpu");
   if (asked === undefined || asked === "auto") {

@@ -23,7 +23,7 @@ export function parseBase(where: string, file: string, config: Record<string, un
   if (architecture === undefined)
     refuseGguf("adapterFamily", file, `an adapter of model_type "${modelType}"`, "ERR_UNSUPPORTED_MODEL");
   const count = (...keys: string[]): number => {
-    const key = keys.find((one) => (config[one] ?? null) !== null) ?? (keys[0] as string);
+    const key = keys.find((candidate) => (config[candidate] ?? null) !== null) ?? (keys[0] as string);
     const value = config[key];
     if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
     throw new LowrankError(

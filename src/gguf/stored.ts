@@ -15,7 +15,7 @@ const SMALLER_BLOCKS: Partial<Record<GgufType, GgufType>> = { q4_k: "q5_0", q5_k
 export function chooseStorable(type: GgufType, shape: readonly number[]): GgufType {
   const row = shape.at(-1) ?? 1;
   const types = [type, SMALLER_BLOCKS[type] ?? "f16", "f16"] as const;
-  return types.find((one) => row % GGUF_TYPES[one].values === 0) as GgufType;
+  return types.find((candidate) => row % GGUF_TYPES[candidate].values === 0) as GgufType;
 }
 
 /**

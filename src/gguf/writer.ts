@@ -97,7 +97,7 @@ class Bytes {
 }
 
 function put(out: Bytes, value: GgufValue): void {
-  const one = (type: number, write: () => void): void => {
+  const writeTyped = (type: number, write: () => void): void => {
     out.u32(type);
     write();
   };
@@ -107,10 +107,10 @@ function put(out: Bytes, value: GgufValue): void {
     out.u64(all.length);
     for (const each of all) write(each);
   };
-  if ("u32" in value) one(TYPE.u32, () => out.u32(value.u32));
-  else if ("f32" in value) one(TYPE.f32, () => out.f32(value.f32));
-  else if ("bool" in value) one(TYPE.bool, () => out.u8(Number(value.bool)));
-  else if ("text" in value) one(TYPE.text, () => out.text(value.text));
+  if ("u32" in value) writeTyped(TYPE.u32, () => out.u32(value.u32));
+  else if ("f32" in value) writeTyped(TYPE.f32, () => out.f32(value.f32));
+  else if ("bool" in value) writeTyped(TYPE.bool, () => out.u8(Number(value.bool)));
+  else if ("text" in value) writeTyped(TYPE.text, () => out.text(value.text));
   else if ("texts" in value) array(TYPE.text, value.texts, (text) => out.text(text));
   else if ("f32s" in value) array(TYPE.f32, value.f32s, (number) => out.f32(number));
   else if ("i32s" in value) array(TYPE.i32, value.i32s, (number) => out.i32(number));

@@ -96,7 +96,7 @@ function createNotThereError(
 async function downloadFiles(settings: HubSettings, cached: CachedRepo, found: Listing): Promise<void> {
   const { repo } = cached;
   const { commit, files } = found;
-  const one = async (file: HubFile, arrived: (bytes: number) => void): Promise<void> => {
+  const downloadFile = async (file: HubFile, arrived: (bytes: number) => void): Promise<void> => {
     if (cached.has(commit, file)) return;
     await download(settings, cached, commit, file, arrived);
     await cached.addBlob(file.etag, commit, file.name, settings.ways);
@@ -104,7 +104,7 @@ async function downloadFiles(settings: HubSettings, cached: CachedRepo, found: L
   const all = listNeededFiles(repo, found);
   const index = all.find(({ name }) => name === INDEX);
   if (index !== undefined) {
-    await one(index, () => {});
+    await downloadFile(index, () => {});
     for (const shard of await listShards(repo, join(cached.locateSnapshot(commit), INDEX))) {
       const file = files.get(shard);
       if (file === undefined)
@@ -119,7 +119,7 @@ async function downloadFiles(settings: HubSettings, cached: CachedRepo, found: L
   let before = 0;
   for (const file of all) {
     const tell = missing.includes(file) ? createProgress(settings, repo, file.name, before, bytes) : () => {};
-    await one(file, tell);
+    await downloadFile(file, tell);
     if (missing.includes(file)) before += file.size;
   }
 }

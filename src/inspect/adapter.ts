@@ -124,7 +124,9 @@ async function inspectFolder(path: string): Promise<InspectedAdapter> {
     return {
       ...base,
       layers: paths.length,
-      ranks: countRanks(paths.map((one) => ({ rank: rankOf(one) ?? r, alpha: alphaOf(one) ?? loraAlpha }))),
+      ranks: countRanks(
+        paths.map((layerPath) => ({ rank: rankOf(layerPath) ?? r, alpha: alphaOf(layerPath) ?? loraAlpha })),
+      ),
       targets: listEndings(paths),
       ...(read.start !== undefined && { start: read.start }),
       options: read.options,
@@ -188,12 +190,12 @@ async function readKohyaAlphas(
 ): Promise<(layer: string) => number | undefined> {
   const file = openWeights(path);
   const alphas = new Map<string, number>();
-  for (const name of names.filter((one) => one.endsWith(".alpha"))) {
+  for (const name of names.filter((candidate) => candidate.endsWith(".alpha"))) {
     if (file.info(name).shape.reduce((a, b) => a * b, 1) !== 1) continue;
-    const one = mapTensor(file, name, "cpu");
-    const wide = one.to("f32");
+    const scalar = mapTensor(file, name, "cpu");
+    const wide = scalar.to("f32");
     alphas.set(name.slice(0, -".alpha".length), await wide.item());
-    for (const tensor of new Set([one, wide])) tensor.dispose();
+    for (const tensor of new Set([scalar, wide])) tensor.dispose();
   }
   return (layer) => alphas.get(layer);
 }

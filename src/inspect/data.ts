@@ -107,14 +107,15 @@ export async function inspectData(
   let trainedTokens = 0;
   for (let row = 0; row < store.length; row++) {
     if (store.trainedAt(row) === 0) continue;
-    const one = store.at(row) as Example;
-    lengths.push(one.ids.length);
-    trainedTokens += one.trained;
+    const example = store.at(row) as Example;
+    lengths.push(example.ids.length);
+    trainedTokens += example.trained;
     const decode = (ids: Int32Array): string => tokenizer.decode(ids, { skipSpecialTokens: false });
-    if (first.length < shown) first.push(splitByTraining(one, decode));
+    if (first.length < shown) first.push(splitByTraining(example, decode));
   }
   const { reports } = store;
-  const sum = (name: "rows" | "cut" | "dropped"): number => reports.reduce((all, one) => all + one[name], 0);
+  const sum = (name: "rows" | "cut" | "dropped"): number =>
+    reports.reduce((all, report) => all + report[name], 0);
   const classes = countClasses(data, objective.labels);
   return {
     kind: "data",

@@ -179,12 +179,12 @@ function listTargets(model: PretrainedModel): InspectedTarget[] {
     groups.set(name, group);
   }
   return [...groups].map(([name, { features, layers, allLinear: all }]) => {
-    const [one, other] = new Set(features);
-    const same = other === undefined && one !== undefined && features.length === layers;
+    const [first, other] = new Set(features);
+    const same = other === undefined && first !== undefined && features.length === layers;
     return {
       name,
       layers,
-      ...(same && { features: one.split(",").map(Number) as [number, number] }),
+      ...(same && { features: first.split(",").map(Number) as [number, number] }),
       allLinear: all,
     };
   });

@@ -57,7 +57,7 @@ export function readChatTemplate(companions: CompanionFiles, tools: boolean): Te
   if (!Array.isArray(value) || !value.every(isNamed))
     throw config.createError("chat_template", "must be a text or a list of {name, template}");
   const find = (name: string): TemplateSource | undefined => {
-    const found = value.find((one) => one.name === name);
+    const found = value.find((entry) => entry.name === name);
     return found && { text: found.template, where: `${config.file}, template "${name}"` };
   };
   return (tools ? find("tool_use") : undefined) ?? find("default");
@@ -102,7 +102,7 @@ export function readSpecialTokens(companions: CompanionFiles): Record<string, st
   );
   const tokens: Record<string, string> = {};
   for (const name of NAMES) {
-    const text = files.map((config) => readTokenText(config, name)).find((one) => one !== undefined);
+    const text = files.map((config) => readTokenText(config, name)).find((token) => token !== undefined);
     if (text !== undefined) tokens[name] = text;
   }
   return tokens;

@@ -160,7 +160,7 @@ export class Decoding {
       if (place < 0 || this.#ended.has(text)) return [];
       const own = rows.filter((other) => other.group === group);
       const which =
-        own.length > 1 ? ` of text ${own.findIndex((one) => one.text === text)} of those left` : "";
+        own.length > 1 ? ` of text ${own.findIndex((other) => other.text === text)} of those left` : "";
       return this.#fail(group, batch.sampler.createNotFiniteError(row, place, which));
     });
   }

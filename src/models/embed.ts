@@ -74,7 +74,7 @@ export async function embed(
     refuse(where, "signal", "an AbortSignal", signal);
   if (model.tokenizer === undefined) throw createNoTokenizerError(model, "embed: ");
   throwIfAborted(signal);
-  const written = own === undefined ? texts : texts.map((one) => prepareText(one, own));
+  const written = own === undefined ? texts : texts.map((text) => prepareText(text, own));
   const rows = (await model.tokenizer.encodeAll(written)).map((ids) => truncate(ids, longest));
   const skipped = own === undefined || own.includePrompt ? 0 : countPromptTokens(model.tokenizer, own);
   const vectors: Float32Array[] = texts.map(() => new Float32Array());
@@ -126,7 +126,7 @@ function pool(
       .matmul(hidden)
       .reshape(B, C);
   }) as [Tensor, ...Tensor[]];
-  return rest.reduce((all, one) => all.concat(one, 1), first);
+  return rest.reduce((all, part) => all.concat(part, 1), first);
 }
 
 /** Fills in the pooling weight of each token from `from`; for `max`, the value added to its hidden state. */
@@ -147,7 +147,7 @@ function fillWeights(pooling: Pooling, weights: Float32Array, from: number): voi
 function checkPooling(where: string, pooling: Pooling | readonly Pooling[]): void {
   if (!Array.isArray(pooling)) checkChoice(where, "pooling", pooling as Pooling, POOLINGS);
   else if (pooling.length === 0) refuse(where, "pooling", "at least one", pooling);
-  else for (const one of pooling) checkChoice(where, "pooling", one as Pooling, POOLINGS);
+  else for (const mode of pooling) checkChoice(where, "pooling", mode as Pooling, POOLINGS);
 }
 
 /** Returns the folder's settings. Unsupported ones are no error where options override both of them. */

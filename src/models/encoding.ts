@@ -273,7 +273,7 @@ function computePaddedLength(
   const longest = Math.max(...lengths);
   const multiple = padToMultipleOf === undefined ? 1 : checkLength(where, "padToMultipleOf", padToMultipleOf);
   if (pad === undefined) {
-    const other = lengths.find((one) => one !== longest);
+    const other = lengths.find((length) => length !== longest);
     if (other === undefined) return longest;
     const what = `rows have from ${Math.min(...lengths)} to ${longest} tokens`;
     throw new LowrankError("ERR_OPTION", `${where}: ${what}; set padding, or make them equally long`);

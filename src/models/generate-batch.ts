@@ -54,8 +54,8 @@ export async function* generateBatch(
   const running = new Set(streams.keys());
   try {
     while (running.size > 0) {
-      const chosen = new Map((await decoding.next()).map((one) => [one.text, one]));
-      for (const one of chosen.values()) readToken(one);
+      const chosen = new Map((await decoding.next()).map((token) => [token.text, token]));
+      for (const token of chosen.values()) readToken(token);
       const released = streams.map((stream, row): Piece[] => {
         if (!running.has(row)) return [];
         const text = decoded[row] as DecodedText;

@@ -189,7 +189,7 @@ function computeByChunks(
     const table = losses.reshape(N, 1).concat(zeros([1, 1], { device: losses.device }), 0);
     return pickRows(table, labelled.places).reshape(-1);
   }
-  const sum = rest.reduce((total, one) => total.add(one), first);
+  const sum = rest.reduce((total, part) => total.add(part), first);
   return reduction === "sum" ? sum : sum.div(countTargets(targets).sum());
 }
 

@@ -36,7 +36,7 @@ export class Logprobs {
 
   /** Reads one entry per row and frees the tensors. Call it once. */
   async read(): Promise<ChosenLogprobs[]> {
-    const reads = [this.chosen, this.top?.values, this.top?.indices].map((one) => one?.data());
+    const reads = [this.chosen, this.top?.values, this.top?.indices].map((tensor) => tensor?.data());
     this.dispose();
     const [chosen = [], values = [], indices = []] = await Promise.all(reads);
     const count = values.length / Math.max(1, chosen.length);
@@ -50,6 +50,6 @@ export class Logprobs {
   }
 
   dispose(): void {
-    for (const one of [this.chosen, this.top?.values, this.top?.indices]) one?.dispose();
+    for (const tensor of [this.chosen, this.top?.values, this.top?.indices]) tensor?.dispose();
   }
 }

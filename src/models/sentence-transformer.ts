@@ -65,8 +65,11 @@ function readModules(folder: string): ModuleEntry[] | undefined {
     throw wrong(`not JSON: ${(cause as Error).message}`, cause);
   }
   if (!Array.isArray(list)) throw wrong("must be a list of modules");
-  return list.map((one: unknown, i): ModuleEntry => {
-    const { type, path } = (typeof one === "object" && one !== null ? one : {}) as Record<string, unknown>;
+  return list.map((entry: unknown, i): ModuleEntry => {
+    const { type, path } = (typeof entry === "object" && entry !== null ? entry : {}) as Record<
+      string,
+      unknown
+    >;
     if (typeof type !== "string" || typeof path !== "string")
       throw wrong(`module ${i} must have a type and a path`);
     if (isAbsolute(path) || path.split(/[\\/]/).includes(".."))
@@ -121,14 +124,14 @@ function readPooling(config: ConfigFields): Pooling[] {
     return modes.length === 0 ? ["mean"] : modes;
   }
   const modes = Array.isArray(mode) ? mode : [mode];
-  return modes.map((one: unknown) => {
-    const name = one === "mean_sqrt_len_tokens" ? "mean_sqrt_len" : one;
+  return modes.map((item: unknown) => {
+    const name = item === "mean_sqrt_len_tokens" ? "mean_sqrt_len" : item;
     const known = POOLINGS.find((pooling) => pooling === name);
     if (known !== undefined) return known;
     throw createRefusal(
       MODEL_REFUSALS.sentencePooling,
       config.file,
-      `pooling_mode ${JSON.stringify(one)}`,
+      `pooling_mode ${JSON.stringify(item)}`,
       "ERR_UNSUPPORTED_MODEL",
     );
   });

@@ -80,10 +80,10 @@ export class TextStream {
     this.#text = this.#text.slice(0, at);
     let count = 0;
     for (let start = 0; count < this.#waiting.length; count++) {
-      const one = this.#waiting[count] as { end: number };
-      if (start >= at && one.end > at) break;
-      start = one.end;
-      one.end = Math.min(one.end, at);
+      const piece = this.#waiting[count] as { end: number };
+      if (start >= at && piece.end > at) break;
+      start = piece.end;
+      piece.end = Math.min(piece.end, at);
     }
     return this.#release(count);
   }
@@ -108,14 +108,17 @@ export class TextStream {
       return logprobs === undefined ? { text, token } : { text, token, ...this.#convertLogprobs(logprobs) };
     });
     this.#text = this.#text.slice(start);
-    this.#waiting = this.#waiting.slice(count).map((one) => ({ ...one, end: one.end - start }));
+    this.#waiting = this.#waiting.slice(count).map((piece) => ({ ...piece, end: piece.end - start }));
     return pieces;
   }
 
   /** Converts log-probabilities to the fields of a piece. */
   #convertLogprobs({ logprob, top }: ChosenLogprobs): Pick<Piece, "logprob" | "topLogprobs"> {
     if (top.length === 0) return { logprob };
-    return { logprob, topLogprobs: top.map((one) => ({ ...one, text: this.#decodeToken(one.token) })) };
+    return {
+      logprob,
+      topLogprobs: top.map((alternative) => ({ ...alternative, text: this.#decodeToken(alternative.token) })),
+    };
   }
 
   /**

@@ -259,8 +259,8 @@ export class FileWeights extends Weights {
   #find(name: string): string | undefined {
     const { prefix, older } = this.naming;
     const other = name.startsWith(prefix) ? name.slice(prefix.length) : prefix + name;
-    const spellings = [name, other].flatMap((one) => [one, ...(older?.(one) ?? [])]);
-    return spellings.find((one) => this.#names.has(one));
+    const spellings = [name, other].flatMap((spelling) => [spelling, ...(older?.(spelling) ?? [])]);
+    return spellings.find((spelling) => this.#names.has(spelling));
   }
 
   #draw(name: string, shape: number[], start: Start, more: Drawing): Tensor {

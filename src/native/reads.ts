@@ -24,13 +24,13 @@ export function readAlong(): Promise<unknown> | undefined {
 }
 
 async function readAll(...ids: number[]): Promise<unknown[]> {
-  const begun = [...waiting].map((begin) => begin()).filter((one) => one !== undefined);
+  const begun = [...waiting].map((begin) => begin()).filter((started) => started !== undefined);
   waiting.clear();
-  const others = begun.filter((one) => one instanceof Promise);
+  const others = begun.filter((started) => started instanceof Promise);
   const ours = begun.filter(
-    (one): one is Exclude<StartedRead, Promise<unknown>> => !(one instanceof Promise),
+    (started): started is Exclude<StartedRead, Promise<unknown>> => !(started instanceof Promise),
   );
-  const of = ours.map((one) => one.of);
+  const of = ours.map((started) => started.of);
   let all: unknown[] = [];
   try {
     const read = ids.length + of.length > 0 ? session().readAll(Uint32Array.from([...ids, ...of])) : [];
@@ -44,6 +44,6 @@ async function readAll(...ids: number[]): Promise<unknown[]> {
       heard(bytes instanceof Uint8Array ? bytes : undefined);
     }
   }
-  await Promise.all(others.map((one) => one.catch(() => {})));
+  await Promise.all(others.map((promise) => promise.catch(() => {})));
   return all;
 }

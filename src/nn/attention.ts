@@ -215,7 +215,7 @@ export function createPositions(device: Tensor["device"], from: number, count: n
 export function intersectMasks(parts: readonly Tensor[]): Tensor | undefined {
   const [first, ...others] = parts;
   if (others.length === 0) return first;
-  return others.reduce((all, one) => all.mul(one.to("f32")), (first as Tensor).to("f32"));
+  return others.reduce((all, part) => all.mul(part.to("f32")), (first as Tensor).to("f32"));
 }
 
 /**

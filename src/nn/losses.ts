@@ -71,7 +71,8 @@ export function bceWithLogits(input: Tensor, target: Tensor, given?: BceOptions)
     "weight",
     "posWeight",
   ]);
-  for (const [name, one] of Object.entries({ weight, posWeight })) checkBroadcast(where, name, one, input);
+  for (const [name, factor] of Object.entries({ weight, posWeight }))
+    checkBroadcast(where, name, factor, input);
   // log(1 + e^-x). At 0, half of max's gradient is right, and abs has none.
   const softplus = input.abs().neg().exp().add(1).log().add(input.neg().maximum(0));
   const positive = posWeight === undefined ? softplus : posWeight.sub(1).mul(target).add(1).mul(softplus);

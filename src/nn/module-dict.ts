@@ -43,13 +43,13 @@ export class ModuleDict<M extends Module = Module> extends Module {
   /** Whether there is a module called `name`. Throws `ERR_OPTION` if `name` is not a string. */
   has(name: string): boolean {
     checkText("ModuleDict.has", "name", name);
-    return this.named.some(([one]) => one === name);
+    return this.named.some(([key]) => key === name);
   }
 
   /** The module called `name`. Throws `ERR_OPTION` with the existing names. */
   get(name: string): M {
     checkText("ModuleDict.get", "name", name);
-    const found = this.named.find(([one]) => one === name);
+    const found = this.named.find(([key]) => key === name);
     if (found !== undefined) return found[1];
     throw new LowrankError(
       "ERR_OPTION",
@@ -66,7 +66,7 @@ export class ModuleDict<M extends Module = Module> extends Module {
   /** Removes the module called `name`, without disposing it; false if there is none. Throws `ERR_OPTION`. */
   delete(name: string): boolean {
     checkText("ModuleDict.delete", "name", name);
-    const at = this.named.findIndex(([one]) => one === name);
+    const at = this.named.findIndex(([key]) => key === name);
     if (at >= 0) this.named.splice(at, 1);
     return at >= 0;
   }
@@ -91,7 +91,7 @@ function put<M extends Module>(named: [string, M][], where: string, name: string
   checkText(where, "name", name);
   if (name === "" || name.includes(".")) refuse(where, "name", "a name without dots", name);
   checkModule(where, name, module);
-  const at = named.findIndex(([one]) => one === name);
+  const at = named.findIndex(([key]) => key === name);
   if (at >= 0) named[at] = [name, module];
   else named.push([name, module]);
 }

@@ -73,5 +73,5 @@ function checkModules<M extends Module>(where: string, modules: Iterable<M>): M[
   const given = modules as unknown;
   if (typeof given !== "object" || given === null || !(Symbol.iterator in given))
     return refuse(where, "modules", "an array of modules", given);
-  return [...modules].map((one, i) => checkModule(where, `module ${i}`, one) as M);
+  return [...modules].map((module, i) => checkModule(where, `module ${i}`, module) as M);
 }

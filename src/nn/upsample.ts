@@ -65,9 +65,11 @@ export class Upsample extends Module {
     } = { ...checkKnownOptions(layer, given, known) };
     if ((size === undefined) === (scaleFactor === undefined))
       throw new LowrankError("ERR_OPTION", `${layer}: give one of size and scaleFactor`);
-    checkEach(size, (one) => checkWhole(layer, "size", one, 1));
+    checkEach(size, (value) => checkWhole(layer, "size", value, 1));
     const factor = (n: number): boolean => n > 0 && Number.isFinite(n);
-    checkEach(scaleFactor, (one) => checkNumberThat(layer, "scaleFactor", one, factor, "a number above 0"));
+    checkEach(scaleFactor, (value) =>
+      checkNumberThat(layer, "scaleFactor", value, factor, "a number above 0"),
+    );
     this.size = size ?? null;
     this.scaleFactor = scaleFactor ?? null;
     this.mode = checkChoice(layer, "mode", mode, MODES);
@@ -128,7 +130,7 @@ export function interpolate(x: Tensor, options: UpsampleOptions): Tensor {
 }
 
 /** Checks one number, or each of several. */
-function checkEach(value: PerDimension | undefined, check: (one: unknown) => unknown): void {
+function checkEach(value: PerDimension | undefined, check: (item: unknown) => unknown): void {
   if (Array.isArray(value)) value.forEach(check);
   else if (value !== undefined) check(value);
 }
@@ -161,7 +163,7 @@ function computeLinearTaps(size: number, out: number, apart: number, alignCorner
     alignCorners ? o * step : Math.max(0, (o + 0.5) * step - 0.5),
   );
   const before = Int32Array.from(places, (place) => Math.min(Math.floor(place), size - 1));
-  const after = before.map((one) => Math.min(one + 1, size - 1));
+  const after = before.map((place) => Math.min(place + 1, size - 1));
   const share = places.map((place, o) => Math.min(1, place - (before[o] as number)));
   return [
     { places: before, shares: Float32Array.from(share, (s) => 1 - s) },

@@ -294,7 +294,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
       scope(() => {
         const there = Object.entries(read.state).map(([place, { step, ...parts }]) => {
           const device = parameters[Number(place)]?.device ?? "cpu";
-          const moved = Object.entries(parts).map(([name, one]) => [name, (one as Tensor).to(device)]);
+          const moved = Object.entries(parts).map(([name, part]) => [name, (part as Tensor).to(device)]);
           return [place, { step, ...Object.fromEntries(moved) }];
         });
         const state = Object.fromEntries(there) as OptimizerState<Options>["state"];
@@ -305,7 +305,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
       });
     } finally {
       for (const parts of Object.values(read.state))
-        for (const one of Object.values(parts)) if (typeof one !== "number") one.dispose();
+        for (const part of Object.values(parts)) if (typeof part !== "number") part.dispose();
     }
   }
 
@@ -392,8 +392,8 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
 
 function parseGroups<Options>(where: string, params: Parameters<Options>): ParameterGroup<Options>[] {
   const all = checkArray(where, "params", params) as (Tensor | ParameterGroup<Options>)[];
-  const tensors = all.filter((one) => isTensor(one));
-  const other = all.findIndex((one) => typeof one !== "object" || one === null || Array.isArray(one));
+  const tensors = all.filter((item) => isTensor(item));
+  const other = all.findIndex((item) => typeof item !== "object" || item === null || Array.isArray(item));
   if (other >= 0) refuse(where, `params[${other}]`, "a tensor, or a group { params, … }", all[other]);
   if (tensors.length === 0) return all as ParameterGroup<Options>[];
   if (tensors.length < all.length) {
@@ -407,8 +407,8 @@ function parseGroups<Options>(where: string, params: Parameters<Options>): Param
 
 /** The tensors of a group. Throws `ERR_OPTION`. */
 export function listParameters(where: string, params: unknown): Tensor[] {
-  return checkArray(where, "params", params).map((one) =>
-    isTensor(one) ? one : refuse(where, "params", "a list of tensors", one),
+  return checkArray(where, "params", params).map((item) =>
+    isTensor(item) ? item : refuse(where, "params", "a list of tensors", item),
   );
 }
 
@@ -439,7 +439,7 @@ function checkState<Options>(given: OptimizerState<Options>): OptimizerState<Opt
     Array.isArray(groups) &&
     groups.every((group: unknown) => Array.isArray((group as { params?: unknown } | null)?.params)) &&
     Object.values(state).every(
-      (one) => typeof one === "object" && one !== null && Number.isSafeInteger(one.step),
+      (entry) => typeof entry === "object" && entry !== null && Number.isSafeInteger(entry.step),
     );
   return whole ? given : refuse("loadStateDict", "the state", "what stateDict() gives", given);
 }

@@ -149,7 +149,7 @@ function parseDescription(path: string, file: WeightsFile, { kind, groups }: Exp
 
 /** Whether an option's value has the type of the optimizer's option. */
 function matchesType(given: unknown, own: unknown): boolean {
-  if (Array.isArray(own)) return Array.isArray(given) && own.every((one, i) => matchesType(given[i], one));
+  if (Array.isArray(own)) return Array.isArray(given) && own.every((item, i) => matchesType(given[i], item));
   return typeof given === typeof own && (typeof given !== "number" || Number.isFinite(given));
 }
 

@@ -88,7 +88,7 @@ function parseLine(bytes: Buffer): RecordedEvent | undefined {
 function parseHeader(event: RecordedEvent | undefined): EventsHeader | undefined {
   const line = event?.["line"];
   if (event?.type !== "events" || !Array.isArray(line) || line.length === 0) return undefined;
-  const whole = line.every((one: { lineage?: unknown } | null) => typeof one?.lineage === "string");
+  const whole = line.every((segment: { lineage?: unknown } | null) => typeof segment?.lineage === "string");
   return whole ? (event as unknown as EventsHeader) : undefined;
 }
 

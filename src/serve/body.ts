@@ -64,13 +64,13 @@ function parseBody(bytes: Buffer): Record<string, unknown> {
 function measureDepth(text: string): number {
   let [depth, deepest, quoted] = [0, 0, false];
   for (let i = 0; i < text.length; i++) {
-    const one = text.charCodeAt(i);
+    const code = text.charCodeAt(i);
     if (quoted) {
-      if (one === 0x5c) i++;
-      else if (one === 0x22) quoted = false;
-    } else if (one === 0x22) quoted = true;
-    else if (one === 0x5b || one === 0x7b) deepest = Math.max(deepest, ++depth);
-    else if (one === 0x5d || one === 0x7d) depth--;
+      if (code === 0x5c) i++;
+      else if (code === 0x22) quoted = false;
+    } else if (code === 0x22) quoted = true;
+    else if (code === 0x5b || code === 0x7b) deepest = Math.max(deepest, ++depth);
+    else if (code === 0x5d || code === 0x7d) depth--;
   }
   return deepest;
 }

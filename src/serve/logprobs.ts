@@ -18,7 +18,7 @@ function formatToken(text: string, logprob = 0): Token {
 export function formatChatLogprobs(pieces: readonly Piece[]): object {
   const content = pieces.map(({ text, logprob, topLogprobs = [] }) => ({
     ...formatToken(text, logprob),
-    top_logprobs: topLogprobs.map((one) => formatToken(one.text, one.logprob)),
+    top_logprobs: topLogprobs.map((alternative) => formatToken(alternative.text, alternative.logprob)),
   }));
   return { content, refusal: null };
 }

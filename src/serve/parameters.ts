@@ -112,7 +112,7 @@ export class Parameters {
 /** Returns the error of an unsupported parameter. */
 export function createUnsupported(name: string, neutral: readonly unknown[] = []): ApiError {
   const instead =
-    neutral.length > 0 ? ` other than ${neutral.map((one) => JSON.stringify(one)).join(" or ")}` : "";
+    neutral.length > 0 ? ` other than ${neutral.map((value) => JSON.stringify(value)).join(" or ")}` : "";
   return createParameterError(
     name,
     `${name}${instead} is not supported; leave it out`,

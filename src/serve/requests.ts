@@ -106,9 +106,9 @@ export async function parseCompletionRequest(
 
 function findServed(given: Parameters, { served }: Service): Served {
   const name = given.takeText("model");
-  const found = served.find((one) => one.name === name);
+  const found = served.find((model) => model.name === name);
   if (found !== undefined) return found;
-  const names = served.map((one) => JSON.stringify(one.name)).join(", ");
+  const names = served.map((model) => JSON.stringify(model.name)).join(", ");
   const shown = JSON.stringify(name.slice(0, 100));
   throw new ApiError(404, `there is no model ${shown}; this server has ${names}`, {
     param: "model",
@@ -246,7 +246,7 @@ async function readPrompts(value: unknown, { model, maxTexts }: Service): Promis
       `prompt takes 1 to ${maxTexts} prompts, got ${all.length}`,
       "invalid_value",
     );
-  if (all.every((one) => typeof one === "string")) return encodeTexts(model, all, "prompt", true);
+  if (all.every((item) => typeof item === "string")) return encodeTexts(model, all, "prompt", true);
   const { numEmbeddings } = model.getInputEmbedding();
   return all.map((ids) => {
     const valid = (id: unknown): boolean =>

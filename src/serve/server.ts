@@ -200,10 +200,10 @@ export class ModelServer {
       owned_by: "lowrank",
     }));
     if (encoded === undefined) return sendJson(response, 200, { object: "list", data });
-    const one = data.find(({ id }) => encodeURIComponent(id) === encoded || id === encoded);
-    if (one === undefined)
+    const model = data.find(({ id }) => encodeURIComponent(id) === encoded || id === encoded);
+    if (model === undefined)
       throw new ApiError(404, "there is no such model", { param: "model", code: "model_not_found" });
-    sendJson(response, 200, one);
+    sendJson(response, 200, model);
   }
 
   async #generate(

@@ -13,7 +13,7 @@ export function checkTensor(op: string, name: string, value: unknown): Tensor {
 export function checkTensors(op: string, name: string, value: unknown): Tensor[] {
   if (isTensor(value)) return [value];
   if (!Array.isArray(value)) return refuse(op, name, "a tensor or an array of tensors", value);
-  return value.map((one, i) => checkTensor(op, `${name}[${i}]`, one));
+  return value.map((item, i) => checkTensor(op, `${name}[${i}]`, item));
 }
 
 /** Checks for a whole number of either sign. Throws `ERR_OPTION`. */

@@ -89,7 +89,7 @@ const DEEPEST = 64;
 
 function flatten(data: TensorData): { values: ArrayLike<number>; shape: number[] } {
   if (typeof data === "number") return { values: [data], shape: [] };
-  const isTyped = [Float32Array, Float64Array, Int32Array, Uint16Array].some((one) => data instanceof one);
+  const isTyped = [Float32Array, Float64Array, Int32Array, Uint16Array].some((Type) => data instanceof Type);
   if (isTyped) return { values: data as TypedArray, shape: [(data as TypedArray).length] };
   if (!Array.isArray(data)) {
     argument.refuse(

@@ -344,8 +344,8 @@ function findReachable(root: unknown, made: ReadonlySet<unknown>): Set<unknown> 
     seen.add(value);
     if (made.has(value)) continue;
     // Pushed one by one, since the number of call arguments is limited.
-    if (value instanceof Map) for (const one of value) todo.push(...one);
-    else for (const one of value instanceof Set ? value : Object.values(value)) todo.push(one);
+    if (value instanceof Map) for (const entry of value) todo.push(...entry);
+    else for (const member of value instanceof Set ? value : Object.values(value)) todo.push(member);
   }
   return seen;
 }

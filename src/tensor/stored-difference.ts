@@ -15,8 +15,8 @@ export async function measureStoredDifference(own: Tensor, given: Tensor): Promi
   const rows = own.shape[0] ?? 0;
   let most = 0;
   for (let from = 0; from < rows; from += ROWS) {
-    const rounded = (one: Tensor): Tensor =>
-      one
+    const rounded = (tensor: Tensor): Tensor =>
+      tensor
         .slice(0, from, Math.min(from + ROWS, rows))
         .to("cpu")
         .to(first)

@@ -138,7 +138,7 @@ export class Divergence {
     ];
     return {
       sound: loss <= this.bound && this.#collapsed === 0,
-      warning: warnings.find((one) => one !== undefined),
+      warning: warnings.find((warning) => warning !== undefined),
     };
   }
 

@@ -33,9 +33,9 @@ export interface RowsOfEva {
 export function convertEvaBatch(batch: Batch, device: Device, made: Tensor[]): RowsOfEva {
   const { ids, labels, shape } = batch;
   const of = (values: Int32Array): Tensor => {
-    const one = tensor(values, { shape, device });
-    made.push(one);
-    return one;
+    const input = tensor(values, { shape, device });
+    made.push(input);
+    return input;
   };
   // A label per row says nothing about positions.
   const byPosition = labels.length === ids.length ? { labels: of(labels) } : {};
@@ -57,6 +57,6 @@ export async function injectWith(
   try {
     return await inject(model, { ...adapter, evaData: evaData() });
   } finally {
-    for (const one of made) one.dispose();
+    for (const created of made) created.dispose();
   }
 }

@@ -26,7 +26,7 @@ export function recordPart(
 export function addPart(part: Tensor, sum: Tensor | undefined): Tensor {
   if (sum === undefined) return part;
   const total = noGrad(() => scope(() => sum.add(part.device === sum.device ? part : part.to(sum.device))));
-  for (const one of [sum, part]) one.dispose();
+  for (const tensor of [sum, part]) tensor.dispose();
   return total;
 }
 

@@ -237,7 +237,7 @@ function mergeOptions(
   const [changed, refused]: [string[], string[]] = [[], []];
   const compare = (name: string, was: unknown, is: unknown): void => {
     if (JSON.stringify(was ?? null) === JSON.stringify(is ?? null)) return;
-    const fixed = [name, name.split(".")[0] as string].some((one) => FIXED_OPTIONS.includes(one));
+    const fixed = [name, name.split(".")[0] as string].some((option) => FIXED_OPTIONS.includes(option));
     (fixed ? refused : changed).push(
       `${optionName(name)} was ${formatOption(was)}, and is ${formatOption(is)} now`,
     );
@@ -270,7 +270,7 @@ function mergeOptions(
       `resume: ${refused.join("; ")}: ${explain(RESUME_REFUSALS.resumedOptions)}`,
     );
   }
-  return { options: options as FinetuneOptions, notices: changed.map((one) => `resume: ${one}`) };
+  return { options: options as FinetuneOptions, notices: changed.map((change) => `resume: ${change}`) };
 }
 
 function formatOption(value: unknown): string {

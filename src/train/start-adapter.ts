@@ -85,7 +85,7 @@ function findAdapter(adapter: string, name: string | undefined): string {
       `${given}: ${adapter} is a file; give the folder of an adapter, which holds ${CONFIG} and ${WEIGHTS}`,
     );
   const folders = [resolve(adapter), resolve(resolveFolder(adapter, name ?? "default"))];
-  const folder = folders.find((one) => existsSync(join(one, CONFIG)));
+  const folder = folders.find((candidate) => existsSync(join(candidate, CONFIG)));
   if (folder === undefined)
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${given}: ${adapter} holds no adapter: no ${CONFIG}`);
   if (!existsSync(join(folder, WEIGHTS)))

@@ -39,7 +39,7 @@ export async function readCommandLine(command: Command): Promise<{
   const { config } = command.opts<Flags>();
   if (config !== undefined) await applyConfigFile(command, config);
   const { model, data, resume, adapter } = command.opts<Flags>();
-  const embedded = [model, data, resume, adapter].every((one) => one === undefined);
+  const embedded = [model, data, resume, adapter].every((value) => value === undefined);
   if (embedded) await applyConfigFile(command, locateDefaultRecipe(), "default");
   const all = command.opts<Flags>();
   const flags = adapter === undefined ? all : dropAdapterDefaults(command, all);

@@ -34,9 +34,11 @@ export async function readConfig(file: string): Promise<Record<string, unknown>>
 }
 
 function findOption(command: Command, key: string, file: string): Option {
-  const option = command.options.find((one) => one.long === `--${key}`);
+  const option = command.options.find((candidate) => candidate.long === `--${key}`);
   if (option !== undefined && key !== "config") return option;
-  const known = command.options.map((one) => one.long?.slice(2)).filter((name) => name !== "config");
+  const known = command.options
+    .map((candidate) => candidate.long?.slice(2))
+    .filter((name) => name !== "config");
   // The key may be an option name of the library.
   const flag = key === "config" ? undefined : findFlag(command, key)?.slice(2);
   const near =
@@ -87,7 +89,7 @@ export function parseValue(option: Option, value: unknown, file: string): unknow
 
 /** Returns the attribute of the alternative to a flag: if one is given, the file's value of the other is ignored. */
 function findRival(attribute: string): string | undefined {
-  const rival = FLAGS.find((one) => one.attribute === attribute)?.entry.excludes;
+  const rival = FLAGS.find((flag) => flag.attribute === attribute)?.entry.excludes;
   return rival === undefined ? undefined : FLAGS.find(({ path }) => path.join(".") === rival)?.attribute;
 }
 
@@ -117,8 +119,8 @@ export function applyConfig(
     const option = findOption(command, key, file);
     const parsed = value === null ? undefined : parseValue(option, value, file);
     const name = option.attributeName();
-    const taken = [name, findRival(name)].some((one) => {
-      const given = one === undefined ? undefined : command.getOptionValueSource(one);
+    const taken = [name, findRival(name)].some((candidate) => {
+      const given = candidate === undefined ? undefined : command.getOptionValueSource(candidate);
       return given === "cli" || (given === "config" && strength === "default");
     });
     if (parsed !== undefined && !taken) command.setOptionValueWithSource(name, parsed, source);

@@ -20,7 +20,7 @@ const FLAGS: ReadonlyMap<string, string> = new Map([
  */
 export function findFlag(command: Command, option: string): string | undefined {
   const attribute = FLAGS.get(option) ?? option;
-  const flag = command.options.find((one) => one.attributeName() === attribute)?.long;
+  const flag = command.options.find((candidate) => candidate.attributeName() === attribute)?.long;
   if (flag === undefined || flag === null) return undefined;
   const { config } = command.opts<{ config?: string }>();
   const fromFile = command.getOptionValueSource(attribute) === "config" && config !== undefined;

@@ -82,9 +82,9 @@ function listDevices(start: StartEvent): [string, string][] {
   if (devices === undefined)
     return [["device", `${device}: ${deviceName} (${deviceReason})${describeCpuUse(start)}`]];
   const rows = start.sequences === undefined ? "row" : "sequence";
-  return devices.map((one, i) => [
+  return devices.map((entry, i) => [
     i === 0 ? "devices" : "",
-    `${one.device}: ${one.name}, ${formatPlural(one.rows, rows)} of each step`,
+    `${entry.device}: ${entry.name}, ${formatPlural(entry.rows, rows)} of each step`,
   ]);
 }
 

@@ -21,7 +21,7 @@ function readKey({ flag }: Flag): string {
 
 /** Returns the name in the space of a library option: `rank` for `lora.r`. */
 export function nameInSpace(path: string): string {
-  const flag = FLAGS.find((one) => one.path.join(".") === path);
+  const flag = FLAGS.find((candidate) => candidate.path.join(".") === path);
   return flag === undefined ? path : readKey(flag);
 }
 
@@ -75,7 +75,7 @@ function parseSpace(command: Command, given: unknown, file: string): Own["space"
   if (!isPlain(given)) throw new UsageError(`${where} must have a list of values for each option`);
   const space: Record<string, unknown> = {};
   for (const [key, values] of Object.entries(given as Record<string, unknown>)) {
-    const flag = FLAGS.find((one) => readKey(one) === key);
+    const flag = FLAGS.find((candidate) => readKey(candidate) === key);
     if (flag === undefined) {
       const known = SPACE_OPTIONS.map(nameInSpace).filter((name) => !name.includes("."));
       throw new UsageError(

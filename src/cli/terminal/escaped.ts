@@ -25,17 +25,18 @@ export function escapeGenerated(
 /** Copies `value` with all its strings escaped by `escape`. */
 export function escapeAll<T>(value: T, escape: (text: string) => string = escapeControls): T {
   if (typeof value === "string") return escape(value) as T;
-  if (Array.isArray(value)) return value.map((one: unknown) => escapeAll(one, escape)) as T;
+  if (Array.isArray(value)) return value.map((item: unknown) => escapeAll(item, escape)) as T;
   if (typeof value !== "object" || value === null) return value;
-  const entries = Object.entries(value).map(([key, one]: [string, unknown]) => [
+  const entries = Object.entries(value).map(([key, item]: [string, unknown]) => [
     escape(key),
-    escapeAll(one, escape),
+    escapeAll(item, escape),
   ]);
   return Object.fromEntries(entries) as T;
 }
 
 /** Formats `value` as one line of JSON. Also escapes DEL and C1, which JSON permits but terminals interpret. */
 export function formatJsonLine(value: unknown): string {
-  const unicode = (one: string): string => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  const unicode = (escapeUnicode: string): string =>
+    `\\u${escapeUnicode.charCodeAt(0).toString(16).padStart(4, "0")}`;
   return JSON.stringify(value).replaceAll(/[\x7f-\x9f]/g, unicode);
 }

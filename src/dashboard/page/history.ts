@@ -193,7 +193,7 @@ export class RunHistory {
   #addEvaluation(event: RunEvent): void {
     const [step, loss] = [readNumber(event, "step"), readNumber(event, "loss")];
     if (step === undefined || loss === undefined) return;
-    this.evals = this.evals.filter((one) => one.step !== step);
+    this.evals = this.evals.filter((evaluation) => evaluation.step !== step);
     this.evals.push({ step, loss, event });
     // Beyond the maximum, every second evaluation is dropped.
     if (this.evals.length > MOST_EVALS) this.evals = this.evals.filter((_, i) => i % 2 === 0);
@@ -225,8 +225,8 @@ function readRanks(event: RunEvent): RankRow[] {
 /** Returns the elements of a list of objects; none for any other value. */
 function listObjects(value: unknown): Record<string, unknown>[] {
   if (!Array.isArray(value)) return [];
-  return value.map((one) =>
-    typeof one === "object" && one !== null ? (one as Record<string, unknown>) : {},
+  return value.map((item) =>
+    typeof item === "object" && item !== null ? (item as Record<string, unknown>) : {},
   );
 }
 

@@ -45,7 +45,7 @@ export const csv: RecordReader = {
       if (parser === undefined) return;
       parser.end();
       const rows: RawRow[] = [];
-      for await (const one of parser as AsyncIterable<Parsed>) rows.push(rowOf(one));
+      for await (const record of parser as AsyncIterable<Parsed>) rows.push(rowOf(record));
       if (rows.length > 0) yield { rows, read: end };
     } catch (cause) {
       throw convertFailure(cause, origin);
@@ -59,8 +59,12 @@ export const csv: RecordReader = {
 async function parsePart(parser: Parser, text: string): Promise<{ records: Parsed[]; failure?: unknown }> {
   const records: Parsed[] = [];
   const drain = (): void => {
-    for (let one = parser.read() as Parsed | null; one !== null; one = parser.read() as Parsed | null)
-      records.push(one);
+    for (
+      let record = parser.read() as Parsed | null;
+      record !== null;
+      record = parser.read() as Parsed | null
+    )
+      records.push(record);
   };
   const failure = await new Promise<unknown>((resolve) => {
     parser.write(text, (error) => resolve(error ?? undefined));

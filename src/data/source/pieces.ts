@@ -41,7 +41,7 @@ export function joinPieces(hashes: readonly Uint8Array[]): string {
   const [first, ...others] = hashes;
   if (first !== undefined && others.length === 0) return Buffer.from(first).toString("hex");
   const hash = createHash("sha256");
-  for (const one of hashes) hash.update(one);
+  for (const piece of hashes) hash.update(piece);
   return SEVERAL + hash.digest("hex");
 }
 

@@ -142,7 +142,7 @@ function listConvolutions(): Check[] {
         recordOp(() => session().conv(t.x.id, t.weight.id, t.bias.id, stride, padding, dilation, groups)),
       { quick },
     );
-  const one = [1, 1];
+  const pair = [1, 1];
   return [
     conv("convolution of a line", makeInput([2, 5, 67]), makeInput([7, 5, 3]), {
       stride: [2],
@@ -154,9 +154,9 @@ function listConvolutions(): Check[] {
       makeInput([2, 5, 17, 19]),
       makeInput([7, 5, 3, 3]),
       {
-        stride: one,
+        stride: pair,
         padding: [1, 1, 1, 1],
-        dilation: one,
+        dilation: pair,
       },
       true,
     ),
@@ -176,7 +176,7 @@ function listConvolutions(): Check[] {
       "transposed convolution",
       { x: makeInput([2, 5, 9, 7]), weight: makeInput([5, 4, 3, 3]) },
       (t) =>
-        recordOp(() => session().convTranspose(t.x.id, t.weight.id, [2, 2], [1, 1, 1, 1], [1, 0], one, 1)),
+        recordOp(() => session().convTranspose(t.x.id, t.weight.id, [2, 2], [1, 1, 1, 1], [1, 0], pair, 1)),
     ),
   ];
 }

@@ -67,9 +67,9 @@ export async function exportGguf(
     // A tied head shares the embedding's tensor.
     if (seen.has(tensor)) continue;
     seen.add(tensor);
-    const { why, ...one } = await exportTensor(file, architecture, config, name, tensor, type, source);
-    tensors.push(one);
-    if (why !== undefined) other.set(why, [...(other.get(why) ?? []), one.name]);
+    const { why, ...exported } = await exportTensor(file, architecture, config, name, tensor, type, source);
+    tensors.push(exported);
+    if (why !== undefined) other.set(why, [...(other.get(why) ?? []), exported.name]);
   }
   for (const [name, values] of written.factors) tensors.push(createVector(name, values));
   for (const [why, names] of other) said.push(`${file}: ${why}: ${listSome(names)}`);
@@ -124,20 +124,20 @@ async function exportTensor(
   const writable = chooseWritable(wanted);
   // A type that cannot be written can still be copied from the source file.
   const copied = wanted !== writable && source !== undefined && (await source.isUnchanged(stored, tensor));
-  const one = copied ? wanted : chooseStorable(writable, shape);
+  const chosen = copied ? wanted : chooseStorable(writable, shape);
   const isSame = (): Promise<boolean> =>
-    copied || one !== before || source === undefined
+    copied || chosen !== before || source === undefined
       ? Promise.resolve(copied)
       : source.isUnchanged(stored, tensor);
   return {
     name: stored,
     shape,
-    type: one,
+    type: chosen,
     bytes: async () =>
       (await isSame())
         ? (source as GgufSource).readBytes(stored)
-        : convertToBytes(file, name, tensor, one as GgufType, change),
-    why: copied ? undefined : explainOtherType(wanted, writable, one as GgufType),
+        : convertToBytes(file, name, tensor, chosen as GgufType, change),
+    why: copied ? undefined : explainOtherType(wanted, writable, chosen as GgufType),
   };
 }
 

@@ -17,9 +17,9 @@ const NAMES: Readonly<Record<string, { plain?: string; ignoringMerges?: string }
 };
 
 /** Flattens nested sequences into a list of steps. */
-export function flattenSteps(one: unknown, list: "pretokenizers" | "normalizers" | "processors"): Json[] {
-  if (one === null || typeof one !== "object") return [];
-  const step = one as Json;
+export function flattenSteps(node: unknown, list: "pretokenizers" | "normalizers" | "processors"): Json[] {
+  if (node === null || typeof node !== "object") return [];
+  const step = node as Json;
   if (step["type"] !== "Sequence") return [step];
   const inner = step[list];
   return Array.isArray(inner) ? inner.flatMap((each) => flattenSteps(each, list)) : [step];

@@ -55,7 +55,7 @@ export class GgufSource {
     try {
       return (await measureStoredDifference(first, second)) === 0;
     } finally {
-      for (const one of new Set([first, second, given])) if (one !== own) one.dispose();
+      for (const tensor of new Set([first, second, given])) if (tensor !== own) tensor.dispose();
     }
   }
 

@@ -231,10 +231,10 @@ function parse(path: string, text: string): Parsed {
         return pair as [string, string];
       return wrong(`a merge is ${shorten(merge)}`);
     }),
-    added: added.map((one: Partial<Added>): Added => {
-      if (Number.isSafeInteger(one.id) && typeof one.content === "string")
-        return { id: one.id as number, content: one.content, special: one.special === true };
-      return wrong(`an added token is ${shorten(one)}`);
+    added: added.map((token: Partial<Added>): Added => {
+      if (Number.isSafeInteger(token.id) && typeof token.content === "string")
+        return { id: token.id as number, content: token.content, special: token.special === true };
+      return wrong(`an added token is ${shorten(token)}`);
     }),
   };
 }

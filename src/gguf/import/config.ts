@@ -43,7 +43,7 @@ class Sizes {
     const value = this.meta.readValue(key);
     // In some architectures this is a list with one value per layer.
     if (!isList(value)) return this.meta.readNumber(key);
-    if (value.length === 0 || !value.every((one) => one === value[0]))
+    if (value.length === 0 || !value.every((item) => item === value[0]))
       throw this.meta.createUnsupported(`${key} differs by layer, which is not supported`);
     return Number(value[0]);
   }

@@ -53,7 +53,9 @@ export async function openGgufModel(path: string): Promise<StoredModel> {
 async function readRotationFactors(file: GgufFile): Promise<Factors> {
   const names = call(() => file.names());
   const read = async (name: string): Promise<number[] | undefined> => {
-    const stored = names.find((one) => one === name || one.replace(/^blk\.\d+\./, "") === name);
+    const stored = names.find(
+      (candidate) => candidate === name || candidate.replace(/^blk\.\d+\./, "") === name,
+    );
     if (stored === undefined) return undefined;
     const tensor = mapGgufTensor(file, stored, "cpu");
     try {

@@ -25,7 +25,7 @@ export function readArchitecture(meta: Metadata): ArchitectureName {
       key,
       `is missing, so the file contains no model; supported are ${READ.join(", ")}`,
     );
-  const found = READ.find((one) => one === name);
+  const found = READ.find((known) => known === name);
   if (found !== undefined) return found;
   const what = `the architecture "${name}" is not supported in GGUF files; supported are ${READ.join(", ")}`;
   throw meta.createUnsupported(what);
@@ -46,7 +46,9 @@ export class Names {
   readonly #block: ReadonlyMap<string, string>;
 
   constructor(name: ArchitectureName) {
-    this.#architecture = Object.values(ARCHITECTURES).find((one) => one.name === name) as Architecture;
+    this.#architecture = Object.values(ARCHITECTURES).find(
+      (architecture) => architecture.name === name,
+    ) as Architecture;
     const { blocks, outer, block } = this.#architecture;
     this.#prefix = blocks === "h" ? "transformer." : "model.";
     const turned = (names: Readonly<Record<string, string>>): ReadonlyMap<string, string> =>

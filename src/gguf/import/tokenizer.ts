@@ -95,7 +95,7 @@ function buildTokenizer(meta: Metadata, parts: TokenizerParts): Binding.Tokenize
   const asked = (key: string, otherwise: boolean): boolean =>
     meta.readFlag(`tokenizer.ggml.${key}`) ?? otherwise;
   const ids = (wanted: boolean, name: string): number[] =>
-    wanted ? special.filter((one) => one.name === name).map(({ id }) => id) : [];
+    wanted ? special.filter((entry) => entry.name === name).map(({ id }) => id) : [];
   const { normalizer, preTokenizer, decoder, addBos, ...own } = parts;
   const given = {
     ...own,

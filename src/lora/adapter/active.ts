@@ -46,14 +46,15 @@ export function listActive(model: Module): Active[] {
   const order = readOrder(model);
   const found = new Map<string, Active>();
   for (const [, layer] of listLoraLayers(model))
-    for (const one of layer.active) if (!found.has(one.name)) found.set(one.name, one);
-  for (const one of order) {
-    const note = readNotes(model).get(one.name);
+    for (const active of layer.active) if (!found.has(active.name)) found.set(active.name, active);
+  for (const entry of order) {
+    const note = readNotes(model).get(entry.name);
     // An adapter that consists only of trained copies is in no layer.
-    if (note !== undefined && !found.has(one.name) && !isHeld(model, one.name)) found.set(one.name, one);
+    if (note !== undefined && !found.has(entry.name) && !isHeld(model, entry.name))
+      found.set(entry.name, entry);
   }
   const at = (name: string): number => {
-    const index = order.findIndex((one) => one.name === name);
+    const index = order.findIndex((entry) => entry.name === name);
     return index < 0 ? order.length : index;
   };
   return [...found.values()].sort((a, b) => at(a.name) - at(b.name));
@@ -72,10 +73,10 @@ export function activate(model: Module, active: readonly Active[]): void {
 }
 
 /** Activates one more adapter. */
-export function activateAlso(model: Module, one: Active): void {
-  const active = [...listActive(model), one];
+export function activateAlso(model: Module, added: Active): void {
+  const active = [...listActive(model), added];
   for (const [, layer] of listLoraLayers(model))
-    if (layer.adapters.has(one.name)) layer.setActive([...layer.active, one]);
+    if (layer.adapters.has(added.name)) layer.setActive([...layer.active, added]);
   setOrder(model, active);
   installCopies(model, active);
 }
@@ -125,8 +126,8 @@ function swap(model: Module, note: AdapterNote, which: "original" | "copy"): voi
   const notes = [...readNotes(model).values()];
   for (const [path, { owner, property, [which]: module }] of note.modules) {
     const known = notes.flatMap(({ modules }) => {
-      const one = modules.get(path);
-      return one === undefined ? [] : [one.original, one.copy];
+      const replacement = modules.get(path);
+      return replacement === undefined ? [] : [replacement.original, replacement.copy];
     });
     const standing = [...owner.children()].find(([name]) => name === property)?.[1];
     if (standing !== module && standing !== undefined && known.includes(standing))
@@ -134,8 +135,8 @@ function swap(model: Module, note: AdapterNote, which: "original" | "copy"): voi
   }
   for (const [path, { owner, [which]: bias }] of note.biases) {
     const known = notes.flatMap(({ biases }) => {
-      const one = biases.get(path);
-      return one === undefined ? [] : [one.original, one.copy];
+      const replacement = biases.get(path);
+      return replacement === undefined ? [] : [replacement.original, replacement.copy];
     });
     const held = owner as unknown as { bias: Tensor };
     if (known.includes(held.bias)) held.bias = bias as Tensor;
@@ -173,7 +174,7 @@ export function setAdapter(
         "ERR_OPTION",
         `setAdapter: the weight of "${name}" must be a number, got ${formatValue(weight)}`,
       );
-    if (active.findIndex((one) => one.name === name) !== i)
+    if (active.findIndex((other) => other.name === name) !== i)
       throw new LowrankError("ERR_OPTION", `setAdapter: names "${name}" twice; give it a weight instead`);
   }
   checkCombination(model, active, all);
@@ -190,7 +191,7 @@ export function snapshotActive(model: Module): () => void {
   const active = listActive(model);
   const flags = [...listAdapters(model).values()]
     .flatMap(listTensors)
-    .map((one) => [one, one.requiresGrad] as const);
+    .map((tensor) => [tensor, tensor.requiresGrad] as const);
   return () =>
     change(model, () => {
       activate(model, active);

@@ -31,7 +31,9 @@ function snapshotModel(model: Module): () => void {
   const notes = new Map([...readNotes(model)].map(([name, note]) => [name, copyNote(note)]));
   const order = readOrder(model);
   const tensors = listTensorsIn(model);
-  const flags = new Map([...tensors].filter((one) => !one.disposed).map((one) => [one, one.requiresGrad]));
+  const flags = new Map(
+    [...tensors].filter((tensor) => !tensor.disposed).map((tensor) => [tensor, tensor.requiresGrad]),
+  );
   return () => {
     const made = [...listTensorsIn(model)].filter((tensor) => !tensors.has(tensor));
     for (const restore of restoring) restore();
@@ -105,10 +107,11 @@ export function listTensorsIn(model: Module): Set<Tensor> {
     for (const value of Object.values(module)) if (isTensor(value)) all.add(value);
     if (isTokenLayer(module)) for (const tensor of Object.values(listTokenState(module))) all.add(tensor);
     if (!(module instanceof LoRALayer)) continue;
-    for (const adapter of module.adapters.values()) for (const one of listTensors(adapter)) all.add(one);
+    for (const adapter of module.adapters.values())
+      for (const tensor of listTensors(adapter)) all.add(tensor);
     const { unmergedWeight, squaredNorms } = module;
-    for (const one of [unmergedWeight?.tensor, unmergedWeight?.bias, squaredNorms?.squares])
-      if (one) all.add(one);
+    for (const tensor of [unmergedWeight?.tensor, unmergedWeight?.bias, squaredNorms?.squares])
+      if (tensor) all.add(tensor);
   }
   for (const { biases } of readNotes(model).values())
     for (const { original, copy } of biases.values()) all.add(original as Tensor).add(copy as Tensor);

@@ -87,12 +87,14 @@ export function findTemplatesOfAll(model: Module, names: readonly string[]): Cha
   const [first, ...rest] = listTemplates(model, names);
   if (first === undefined) return undefined;
   const [name, templates] = first;
-  const others = rest.filter(([, one]) => !isSameTemplate(one, templates)).map(([other]) => other);
+  const others = rest
+    .filter(([, candidate]) => !isSameTemplate(candidate, templates))
+    .map(([other]) => other);
   const differing = JSON.stringify([name, ...others]);
   if (others.length > 0 && reported.get(model) !== differing) {
     reported.set(model, differing);
     process.emitWarning(
-      `the adapters ${[name, ...others].map((one) => `"${one}"`).join(" and ")} were trained with different chat templates; ` +
+      `the adapters ${[name, ...others].map((adapter) => `"${adapter}"`).join(" and ")} were trained with different chat templates; ` +
         `using the one of "${name}"; ${explainTemplates()}`,
       { type: "LowrankWarning" },
     );

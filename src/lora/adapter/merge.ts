@@ -101,7 +101,7 @@ export async function mergeAndUnload<T extends Module>(
 function checkBiases(model: Module): void {
   for (const [path, layer] of listLoraLayers(model)) {
     if (layer.baseBias !== null) continue;
-    const name = layer.active.find((one) => layer.adapters.get(one.name)?.loraBias !== undefined)?.name;
+    const name = layer.active.find((active) => layer.adapters.get(active.name)?.loraBias !== undefined)?.name;
     if (name === undefined) continue;
     throw new LowrankError(
       "ERR_OPTION",
@@ -127,10 +127,10 @@ function settle(model: Module): void {
   for (const { modules, biases } of readNotes(model).values()) {
     replaced.push(...mergeTokenRows(modules));
     for (const { original, copy } of [...modules.values(), ...biases.values()]) {
-      for (const one of [original, copy]) {
-        const tensors = isTensor(one) ? [one] : [...one.parameters()];
+      for (const copied of [original, copy]) {
+        const tensors = isTensor(copied) ? [copied] : [...copied.parameters()];
         replaced.push(...tensors);
-        if (one === copy) frozen.push(...tensors);
+        if (copied === copy) frozen.push(...tensors);
       }
     }
     modules.clear();
@@ -150,7 +150,7 @@ function mergeTokenRows(modules: AdapterNote["modules"]): Tensor[] {
   );
   const weights = new Map<TokenLayer["rows"], Tensor>();
   for (const tied of [false, true]) {
-    for (const { path, owner, property, copy } of layers.filter((one) => one.copy.tied === tied)) {
+    for (const { path, owner, property, copy } of layers.filter((layer) => layer.copy.tied === tied)) {
       modules.delete(path);
       if (![...owner.children()].some(([name, child]) => name === property && child === copy)) continue;
       const { base, rows } = copy;

@@ -30,9 +30,9 @@ export function disposeFile({ tensors }: AdapterFile): void {
 
 /** Throws `ERR_NOT_FINITE` with the names of tensors that contain NaN or infinity. */
 export async function checkFinite(tensors: Readonly<Record<string, Tensor>>, file: string): Promise<void> {
-  const floats = Object.entries(tensors).filter(([, one]) => one.dtype !== "i32" && one.size > 0);
+  const floats = Object.entries(tensors).filter(([, tensor]) => tensor.dtype !== "i32" && tensor.size > 0);
   const [first, ...rest] = noGrad(() =>
-    scope(() => floats.map(([, one]) => one.to("f32").abs().max().reshape(1))),
+    scope(() => floats.map(([, tensor]) => tensor.to("f32").abs().max().reshape(1))),
   );
   if (first === undefined) return;
   const all = noGrad(() => (rest.length === 0 ? first : first.concat(rest, 0)));

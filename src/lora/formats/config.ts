@@ -191,7 +191,7 @@ function checkPatterns(config: Record<string, unknown>, file: string): void {
     ["exclude_modules", patternsOf(config["exclude_modules"])],
     ["rank_pattern", keysOf(config["rank_pattern"])],
     ["alpha_pattern", keysOf(config["alpha_pattern"])],
-    ["layers_pattern", [config["layers_pattern"]].flat().filter((one) => typeof one === "string")],
+    ["layers_pattern", [config["layers_pattern"]].flat().filter((pattern) => typeof pattern === "string")],
   ];
   for (const [key, patterns] of given) {
     for (const pattern of patterns) {

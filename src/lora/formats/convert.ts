@@ -138,7 +138,7 @@ async function readFile(
     );
   if (model === undefined) throw createRefusal(FILE_REFUSALS.fileAlone, path, kind);
   const tensors = await load(path, { device });
-  for (const key of device === "cpu" ? [] : names.filter((one) => one.endsWith(".alpha"))) {
+  for (const key of device === "cpu" ? [] : names.filter((candidate) => candidate.endsWith(".alpha"))) {
     tensors[key]?.dispose();
     tensors[key] = mapTensor(weights, key, "cpu");
   }

@@ -49,7 +49,9 @@ export function describeAdapter(
   if (targets !== note?.targets) {
     for (const key of ["excludeModules", "layersToTransform", "layersPattern"] as const) delete options[key];
   }
-  const scaled = common.useRslora ? held : new Map([...held].map(([path, one]) => [path, rescaleAlpha(one)]));
+  const scaled = common.useRslora
+    ? held
+    : new Map([...held].map(([path, adapter]) => [path, rescaleAlpha(adapter)]));
   return {
     targets,
     options: matchesRanks(options, scaled) ? options : { ...options, ...describeRanks(scaled) },
@@ -88,7 +90,7 @@ function matchesRanks(
   const rankOf = compilePatterns(rankPattern, "rankPattern");
   const alphaOf = compilePatterns(alphaPattern, "alphaPattern");
   return [...held].every(
-    ([path, one]) => (rankOf(path) ?? r) === one.r && (alphaOf(path) ?? loraAlpha) === one.loraAlpha,
+    ([path, ranked]) => (rankOf(path) ?? r) === ranked.r && (alphaOf(path) ?? loraAlpha) === ranked.loraAlpha,
   );
 }
 

@@ -64,13 +64,13 @@ export async function writeAdapter(model: Targetable, folder: string, name: stri
     const base = { baseModel: resolveBaseName(source, revision), revision };
     const config = writeConfig(options, targets, base);
     const start = String(options.initLoraWeights);
-    const moved = [...own.values()].some((one) => one.start !== undefined);
+    const moved = [...own.values()].some((candidate) => candidate.start !== undefined);
     await writeFolder(folder, Object.fromEntries(state), config, moved ? { start } : {});
     await writeTemplates(folder, selectTemplatesToStore(model, name));
   } finally {
-    for (const [path, one] of plain) {
+    for (const [path, plainAdapter] of plain) {
       const kept = new Set(listParts(own.get(path) as Adapter).map(([, tensor]) => tensor));
-      for (const [, tensor] of listParts(one)) if (!kept.has(tensor)) tensor.dispose();
+      for (const [, tensor] of listParts(plainAdapter)) if (!kept.has(tensor)) tensor.dispose();
     }
   }
 }

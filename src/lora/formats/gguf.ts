@@ -94,12 +94,12 @@ function convertFactors(
     );
   // llama.cpp scales by alpha / rank, or by 1 if alpha is 0.
   const factor = alpha === 0 ? scaling : (scaling * r) / alpha;
-  const scaled = (one: Tensor): Tensor => (Math.abs(factor - 1) < 1e-12 ? one : one.mul(factor));
+  const scaled = (tensor: Tensor): Tensor => (Math.abs(factor - 1) < 1e-12 ? tensor : tensor.mul(factor));
   const write = (
     end: string,
     shape: readonly number[],
     of: Tensor,
-    change: (one: Tensor) => Tensor,
+    change: (tensor: Tensor) => Tensor,
   ): GgufTensor => ({
     name: `${found.name}.weight.${end}`,
     shape,
@@ -109,9 +109,11 @@ function convertFactors(
   return [
     // llama.cpp looks up rows of an embedding's A by token, so A is transposed.
     embedding
-      ? write("lora_a", a.shape.toReversed(), a, (one) => one.transpose())
-      : write("lora_a", a.shape, a, (one) => one),
-    write("lora_b", b.shape, b, (one) => (heads > 0 ? interleaveRows(scaled(one), heads) : scaled(one))),
+      ? write("lora_a", a.shape.toReversed(), a, (tensor) => tensor.transpose())
+      : write("lora_a", a.shape, a, (tensor) => tensor),
+    write("lora_b", b.shape, b, (tensor) =>
+      heads > 0 ? interleaveRows(scaled(tensor), heads) : scaled(tensor),
+    ),
   ];
 }
 

@@ -64,12 +64,13 @@ export function convertToKohya(
       [`${name}.lora_up.weight`]: b,
     });
   }
-  const one = (values: number[]): string => (new Set(values).size === 1 ? String(values[0]) : "Dynamic");
+  const formatCommon = (values: number[]): string =>
+    new Set(values).size === 1 ? String(values[0]) : "Dynamic";
   const all = [...layers.values()];
   const metadata = {
     ss_network_module: "networks.lora",
-    ss_network_dim: one(all.map(({ r }) => r)),
-    ss_network_alpha: one(all.map(({ r, scaling }) => scaling * r)),
+    ss_network_dim: formatCommon(all.map(({ r }) => r)),
+    ss_network_alpha: formatCommon(all.map(({ r, scaling }) => scaling * r)),
   };
   return { tensors, metadata };
 }
@@ -127,8 +128,8 @@ export async function convertFromKohya(
     ranks.set(path, { r, loraAlpha: value === 0 ? r : value });
     // Some tools write a linear layer as a 1×1 convolution.
     const linear = modules.get(path) instanceof Linear;
-    const plain = (one: Tensor): Tensor =>
-      linear && one.shape.length === 4 ? one.reshape(one.shape[0] as number, -1) : one;
+    const plain = (factor: Tensor): Tensor =>
+      linear && factor.shape.length === 4 ? factor.reshape(factor.shape[0] as number, -1) : factor;
     out[`${PREFIX}${path}.lora_A.weight`] = plain(down);
     out[`${PREFIX}${path}.lora_B.weight`] = plain(up);
   }

@@ -34,7 +34,7 @@ const WRAPPED = /\.base_layer\.out_proj$/;
 
 /** Rejects adapters of attention layers for formats that cannot express them. Throws `ERR_OPTION`. */
 export function refuseAttention({ layers }: FileLayers, file: string, format: string): void {
-  const path = [...layers.keys()].find((one) => WRAPPED.test(one))?.replace(WRAPPED, "");
+  const path = [...layers.keys()].find((key) => WRAPPED.test(key))?.replace(WRAPPED, "");
   if (path !== undefined) throw createRefusal(ADAPTER_REFUSALS.attentionFormat, file, `${format}, ${path}`);
 }
 

@@ -50,7 +50,8 @@ export async function convertToLoralib(
       a.shape.length > 2 ? convertConvolution(path, a, b, file) : { loraA: a, loraB: b };
     const module = modules.get(path);
     const blocks = module instanceof MergedLinear ? await extractSlices(module, loraB) : undefined;
-    for (const one of [loraA, loraB, blocks]) if (one !== undefined && one !== a && one !== b) made.push(one);
+    for (const result of [loraA, loraB, blocks])
+      if (result !== undefined && result !== a && result !== b) made.push(result);
     tensors[`${path}.lora_A`] = loraA;
     tensors[`${path}.lora_B`] = blocks ?? loraB;
     alphas[path] = scaling * (blocks === undefined ? r : (blocks.shape[1] as number));

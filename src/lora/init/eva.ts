@@ -57,7 +57,7 @@ export async function computeEva(
         if (found.components.length > 0) stream.found = found;
       });
       if (batches.rounds > 0 && [...streams.values()].some(({ found }) => found === undefined)) {
-        const [path, { components }] = [...streams].find(([, one]) => one.found === undefined) as [
+        const [path, { components }] = [...streams].find(([, stream]) => stream.found === undefined) as [
           string,
           Stream,
         ];

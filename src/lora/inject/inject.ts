@@ -98,17 +98,17 @@ interface Putting {
 
 function put(model: Targetable, { options, byPath }: Starts, putting: Putting): InjectReport {
   const first = listAdapters(model).size === 0;
-  const one = { name: options.name, weight: 1 };
+  const added = { name: options.name, weight: 1 };
   const active = listActive(model);
   return change(model, () => {
     // Copies must come from the base's modules and biases, not from another adapter's copies.
     restoreOriginals(model);
     attach(model, { options: { ...options, active: first || options.active }, byPath }, putting);
     if (first || options.active) {
-      checkCombination(model, [...active, one]);
-      activateAlso(model, one);
+      checkCombination(model, [...active, added]);
+      activateAlso(model, added);
     } else installCopies(model, active);
-    return { adapted: [...findAdapter(model, one.name).layers.keys()], ...countElements(model) };
+    return { adapted: [...findAdapter(model, added.name).layers.keys()], ...countElements(model) };
   });
 }
 

@@ -71,9 +71,9 @@ export function checkNames(
 
 function checkTargets(option: string, targets: Targets, layers: readonly string[]): void {
   // A string is one pattern: a regular expression or all-linear.
-  for (const one of typeof targets === "string" ? [targets] : targets) {
-    const matches = compileTargets(typeof targets === "string" ? targets : [one], option);
-    if (!layers.some(matches)) refuse(option, one, "matches no layer that can be adapted", layers);
+  for (const target of typeof targets === "string" ? [targets] : targets) {
+    const matches = compileTargets(typeof targets === "string" ? targets : [target], option);
+    if (!layers.some(matches)) refuse(option, target, "matches no layer that can be adapted", layers);
   }
 }
 

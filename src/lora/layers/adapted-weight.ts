@@ -9,7 +9,7 @@ import type { Share } from "./shares.js";
 export function computeDelta(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
   const [first, ...rest] = shares.map(({ adapter, scaling }) => layer.computeProduct(adapter).mul(scaling));
   if (first === undefined) return zeros(layer.baseWeight.shape, { device: layer.baseWeight.device });
-  return rest.reduce((sum, one) => sum.add(one), first);
+  return rest.reduce((sum, tensor) => sum.add(tensor), first);
 }
 
 /** Returns W + Σ scaling · B·A in f32. An adapter with a magnitude (DoRA) also rescales the sum accumulated before it. */

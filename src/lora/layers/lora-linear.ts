@@ -33,9 +33,9 @@ export function multiplyWithAdapters(
   const plain = shares.filter(
     ({ adapter, runs }) => !runs && !drops(adapter) && layer.listWindows(adapter).length === 0,
   );
-  const one = plain.length > 1 ? [combineShares(plain)] : [];
-  const rest = one.length > 0 ? shares.filter((share) => !plain.includes(share)) : shares;
-  const paths = [...one, ...rest].map(({ adapter, scaling, runs = [], generator }): LowRankPath => {
+  const combined = plain.length > 1 ? [combineShares(plain)] : [];
+  const rest = combined.length > 0 ? shares.filter((share) => !plain.includes(share)) : shares;
+  const paths = [...combined, ...rest].map(({ adapter, scaling, runs = [], generator }): LowRankPath => {
     const p = drops(adapter) ? adapter.loraDropout : 0;
     // Advances the random stream only with dropout.
     const draw = (): [number, number] => (p > 0 ? drawStream(generator) : [0, 0]);

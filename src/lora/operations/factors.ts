@@ -111,21 +111,21 @@ export async function reduceRank(factors: Factors, rank: number): Promise<Factor
   const out = createFactors(blocks, rows, a.length / (blocks * R), rank);
   for (let j = 0; j < blocks; j++) {
     const { a: right, b: left, columns, height } = sliceBlock(factors, j);
-    const [one, two] = await Promise.all([
+    const [leftSvd, two] = await Promise.all([
       computeSvd({ values: left, rows: height, columns: R }, R),
       computeSvd({ values: right, rows: R, columns }, R),
     ]);
-    const [m, n] = [one.s.length, two.s.length];
+    const [m, n] = [leftSvd.s.length, two.s.length];
     const core = new Float32Array(m * n);
     for (let p = 0; p < m; p++) {
       for (let q = 0; q < n; q++) {
         let sum = 0;
-        for (let i = 0; i < R; i++) sum += (one.vt[p * R + i] as number) * (two.u[i * n + q] as number);
-        core[p * n + q] = (one.s[p] as number) * sum * (two.s[q] as number);
+        for (let i = 0; i < R; i++) sum += (leftSvd.vt[p * R + i] as number) * (two.u[i * n + q] as number);
+        core[p * n + q] = (leftSvd.s[p] as number) * sum * (two.s[q] as number);
       }
     }
     const { u, s, vt } = await computeSvd({ values: core, rows: m, columns: n }, rank);
-    storeBlock(out, j, { u: multiply(one.u, u, m), s, vt: multiply(vt, two.vt, n) });
+    storeBlock(out, j, { u: multiply(leftSvd.u, u, m), s, vt: multiply(vt, two.vt, n) });
   }
   return out;
 }

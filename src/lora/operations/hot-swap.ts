@@ -50,7 +50,7 @@ export async function hotSwap(
     const fitting = await convertToForm(model, name, read, made);
     const { layers, note } = findAdapter(model, name);
     for (const [at, layer] of layers) {
-      if (layer.merged && layer.active.some((one) => one.name === name))
+      if (layer.merged && layer.active.some((active) => active.name === name))
         throw createRefusal(ADAPTER_REFUSALS.swapMerged, "hotSwap", `"${name}" into ${at}`);
       if (layer.findAdapter(name).start !== undefined)
         throw createRefusal(ADAPTER_REFUSALS.swapMoved, "hotSwap", `"${name}" at ${at}`);
@@ -82,7 +82,7 @@ export async function hotSwap(
     const held = new Map([...layers].map(([at, layer]) => [at, layer.findAdapter(name)]));
     Object.assign(note.options, { loraDropout, useRslora: false, ...describeRanks(held) });
   } finally {
-    for (const one of made) one.dispose();
+    for (const tensor of made) tensor.dispose();
     disposeFile(read);
   }
 }

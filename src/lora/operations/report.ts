@@ -61,8 +61,8 @@ export async function report(model: Module): Promise<LayerReport[]> {
       normA: norm(0),
       normB: norm(1),
       normDelta: Math.abs(adapter.scaling) * norm(2),
-      weight: layer.active.find((one) => one.name === name)?.weight ?? 0,
-      merged: layer.merged && layer.active.some((one) => one.name === name),
+      weight: layer.active.find((active) => active.name === name)?.weight ?? 0,
+      merged: layer.merged && layer.active.some((active) => active.name === name),
       trainable: adapter.loraA.requiresGrad || adapter.loraB.requiresGrad,
     };
   });
@@ -82,7 +82,7 @@ function computeSquares({ loraA, loraB }: Adapter): Tensor {
       .sum()
       .reshape(1);
   });
-  const product = products.reduce((sum, one) => sum.add(one));
+  const product = products.reduce((sum, term) => sum.add(term));
   return a
     .mul(a)
     .sum()

@@ -143,14 +143,14 @@ function checkInputs(
   checkAdapterName("addWeightedAdapter", "name", name);
   if (!isPlain(weights)) wrong("addWeightedAdapter", "weights", "weights by name", weights);
   checkFree(model, name, "addWeightedAdapter");
-  const inputs = Object.entries(weights).map(([one, weight]) => ({
-    ...findAdapter(model, one),
-    name: one,
+  const inputs = Object.entries(weights).map(([adapter, weight]) => ({
+    ...findAdapter(model, adapter),
+    name: adapter,
     weight,
   }));
   if (inputs.length === 0) refuse("there are no adapters to combine");
-  for (const { name: one, weight } of inputs)
-    if (!Number.isFinite(weight)) refuse(`the weight of "${one}" must be a number, got ${weight}`);
+  for (const { name: adapter, weight } of inputs)
+    if (!Number.isFinite(weight)) refuse(`the weight of "${adapter}" must be a number, got ${weight}`);
   if (!COMBINATIONS.includes(combination))
     refuse(`combination must be one of ${COMBINATIONS.join(", ")}, got "${String(combination)}"`);
   if (rank !== undefined && !(Number.isInteger(rank) && rank >= 1))

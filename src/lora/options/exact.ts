@@ -14,7 +14,9 @@ export function listExceptions(
   const others = values.filter(([, value]) => value !== common);
   const taken = ([path]: readonly [string, number]): boolean =>
     others.some(([other]) => path.endsWith(`.${other}`));
-  return values.filter((one) => one[1] !== common || taken(one)).sort(([a], [b]) => b.length - a.length);
+  return values
+    .filter((entry) => entry[1] !== common || taken(entry))
+    .sort(([a], [b]) => b.length - a.length);
 }
 
 /** Returns ranks and alphas as options: the most frequent value, and patterns for the other paths. */
@@ -28,7 +30,7 @@ export function describeRanks(layers: ReadonlyMap<string, { r: number; loraAlpha
     const values = [...layers].map(([path, layer]) => [path, layer[key]] as const);
     const counts = new Map<number, number>();
     for (const [, value] of values) counts.set(value, (counts.get(value) ?? 0) + 1);
-    const [common] = [...counts].reduce((best, one) => (one[1] > best[1] ? one : best), [1, 0]);
+    const [common] = [...counts].reduce((best, entry) => (entry[1] > best[1] ? entry : best), [1, 0]);
     const others = listExceptions(values, common).map(([path, value]) => [escapePath(path), value]);
     return [common, Object.fromEntries(others) as Pattern];
   };

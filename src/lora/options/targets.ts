@@ -189,7 +189,7 @@ function condenseTargets(model: Targetable, targeting: Targeting): Targets {
   for (const name of sortByEndings(names)) {
     for (const ending of listEndings(name)) {
       if (shortest.has(ending) || taken.has(ending)) continue;
-      if (!listEndings(name).some((one) => one !== name && shortest.has(one))) {
+      if (!listEndings(name).some((suffix) => suffix !== name && shortest.has(suffix))) {
         shortest.add(ending);
         break;
       }
@@ -213,10 +213,10 @@ export function listEndings(path: string): string[] {
 function sortByEndings(names: readonly string[]): string[] {
   const parts = new Map(names.map((name) => [name, listEndings(name)]));
   const compare = (a: readonly string[], b: readonly string[]): number => {
-    for (const [i, one] of a.entries()) {
+    for (const [i, part] of a.entries()) {
       const other = b[i];
-      if (other === undefined || one > other) return 1;
-      if (one < other) return -1;
+      if (other === undefined || part > other) return 1;
+      if (part < other) return -1;
     }
     return a.length - b.length;
   };

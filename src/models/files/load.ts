@@ -145,9 +145,9 @@ export async function loadLocated<T extends Task = Task>(
   const { model, weights, doubles } = build(family, task, path, stored, options);
   try {
     await checkHalfRange(`${path} with dtype f16`, weights.halved);
-    for (const one of doubles) {
-      if (!(await differsFromEmbedding(model, one))) continue;
-      const what = `${one.name} differs from the embedding that the configuration ties it to, and is ignored`;
+    for (const double of doubles) {
+      if (!(await differsFromEmbedding(model, double))) continue;
+      const what = `${double.name} differs from the embedding that the configuration ties it to, and is ignored`;
       createNotice(options)(
         `${path}: ${what}; to use it as the head, set tie_word_embeddings to false in config.json`,
       );

@@ -119,5 +119,5 @@ const FILE_NAMES: readonly (readonly [RegExp, string])[] = [
 
 /** Returns the name in files, which transformers 4 also used in memory. */
 export function convertToFileName(name: string): string {
-  return FILE_NAMES.reduce((one, [pattern, to]) => one.replace(pattern, to), name);
+  return FILE_NAMES.reduce((renamed, [pattern, to]) => renamed.replace(pattern, to), name);
 }

@@ -27,7 +27,7 @@ export class SpeechCache {
   /** @internal Frees the buffers. */
   dispose(): void {
     this.text.dispose();
-    for (const { k, v } of this.encoded) for (const one of [k, v]) one.dispose();
+    for (const { k, v } of this.encoded) for (const tensor of [k, v]) tensor.dispose();
   }
 }
 
@@ -83,7 +83,7 @@ export class WhisperDecoder extends Module {
   /** @internal Returns an empty cache for texts about `states` [B, S, C]. */
   createCache(states: Tensor): SpeechCache {
     const encoded = this.layers.map(({ encoder_attn }) => encoder_attn.projectKeysAndValues(states));
-    for (const { k, v } of encoded) for (const one of [k, v]) keep(one);
+    for (const { k, v } of encoded) for (const tensor of [k, v]) keep(tensor);
     const { heads } = (this.layers[0] as WhisperDecoderLayer).self_attn;
     const { embeddingDim: C, numEmbeddings: limit } = this.embed_positions;
     const shape = {

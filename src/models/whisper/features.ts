@@ -58,8 +58,8 @@ export class LogMel {
         this.#writeMel(power, features, frame);
       }
     }
-    const least = features.reduce((most, one) => Math.max(most, one), -Infinity) - 8;
-    return Float32Array.from(features, (one) => (Math.max(one, least) + 4) / 4);
+    const least = features.reduce((most, value) => Math.max(most, value), -Infinity) - 8;
+    return Float32Array.from(features, (value) => (Math.max(value, least) + 4) / 4);
   }
 
   /** Writes frame `t`, windowed, with the speech mirrored at both ends. Returns whether it is not silent. */

@@ -33,8 +33,8 @@ export class Fourier {
   transform(re: Float64Array, im: Float64Array): void {
     let from: [Float64Array, Float64Array] = [re, im];
     let to = this.#spare;
-    for (const one of this.#stages) {
-      runPass(one, this.size, from, to);
+    for (const stage of this.#stages) {
+      runPass(stage, this.size, from, to);
       [from, to] = [to, from];
     }
     if (from[0] === re) return;

@@ -41,14 +41,14 @@ export function readWhisperGeneration(
     const fields = generation?.has(key) ? generation : config;
     return inVocabulary(fields, key, fields.readTokens(key));
   };
-  const one = (fields: ConfigFields, key: string): number | undefined =>
+  const readSingle = (fields: ConfigFields, key: string): number | undefined =>
     inVocabulary(fields, key, fields.readTokens(key))[0];
   const table = (key: string): Map<string, number> => {
     const fields = generation?.readObject(key);
     const names = Object.keys(fields?.toObject() ?? {});
     return new Map(
       names.flatMap((name) => {
-        const id = one(fields as ConfigFields, name);
+        const id = readSingle(fields as ConfigFields, name);
         return id === undefined ? [] : [[name, id]];
       }),
     );
@@ -64,7 +64,7 @@ export function readWhisperGeneration(
     multilingual: generation?.readBoolean("is_multilingual"),
     languages,
     tasks: Object.fromEntries(TASKS.flatMap((name) => (tasks.has(name) ? [[name, tasks.get(name)]] : []))),
-    noTimestampsTokenId: generation && one(generation, "no_timestamps_token_id"),
+    noTimestampsTokenId: generation && readSingle(generation, "no_timestamps_token_id"),
     suppressTokens: list("suppress_tokens"),
     beginSuppressTokens: list("begin_suppress_tokens"),
     forcedIds: readForcedIds(

@@ -117,9 +117,9 @@ export class WhisperForConditionalGeneration extends SpeechToText {
     const all = Array.isArray(samples) ? (samples as Float32Array[]) : [samples as Float32Array];
     const { mels, frames, samples: window } = this.#features;
     const values = new Float32Array(all.length * mels * frames);
-    for (const [b, one] of all.entries()) {
+    for (const [b, clip] of all.entries()) {
       const name = Array.isArray(samples) ? `samples[${b}]` : "samples";
-      const speech = checkSamples("features", name, one).subarray(0, window);
+      const speech = checkSamples("features", name, clip).subarray(0, window);
       values.set(this.#features.compute(speech), b * mels * frames);
     }
     return tensor(values, { shape: [all.length, mels, frames], device: this.device });

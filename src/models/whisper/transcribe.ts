@@ -156,7 +156,7 @@ class Writer {
   }
 
   dispose(): void {
-    for (const one of [this.#first, this.#later, this.#languages]) one.dispose();
+    for (const owned of [this.#first, this.#later, this.#languages]) owned.dispose();
     this.#sampler.dispose();
   }
 

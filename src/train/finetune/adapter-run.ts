@@ -140,7 +140,7 @@ export class AdapterRun {
       this.#host.abandon();
       throw error;
     } finally {
-      for (const one of held) one.dispose();
+      for (const resource of held) resource.dispose();
     }
   }
 
@@ -152,16 +152,16 @@ export class AdapterRun {
       objective,
       models,
       optimizer,
-      adapt: (one) => this.#adapt(one, resumed),
+      adapt: (model) => this.#adapt(model, resumed),
     });
   }
 
   /** Warns if the ranks hold different values, such as where their processors round differently. */
   async #compareValues(ranks: RunRanks, { groups }: Optimizer): Promise<void> {
     const hash = createHash("sha256");
-    for (const { params } of groups) for (const one of params) hash.update(await one.data());
+    for (const { params } of groups) for (const param of params) hash.update(await param.data());
     const all = await ranks.gatherAll(hash.digest("hex"));
-    const other = all.findIndex((one) => one !== all[0]);
+    const other = all.findIndex((digest) => digest !== all[0]);
     if (other < 0) return;
     const what = `rank ${other} ended with other values than rank 0, whose adapter is saved`;
     const message = `${what}: their devices round differently; use the same kind of device on all ranks`;
@@ -396,7 +396,7 @@ export class AdapterRun {
     const { step, loss } = best;
     const homes = [output.path, ...(best.folder === undefined ? [] : [best.folder])];
     const all = (await Promise.all(homes.map(listCheckpoints))).flat();
-    const found = all.find((one) => one.step === step && isWithinLine(line, one));
+    const found = all.find((checkpoint) => checkpoint.step === step && isWithinLine(line, checkpoint));
     const damage =
       found === undefined ? "it is missing" : await findDamage(found.folder, found.progress.files);
     if (found === undefined || damage !== undefined) {

@@ -191,7 +191,10 @@ async function planFitting(
 /** Returns the changes of the rank that needs most of them, so that all ranks make the same. */
 async function chooseForAll(ranks: RunRanks, own: Fitting | undefined): Promise<Fitting | undefined> {
   const all = await ranks.gatherAll(own);
-  return all.reduce((most, one) => ((one?.costs.length ?? 0) > (most?.costs.length ?? 0) ? one : most), own);
+  return all.reduce(
+    (most, fitting) => ((fitting?.costs.length ?? 0) > (most?.costs.length ?? 0) ? fitting : most),
+    own,
+  );
 }
 
 /** Returns the identity of the start adapter. A resumed run takes it from the record and does not read the adapter. */

@@ -90,7 +90,10 @@ function isSmall(data: Data): boolean {
 
 /** Returns data that ignores `close`, so that it can be read again. */
 function ignoreClose(data: Data): Data {
-  const sources = (data.sources as readonly Content<unknown>[]).map((one) => ({ ...one, close: () => {} }));
+  const sources = (data.sources as readonly Content<unknown>[]).map((source) => ({
+    ...source,
+    close: () => {},
+  }));
   return { ...data, sources } as Data;
 }
 

@@ -98,7 +98,7 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
     let { live: plain } = memory(device);
     await inject(model, resolveAdapterOptions(model, settings, work.objective));
     const { live } = memory(device);
-    for (const one of looked) one.dispose();
+    for (const tensor of looked) tensor.dispose();
     plain -= live - memory(device).live;
     trainOwn(model, settings);
     // Each of these takes some milliseconds.

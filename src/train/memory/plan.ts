@@ -134,7 +134,7 @@ function fitsAll(all: readonly CountedDevice[], settings: Settings): boolean | u
   );
   if (limited.length === 0) return undefined;
   if (typeof settings.memory === "number") return limited.every(({ needed, limit }) => needed <= limit);
-  const needed = limited.reduce((sum, one) => sum + one.needed, 0);
+  const needed = limited.reduce((sum, device) => sum + device.needed, 0);
   return needed <= Math.min(...limited.map(({ limit }) => limit));
 }
 
@@ -234,7 +234,8 @@ export function createTooLargeError(
   }
   const may = formatSize(limit);
   const needs = all.map(
-    (one) => `${formatSize(computeNeeded(one.held, settings))} on ${one.device} (${formatUse(one.held)})`,
+    (counted) =>
+      `${formatSize(computeNeeded(counted.held, settings))} on ${counted.device} (${formatUse(counted.held)})`,
   );
   const what = `the run would need ${needs.join(" and ")}`;
   const bound =
@@ -257,7 +258,9 @@ function suggestInstead(settings: Settings, fitting: Fitting | undefined, resume
       : `no settings were found that fit: use a smaller model or a lower rank, or give it more with ${optionName("memory")}`;
   }
   const { changes, given, held, further } = fitting;
-  const needs = [held, ...further.map((one) => one.held)].map((one) => computeNeeded(one, settings));
+  const needs = [held, ...further.map((device) => device.held)].map((memory) =>
+    computeNeeded(memory, settings),
+  );
   const fits = `${formatChanges(changes)} take ${needs.map(formatSize).join(" and ")}`;
   if (given.length === 0) return `${fits}; ${optionSetting("memory", "auto")} chooses them automatically`;
   const kept = Object.fromEntries(given.map((name) => [name, settings[name]]));

@@ -35,7 +35,7 @@ async function readCheckpoint(output: string, name: string): Promise<Checkpoint>
 export async function listCheckpoints(output: string): Promise<Checkpoint[]> {
   const names = (await readdir(output).catch(() => [] as string[])).filter((name) => NAME.test(name));
   const found = await Promise.all(names.map((name) => readCheckpoint(output, name).catch(() => undefined)));
-  return found.filter((one) => one !== undefined).sort((a, b) => a.step - b.step);
+  return found.filter((checkpoint) => checkpoint !== undefined).sort((a, b) => a.step - b.step);
 }
 
 /**
@@ -49,14 +49,15 @@ export async function findNewestCheckpoint(
 ): Promise<Checkpoint> {
   const all = await listCheckpoints(output);
   const last = all.reduce<Checkpoint | undefined>(
-    (newest, one) => (newest !== undefined && newest.progress.saved > one.progress.saved ? newest : one),
+    (newest, checkpoint) =>
+      newest !== undefined && newest.progress.saved > checkpoint.progress.saved ? newest : checkpoint,
     undefined,
   );
   const line = record?.line ?? last?.progress.line;
-  const own = line === undefined ? [] : all.filter((one) => isWithinLine(line, one));
+  const own = line === undefined ? [] : all.filter((checkpoint) => isWithinLine(line, checkpoint));
   // A checkpoint with an unreadable run.json is found by the run's record.
   const saved = (record?.checkpoints ?? []).filter(
-    (one) => existsSync(join(output, one.name)) && isWithinLine(record?.line ?? [], one),
+    (checkpoint) => existsSync(join(output, checkpoint.name)) && isWithinLine(record?.line ?? [], checkpoint),
   );
   const steps = [...own, ...saved].sort((a, b) => b.step - a.step);
   const [newest] = steps;
@@ -92,9 +93,10 @@ export async function findLastGoodCheckpoint(
   step: number,
 ): Promise<Checkpoint | undefined> {
   const all = await listCheckpoints(output);
-  for (const one of all.reverse()) {
-    if (one.progress.good !== true || one.step > step || !isWithinLine(line, one)) continue;
-    if ((await findDamage(one.folder, one.progress.files)) === undefined) return one;
+  for (const checkpoint of all.reverse()) {
+    if (checkpoint.progress.good !== true || checkpoint.step > step || !isWithinLine(line, checkpoint))
+      continue;
+    if ((await findDamage(checkpoint.folder, checkpoint.progress.files)) === undefined) return checkpoint;
   }
   return undefined;
 }
@@ -105,10 +107,10 @@ async function findSoundBefore(
   line: Line | undefined,
 ): Promise<Checkpoint | undefined> {
   const all = (await listCheckpoints(output)).filter(
-    (one) => one.step < step && (line === undefined || isWithinLine(line, one)),
+    (checkpoint) => checkpoint.step < step && (line === undefined || isWithinLine(line, checkpoint)),
   );
-  for (const one of all.reverse())
-    if ((await findDamage(one.folder, one.progress.files)) === undefined) return one;
+  for (const checkpoint of all.reverse())
+    if ((await findDamage(checkpoint.folder, checkpoint.progress.files)) === undefined) return checkpoint;
   return undefined;
 }
 
@@ -177,7 +179,9 @@ export function selectSuperfluous<
   const sorted = [...checkpoints].sort((a, b) => b.step - a.step);
   const lastGood = sorted.find(({ good }) => good === true);
   const newest = sorted.slice(0, keep);
-  return checkpoints.filter((one) => one !== best && one !== lastGood && !newest.includes(one));
+  return checkpoints.filter(
+    (checkpoint) => checkpoint !== best && checkpoint !== lastGood && !newest.includes(checkpoint),
+  );
 }
 
 /** Removes the files of a checkpoint, and its folder if it is empty then. */

@@ -179,7 +179,7 @@ export class OutputFolder {
     });
     this.#saved = true;
     const { name, moved } = placed;
-    const kept = own.checkpoints.filter((one) => one.name !== name);
+    const kept = own.checkpoints.filter((checkpoint) => checkpoint.name !== name);
     own.checkpoints = [...kept, { name, step, lineage: readLineage(own.line), evalLoss }];
     await this.#write(own);
     await this.#prune(keep);
@@ -198,14 +198,20 @@ export class OutputFolder {
 
   async #prune(keep: number): Promise<void> {
     const own = this.#begun();
-    const line = (await listCheckpoints(this.path)).filter((one) => isWithinLine(own.line, one));
+    const line = (await listCheckpoints(this.path)).filter((checkpoint) =>
+      isWithinLine(own.line, checkpoint),
+    );
     const gone = selectSuperfluous(
-      line.map((one) => ({ ...one, evalLoss: one.progress.evalLoss, good: one.progress.good })),
+      line.map((checkpoint) => ({
+        ...checkpoint,
+        evalLoss: checkpoint.progress.evalLoss,
+        good: checkpoint.progress.good,
+      })),
       keep,
     );
     if (gone.length === 0) return;
-    for (const one of gone) await removeCheckpoint(one);
-    own.checkpoints = own.checkpoints.filter(({ name }) => !gone.some((one) => one.name === name));
+    for (const checkpoint of gone) await removeCheckpoint(checkpoint);
+    own.checkpoints = own.checkpoints.filter(({ name }) => !gone.some((removed) => removed.name === name));
     await this.#write(own);
   }
 
@@ -235,8 +241,8 @@ export class OutputFolder {
     // A stopped run leaves their removal to the run that resumes it.
     const done = ended?.why !== "stopped";
     const replaced = new Set(done ? own.replaces : []);
-    for (const one of await listCheckpoints(this.path))
-      if (replaced.has(one.lineage)) await removeCheckpoint(one);
+    for (const checkpoint of await listCheckpoints(this.path))
+      if (replaced.has(checkpoint.lineage)) await removeCheckpoint(checkpoint);
     Object.assign(own, { files, replacing: false, ...(done && { replaces: [] }), ...(ended && { ended }) });
     await this.#write(own);
   }

@@ -40,8 +40,8 @@ export function branchLine(line: Line, step: number): Line {
 /** Whether a value from a file is a line. */
 export function isLine(value: unknown): value is Line {
   if (!Array.isArray(value) || value.length === 0) return false;
-  return value.every((one: Partial<Segment> | null, i) => {
-    const until = one?.until;
-    return typeof one?.lineage === "string" && (i === value.length - 1) === (until === undefined);
+  return value.every((segment: Partial<Segment> | null, i) => {
+    const until = segment?.until;
+    return typeof segment?.lineage === "string" && (i === value.length - 1) === (until === undefined);
   });
 }

@@ -164,7 +164,8 @@ async function readContent(file: string, tries: number): Promise<string | undefi
 function parseHolder(text: string): Holder | undefined {
   try {
     const { pid, host, started, token, copy } = JSON.parse(text) as Partial<Holder>;
-    if (!Number.isSafeInteger(pid) || [host, started, token].some((one) => typeof one !== "string")) return;
+    if (!Number.isSafeInteger(pid) || [host, started, token].some((field) => typeof field !== "string"))
+      return;
     return { pid, host, started, token, copy } as Holder;
   } catch {
     return undefined;

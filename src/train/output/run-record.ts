@@ -100,7 +100,7 @@ export async function createRecord(
   },
 ): Promise<RunRecord> {
   const there = await listCheckpoints(output);
-  const own = there.filter((one) => isWithinLine(line, one));
+  const own = there.filter((checkpoint) => isWithinLine(line, checkpoint));
   // A new run removes the checkpoints of other runs when it ends.
   const anew = parent === null;
   const listed = anew ? there.map(({ lineage }) => lineage) : (rest.replaces ?? []);

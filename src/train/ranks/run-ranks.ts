@@ -131,7 +131,7 @@ export class RunRanks {
       (bytes) => deserialize(bytes) as { stopping: boolean; value: T },
     );
     if (all.some(({ stopping }) => stopping)) this.#stop.abort();
-    return all.map((one) => one.value);
+    return all.map((message) => message.value);
   }
 
   /** Returns the bytes of every rank, in rank order. */

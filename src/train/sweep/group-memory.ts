@@ -238,7 +238,7 @@ function* listRounds(
   steps: number,
   limit: (step: number) => number,
 ): Generator<Round> {
-  const own = counted.map((one) => listParts(one, steps, limit));
+  const own = counted.map((trial) => listParts(trial, steps, limit));
   for (let scanned = 0; scanned < SCANNED; scanned++) {
     const parts = own.flatMap((rounds) => {
       const next = rounds.next();

@@ -108,8 +108,8 @@ export class GroupPlanner {
       if (count === 1) throw this.#createTooLargeError(trials[0] as Trial, needed);
       // Memory grows linearly with the number of adapters.
       if (alone === undefined) {
-        const one = await this.#count(wanted.slice(0, 1));
-        alone = one === undefined ? Infinity : this.#computeNeeded(one);
+        const single = await this.#count(wanted.slice(0, 1));
+        alone = single === undefined ? Infinity : this.#computeNeeded(single);
       }
       const each = (needed - alone) / (count - 1);
       const fitting = Math.floor(1 + ((this.#limit ?? 0) - alone) / each);

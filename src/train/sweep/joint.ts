@@ -77,8 +77,8 @@ export function measureJointly(objective: Objective, parts: readonly AdapterRows
         const { loss, scores } = measureTogether(objective, parts, "evaluation");
         const losses = divideRows(loss, parts).map((rows) => rows.sum());
         const all = scores && divideRows(scores, parts);
-        return losses.map((one, i) => ({
-          loss: one,
+        return losses.map((partLoss, i) => ({
+          loss: partLoss,
           ...(all !== undefined && { scores: all[i] as Tensor }),
         }));
       }),

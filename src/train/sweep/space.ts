@@ -151,7 +151,7 @@ export function makeTrials(axes: readonly Axis[], draws: Draws | undefined): Tri
       refuse(
         `${optionName(path)} in the space is a range, and a grid has lists only; give a list, or the number of random draws with ${optionName("trials")}`,
       );
-    all = all.flatMap((one) => (values as unknown[]).map((value) => ({ ...one, [path]: value })));
+    all = all.flatMap((point) => (values as unknown[]).map((value) => ({ ...point, [path]: value })));
   }
   return all;
 }

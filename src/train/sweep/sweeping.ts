@@ -133,7 +133,7 @@ class Sweep {
     });
     for (const message of this.#listWarnings()) this.#context.emit({ type: "warning", message });
     const ended = await Promise.allSettled(devices.map((device) => this.#trainGroups(device)));
-    const failed = ended.find((one) => one.status === "rejected");
+    const failed = ended.find((outcome) => outcome.status === "rejected");
     if (failed !== undefined) throw failed.reason;
     throwIfAborted(common.signal);
     const ranked = rankTrials(this.#record.trials);
@@ -263,7 +263,7 @@ class Sweep {
         }
       }),
     );
-    const failed = ended.find((one) => one.status === "rejected");
+    const failed = ended.find((outcome) => outcome.status === "rejected");
     if (failed !== undefined) throw failed.reason;
   }
 

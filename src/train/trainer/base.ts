@@ -27,7 +27,7 @@ export interface BaseTensor {
 export function isBaseTensor(value: unknown): value is BaseTensor {
   const { name, shape, dtype, hash } = (value ?? {}) as Partial<Record<keyof BaseTensor, unknown>>;
   const sizes = Array.isArray(shape) && shape.every((n) => Number.isSafeInteger(n) && (n as number) >= 0);
-  return sizes && [name, dtype, hash].every((one) => typeof one === "string");
+  return sizes && [name, dtype, hash].every((field) => typeof field === "string");
 }
 
 const WHOLE = 16 << 20;
@@ -55,7 +55,8 @@ export class TrainedParts {
   split(): { trained: Record<string, Tensor>; base: [name: string, tensor: Tensor][] } {
     const own = new Set(this.#optimizer.groups.flatMap(({ params }) => params));
     for (const [, layer] of listLoraLayers(this.#model))
-      for (const adapter of layer.adapters.values()) for (const one of listTensors(adapter)) own.add(one);
+      for (const adapter of layer.adapters.values())
+        for (const tensor of listTensors(adapter)) own.add(tensor);
     const trained: [string, Tensor][] = [];
     const base: [string, Tensor][] = [];
     const seen = new Set<Tensor>();

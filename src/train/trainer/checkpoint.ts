@@ -220,7 +220,7 @@ export async function pruneTrainerCheckpoints(
   run: string,
   { keep, good }: { keep: number; good: string | undefined },
 ): Promise<void> {
-  const found = (await listTrainerCheckpoints(folder)).filter((one) => one.run === run);
+  const found = (await listTrainerCheckpoints(folder)).filter((checkpoint) => checkpoint.run === run);
   for (const { path } of found.slice(keep)) {
     if (good !== undefined && resolve(path) === resolve(good)) continue;
     // The state file is removed last: while it exists, the next call can finish an interrupted removal.

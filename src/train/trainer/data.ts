@@ -235,7 +235,7 @@ function collectTensors(batch: unknown): Set<Tensor> {
     }
     const entries =
       value instanceof Map ? [...value].flat() : value instanceof Set ? value : Object.values(value);
-    for (const one of entries) if (typeof one === "object" && one !== null) todo.push(one);
+    for (const entry of entries) if (typeof entry === "object" && entry !== null) todo.push(entry);
   }
   return found;
 }

@@ -18,7 +18,7 @@ export function makeStepWork<M extends Module, B>(
   weight: (batch: B) => number,
 ): StepWork {
   const weights = batches.map((batch) => readWeight(weight, batch));
-  const whole = weights.reduce((sum, one) => sum + one, 0);
+  const whole = weights.reduce((sum, batchWeight) => sum + batchWeight, 0);
   if (!(whole > 0))
     throw new LowrankError("ERR_NO_TRAINED_TOKENS", `the weights of the batches of a step sum to ${whole}`);
   const metrics = new MetricSums();
@@ -66,8 +66,8 @@ export async function evaluate<M extends Module, B>(
       reader.releaseUsed();
       try {
         const reads = Promise.all([value.item(), metrics.read()]);
-        const [one, means = {}] = await reads;
-        sum += one * share;
+        const [batchLoss, means = {}] = await reads;
+        sum += batchLoss * share;
         for (const [name, mean] of Object.entries(means)) {
           const total = totals.get(name) ?? { sum: 0, weight: 0 };
           if (share > 0) totals.set(name, { sum: total.sum + mean * share, weight: total.weight + share });

@@ -49,7 +49,7 @@ export function countLevel(
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   decoder.readRleBitPackedHybrid({ view, offset: start }, computeBitWidth(level), levels, end - start);
   let found = 0;
-  for (const one of levels) if (one === level) found++;
+  for (const candidate of levels) if (candidate === level) found++;
   return found;
 }
 

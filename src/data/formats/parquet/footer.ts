@@ -101,7 +101,7 @@ function readGroup(group: RowGroup, number: number, leaves: readonly LeafPath[],
     const isSound =
       extent !== undefined &&
       path === undefined &&
-      Object.values(extent).every((one) => Number.isSafeInteger(one) && one >= 0) &&
+      Object.values(extent).every((value) => Number.isSafeInteger(value) && value >= 0) &&
       extent.start <= extent.end &&
       extent.end <= size;
     if (isSound) extents.set(joinPath(of?.path_in_schema ?? []), extent);
@@ -119,7 +119,10 @@ function readGroup(group: RowGroup, number: number, leaves: readonly LeafPath[],
       throw new Error(`group ${number} states ${rows} rows, but its column ${names.join(".")} ${values}`);
   }
   const all = [...extents.values()];
-  const [start, end] = [Math.min(...all.map((one) => one.start)), Math.max(...all.map((one) => one.end))];
+  const [start, end] = [
+    Math.min(...all.map((extent) => extent.start)),
+    Math.max(...all.map((extent) => extent.end)),
+  ];
   return { rows, start, end, extents };
 }
 
@@ -150,7 +153,7 @@ async function checkReadable(
   const { element } = path.at(-1) as Schema;
   const key = joinPath(names);
   const own = groups.map(({ columns }) =>
-    columns.find((one) => joinPath(one.meta_data?.path_in_schema ?? []) === key),
+    columns.find((candidate) => joinPath(candidate.meta_data?.path_in_schema ?? []) === key),
   );
   const [codec, ...others] = [...new Set(own.map((chunk) => chunk?.meta_data?.codec))];
   const column = `the column ${names.join(".")}`;

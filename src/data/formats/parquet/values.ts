@@ -45,8 +45,8 @@ function convertValue(value: unknown, converter: Converter): unknown {
   if (typeof value !== "object" || value === null) return value;
   if (value instanceof Uint8Array) return converter.text(value);
   if (value instanceof Date) return value.toJSON();
-  if (Array.isArray(value)) return value.map((one) => convertValue(one, converter));
-  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, convertValue(one, converter)]));
+  if (Array.isArray(value)) return value.map((item) => convertValue(item, converter));
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, convertValue(item, converter)]));
 }
 
 const DECODER = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
