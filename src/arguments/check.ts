@@ -7,8 +7,8 @@ import { optionName } from "./option-name.js";
 import { didYouMean } from "./suggest.js";
 
 /** Returns the name of a class; "" if its static `name` is not a string. */
-function readClassName(made: Function): string {
-  const name: unknown = Object.getOwnPropertyDescriptor(made, "name")?.value;
+function readClassName(Class: Function): string {
+  const name: unknown = Object.getOwnPropertyDescriptor(Class, "name")?.value;
   return typeof name === "string" ? name : "";
 }
 
@@ -24,8 +24,8 @@ export function formatValue(value: unknown): string {
   }
   const own: unknown = Object.getOwnPropertyDescriptor(value, "constructor")?.value;
   if (typeof own === "function" && own.prototype === value) return `the prototype of ${readClassName(own)}`;
-  const made: unknown = (Object.getPrototypeOf(value) as { constructor?: unknown } | null)?.constructor;
-  const name = typeof made === "function" ? readClassName(made) : "";
+  const Class: unknown = (Object.getPrototypeOf(value) as { constructor?: unknown } | null)?.constructor;
+  const name = typeof Class === "function" ? readClassName(Class) : "";
   if (name === "Object" || name === "") return "an object";
   return `${/^[AEIOU]/.test(name) ? "an" : "a"} ${name}`;
 }

@@ -24,8 +24,8 @@ export class NearNames {
 
   #findClosest(name: string): string | undefined {
     if (this.#found.has(name)) return this.#found.get(name);
-    const meant = findClosest(name, this.wanted);
-    if (this.#found.size < MOST_KNOWN) this.#found.set(name, meant);
-    return meant;
+    const closest = findClosest(name, this.wanted);
+    if (this.#found.size < MOST_KNOWN) this.#found.set(name, closest);
+    return closest;
   }
 }

@@ -34,6 +34,6 @@ export function stripCharacters(method: Method, text: Value, characters: Value):
   let [start, end] = [0, letters.length];
   if (method !== "rstrip") while (start < end && dropped.has(letters[start] as string)) start++;
   if (method !== "lstrip") while (end > start && dropped.has(letters[end - 1] as string)) end--;
-  const made = text.constructor as new (value: string) => Value;
-  return new made(letters.slice(start, end).join(""));
+  const Value = text.constructor as new (value: string) => Value;
+  return new Value(letters.slice(start, end).join(""));
 }

@@ -137,14 +137,14 @@ class Parts {
   }
 
   /**
-   * Returns the end of the turn whose content ends at `at`: after the closing markup of a final turn, taken from this
+   * Returns the end of the turn whose content ends at `contentEnd`: after the closing markup of a final turn, taken from this
    * message or, where the template rejects that, from the conversation's last.
    */
-  #findTurnEnd(place: number, at: number): number | undefined {
+  #findTurnEnd(place: number, contentEnd: number): number | undefined {
     const closing = this.#findClosing(place) ?? this.#findClosing(this.conversation.messages.length - 1);
     if (closing === undefined) return undefined;
-    const common = countCommonStart(closing, this.text.slice(at));
-    return common === 0 && closing !== "" ? undefined : at + common;
+    const common = countCommonStart(closing, this.text.slice(contentEnd));
+    return common === 0 && closing !== "" ? undefined : contentEnd + common;
   }
 
   /** Returns the text after the content of message `place` when it is the last. */

@@ -134,12 +134,12 @@ function describeUnknown(name: string): string {
 function selectFitting(model: CausalLM, system: readonly Message[], turns: readonly Message[]): Message[] {
   const limit = model.config.maxPositionEmbeddings / 2;
   for (let from = 0; from < turns.length; from += 2) {
-    const kept = turns.slice(from);
+    const newest = turns.slice(from);
     const length =
-      model.tokenizer?.applyChatTemplate([...system, ...kept], { addGenerationPrompt: true }).length ?? 0;
-    if (length > limit && kept.length > 1) continue;
+      model.tokenizer?.applyChatTemplate([...system, ...newest], { addGenerationPrompt: true }).length ?? 0;
+    if (length > limit && newest.length > 1) continue;
     if (from > 0) notice(`the first ${formatPlural(from, "message")} no longer fit and are omitted`);
-    return kept;
+    return newest;
   }
   return [...turns];
 }

@@ -55,9 +55,9 @@ async function printDevices(json: boolean): Promise<void> {
 
 async function tune({ device = "gpu", json = false }: Options): Promise<void> {
   const { tuneDevice } = await import("../device/device.js");
-  const asked = device === "auto" ? "gpu" : device;
+  const requested = device === "auto" ? "gpu" : device;
   if (!json) process.stderr.write("autotuning kernels …\n");
-  const report = await tuneDevice(asked);
+  const report = await tuneDevice(requested);
   if (json) for (const tuned of report.classes) process.stdout.write(`${formatJsonLine(tuned)}\n`);
   else process.stdout.write(formatTuning(report));
   for (const failure of report.failures) warn(failure);

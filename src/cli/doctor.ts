@@ -40,7 +40,7 @@ export function createDoctorCommand(): Command {
 
 /** Shows the running test step on one line of a terminal. */
 function createProgressLine():
-  ((of: { device: string; name: string; step: number; steps: number }) => void) | undefined {
+  ((progress: { device: string; name: string; step: number; steps: number }) => void) | undefined {
   const { stderr } = process;
   if (!stderr.isTTY) return undefined;
   return ({ device, name, step, steps }) => {

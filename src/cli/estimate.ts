@@ -16,9 +16,11 @@ export function createEstimateCommand(): Command {
     const { flags, options } = await readCommandLine(command);
     await runInterruptible(async (signal) => {
       const { estimate } = await import("../train/memory/estimate.js");
-      const told = await estimate({ ...options, signal });
-      process.stdout.write(`${flags.json ? formatJsonLine(told) : formatEstimate(told).join("\n")}\n`);
-      if (told.fits === false) throw new AnsweredNo();
+      const estimated = await estimate({ ...options, signal });
+      process.stdout.write(
+        `${flags.json ? formatJsonLine(estimated) : formatEstimate(estimated).join("\n")}\n`,
+      );
+      if (estimated.fits === false) throw new AnsweredNo();
     });
   });
 }
@@ -35,10 +37,10 @@ function nameFlag(name: keyof FinetuneOptions): string {
 }
 
 /** Formats an estimate as lines of name and value. */
-function formatEstimate(told: Estimate): string[] {
+function formatEstimate(estimated: Estimate): string[] {
   const { peakBytes, mapped, weights, adapters, optimizer, activations, offloaded, device, limit, fits } =
-    told;
-  const [rows, tokens] = told.batch;
+    estimated;
+  const [rows, tokens] = estimated.batch;
   const inFiles =
     mapped === 0 ? "" : mapped === weights ? ", in their file" : `, ${formatSize(mapped)} in their file`;
   const lines: [string, string][] = [
@@ -55,22 +57,22 @@ function formatEstimate(told: Estimate): string[] {
     ],
   ];
   if (offloaded !== undefined) lines.push(["offloaded", `${formatOffloaded(offloaded)} on the host`]);
-  for (const other of told.further ?? [])
+  for (const other of estimated.further ?? [])
     lines.push([
       "further",
       `${formatSize(other.peakBytes)} on ${other.device}${other.mapped === 0 ? "" : `, and ${formatSize(other.mapped)} of mapped weights`}`,
     ]);
-  lines.push(["a step", `about ${formatSeconds(told.secondsPerStep)}`]);
+  lines.push(["a step", `about ${formatSeconds(estimated.secondsPerStep)}`]);
   if (limit !== undefined)
     lines.push(["fits", `${fits === true ? "yes" : "no"}: ${formatSize(limit)} available`]);
-  if (told.suggestion !== undefined) {
-    const flags = Object.entries(told.suggestion).map(([name, value]) => {
+  if (estimated.suggestion !== undefined) {
+    const flags = Object.entries(estimated.suggestion).map(([name, value]) => {
       const flag = nameFlag(name as keyof FinetuneOptions);
       return value === true ? flag : `${flag} ${String(value)}`;
     });
     lines.push(["instead", flags.join(" ")]);
-    for (const cost of told.costs ?? []) lines.push(["", cost]);
-    const given = told.given?.map(nameFlag);
+    for (const cost of estimated.costs ?? []) lines.push(["", cost]);
+    const given = estimated.given?.map(nameFlag);
     if (given !== undefined)
       lines.push([
         "",

@@ -90,8 +90,8 @@ async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
         scores.push({ token: piece.token, logprob: piece.logprob, top: piece.topLogprobs });
       if (!flags.json) process.stdout.write(escapeGenerated(piece.text));
     }
-    const told = { text, tokens, ...(logprobs !== undefined && { logprobs: scores }) };
-    process.stdout.write(flags.json ? `${formatJsonLine(told)}\n` : "\n");
+    const answer = { text, tokens, ...(logprobs !== undefined && { logprobs: scores }) };
+    process.stdout.write(flags.json ? `${formatJsonLine(answer)}\n` : "\n");
   } finally {
     model.dispose();
   }

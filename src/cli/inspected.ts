@@ -127,17 +127,18 @@ function formatAdapter(found: InspectedAdapter): string[] {
 
 function formatFit(
   { model, fits, matched, unexpected, missing, misshapen, problems }: NonNullable<InspectedAdapter["fit"]>,
-  told: readonly string[],
+  mismatches: readonly string[],
 ): string[] {
   if (fits) return [`It fits ${model}: ${formatPlural(matched, "tensor")}.`];
-  const of = (shape: readonly number[]): string => `[${shape.join(", ")}]`;
+  const formatShape = (shape: readonly number[]): string => `[${shape.join(", ")}]`;
   return [
     `It does not fit ${model}; ${formatPlural(matched, "tensor")} would.`,
-    ...problems.filter((text) => !told.includes(text)).map((text) => `  ${text}`),
+    ...problems.filter((text) => !mismatches.includes(text)).map((text) => `  ${text}`),
     ...unexpected.map((key) => `  not of this model: ${key}`),
     ...missing.map((key) => `  missing: ${key}`),
     ...misshapen.map(
-      ({ key, shape, expected }) => `  ${key} is ${of(shape)}, this model takes ${of(expected)}`,
+      ({ key, shape, expected }) =>
+        `  ${key} is ${formatShape(shape)}, this model takes ${formatShape(expected)}`,
     ),
   ];
 }

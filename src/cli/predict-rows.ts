@@ -115,12 +115,14 @@ function readTextField(value: unknown, origin: Origin, number: number): string {
       number,
       text === undefined ? 'the field "text" is missing' : '"text" must be a string',
     );
-  const taken = ["scores", "labels", ...("label" in fields ? [EXPECTED] : [])].find((name) => name in fields);
-  if (taken !== undefined)
+  const reserved = ["scores", "labels", ...("label" in fields ? [EXPECTED] : [])].find(
+    (name) => name in fields,
+  );
+  if (reserved !== undefined)
     throw createRowError(
       origin,
       number,
-      `the row has a field "${taken}", which predict writes; rename or remove it`,
+      `the row has a field "${reserved}", which predict writes; rename or remove it`,
     );
   return text;
 }
@@ -135,8 +137,8 @@ export function formatOutput({ text, json = JSON.stringify({ text }) }: TextRow,
     Object.entries(scores).map(([name, score]) => [name, Number(score.toPrecision(7))]),
   );
   const added = JSON.stringify({ label, ...(labels && { labels }), scores: rounded });
-  const kept = renameKey(json, "label", EXPECTED).trimEnd().slice(0, -1).trimEnd();
-  const line = `${kept}${kept === "{" ? "" : ","}${added.slice(1)}`;
+  const fields = renameKey(json, "label", EXPECTED).trimEnd().slice(0, -1).trimEnd();
+  const line = `${fields}${fields === "{" ? "" : ","}${added.slice(1)}`;
   // In JSON, control characters occur only in strings, where an escape is equivalent.
   return `${line.replaceAll(/[\u007f-\u009f]/g, (character) => `\\u00${character.charCodeAt(0).toString(16)}`)}\n`;
 }

@@ -186,14 +186,15 @@ async function classifyRows(
   model: SequenceClassifier,
   rows: TextWindows,
   output: Output,
-  { batchSize, maxLength: asked, topK }: Flags,
+  { batchSize, maxLength: requestedLength, topK }: Flags,
   signal: AbortSignal,
 ): Promise<void> {
   const { maxPositionEmbeddings: most } = model.config as typeof model.config & {
     maxPositionEmbeddings: number;
   };
-  const maxLength = Math.min(asked ?? MAX_LENGTH, most);
-  if (asked !== undefined && maxLength < asked) warn(describeLoweredLength(asked, maxLength));
+  const maxLength = Math.min(requestedLength ?? MAX_LENGTH, most);
+  if (requestedLength !== undefined && maxLength < requestedLength)
+    warn(describeLoweredLength(requestedLength, maxLength));
   const report = createReport(rows.origin);
   for await (const window of rows.windows()) {
     for (let start = 0; start < window.length; start += WINDOW) {

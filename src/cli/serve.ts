@@ -181,9 +181,9 @@ async function resolveToken(flag: string | undefined): Promise<{ given: boolean;
 /** Parses `name=folder`, or a folder, whose last path component becomes the name. */
 function parseAdapters(given: readonly string[]): NamedAdapter[] {
   const adapters = given.map((text) => {
-    const at = text.indexOf("=");
-    const folder = text.slice(at + 1);
-    const name = at < 0 ? basename(resolve(folder)) : text.slice(0, at);
+    const index = text.indexOf("=");
+    const folder = text.slice(index + 1);
+    const name = index < 0 ? basename(resolve(folder)) : text.slice(0, index);
     if (!isAdapterName(name)) throw new UsageError(`--adapter ${text}: its name must be ${ADAPTER_NAME}`);
     if (folder === "") throw new UsageError(`--adapter ${text}: give a folder, as in --adapter ${name}=DIR`);
     return { name, folder };

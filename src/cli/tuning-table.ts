@@ -19,13 +19,13 @@ export function formatTuning({ device, name, used, file, classes }: TuneReport):
       .join("  ")
       .trimEnd(),
   );
-  const kept = file === undefined ? "not stored: the user has no cache folder" : `stored in ${file}`;
+  const storage = file === undefined ? "not stored: the user has no cache folder" : `stored in ${file}`;
   const use = used ? "" : "; not used on a software GPU, unless LOWRANK_TUNE=on";
   return [
     `${device}: ${name}`,
     "milliseconds per run; * marks the selected variant",
     ...lines,
-    `${kept}${use}`,
+    `${storage}${use}`,
     "",
   ].join("\n");
 }

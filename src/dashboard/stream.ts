@@ -69,13 +69,13 @@ export class EventStream {
       await this.#write("retry: 1000\n\n");
       while (!this.#closing.signal.aborted) {
         // Callers of `waitForPages` that arrive during this pass need another one, because it may miss their lines.
-        const asked = this.#passes.length;
-        let more = false;
-        for (const [i, run] of this.#runs.entries()) more = (await this.#follow(i, run)) || more;
-        if (more) continue;
+        const waiting = this.#passes.length;
+        let hasMore = false;
+        for (const [i, run] of this.#runs.entries()) hasMore = (await this.#follow(i, run)) || hasMore;
+        if (hasMore) continue;
         // Written bytes reach the operating system in the next turn of the event loop.
-        if (asked > 0) await later(0);
-        for (const passed of this.#passes.splice(0, asked)) passed();
+        if (waiting > 0) await later(0);
+        for (const passed of this.#passes.splice(0, waiting)) passed();
         await this.#waitForLines();
         if (performance.now() - this.#told > SILENCE_MS) await this.#write(": here\n\n");
       }

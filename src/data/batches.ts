@@ -111,9 +111,9 @@ export function buildPackedBatch(sequences: readonly (readonly Example[])[], pad
   const T = batch.shape[1];
   const positions = new Int32Array(batch.ids.length);
   for (const [b, rows] of sequences.entries()) {
-    let at = b * T;
-    for (const { ids } of rows) for (let t = 0; t < ids.length; t++) positions[at++] = t;
-    for (let t = 0; at < (b + 1) * T; t++) positions[at++] = t;
+    let offset = b * T;
+    for (const { ids } of rows) for (let t = 0; t < ids.length; t++) positions[offset++] = t;
+    for (let t = 0; offset < (b + 1) * T; t++) positions[offset++] = t;
   }
   return { ...batch, positions };
 }
@@ -131,10 +131,10 @@ export function* listBatchesInOrder(
   batchSize: number,
   padTokenId: number,
 ): Generator<Batch> {
-  for (let at = 0; at < examples.length; at += batchSize) {
-    const count = Math.min(batchSize, examples.length - at);
+  for (let start = 0; start < examples.length; start += batchSize) {
+    const count = Math.min(batchSize, examples.length - start);
     yield buildBatch(
-      Array.from({ length: count }, (_, i) => examples.at(at + i) as Example),
+      Array.from({ length: count }, (_, i) => examples.at(start + i) as Example),
       padTokenId,
     );
   }

@@ -94,8 +94,8 @@ export function fitChat(
   report.rows++;
   if (format !== "messages") countChat(report, format, line);
   const spoken = messages.some(({ role }) => role === "assistant");
-  const kept = spans.filter(({ end }) => end <= maxLength);
-  const last = kept.at(-1);
+  const fitting = spans.filter(({ end }) => end <= maxLength);
+  const last = fitting.at(-1);
   // Nothing predicts the first token of a row.
   if (last === undefined || last.end <= 1) {
     report.dropped++;
@@ -104,23 +104,23 @@ export function fitChat(
     return undefined;
   }
   if (lost > 0) countChat(report, "lastTurnOnly", line);
-  if (kept.reduce((sum, { start, end }) => sum + end - start, 0) === ids.length)
+  if (fitting.reduce((sum, { start, end }) => sum + end - start, 0) === ids.length)
     countChat(report, "whole", line);
   if (ids.length <= maxLength) return { ids, spans };
   report.cut++;
   countChat(report, "shortened", line);
-  return { ids: ids.slice(0, last.end), spans: kept };
+  return { ids: ids.slice(0, last.end), spans: fitting };
 }
 
 /** Trains on a whole conversation, up to `maxLength` tokens, except for turns with weight 0. */
 export function fitWholeChat({ ids, unweighted = [] }: EncodedChat, maxLength: number): FittedChat {
-  const kept = ids.subarray(0, maxLength);
+  const truncated = ids.subarray(0, maxLength);
   const spans: TokenSpan[] = [];
   let start = 0;
-  for (const span of [...unweighted, { start: kept.length, end: kept.length }]) {
-    const end = Math.min(span.start, kept.length);
+  for (const span of [...unweighted, { start: truncated.length, end: truncated.length }]) {
+    const end = Math.min(span.start, truncated.length);
     if (end > start) spans.push({ start, end });
     start = span.end;
   }
-  return { ids: kept, spans };
+  return { ids: truncated, spans };
 }

@@ -76,11 +76,11 @@ function listTexts(fields: Fields, kind: string): string[] | undefined {
  */
 function containsInOrder(text: string, pieces: readonly string[]): boolean {
   const parts = pieces.map((piece) => piece.trim()).filter((piece) => piece !== "");
-  let at = 0;
+  let position = 0;
   for (const part of parts) {
-    const found = text.indexOf(part, at);
+    const found = text.indexOf(part, position);
     if (found < 0) return false;
-    at = found + part.length;
+    position = found + part.length;
   }
   const last = parts.at(-1);
   // With an empty answer, the template's own words end the text.

@@ -59,8 +59,8 @@ export async function encodeTexts(
 /** Returns the special tokens that a tokenizer appends to a text. */
 export function findEndTokens(encoder: Encoder): Int32Array {
   const [whole, plain] = [encoder.encode("a"), encoder.encode("a", { addSpecialTokens: false })];
-  for (let at = 0; at + plain.length <= whole.length; at++) {
-    if (plain.every((id, i) => whole[at + i] === id)) return whole.slice(at + plain.length);
+  for (let start = 0; start + plain.length <= whole.length; start++) {
+    if (plain.every((id, i) => whole[start + i] === id)) return whole.slice(start + plain.length);
   }
   return new Int32Array();
 }
@@ -68,9 +68,9 @@ export function findEndTokens(encoder: Encoder): Int32Array {
 /** Truncates ids to `maxLength`; a truncated row still ends with `end`. */
 export function truncate(ids: Int32Array, end: Int32Array, maxLength: number): Int32Array {
   if (ids.length <= maxLength) return ids;
-  const kept = ids.slice(0, maxLength);
-  if (end.length < maxLength) kept.set(end, maxLength - end.length);
-  return kept;
+  const truncated = ids.slice(0, maxLength);
+  if (end.length < maxLength) truncated.set(end, maxLength - end.length);
+  return truncated;
 }
 
 /** Without a safe split position, a text is encoded whole up to this many characters, and split at line ends beyond. */
@@ -94,8 +94,8 @@ export async function* encodeRunning(
 ): AsyncGenerator<{ ids: Int32Array; read: number }> {
   const { parts: inParts } = encoder;
   const seam = (text: string): number => {
-    const at = inParts?.lastSeam(text) ?? -1;
-    if (at > 0 || text.length <= WHOLE) return at;
+    const cut = inParts?.lastSeam(text) ?? -1;
+    if (cut > 0 || text.length <= WHOLE) return cut;
     onCut?.();
     return text.lastIndexOf("\n") + 1 || findCharacterEnd(text);
   };
@@ -133,10 +133,10 @@ async function* cutAtSeams(
   for await (const part of parts) {
     held += part.part;
     read = part.read;
-    const at = seam(held);
-    if (at <= 0) continue;
-    yield { text: held.slice(0, at), read };
-    held = held.slice(at);
+    const cut = seam(held);
+    if (cut <= 0) continue;
+    yield { text: held.slice(0, cut), read };
+    held = held.slice(cut);
   }
   if (held !== "") yield { text: held, read };
 }

@@ -67,11 +67,11 @@ export interface RowIds {
 function concatIds(maxLength: number, ...parts: ArrayLike<number>[]): Int32Array {
   const length = parts.reduce((sum, part) => sum + part.length, 0);
   const ids = new Int32Array(Math.min(length, maxLength));
-  let at = 0;
+  let offset = 0;
   for (const part of parts) {
-    const room = ids.length - at;
-    ids.set(part.length <= room ? part : Array.prototype.slice.call(part, 0, room), at);
-    at += Math.min(part.length, room);
+    const room = ids.length - offset;
+    ids.set(part.length <= room ? part : Array.prototype.slice.call(part, 0, room), offset);
+    offset += Math.min(part.length, room);
   }
   return ids;
 }
@@ -276,9 +276,10 @@ async function addBlocks(
   for await (const { ids, read } of encodeRunning(data.parts(signal), encoder, { signal, onCut })) {
     checkIds(ids, data.file, vocabSize);
     const all = concatIds(Infinity, held, ids);
-    let at = 0;
-    for (; at + maxLength <= all.length; at += maxLength) store.add(all.subarray(at, at + maxLength), 0);
-    held = all.slice(at);
+    let offset = 0;
+    for (; offset + maxLength <= all.length; offset += maxLength)
+      store.add(all.subarray(offset, offset + maxLength), 0);
+    held = all.slice(offset);
     onProgress?.({ file: data.file, read, size: data.size, tokens: store.tokens + held.length });
   }
   if (held.length > 0) store.add(held, 0);
@@ -311,6 +312,7 @@ export function keepTrained(
   }
   if (count === examples.length) return examples;
   const rows = new Uint32Array(count);
-  for (let row = 0, at = 0; row < examples.length; row++) if (examples.trainedAt(row) > 0) rows[at++] = row;
+  for (let row = 0, filled = 0; row < examples.length; row++)
+    if (examples.trainedAt(row) > 0) rows[filled++] = row;
   return examples.pick(rows);
 }

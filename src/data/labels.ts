@@ -57,7 +57,7 @@ export function describeLabels({ labels }: Pick<LabelData, "labels">): string[] 
     uses.set(String(label), before === undefined ? use : { ...before, rows: before.rows + use.rows });
   }
   const notices: string[] = [];
-  const told = (rare: string, other: string): void => {
+  const explainRare = (rare: string, other: string): void => {
     const [few, many] = [uses.get(rare) as LabelUse, uses.get(other) as LabelUse];
     const rows = (count: number): string => `${count} row${count === 1 ? "" : "s"}`;
     notices.push(
@@ -70,7 +70,7 @@ export function describeLabels({ labels }: Pick<LabelData, "labels">): string[] 
   for (const label of byRows) {
     const key = label.normalize("NFKC").trim().replaceAll(/\s+/g, " ").toLowerCase();
     const other = folded.get(key);
-    if (other !== undefined) told(label, other);
+    if (other !== undefined) explainRare(label, other);
     else folded.set(key, label);
   }
   const names = [...folded.values()];
@@ -79,7 +79,7 @@ export function describeLabels({ labels }: Pick<LabelData, "labels">): string[] 
     const { rows } = uses.get(label) as LabelUse;
     const frequent = names.slice(0, i).filter((other) => (uses.get(other) as LabelUse).rows >= MANY * rows);
     const near = findClosest(label, frequent);
-    if (near !== undefined) told(label, near);
+    if (near !== undefined) explainRare(label, near);
   }
   return notices;
 }

@@ -84,12 +84,12 @@ export function joinExamples(rows: readonly Example[]): Example {
   if (rows.length === 1) return rows[0] as Example;
   const length = rows.reduce((sum, { ids }) => sum + ids.length, 0);
   const [ids, labels] = [new Int32Array(length), new Int32Array(length)];
-  let at = 0;
+  let offset = 0;
   for (const row of rows) {
-    ids.set(row.ids, at);
-    labels.set(row.labels, at);
-    labels[at] = IGNORED;
-    at += row.ids.length;
+    ids.set(row.ids, offset);
+    labels.set(row.labels, offset);
+    labels[offset] = IGNORED;
+    offset += row.ids.length;
   }
   return { ids, labels, trained: rows.reduce((sum, { trained }) => sum + trained, 0) };
 }

@@ -154,21 +154,21 @@ export function joinReports(parts: readonly DataReport[]): DataReport {
   return joined;
 }
 
-function addRows<T extends CountedRows>(before: T | undefined, more: T): T {
-  return before === undefined ? { ...more } : { ...before, rows: before.rows + more.rows };
+function addRows<T extends CountedRows>(before: T | undefined, added: T): T {
+  return before === undefined ? { ...added } : { ...before, rows: before.rows + added.rows };
 }
 
-function addChats(before: ChatReport | undefined, more: ChatReport): ChatReport {
-  if (before === undefined) return more;
-  const sums = { ...before, first: { ...more.first, ...before.first } };
-  for (const kind of Object.keys(more) as (keyof ChatReport)[])
-    if (kind !== "first") sums[kind] += more[kind];
+function addChats(before: ChatReport | undefined, added: ChatReport): ChatReport {
+  if (before === undefined) return added;
+  const sums = { ...before, first: { ...added.first, ...before.first } };
+  for (const kind of Object.keys(added) as (keyof ChatReport)[])
+    if (kind !== "first") sums[kind] += added[kind];
   return sums;
 }
 
 /** Returns the notice about a maximum length that exceeds the model's. */
-export function describeLoweredLength(asked: number, maxLength: number): string {
-  return `${optionName("maxLength")} is ${asked}, but the model reads at most ${maxLength} tokens: rows are truncated to ${maxLength}`;
+export function describeLoweredLength(requested: number, maxLength: number): string {
+  return `${optionName("maxLength")} is ${requested}, but the model reads at most ${maxLength} tokens: rows are truncated to ${maxLength}`;
 }
 
 /** Returns the warnings about a source, one sentence each. */
@@ -177,30 +177,30 @@ export function listWarnings(report: DataReport, maxLength: number): string[] {
   // Conversations have separate warnings.
   const cut = report.cut - (chat?.shortened ?? 0);
   const dropped = report.dropped - (chat === undefined ? 0 : LEFT_OUT.reduce((n, kind) => n + chat[kind], 0));
-  const of = (n: number): string => `${n} of ${rows} rows`;
+  const formatShare = (n: number): string => `${n} of ${rows} rows`;
   const firstRow = (number: number | undefined): string => `first ${describeRowShortly(report, number ?? 0)}`;
   const warnings: string[] = [];
   if (cut > 0) {
     const most =
       mostlyCut > 0 ? `, ${mostlyCut} of them by more than half (${firstRow(first.mostlyCut)})` : "";
     warnings.push(
-      `${file}: ${of(cut)} ${cut === 1 ? "is" : "are"} longer than ${maxLength} tokens and truncated (${firstRow(first.cut)})${most}; ` +
+      `${file}: ${formatShare(cut)} ${cut === 1 ? "is" : "are"} longer than ${maxLength} tokens and truncated (${firstRow(first.cut)})${most}; ` +
         `a larger ${optionName("maxLength")} keeps more of them`,
     );
   }
   if (dropped > 0) {
     warnings.push(
-      `${file}: ${of(dropped)} ${dropped === 1 ? "is" : "are"} skipped (${firstRow(first.dropped)}): nothing to train on within ${maxLength} tokens`,
+      `${file}: ${formatShare(dropped)} ${dropped === 1 ? "is" : "are"} skipped (${firstRow(first.dropped)}): nothing to train on within ${maxLength} tokens`,
     );
   }
   const { empty, copied } = report;
   if (empty !== undefined)
     warnings.push(
-      `${file}: ${of(empty.rows)} (${firstRow(empty.first)}) have an empty text, completion or answer: only its end token is trained on`,
+      `${file}: ${formatShare(empty.rows)} (${firstRow(empty.first)}) have an empty text, completion or answer: only its end token is trained on`,
     );
   if (copied !== undefined)
     warnings.push(
-      `${file}: ${of(copied.rows)} (${firstRow(copied.first)}) have a "${copied.field}" that repeats the other fields; it is ignored`,
+      `${file}: ${formatShare(copied.rows)} (${firstRow(copied.first)}) have a "${copied.field}" that repeats the other fields; it is ignored`,
     );
   if (chat !== undefined) warnings.push(...listChatWarnings(report, chat, maxLength));
   if (roughCuts > 0) {

@@ -64,9 +64,11 @@ export function readStringField(fields: Record<string, unknown>, name: string, r
 function checkWellFormed(value: string, name: string, refuse: Refuse): string {
   // Supported by all required Node versions, but missing in the type library.
   if ((value as unknown as { isWellFormed(): boolean }).isWellFormed()) return value;
-  const at = value.search(/\p{Surrogate}/u);
-  const half = `\\u${value.charCodeAt(at).toString(16)}`;
-  return refuse(`"${name}" has half of a surrogate pair, ${half}, at character ${at + 1}; write both halves`);
+  const index = value.search(/\p{Surrogate}/u);
+  const half = `\\u${value.charCodeAt(index).toString(16)}`;
+  return refuse(
+    `"${name}" has half of a surrogate pair, ${half}, at character ${index + 1}; write both halves`,
+  );
 }
 
 /** Converts parsed fields to a row; unknown fields are ignored. */
@@ -83,9 +85,9 @@ function parseRow(value: unknown, line: number, refuse: Refuse): Row {
   const copied = copy === undefined ? undefined : { copy };
   const text = (name: string): string => readStringField(fields, name, refuse);
 
-  const asked = "prompt" in fields || "completion" in fields;
+  const isPrompted = "prompt" in fields || "completion" in fields;
   checkNames(fields, refuse);
-  if (asked)
+  if (isPrompted)
     return { kind: "completion", line, prompt: text("prompt"), completion: text("completion"), ...copied };
   if (!("text" in fields)) {
     const chat = parseConversation(fields, refuse);

@@ -127,9 +127,10 @@ export class SharedExamples extends StoredExamples {
   override at(row: number): Example | undefined {
     if (row < 0 || row >= this.length) return undefined;
     if (this.#isOwn(row)) return this.#readOwn(row);
-    const kept = this.#kept.get(row);
-    if (kept === undefined) throw new LowrankError("ERR_INTERNAL", `row ${row} is held by another process`);
-    return kept;
+    const example = this.#kept.get(row);
+    if (example === undefined)
+      throw new LowrankError("ERR_INTERNAL", `row ${row} is held by another process`);
+    return example;
   }
 
   override lengthAt(row: number): number {
@@ -174,12 +175,12 @@ function encodeExamples(examples: readonly Example[]): Uint8Array {
   const values = new Int32Array(
     examples.reduce((sum, { ids, labels }) => sum + 3 + ids.length + labels.length, 0),
   );
-  let at = 0;
+  let offset = 0;
   for (const { ids, labels, trained } of examples) {
-    values.set([ids.length, labels.length, trained], at);
-    values.set(ids, at + 3);
-    values.set(labels, at + 3 + ids.length);
-    at += 3 + ids.length + labels.length;
+    values.set([ids.length, labels.length, trained], offset);
+    values.set(ids, offset + 3);
+    values.set(labels, offset + 3 + ids.length);
+    offset += 3 + ids.length + labels.length;
   }
   return new Uint8Array(values.buffer);
 }
@@ -187,11 +188,15 @@ function encodeExamples(examples: readonly Example[]): Uint8Array {
 function decodeExamples(bytes: Uint8Array): Example[] {
   const values = new Int32Array(Uint8Array.from(bytes).buffer);
   const examples: Example[] = [];
-  for (let at = 0; at < values.length;) {
-    const [count, labels, trained] = values.subarray(at, at + 3) as unknown as [number, number, number];
-    const [from, to] = [at + 3 + count, at + 3 + count + labels];
-    examples.push({ ids: values.slice(at + 3, from), labels: values.slice(from, to), trained });
-    at = to;
+  for (let offset = 0; offset < values.length;) {
+    const [count, labels, trained] = values.subarray(offset, offset + 3) as unknown as [
+      number,
+      number,
+      number,
+    ];
+    const [from, to] = [offset + 3 + count, offset + 3 + count + labels];
+    examples.push({ ids: values.slice(offset + 3, from), labels: values.slice(from, to), trained });
+    offset = to;
   }
   return examples;
 }

@@ -69,12 +69,12 @@ export class WaveReader {
 
   /** Yields the rows of a file after all have been checked. */
   async *streamRows(parts: AsyncIterable<DataChunk<AudioRow[]>>): AsyncGenerator<DataChunk<SpeechRow[]>> {
-    let at = 0;
+    let index = 0;
     for await (const { part, read } of parts) {
       const rows = part.map((row) => ({
         line: row.line,
         text: row.text,
-        length: this.#lengths[at++] as number,
+        length: this.#lengths[index++] as number,
         samples: () => this.#read(row),
       }));
       yield { part: rows, read };
@@ -202,8 +202,8 @@ class SampleFile {
     const [start, { length }] = [this.#end, samples];
     const bytes = viewBytes(samples);
     try {
-      for (let at = 0; at < bytes.length;)
-        at += writeSync(this.#file as number, bytes, at, bytes.length - at, start + at);
+      for (let written = 0; written < bytes.length;)
+        written += writeSync(this.#file as number, bytes, written, bytes.length - written, start + written);
     } catch (cause) {
       const what = `${tmpdir()}: rows of speech cannot be written there (${readSystemCode(cause)}); set TMPDIR, or give an array`;
       throw new LowrankError("ERR_WRITE", what, { cause });
@@ -212,11 +212,11 @@ class SampleFile {
     return () => {
       const read = new Float32Array(length);
       const into = viewBytes(read);
-      for (let at = 0; at < into.length;) {
-        const count = readSync(this.#file as number, into, at, into.length - at, start + at);
+      for (let filled = 0; filled < into.length;) {
+        const count = readSync(this.#file as number, into, filled, into.length - filled, start + filled);
         if (count === 0)
           throw new LowrankError("ERR_INTERNAL", "the temporary file of rows of speech is too short");
-        at += count;
+        filled += count;
       }
       return read;
     };

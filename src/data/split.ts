@@ -58,7 +58,7 @@ export function splitHeldOut(
   }
   const places = (which: number): Uint32Array => {
     const rows = new Uint32Array(held.reduce((n, group) => n + (group === which ? 1 : 0), 0));
-    for (let row = 0, at = 0; row < length; row++) if (held[row] === which) rows[at++] = row;
+    for (let row = 0, count = 0; row < length; row++) if (held[row] === which) rows[count++] = row;
     return rows;
   };
   return { train: examples.pick(places(0)), held: examples.pick(places(1)) };

@@ -263,15 +263,15 @@ export class ExampleStore extends StoredExamples {
 
   /** Appends a row; `mark` is the number of leading ids that are not trained on, or the class. */
   add(ids: Int32Array, mark: number): void {
-    let at = this.tokens;
-    const end = at + ids.length;
+    let position = this.tokens;
+    const end = position + ids.length;
     for (let done = 0; done < ids.length;) {
-      const place = at % SEGMENT;
+      const place = position % SEGMENT;
       if (place === 0) this.#segments.push(this.#narrow ? new Uint16Array(SEGMENT) : new Int32Array(SEGMENT));
       const count = Math.min(SEGMENT - place, ids.length - done);
       this.#segments.at(-1)?.set(ids.subarray(done, done + count), place);
       done += count;
-      at += count;
+      position += count;
     }
     this.#ends.push(end);
     this.#marks.push(mark);
@@ -282,12 +282,12 @@ export class ExampleStore extends StoredExamples {
     if (row < 0 || row >= this.length) return undefined;
     const [start, end] = [this.#end(row - 1), this.#end(row)];
     const ids = new Int32Array(end - start);
-    for (let at = start; at < end;) {
-      const place = at % SEGMENT;
-      const count = Math.min(SEGMENT - place, end - at);
-      const segment = this.#segments[Math.floor(at / SEGMENT)] as Int32Array;
-      ids.set(segment.subarray(place, place + count), at - start);
-      at += count;
+    for (let position = start; position < end;) {
+      const place = position % SEGMENT;
+      const count = Math.min(SEGMENT - place, end - position);
+      const segment = this.#segments[Math.floor(position / SEGMENT)] as Int32Array;
+      ids.set(segment.subarray(place, place + count), position - start);
+      position += count;
     }
     const example = {
       ids,

@@ -25,13 +25,13 @@ export function checkWaveSize(size: number, refuse: (what: string) => never): vo
 /** Returns a file's samples, from −1 to 1, averaged over its channels. Calls `refuse` for an invalid file. */
 export function readWave(bytes: Uint8Array, refuse: (what: string) => never): Float32Array {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const name = (at: number): string => String.fromCharCode(...bytes.subarray(at, at + 4));
+  const name = (offset: number): string => String.fromCharCode(...bytes.subarray(offset, offset + 4));
   if (bytes.length < 12 || name(0) !== "RIFF" || name(8) !== "WAVE") refuse("is not a WAV file");
   let format: Format | undefined;
-  for (let at = 12; at + 8 <= bytes.length;) {
-    const [kind, told] = [name(at), view.getUint32(at + 4, true)];
-    const start = at + 8;
-    const size = kind === "data" && told === UNKNOWN ? bytes.length - start : told;
+  for (let offset = 12; offset + 8 <= bytes.length;) {
+    const [kind, statedSize] = [name(offset), view.getUint32(offset + 4, true)];
+    const start = offset + 8;
+    const size = kind === "data" && statedSize === UNKNOWN ? bytes.length - start : statedSize;
     if (start + size > bytes.length) refuse(`ends within "${kind}", which has ${size} bytes`);
     if (kind === "fmt ") format = readFormat(view, start, size, refuse);
     if (kind === "data") {
@@ -39,19 +39,19 @@ export function readWave(bytes: Uint8Array, refuse: (what: string) => never): Fl
       return mixChannels(view, start, size, format, refuse);
     }
     // Chunks begin at even offsets.
-    at = start + size + (size % 2);
+    offset = start + size + (size % 2);
   }
   return refuse('has no "data"');
 }
 
-function readFormat(view: DataView, at: number, size: number, refuse: (what: string) => never): Format {
+function readFormat(view: DataView, offset: number, size: number, refuse: (what: string) => never): Format {
   if (size < 16) refuse(`has a "fmt " of ${size} bytes`);
-  const told = view.getUint16(at, true);
+  const format = view.getUint16(offset, true);
   // The format code of an extensible header is the first part of its identifier.
-  const kind = told === EXTENSIBLE && size >= 26 ? view.getUint16(at + 24, true) : told;
-  const channels = view.getUint16(at + 2, true);
-  const rate = view.getUint32(at + 4, true);
-  const bits = view.getUint16(at + 14, true);
+  const kind = format === EXTENSIBLE && size >= 26 ? view.getUint16(offset + 24, true) : format;
+  const channels = view.getUint16(offset + 2, true);
+  const rate = view.getUint32(offset + 4, true);
+  const bits = view.getUint16(offset + 14, true);
   if (!((kind === PCM && bits === 16) || (kind === FLOAT && bits === 32)))
     refuse(`has ${bits}-bit samples of format ${kind}; 16-bit (format 1) and 32-bit float (3) are supported`);
   if (channels === 0) refuse("has no channels");
@@ -77,8 +77,8 @@ function mixChannels(
   for (let i = 0; i < samples.length; i++) {
     let sum = 0;
     for (let channel = 0; channel < channels; channel++) {
-      const at = start + i * frame + channel * width;
-      sum += kind === FLOAT ? view.getFloat32(at, true) : view.getInt16(at, true) / 32768;
+      const offset = start + i * frame + channel * width;
+      sum += kind === FLOAT ? view.getFloat32(offset, true) : view.getInt16(offset, true) / 32768;
     }
     samples[i] = sum / channels;
   }

@@ -113,8 +113,8 @@ function judge(found: ReturnType<typeof compare>): Awaited<ReturnType<Step["run"
 async function runTraining(device: CheckedDevice, count: number): ReturnType<Step["run"]> {
   const own = await train(device, count);
   const expected = device === "cpu" ? [...STORED_LOSSES] : (await train("cpu", count)).losses;
-  const losses = (of: readonly number[]): Outcome => ({
-    values: new Map([["loss of each step", Float64Array.from(of.slice(0, count))]]),
+  const losses = (values: readonly number[]): Outcome => ({
+    values: new Map([["loss of each step", Float64Array.from(values.slice(0, count))]]),
     kernels: { forward: [], backward: [] },
   });
   const { error, wrong } = compare(

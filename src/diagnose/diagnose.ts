@@ -113,7 +113,7 @@ function describeEnvironment(): Record<string, string> {
 
 /** Returns the devices to test. Throws `ERR_NO_GPU`. */
 function chooseDevices(
-  asked: Device | undefined,
+  requested: Device | undefined,
   all: readonly DeviceInfo[],
   details: readonly GpuDetails[] = [],
 ): DeviceInfo[] {
@@ -121,18 +121,18 @@ function chooseDevices(
     details.some((gpu) => gpu.device === device && gpu.lacks != null);
   const gpus = all.filter(({ kind }) => kind !== "cpu");
   const cpu = all.filter(({ kind }) => kind === "cpu");
-  if (asked === undefined || asked === "auto") {
+  if (requested === undefined || requested === "auto") {
     const real = gpus.filter(({ kind }) => kind !== "software");
     return [...cpu, ...(real.length > 0 ? real : gpus)];
   }
-  if (asked === "cpu") return cpu;
+  if (requested === "cpu") return cpu;
   const found =
-    asked === "gpu"
+    requested === "gpu"
       ? (gpus.find((gpu) => !lacks(gpu)) ?? gpus[0])
-      : gpus.find(({ device }) => device === asked);
+      : gpus.find(({ device }) => device === requested);
   if (found !== undefined) return [found];
   const names = all.map(({ device, name }) => `${device} (${name})`).join(", ");
-  throw new LowrankError("ERR_NO_GPU", `diagnose: there is no ${asked}; there are ${names}`);
+  throw new LowrankError("ERR_NO_GPU", `diagnose: there is no ${requested}; there are ${names}`);
 }
 
 async function diagnoseDevice(

@@ -77,8 +77,8 @@ function formatFacts({
   }
   if (longestSubmission !== undefined && longestSubmission > 0) {
     const limit = details?.watchdogMs;
-    const of = limit == null ? "nothing ends long ones" : `the system ends those of ${limit} ms`;
-    lines.push(`longest submission ${longestSubmission.toFixed(0)} ms (${of})`);
+    const limitNote = limit == null ? "nothing ends long ones" : `the system ends those of ${limit} ms`;
+    lines.push(`longest submission ${longestSubmission.toFixed(0)} ms (${limitNote})`);
   }
   if (training !== undefined) {
     const { losses, expected, stepMilliseconds } = training;

@@ -45,8 +45,8 @@ export interface Loss {
 }
 
 /** Returns the error for a lost connection: `ERR_DISCONNECTED`. */
-export function createDisconnected({ why, cause }: Loss, more = ""): LowrankError {
-  return new LowrankError("ERR_DISCONNECTED", why + more, cause === undefined ? {} : { cause });
+export function createDisconnected({ why, cause }: Loss, remedy = ""): LowrankError {
+  return new LowrankError("ERR_DISCONNECTED", why + remedy, cause === undefined ? {} : { cause });
 }
 
 /** An open port. */

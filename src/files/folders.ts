@@ -12,9 +12,9 @@ import { native, unwrapResult } from "../native/binding.js";
  */
 export async function makeFolder(path: string): Promise<string | undefined> {
   const full = resolve(path);
-  const there = await stat(full).catch(() => undefined);
-  if (there !== undefined) {
-    if (there.isDirectory()) return undefined;
+  const existing = await stat(full).catch(() => undefined);
+  if (existing !== undefined) {
+    if (existing.isDirectory()) return undefined;
     throw Object.assign(new Error(`${path}: is a file`), { code: "EEXIST" });
   }
   const above = dirname(full) === full ? undefined : await makeFolder(dirname(full));
@@ -43,17 +43,17 @@ export async function readFreeBytes(folder: string): Promise<number | undefined>
  * old files cannot be removed, so that one complete folder exists at any time. Throws like `move`. `away` removes a file.
  */
 export async function replaceFolder(from: string, to: string, away = remove): Promise<void> {
-  const there = existsSync(to);
+  const exists = existsSync(to);
   let aside = `${to}.old-${process.pid}`;
   for (let n = 2; existsSync(aside); n++) aside = `${to}.old-${process.pid}-${n}`;
-  if (there) await move(to, aside);
+  if (exists) await move(to, aside);
   try {
     await move(from, to);
   } catch (error) {
-    if (there) await move(aside, to);
+    if (exists) await move(aside, to);
     throw error;
   }
-  if (!there) return;
+  if (!exists) return;
   const files = await readdir(aside);
   const weights = files.filter((name) => name.endsWith(".safetensors")).map((name) => join(aside, name));
   const first = weights.find((path) => lstatSync(path).isFile());

@@ -29,12 +29,12 @@ export async function convertToBytes(
   type: GgufType,
   change: (tensor: Tensor) => Tensor = (same) => same,
 ): Promise<Uint8Array> {
-  const made = noGrad(() => scope(() => change(tensor.to("f32")).to(isBlockType(type) ? "f32" : type)));
+  const changed = noGrad(() => scope(() => change(tensor.to("f32")).to(isBlockType(type) ? "f32" : type)));
   let data: Awaited<ReturnType<Tensor["data"]>>;
   try {
-    data = await made.data();
+    data = await changed.data();
   } finally {
-    if (made !== tensor) made.dispose();
+    if (changed !== tensor) changed.dispose();
   }
   if (isBlockType(type))
     return (await quantise(data as Float32Array, type)) ?? refuseLarge(where, name, tensor, type);

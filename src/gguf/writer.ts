@@ -47,48 +47,48 @@ class Bytes {
   #view = new DataView(this.#data.buffer);
   length = 0;
 
-  #room(more: number): number {
-    const at = this.length;
-    if (at + more > this.#data.length) {
-      const larger = new Uint8Array(Math.max(2 * this.#data.length, at + more));
-      larger.set(this.#data.subarray(0, at));
+  #room(count: number): number {
+    const offset = this.length;
+    if (offset + count > this.#data.length) {
+      const larger = new Uint8Array(Math.max(2 * this.#data.length, offset + count));
+      larger.set(this.#data.subarray(0, offset));
       this.#data = larger;
       this.#view = new DataView(larger.buffer);
     }
-    this.length += more;
-    return at;
+    this.length += count;
+    return offset;
   }
 
   u8(value: number): void {
-    const at = this.#room(1);
-    this.#view.setUint8(at, value);
+    const offset = this.#room(1);
+    this.#view.setUint8(offset, value);
   }
 
   u32(value: number): void {
-    const at = this.#room(4);
-    this.#view.setUint32(at, value, true);
+    const offset = this.#room(4);
+    this.#view.setUint32(offset, value, true);
   }
 
   i32(value: number): void {
-    const at = this.#room(4);
-    this.#view.setInt32(at, value, true);
+    const offset = this.#room(4);
+    this.#view.setInt32(offset, value, true);
   }
 
   f32(value: number): void {
-    const at = this.#room(4);
-    this.#view.setFloat32(at, value, true);
+    const offset = this.#room(4);
+    this.#view.setFloat32(offset, value, true);
   }
 
   u64(value: number): void {
-    const at = this.#room(8);
-    this.#view.setBigUint64(at, BigInt(value), true);
+    const offset = this.#room(8);
+    this.#view.setBigUint64(offset, BigInt(value), true);
   }
 
   text(value: string): void {
     const bytes = new TextEncoder().encode(value);
     this.u64(bytes.length);
-    const at = this.#room(bytes.length);
-    this.#data.set(bytes, at);
+    const offset = this.#room(bytes.length);
+    this.#data.set(bytes, offset);
   }
 
   takeBytes(): Uint8Array {
@@ -196,8 +196,8 @@ export async function writeGguf(
 }
 
 async function append(file: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let at = 0; at < bytes.length;) {
-    const { bytesWritten } = await file.write(bytes, at, Math.min(PIECE, bytes.length - at));
-    at += bytesWritten;
+  for (let written = 0; written < bytes.length;) {
+    const { bytesWritten } = await file.write(bytes, written, Math.min(PIECE, bytes.length - written));
+    written += bytesWritten;
   }
 }

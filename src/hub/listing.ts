@@ -34,13 +34,13 @@ const COMPANIONS = [
 ];
 
 /** Requests the listing from the hub. Throws `ERR_HUB`, `Passing`. */
-export async function requestListing(settings: HubSettings, asked: RequestedModel): Promise<Listing> {
-  const { repo, revision } = asked;
+export async function requestListing(settings: HubSettings, requested: RequestedModel): Promise<Listing> {
+  const { repo, revision } = requested;
   const asking: typeof fetch = (url, init) =>
     retryPersistently(settings, async () => {
       const { response, done } = await ask(
         settings,
-        asked,
+        requested,
         String(url),
         Object.fromEntries(new Headers(init?.headers)),
       );

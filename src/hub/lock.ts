@@ -59,8 +59,8 @@ async function removeStale(file: string): Promise<boolean> {
   // Renamed first, so that the removed file is the inspected one, even if another process has replaced it meanwhile.
   const aside = `${file}.${randomBytes(4).toString("hex")}`;
   await rename(file, aside).catch(() => {});
-  const taken = await readFile(aside, "utf8").catch(() => undefined);
-  if (taken !== undefined && taken !== text) await link(aside, file).catch(() => {});
+  const content = await readFile(aside, "utf8").catch(() => undefined);
+  if (content !== undefined && content !== text) await link(aside, file).catch(() => {});
   await rm(aside, { force: true });
   return true;
 }

@@ -20,11 +20,11 @@ const FILE = /\.(safetensors|gguf|json|bin|pt|pth|onnx|ckpt)$/i;
  * revision that git does not allow.
  */
 export function parseHubName(text: string): HubName | undefined {
-  const at = text.indexOf("@");
-  const repo = at === -1 ? text : text.slice(0, at);
+  const index = text.indexOf("@");
+  const repo = index === -1 ? text : text.slice(0, index);
   if (repo.length > 96 || !/^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9_][\w.-]*$/.test(repo)) return undefined;
   if (/--|\.\.|[.-]$|[.-]\/|\.git$/.test(repo) || FILE.test(repo)) return undefined;
-  return { repo, revision: at === -1 ? undefined : checkRevision(text, text.slice(at + 1)) };
+  return { repo, revision: index === -1 ? undefined : checkRevision(text, text.slice(index + 1)) };
 }
 
 /** Validates a revision for use in paths and URLs. Throws `ERR_OPTION`. */

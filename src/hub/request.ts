@@ -43,8 +43,8 @@ export async function ask(
   const own = new URL(url).origin === new URL(endpoint).origin;
   const headers = { ...given, ...(own && token !== undefined && { authorization: `Bearer ${token}` }) };
   try {
-    const both = signal === undefined ? stalled.signal : AbortSignal.any([signal, stalled.signal]);
-    const response = await fetch(url, { headers, signal: both });
+    const combined = signal === undefined ? stalled.signal : AbortSignal.any([signal, stalled.signal]);
+    const response = await fetch(url, { headers, signal: combined });
     if (!response.ok) {
       await response.body?.cancel();
       throw convertFailure(settings, repo, revision, response);

@@ -38,24 +38,24 @@ export async function fetchSnapshot(
   const cached = new CachedRepo(settings.cacheDir, repo);
   const commit = cached.readCommit(revision);
   const lacks = commit === undefined ? undefined : await cached.findMissing(commit);
-  const there =
+  const existing =
     commit === undefined || lacks !== undefined
       ? undefined
       : { folder: cached.locateSnapshot(commit), commit };
-  if (settings.offline) return there ?? createNotThereError(settings, cached, revision, lacks);
+  if (settings.offline) return existing ?? createNotThereError(settings, cached, revision, lacks);
   // Other programs may have downloaded only the files that they need.
-  if (there !== undefined && isCommit(revision) && existsSync(join(there.folder, "tokenizer.json")))
-    return there;
+  if (existing !== undefined && isCommit(revision) && existsSync(join(existing.folder, "tokenizer.json")))
+    return existing;
   let found: Listing;
   try {
     found = await requestListing(settings, { repo, revision });
   } catch (error) {
     if (!(error instanceof Passing)) throw error;
-    if (there === undefined) throw createHubError(repo, error);
+    if (existing === undefined) throw createHubError(repo, error);
     settings.onNotice(
-      `${repo}: ${error.message}; taking commit ${there.commit.slice(0, 7)}, which is in the cache`,
+      `${repo}: ${error.message}; taking commit ${existing.commit.slice(0, 7)}, which is in the cache`,
     );
-    return there;
+    return existing;
   }
   try {
     await downloadFiles(settings, cached, found);

@@ -246,8 +246,8 @@ async function compareWithModel(
 ): Promise<InspectedFit> {
   const problems = new Set(found.problems);
   let fit: AdapterFit | undefined;
-  const told: string[] = [];
-  const model = await loadHeaderModel(located, told, [], chooseTask(path, found));
+  const mismatches: string[] = [];
+  const model = await loadHeaderModel(located, mismatches, [], chooseTask(path, found));
   let read: AdapterFile | undefined;
   try {
     if (model !== undefined) {
@@ -256,12 +256,12 @@ async function compareWithModel(
     }
   } catch (error) {
     if (!(error instanceof LowrankError)) throw error;
-    told.push(error.message);
+    mismatches.push(error.message);
   } finally {
     if (read !== undefined) disposeFile(read);
     model?.dispose();
   }
-  for (const text of [...told, ...(fit?.problems ?? [])]) problems.add(text);
+  for (const text of [...mismatches, ...(fit?.problems ?? [])]) problems.add(text);
   const nothing = { matched: 0, unexpected: [], missing: [], misshapen: [] };
   return {
     model: located.source,

@@ -95,11 +95,11 @@ export interface InspectDataOptions extends Pick<TrainingOptions, "trainOn" | "l
 export async function inspectData(
   data: Data,
   model: PretrainedModel,
-  { maxLength: asked, shown, labels, trainOn, language, chatTemplate, signal }: InspectDataOptions,
+  { maxLength: requestedLength, shown, labels, trainOn, language, chatTemplate, signal }: InspectDataOptions,
 ): Promise<InspectedData> {
   const { tokenizer } = model;
   if (tokenizer === undefined) throw createNoTokenizerError(model);
-  const objective = createObjective(model, { labels, maxLength: asked, trainOn, language });
+  const objective = createObjective(model, { labels, maxLength: requestedLength, trainOn, language });
   const { maxLength } = objective.tokenisation;
   const store = await objective.createExamples(data, signal);
   const lengths: number[] = [];

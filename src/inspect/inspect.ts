@@ -179,8 +179,8 @@ async function describeData(
           });
     try {
       if (template !== undefined) model.tokenizer?.setChatTemplate(template.text, template.where);
-      const asked = { maxLength, shown, labels, trainOn, language, chatTemplate, signal };
-      return await inspectData(data, model, asked);
+      const request = { maxLength, shown, labels, trainOn, language, chatTemplate, signal };
+      return await inspectData(data, model, request);
     } finally {
       if (!loaded) model.dispose();
     }

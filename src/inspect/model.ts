@@ -82,7 +82,7 @@ export async function inspectModel({ path, source, revision }: Located): Promise
   const { config, folder } = stored;
   const architectures: unknown = config.readValue("architectures");
   const [problems, notices]: [string[], string[]] = [[], []];
-  const told = <T>(read: () => T): T | undefined => {
+  const attempt = <T>(read: () => T): T | undefined => {
     try {
       return read();
     } catch (error) {
@@ -91,11 +91,11 @@ export async function inspectModel({ path, source, revision }: Located): Promise
       return undefined;
     }
   };
-  const contents = told(() => readContents(path)) ?? { parameters: 0, bytes: 0, dtypes: {} };
-  const tokenizer = told(() => stored.tokenizer());
+  const contents = attempt(() => readContents(path)) ?? { parameters: 0, bytes: 0, dtypes: {} };
+  const tokenizer = attempt(() => stored.tokenizer());
   const companions = folder === undefined ? stored.companions : openCompanions(folder);
   const chatTemplate =
-    told(() => companions !== undefined && readChatTemplate(companions, false) !== undefined) ?? false;
+    attempt(() => companions !== undefined && readChatTemplate(companions, false) !== undefined) ?? false;
   const model =
     problems.length > 0 ? undefined : await loadHeaderModel({ path, source, revision }, problems, notices);
   const found: InspectedModel = {
@@ -103,7 +103,7 @@ export async function inspectModel({ path, source, revision }: Located): Promise
     path,
     source,
     ...(revision !== undefined && { revision }),
-    family: told(() => config.readString("model_type")),
+    family: attempt(() => config.readString("model_type")),
     architecture: Array.isArray(architectures) ? String(architectures[0]) : undefined,
     ...contents,
     ...(tokenizer !== undefined && { tokenizer: { vocabulary: tokenizer.vocabSize, chatTemplate } }),

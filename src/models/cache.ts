@@ -43,11 +43,11 @@ export class LayerCache {
   }
 
   /**
-   * @internal Returns the buffers with room for `more` tokens, for a fused block of the engine that writes k and v
+   * @internal Returns the buffers with room for `count` tokens, for a fused block of the engine that writes k and v
    * itself.
    */
-  reserveBuffers(more: number): { k: Tensor; v: Tensor } {
-    this.#reserve(this.length + more);
+  reserveBuffers(count: number): { k: Tensor; v: Tensor } {
+    this.#reserve(this.length + count);
     return { k: this.#k as Tensor, v: this.#v as Tensor };
   }
 
@@ -79,7 +79,7 @@ export class LayerCache {
   static fromRuns(runs: readonly LayerRun[], length: number): LayerCache {
     const [first] = runs as [LayerRun, ...LayerRun[]];
     const batch = runs.reduce((sum, { count }) => sum + count, 0);
-    const made = new LayerCache({ ...first.layer.shape, batch }, first.layer.limit);
+    const cache = new LayerCache({ ...first.layer.shape, batch }, first.layer.limit);
     const [k, v] = (["k", "v"] as const).map((name) => {
       const [start, ...rest] = runs.map((run) => run.layer.#sliceRows(name, run, length)) as [
         Tensor,
@@ -87,8 +87,8 @@ export class LayerCache {
       ];
       return rest.length === 0 ? start : start.concat(rest, 0);
     }) as [Tensor, Tensor];
-    made.append(k, v);
-    return made;
+    cache.append(k, v);
+    return cache;
   }
 
   /** The last `length` tokens of consecutive rows, [count, length, heads, headDim]. */
@@ -145,13 +145,13 @@ export class KeyValueCache {
       else runs.push({ cache, row, count: 1 });
     }
     const [first] = rows as [CachedRow, ...CachedRow[]];
-    const made = new KeyValueCache(0, 0, { batch: 0, heads: 0, headDim: 0, device: "auto" });
+    const cache = new KeyValueCache(0, 0, { batch: 0, heads: 0, headDim: 0, device: "auto" });
     for (const i of first.cache.layers.keys()) {
       const own = runs.map(({ cache, row, count }) => ({ layer: cache.layers[i] as LayerCache, row, count }));
-      made.layers.push(scope(() => LayerCache.fromRuns(own, length)));
+      cache.layers.push(scope(() => LayerCache.fromRuns(own, length)));
       for (const { layer } of own) layer.dispose();
     }
-    return made;
+    return cache;
   }
 
   dispose(): void {

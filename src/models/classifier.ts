@@ -42,21 +42,21 @@ export abstract class Classifier extends PretrainedModel {
     const wanted = checkForwardOptions(input, options, this.embeddingWidth);
     const { labels, adapterPerRow: names } = wanted;
     const states: Tensor[] | undefined = wanted.outputHiddenStates === true ? [] : undefined;
-    const made = runPerRow(this, readTokenShape(input, wanted).shape[0] as number, names, () => {
+    const outputs = runPerRow(this, readTokenShape(input, wanted).shape[0] as number, names, () => {
       const hidden = this.computeHidden(input, options, states);
       const logits = this.computeLogits(hidden);
       return states === undefined ? { logits, hidden } : { logits, hidden, hiddenStates: states };
     });
-    if (labels === undefined) return made;
+    if (labels === undefined) return outputs;
     const { problemType } = this.config;
     const { labelSmoothing, reduction } = wanted;
-    const loss = computeClassificationLoss(made.logits, labels, {
+    const loss = computeClassificationLoss(outputs.logits, labels, {
       labelSmoothing,
       reduction,
       problemType,
       names,
     });
-    return { ...made, loss };
+    return { ...outputs, loss };
   }
 
   /**

@@ -132,7 +132,7 @@ function scoreClasses(
         : softmax(logits);
   // Equal logits keep their order, so the first class wins, as in evaluation.
   const order = scores.map((_, i) => i).sort((a, b) => (logits[b] as number) - (logits[a] as number));
-  const kept = new Set(order.slice(0, topK));
+  const best = new Set(order.slice(0, topK));
   const several = type === "multi_label_classification" && {
     labels: labels.filter((_, i) => (scores[i] as number) >= 0.5),
   };
@@ -140,7 +140,7 @@ function scoreClasses(
     label: labels[order[0] as number] as string,
     ...several,
     scores: Object.fromEntries(
-      labels.flatMap((label, i) => (kept.has(i) ? [[label, scores[i] as number]] : [])),
+      labels.flatMap((label, i) => (best.has(i) ? [[label, scores[i] as number]] : [])),
     ),
   };
 }

@@ -200,26 +200,26 @@ export class Decoding {
 
   /** Records the next step, as one batch, for those texts of `past` that have not ended; undefined where all have. */
   #continue(past: readonly PendingStep[]): Step | undefined {
-    const kept = past.flatMap(({ step, tokens }) =>
+    const live = past.flatMap(({ step, tokens }) =>
       step.rows.flatMap((row, at) => (this.#isWanted(row) ? [{ step, tokens, row, at }] : [])),
     );
-    const batches = new Set(kept.map(({ step }) => step.batch));
+    const batches = new Set(live.map(({ step }) => step.batch));
     for (const { step } of past) if (!batches.has(step.batch)) step.batch.dispose();
-    const [only] = kept;
+    const [only] = live;
     if (only === undefined) return undefined;
     // Adjacent rows of the same adapter share one matrix product.
-    if (batches.size > 1) kept.sort((a, b) => compareAdapters(a.row.text, b.row.text));
-    const whole = batches.size === 1 && kept.length === only.step.batch.rows;
-    const places = kept.map(({ step: { batch }, at }): BatchRow => ({ batch, row: at }));
+    if (batches.size > 1) live.sort((a, b) => compareAdapters(a.row.text, b.row.text));
+    const whole = batches.size === 1 && live.length === only.step.batch.rows;
+    const places = live.map(({ step: { batch }, at }): BatchRow => ({ batch, row: at }));
     const batch = whole ? only.step.batch : scope(() => TextBatch.fromRows(places));
     const idsOf = (): Tensor => {
-      if (only.tokens === undefined) return gatherChosenIds(kept);
-      const ids = Int32Array.from(kept, ({ tokens, at }) => tokens?.[at] as number);
+      if (only.tokens === undefined) return gatherChosenIds(live);
+      const ids = Int32Array.from(live, ({ tokens, at }) => tokens?.[at] as number);
       return tensor(ids, { shape: [ids.length, 1], device: this.model.device });
     };
     return this.#recordStep(
       batch,
-      kept.map(({ row }) => row),
+      live.map(({ row }) => row),
       idsOf,
     );
   }
@@ -267,9 +267,9 @@ export class Decoding {
 }
 
 /** Gathers the ids i32 [n, 1] chosen at rows of steps. */
-function gatherChosenIds(kept: readonly { step: Step; at: number }[]): Tensor {
+function gatherChosenIds(live: readonly { step: Step; at: number }[]): Tensor {
   const runs: { step: Step; rows: number[] }[] = [];
-  for (const { step, at } of kept) {
+  for (const { step, at } of live) {
     const last = runs.at(-1);
     if (last?.step === step) last.rows.push(at);
     else runs.push({ step, rows: [at] });

@@ -96,9 +96,9 @@ export async function embed(
 /** Truncates to `longest` tokens, keeping the last one, which ends a text. */
 function truncate(ids: Int32Array, longest: number): Int32Array {
   if (ids.length <= longest) return ids;
-  const kept = ids.slice(0, longest);
-  kept[longest - 1] = ids.at(-1) as number;
-  return kept;
+  const truncated = ids.slice(0, longest);
+  truncated[longest - 1] = ids.at(-1) as number;
+  return truncated;
 }
 
 /**

@@ -144,14 +144,15 @@ export function encode(
   checkChoice(where, "truncation", truncation, TRUNCATIONS);
   if (maxLength !== undefined) checkLength(where, "maxLength", maxLength);
   checkPair(where, "pair", truncation, pair);
-  const placed = checkFlag(where, "offsets", offsets) || checkFlag(where, "wordIds", wordIds);
-  if (pair === undefined && maxLength === undefined && !placed) return own.encode(text, addSpecialTokens);
+  const needsOffsets = checkFlag(where, "offsets", offsets) || checkFlag(where, "wordIds", wordIds);
+  if (pair === undefined && maxLength === undefined && !needsOffsets)
+    return own.encode(text, addSpecialTokens);
   const left = maxLength !== undefined && defaults().truncationSide === "left";
   const request = { addSpecialTokens, maxLength, strategy: truncation, left };
   const [row] = encodeRows(where, own, [text], pair === undefined ? undefined : [pair], request) as [
     Encoding,
   ];
-  return pair === undefined && !placed ? row.ids : row;
+  return pair === undefined && !needsOffsets ? row.ids : row;
 }
 
 /** See `Tokenizer.encodeBatch`. */
@@ -165,7 +166,7 @@ export function encodeBatch(
   const known = checkKnownOptions(where, given, BATCH_OPTIONS);
   const { addSpecialTokens = true, offsets = false, wordIds = false, device } = known;
   checkFlag(where, "addSpecialTokens", addSpecialTokens);
-  const placed = checkFlag(where, "offsets", offsets) || checkFlag(where, "wordIds", wordIds);
+  const needsOffsets = checkFlag(where, "offsets", offsets) || checkFlag(where, "wordIds", wordIds);
   const all = checkList(where, "texts", texts, checkText);
   if (all.length === 0) refuse(where, "texts", "an array of at least one text", texts);
   const pairs = known.pairs === undefined ? undefined : checkList(where, "pairs", known.pairs, checkText);
@@ -183,13 +184,13 @@ export function encodeBatch(
   const T = computePaddedLength(where, encoded, known, limit);
   const batch = padRows(where, encoded, T, known, defaults);
   const shape = [encoded.length, T];
-  const made = (values: Int32Array): Tensor => tensor(values, { shape, device });
+  const createTensor = (values: Int32Array): Tensor => tensor(values, { shape, device });
   const tensors = {
-    ids: made(batch.ids),
-    attentionMask: made(batch.mask),
-    tokenTypeIds: made(batch.types),
+    ids: createTensor(batch.ids),
+    attentionMask: createTensor(batch.mask),
+    tokenTypeIds: createTensor(batch.types),
   };
-  return placed ? { ...tensors, ...locateTokens(encoded, T, batch.side) } : tensors;
+  return needsOffsets ? { ...tensors, ...locateTokens(encoded, T, batch.side) } : tensors;
 }
 
 function checkLength(where: string, name: string, value: unknown): number {

@@ -48,10 +48,14 @@ const CLASSES: readonly (readonly [RegExp, Task])[] = [
 const BARE = /(Model|ForMaskedLM|ForPreTraining|ForMaskedImageModeling)$/;
 
 /**
- * Returns the task `asked`, or else the one named by `architectures`. Throws `ERR_UNSUPPORTED_MODEL`, listing the
+ * Returns the task `requested`, or else the one named by `architectures`. Throws `ERR_UNSUPPORTED_MODEL`, listing the
  * family's tasks.
  */
-export function resolveTask(family: Family<unknown>, config: ConfigFields, asked: Task | undefined): Task {
+export function resolveTask(
+  family: Family<unknown>,
+  config: ConfigFields,
+  requested: Task | undefined,
+): Task {
   const tasks = Object.keys(family.tasks) as [Task, ...Task[]];
   const architectures = config.readValue("architectures");
   const name: unknown = Array.isArray(architectures) ? architectures[0] : undefined;
@@ -59,12 +63,12 @@ export function resolveTask(family: Family<unknown>, config: ConfigFields, asked
     typeof name !== "string"
       ? tasks[0]
       : (CLASSES.find(([pattern]) => pattern.test(name))?.[1] ?? (BARE.test(name) ? tasks[0] : undefined));
-  const task = asked ?? named;
+  const task = requested ?? named;
   if (task !== undefined && tasks.includes(task)) return task;
-  const what = asked === undefined ? `the architecture ${String(name)}` : `the task "${asked}"`;
+  const what = requested === undefined ? `the architecture ${String(name)}` : `the task "${requested}"`;
   // Most users get here through rows with labels, not through an explicit task.
   const hint =
-    asked === "sequence-classification"
+    requested === "sequence-classification"
       ? "; rows with a label train a classifier of texts: BERT, RoBERTa or DistilBERT"
       : "";
   throw new LowrankError(

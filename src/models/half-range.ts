@@ -46,10 +46,10 @@ export async function checkHalfRange(where: string, halved: readonly Halved[]): 
     tensor.dispose();
     // An infinity or NaN that is already in the file is not a result of the conversion.
     if (!Number.isFinite(value)) continue;
-    const more = wrong.length > 1 ? ` (and ${wrong.length - 1} more)` : "";
+    const rest = wrong.length > 1 ? ` (and ${wrong.length - 1} more)` : "";
     throw new LowrankError(
       "ERR_DTYPE",
-      `${where}: ${name}${more} contains ${value}, beyond f16's maximum of 65,504; store it as bf16 or f32`,
+      `${where}: ${name}${rest} contains ${value}, beyond f16's maximum of 65,504; store it as bf16 or f32`,
     );
   }
 }

@@ -28,11 +28,11 @@ export interface LabelConfig {
   problemType: ProblemType | undefined;
 }
 
-/** Reads the classes of a configuration, or makes `asked` of them; two by default, as in transformers. */
-export function readLabelConfig(config: ConfigFields, asked: number | undefined): LabelConfig {
+/** Reads the classes of a configuration, or makes `requested` of them; two by default, as in transformers. */
+export function readLabelConfig(config: ConfigFields, requested: number | undefined): LabelConfig {
   const named = config.readObject("id2label");
   const keys = Object.keys((config.readValue("id2label") as object | undefined) ?? {});
-  const count = asked ?? (keys.length || (config.readSize("num_labels", LIMIT.labels) ?? 2));
+  const count = requested ?? (keys.length || (config.readSize("num_labels", LIMIT.labels) ?? 2));
   const labels = Array.from({ length: count }, (_, id) => {
     const name = keys.length === count ? named?.readString(String(id)) : undefined;
     return name ?? `LABEL_${id}`;

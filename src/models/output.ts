@@ -22,8 +22,8 @@ class CausalOutput implements ForwardOutput {
   declare readonly hiddenStates?: readonly Tensor[] | undefined;
   readonly #make: () => Tensor;
 
-  constructor(made: OutputParts<ForwardOutput>, make: () => Tensor) {
-    const present = Object.entries(made).filter(([, value]) => value !== undefined);
+  constructor(parts: OutputParts<ForwardOutput>, make: () => Tensor) {
+    const present = Object.entries(parts).filter(([, value]) => value !== undefined);
     Object.assign(this, Object.fromEntries(present));
     this.#make = make;
   }
@@ -41,10 +41,10 @@ class CausalOutput implements ForwardOutput {
  */
 export function createCausalOutput<Output extends ForwardOutput>(
   head: Head,
-  made: OutputParts<Output>,
+  parts: OutputParts<Output>,
   make: () => Tensor,
 ): Output {
-  const { hidden } = made;
+  const { hidden } = parts;
   const resume = captureFrame();
   const before = describeState(head);
   const evaluated = !isTraining(head);
@@ -65,7 +65,7 @@ export function createCausalOutput<Output extends ForwardOutput>(
     }
     return resume(() => scope(() => (evaluated ? runEvaluating(make) : make())));
   };
-  return new CausalOutput(made, logits) as ForwardOutput as Output;
+  return new CausalOutput(parts, logits) as ForwardOutput as Output;
 }
 
 /** A key that changes whenever the head would compute other logits. */

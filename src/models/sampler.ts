@@ -90,30 +90,30 @@ export class Sampler {
 
   /** Creates a sampler with one row per text; `vocabulary` is the number of logits. */
   static create(texts: readonly SampledText[], vocabulary: number, device: Device): Sampler {
-    const made = new Sampler(texts, vocabulary, device);
-    if (!texts.some(isPenalised)) return made;
+    const sampler = new Sampler(texts, vocabulary, device);
+    if (!texts.some(isPenalised)) return sampler;
     const seen = new Int32Array(texts.length * vocabulary);
     for (const [row, text] of texts.entries())
       if (isPenalised(text)) for (const id of text.prompt) seen[row * vocabulary + id] = 1;
-    made.#seen = tensor(seen, { shape: [texts.length, vocabulary], device });
-    keep(made.#seen);
-    return made;
+    sampler.#seen = tensor(seen, { shape: [texts.length, vocabulary], device });
+    keep(sampler.#seen);
+    return sampler;
   }
 
   /** Combines rows of other samplers, in the given order; the caller disposes of those. Call it in a scope. */
   static fromRows(places: readonly { sampler: Sampler; row: number }[]): Sampler {
     const texts = places.map(({ sampler, row }) => sampler.texts[row] as SampledText);
     const { vocabulary, device } = (places[0] as { sampler: Sampler }).sampler;
-    const made = new Sampler(texts, vocabulary, device);
-    if (!texts.some(isPenalised)) return made;
+    const sampler = new Sampler(texts, vocabulary, device);
+    if (!texts.some(isPenalised)) return sampler;
     const seen = groupRuns(places).map(({ sampler, row, count }) =>
       sampler.#seen === undefined
         ? zeros([count, vocabulary], { dtype: "i32", device })
         : sampler.#seen.slice(0, row, row + count),
     );
-    made.#seen = concatenate(seen);
-    keep(made.#seen);
-    return made;
+    sampler.#seen = concatenate(seen);
+    keep(sampler.#seen);
+    return sampler;
   }
 
   /** Records the choice of each row's token number `draws[row]` from logits [n, V]. Call it in a scope. */
@@ -123,8 +123,8 @@ export class Sampler {
     if (rows.length === 0) return new Choice(token, evidence, badOf);
     const counts = rows.map((row) => this.texts[row]?.options.logprobs as number);
     const all = rows.length === this.texts.length;
-    const of = (x: Tensor): Tensor => (all ? x : selectRows(x, rows));
-    const logprobs = Logprobs.compute(of(logits), of(token), Math.max(...counts));
+    const select = (x: Tensor): Tensor => (all ? x : selectRows(x, rows));
+    const logprobs = Logprobs.compute(select(logits), select(token), Math.max(...counts));
     return new Choice(token, evidence, badOf, { rows, counts, logprobs });
   }
 

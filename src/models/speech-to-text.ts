@@ -147,8 +147,8 @@ export abstract class SpeechToText extends PretrainedModel {
     const hidden = runPerRow(this, batch, names, () => this.computeHidden(features, ids, states));
     const loss = labels && scope(() => computeTokenLoss(this, head, hidden, labels.targets, wanted));
     labels?.targets.tensor.dispose();
-    const made = { hidden, loss, hiddenStates: states?.decoder, encoderHiddenStates: states?.encoder };
-    return createCausalOutput(head, made, () => runPerRow(this, batch, names, () => head.forward(hidden)));
+    const outputs = { hidden, loss, hiddenStates: states?.decoder, encoderHiddenStates: states?.encoder };
+    return createCausalOutput(head, outputs, () => runPerRow(this, batch, names, () => head.forward(hidden)));
   }
 
   /**

@@ -68,22 +68,22 @@ export class TextStream {
 
   /** Returns the start of the first stop string at `from` or later; −1 for none. */
   #findStop(from: number): number {
-    const found = this.#stops.map((stop) => this.#text.indexOf(stop, from)).filter((at) => at >= 0);
+    const found = this.#stops.map((stop) => this.#text.indexOf(stop, from)).filter((index) => index >= 0);
     return found.length === 0 ? -1 : Math.min(...found);
   }
 
   /**
-   * Ends the stream and releases the tokens that begin before the stop string at `at`, the last one truncated there.
+   * Ends the stream and releases the tokens that begin before the stop string at `end`, the last one truncated there.
    */
-  #endAt(at: number): Piece[] {
+  #endAt(end: number): Piece[] {
     this.ended = true;
-    this.#text = this.#text.slice(0, at);
+    this.#text = this.#text.slice(0, end);
     let count = 0;
     for (let start = 0; count < this.#waiting.length; count++) {
       const piece = this.#waiting[count] as { end: number };
-      if (start >= at && piece.end > at) break;
+      if (start >= end && piece.end > end) break;
       start = piece.end;
-      piece.end = Math.min(piece.end, at);
+      piece.end = Math.min(piece.end, end);
     }
     return this.#release(count);
   }

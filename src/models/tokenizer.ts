@@ -97,22 +97,23 @@ export class Tokenizer extends TemplatedTokenizer {
   /** Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_OPTION`. */
   constructor(path: string);
   /** @internal Wraps a tokenizer built from the GGUF file at `path`, with generated companion files. */
-  constructor(path: string, made: { own: Binding.Tokenizer; companions: CompanionFiles });
-  constructor(path: string, made?: { own: Binding.Tokenizer; companions: CompanionFiles }) {
+  constructor(path: string, parts: { own: Binding.Tokenizer; companions: CompanionFiles });
+  constructor(path: string, parts?: { own: Binding.Tokenizer; companions: CompanionFiles }) {
     super();
     this.path = checkText("new Tokenizer", "path", path);
-    if (made !== undefined && !(made?.companions instanceof CompanionFiles))
-      refuse("new Tokenizer", "the second argument", "omitted", made);
-    this.#native = made?.own ?? wrapMethods(call(() => native().Tokenizer.fromFile(resolveNativePath(path))));
-    this.companions = made?.companions ?? openCompanions(dirname(path));
-    this.#made = made !== undefined;
+    if (parts !== undefined && !(parts?.companions instanceof CompanionFiles))
+      refuse("new Tokenizer", "the second argument", "omitted", parts);
+    this.#native =
+      parts?.own ?? wrapMethods(call(() => native().Tokenizer.fromFile(resolveNativePath(path))));
+    this.companions = parts?.companions ?? openCompanions(dirname(path));
+    this.#made = parts !== undefined;
   }
 
   /** @internal Returns the text of its `tokenizer.json`, read or generated, and the file's name in errors. */
   source(): { place: string; text: string } {
     const name = "tokenizer.json";
-    const made = this.#made ? this.companions.text(name) : undefined;
-    if (made !== undefined) return { place: this.companions.place(name), text: made };
+    const generated = this.#made ? this.companions.text(name) : undefined;
+    if (generated !== undefined) return { place: this.companions.place(name), text: generated };
     return { place: this.path, text: readFileSync(this.path, "utf8") };
   }
 
@@ -361,8 +362,8 @@ export class Tokenizer extends TemplatedTokenizer {
     enterCpuUse();
     const all = unwrapResult(await this.#native.encodeWithOffsets([...texts]));
     return Array.from(all.rows, (end, i) => {
-      const of = (values: Int32Array): Int32Array => values.slice(all.rows[i - 1] ?? 0, end);
-      return { ids: of(all.ids), offsets: { starts: of(all.starts), ends: of(all.ends) } };
+      const sliceRow = (values: Int32Array): Int32Array => values.slice(all.rows[i - 1] ?? 0, end);
+      return { ids: sliceRow(all.ids), offsets: { starts: sliceRow(all.starts), ends: sliceRow(all.ends) } };
     });
   }
 

@@ -34,7 +34,7 @@ export interface LinearLayout {
 /** Provides the tensors of a model's layers, by transformers' paths. */
 export abstract class Weights {
   /** Returns a tensor as a parameter. Random values are multiplied by `scale`, and are 0 in row `zeroRow`. */
-  abstract take(name: string, shape: number[], start?: Start, more?: Drawing): Tensor;
+  abstract take(name: string, shape: number[], start?: Start, drawing?: Drawing): Tensor;
 
   /** Whether an optional tensor is present. */
   abstract has(name: string): boolean;
@@ -209,25 +209,25 @@ export class FileWeights extends Weights {
     return this.#find(name) !== undefined;
   }
 
-  override take(name: string, shape: number[], start: Start = "normal", more: Drawing = {}): Tensor {
+  override take(name: string, shape: number[], start: Start = "normal", drawing: Drawing = {}): Tensor {
     const found = this.#find(name);
     const fresh = this.naming.fresh?.test(name) ?? false;
     if (found === undefined) {
-      if (fresh) return this.#draw(name, shape, start, more);
+      if (fresh) return this.#draw(name, shape, start, drawing);
       this.#missing.push(name);
       return createPlaceholder(shape);
     }
     this.#used.add(found);
     const stated = this.file.shape(found);
     if (stated.join() !== shape.join()) {
-      if (fresh && this.options.otherLabels === true) return this.#draw(name, shape, start, more);
+      if (fresh && this.options.otherLabels === true) return this.#draw(name, shape, start, drawing);
       this.#wrongShapes.push(
         `${found} is [${stated.join(", ")}], the configuration expects [${shape.join(", ")}]`,
       );
       return createPlaceholder(shape);
     }
-    const offload = more.blocks === true ? this.options.offload : undefined;
-    const read = this.#read(name, found, offload?.host ?? this.options.device, more);
+    const offload = drawing.blocks === true ? this.options.offload : undefined;
+    const read = this.#read(name, found, offload?.host ?? this.options.device, drawing);
     // Frozen, but still a parameter, so that it is counted and saved.
     const weight = makeParameter(offload?.place(name, read.tensor) ?? read.tensor, false);
     const { original } = read;
@@ -240,10 +240,10 @@ export class FileWeights extends Weights {
     name: string,
     found: string,
     device: Device,
-    more: Drawing,
+    drawing: Drawing,
   ): { tensor: Tensor; original?: () => Tensor } {
     const { quantize } = this.options;
-    if (quantize !== undefined && more.blocks === true)
+    if (quantize !== undefined && drawing.blocks === true)
       return { tensor: this.file.tensor(found, device, quantize) };
     // Biases are small, and are added in f32.
     const dtype = name.endsWith(".bias") ? "f32" : this.options.dtype;
@@ -263,9 +263,9 @@ export class FileWeights extends Weights {
     return spellings.find((spelling) => this.#names.has(spelling));
   }
 
-  #draw(name: string, shape: number[], start: Start, more: Drawing): Tensor {
+  #draw(name: string, shape: number[], start: Start, drawing: Drawing): Tensor {
     this.#drawn.push(name);
-    const drawn = this.#draws.take(name, shape, start, more);
+    const drawn = this.#draws.take(name, shape, start, drawing);
     drawn.requiresGrad = false;
     return drawn;
   }

@@ -97,7 +97,11 @@ interface Cause {
 /** Returns an error and its causes, outermost first. */
 function listCauses(error: unknown): Cause[] {
   const all: Cause[] = [];
-  for (let at = error; typeof at === "object" && at !== null && all.length < 32; at = (at as Cause).cause)
-    all.push(at);
+  for (
+    let cause = error;
+    typeof cause === "object" && cause !== null && all.length < 32;
+    cause = (cause as Cause).cause
+  )
+    all.push(cause);
   return all;
 }

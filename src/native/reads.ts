@@ -30,11 +30,12 @@ async function readAll(...ids: number[]): Promise<unknown[]> {
   const ours = begun.filter(
     (started): started is Exclude<StartedRead, Promise<unknown>> => !(started instanceof Promise),
   );
-  const of = ours.map((started) => started.of);
+  const startedIds = ours.map((started) => started.of);
   let all: unknown[] = [];
   try {
-    const read = ids.length + of.length > 0 ? session().readAll(Uint32Array.from([...ids, ...of])) : [];
-    session().dispose(Uint32Array.from(of));
+    const read =
+      ids.length + startedIds.length > 0 ? session().readAll(Uint32Array.from([...ids, ...startedIds])) : [];
+    session().dispose(Uint32Array.from(startedIds));
     all = await read;
   } finally {
     // Also runs after an error, so that everyone who awaits a deferred read continues. The error itself is reported by the

@@ -150,14 +150,14 @@ function attendFused(
       session().attention(q.id, k.id, v.id, keys?.id, true, 0, scale, 0, S, undefined, true),
     );
   const queries = q.reshape(B * Hkv, group * T, 1, D);
-  const [kept, values] = [k.reshape(B * Hkv, S, 1, D), v.reshape(B * Hkv, S, 1, D)];
+  const [storedKeys, values] = [k.reshape(B * Hkv, S, 1, D), v.reshape(B * Hkv, S, 1, D)];
   const hidden = keys
     ?.reshape(B, 1, S)
     .expand(B, Hkv, S)
     .reshape(B * Hkv, S);
   const y = recordOp(() =>
     session().attention(
-      ...([queries.id, kept.id, values.id, hidden?.id, causal, 0, scale, 0, S] as const),
+      ...([queries.id, storedKeys.id, values.id, hidden?.id, causal, 0, scale, 0, S] as const),
       undefined,
       false,
       drawDropout(dropout),

@@ -87,9 +87,9 @@ abstract class ConvTransposeNd extends Module {
         `${layer}: ${groups} groups do not divide ${inChannels} channels in and ${outChannels} out evenly`,
       );
     }
-    for (const [d, more] of this.outputPadding.entries()) {
+    for (const [d, extra] of this.outputPadding.entries()) {
       const [s, dilated] = [this.stride[d] as number, this.dilation[d] as number];
-      if (more >= Math.max(s, dilated))
+      if (extra >= Math.max(s, dilated))
         refuse(layer, "outputPadding", `below the stride ${s} or the dilation ${dilated}`, outputPadding);
     }
     const bound = 1 / Math.sqrt(this.kernelSize.reduce((n, k) => n * k, outChannels / groups));
@@ -111,12 +111,12 @@ abstract class ConvTransposeNd extends Module {
     const size = x.shape.slice(2);
     if (x.shape.length !== dims + 2 || x.shape[1] !== this.inChannels)
       refuseMismatch(layer, `[B, ${this.inChannels}, ${["L", "H, W"][dims - 1]}]`, x);
-    const more =
+    const extra =
       outputSize === undefined ? this.outputPadding : computeOutputPadding(layer, this, size, outputSize);
     const { weight, bias, stride, padding, dilation, groups } = this;
-    const both = padding.flatMap((p) => [p, p]);
+    const sides = padding.flatMap((p) => [p, p]);
     const y = recordOp(() =>
-      session().convTranspose(x.id, weight.id, [...stride], both, [...more], [...dilation], groups),
+      session().convTranspose(x.id, weight.id, [...stride], sides, [...extra], [...dilation], groups),
     );
     return bias === null ? y : y.add(bias.reshape([this.outChannels, ...size.map(() => 1)]));
   }
@@ -129,8 +129,8 @@ function computeOutputPadding(
   size: readonly number[],
   outputSize: PerDimension,
 ): number[] {
-  const asked = expandPerDimension(layer, "outputSize", outputSize, size.length);
-  return asked.map((out, d) => {
+  const requested = expandPerDimension(layer, "outputSize", outputSize, size.length);
+  return requested.map((out, d) => {
     const [s, p, dilated, k] = [stride, padding, dilation, kernelSize].map((list) => list[d] as number) as [
       number,
       number,

@@ -102,8 +102,8 @@ export function readGeometry(
       `${layer}: padding "${padding as string}" is neither same nor valid`,
     );
   } else {
-    const both = expandPerDimension(layer, "padding", padding === "valid" ? 0 : padding, dims, 0);
-    sides = both.map((p) => [p, p]);
+    const perDimension = expandPerDimension(layer, "padding", padding === "valid" ? 0 : padding, dims, 0);
+    sides = perDimension.map((p) => [p, p]);
   }
   return { stride: strides, padding: sides, dilation: dilations, groups, paddingMode };
 }

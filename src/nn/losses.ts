@@ -151,9 +151,9 @@ function checkLossOptions<O extends LossOptions>(
   input: Tensor,
   target: Tensor,
   given: O | undefined,
-  more: readonly (keyof O & string)[] = [],
+  others: readonly (keyof O & string)[] = [],
 ): O & { reduction: Reduction } {
-  const known = checkKnownOptions<O>(where, given, ["reduction", ...more]);
+  const known = checkKnownOptions<O>(where, given, ["reduction", ...others]);
   const reduction = checkChoice(where, "reduction", known.reduction ?? "mean", REDUCTIONS);
   checkAlike(where, input, target);
   return { ...known, reduction };

@@ -66,9 +66,9 @@ export class ModuleDict<M extends Module = Module> extends Module {
   /** Removes the module called `name`, without disposing it; false if there is none. Throws `ERR_OPTION`. */
   delete(name: string): boolean {
     checkText("ModuleDict.delete", "name", name);
-    const at = this.named.findIndex(([key]) => key === name);
-    if (at >= 0) this.named.splice(at, 1);
-    return at >= 0;
+    const index = this.named.findIndex(([key]) => key === name);
+    if (index >= 0) this.named.splice(index, 1);
+    return index >= 0;
   }
 
   /** Its modules by name. */
@@ -91,7 +91,7 @@ function put<M extends Module>(named: [string, M][], where: string, name: string
   checkText(where, "name", name);
   if (name === "" || name.includes(".")) refuse(where, "name", "a name without dots", name);
   checkModule(where, name, module);
-  const at = named.findIndex(([key]) => key === name);
-  if (at >= 0) named[at] = [name, module];
+  const index = named.findIndex(([key]) => key === name);
+  if (index >= 0) named[index] = [name, module];
   else named.push([name, module]);
 }

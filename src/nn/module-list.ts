@@ -38,9 +38,9 @@ export class ModuleList<M extends Module = Module> extends Module implements Ite
 
   /** Inserts `module` before `index`. Throws `ERR_OPTION`. */
   insert(index: number, module: M): this {
-    const at = checkWhole("ModuleList.insert", "index", index);
-    if (at > this.length) refuse("ModuleList.insert", "index", `at most ${this.length}`, index);
-    this.items.splice(at, 0, checkModule("ModuleList.insert", "module", module) as M);
+    const position = checkWhole("ModuleList.insert", "index", index);
+    if (position > this.length) refuse("ModuleList.insert", "index", `at most ${this.length}`, index);
+    this.items.splice(position, 0, checkModule("ModuleList.insert", "module", module) as M);
     return this;
   }
 

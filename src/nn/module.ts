@@ -110,9 +110,9 @@ export abstract class Module {
     checkFlag(where, "persistent", persistent);
     if (name === "" || name.includes(".")) refuse(where, "name", "a name without dots", name);
     const held = (this as unknown as Record<string, unknown>)[name];
-    const taken =
+    const isTaken =
       name in this && held !== undefined && held !== null && !listBufferNames(this).includes(name);
-    if (taken) refuse(where, "name", "the name of a new property", name);
+    if (isTaken) refuse(where, "name", "the name of a new property", name);
     if (isTensor(tensor) && isParameter(tensor))
       refuse(where, name, "a tensor that is not a parameter; detach() makes one", tensor);
     defineBuffer(this, name, tensor, persistent);
@@ -232,9 +232,9 @@ export abstract class Module {
       }
     }
     this.beforeLoad();
-    const now = this.stateDict();
+    const current = this.stateDict();
     for (const [name] of pairs) {
-      const [to, from] = [now[name] as Tensor, state[name] as Tensor];
+      const [to, from] = [current[name] as Tensor, state[name] as Tensor];
       to.copy(from.dtype === to.dtype ? from : from.to(to.dtype));
     }
     return { missing, unexpected };

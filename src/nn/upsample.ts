@@ -92,12 +92,12 @@ export class Upsample extends Module {
     const layer = this.constructor.name;
     checkInput(layer, x);
     const dims = x.shape.length - 2;
-    const asked = MODES.indexOf(this.mode);
-    if (dims < 1 || dims > 3 || (asked > 0 && asked !== dims) || x.shape.includes(0)) {
+    const mode = MODES.indexOf(this.mode);
+    if (dims < 1 || dims > 3 || (mode > 0 && mode !== dims) || x.shape.includes(0)) {
       const shapes = ["[B, C, L]", "[B, C, H, W]", "[B, C, D, H, W]"];
       refuseMismatch(
         `${layer} (${this.mode})`,
-        asked > 0 ? (shapes[asked - 1] as string) : shapes.join(" or "),
+        mode > 0 ? (shapes[mode - 1] as string) : shapes.join(" or "),
         x,
       );
     }

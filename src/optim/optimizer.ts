@@ -194,7 +194,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
         return readAlong();
       });
     }
-    const of = session().optimizerLeftOut(this.#id);
+    const id = session().optimizerLeftOut(this.#id);
     let done = (): void => {};
     this.#hearing = new Promise((resolve) => (done = resolve));
     const heard = (bytes: Uint8Array | undefined): void => {
@@ -202,7 +202,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
       done();
       if (bytes !== undefined) this.#count(new Float32Array(bytes.buffer, bytes.byteOffset, 1)[0] as number);
     };
-    return { of, heard };
+    return { of: id, heard };
   }
 
   #count(steps: number): void {
@@ -292,12 +292,12 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     const parameters = this.#parameters;
     try {
       scope(() => {
-        const there = Object.entries(read.state).map(([place, { step, ...parts }]) => {
+        const loaded = Object.entries(read.state).map(([place, { step, ...parts }]) => {
           const device = parameters[Number(place)]?.device ?? "cpu";
           const moved = Object.entries(parts).map(([name, part]) => [name, (part as Tensor).to(device)]);
           return [place, { step, ...Object.fromEntries(moved) }];
         });
-        const state = Object.fromEntries(there) as OptimizerState<Options>["state"];
+        const state = Object.fromEntries(loaded) as OptimizerState<Options>["state"];
         this.loadStateDict({
           state,
           paramGroups: read.paramGroups as OptimizerState<Options>["paramGroups"],

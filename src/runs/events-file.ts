@@ -63,8 +63,8 @@ export class RecordedLine {
 }
 
 /** Formats an event as a line. The type comes first, so that a reader recognises steps without parsing. */
-export function formatEvent({ type, ...rest }: { type: string }, at: number): Buffer {
-  return Buffer.from(`${JSON.stringify({ type, at, ...rest })}\n`);
+export function formatEvent({ type, ...rest }: { type: string }, time: number): Buffer {
+  return Buffer.from(`${JSON.stringify({ type, at: time, ...rest })}\n`);
 }
 
 /** Returns the first line of a file. */
@@ -135,11 +135,11 @@ export async function* readLines(file: string, from = 0): AsyncGenerator<Recorde
     const piece = Buffer.allocUnsafe(PIECE);
     let rest: Buffer[] = [];
     let held = 0;
-    let at = from;
+    let offset = from;
     for (;;) {
-      const { bytesRead } = await handle.read(piece, 0, PIECE, at);
+      const { bytesRead } = await handle.read(piece, 0, PIECE, offset);
       if (bytesRead === 0) return;
-      at += bytesRead;
+      offset += bytesRead;
       let begin = 0;
       for (;;) {
         const end = piece.subarray(0, bytesRead).indexOf(10, begin);

@@ -36,9 +36,9 @@ export class RunFinder {
    * Errors: `ERR_FILE_NOT_FOUND` if the folder does not exist or is a file.
    */
   async find(): Promise<FoundRuns> {
-    const there = await stat(this.#folder).catch(() => undefined);
-    if (there?.isDirectory() !== true) {
-      const what = there === undefined ? "there is no such folder" : "is a file; give a folder of runs";
+    const stats = await stat(this.#folder).catch(() => undefined);
+    if (stats?.isDirectory() !== true) {
+      const what = stats === undefined ? "there is no such folder" : "is a file; give a folder of runs";
       throw new LowrankError("ERR_FILE_NOT_FOUND", `${this.#folder}: ${what}`);
     }
     const files = await listEventFiles(this.#folder);

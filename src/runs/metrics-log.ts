@@ -39,15 +39,15 @@ async function readBeginning(file: string): Promise<Buffer | undefined> {
   }
 }
 
-/** Removes the logs of other runs and of earlier parts of this run, except for `kept`. */
-export async function removeLogs(folder: string, kept: string | undefined): Promise<void> {
+/** Removes the logs of other runs and of earlier parts of this run, except for `current`. */
+export async function removeLogs(folder: string, current: string | undefined): Promise<void> {
   const csv = new CsvFormat();
   const file = join(folder, csv.name);
-  const beginning = kept === file ? undefined : await readBeginning(file);
+  const beginning = current === file ? undefined : await readBeginning(file);
   if (beginning !== undefined && csv.isOwn(beginning)) await rm(file, { force: true });
   const sessions = join(folder, TensorboardFormat.folder);
   for (const name of await readdir(sessions).catch(() => []))
-    if (SESSION.test(name) && (kept === undefined || name !== basename(kept)))
+    if (SESSION.test(name) && (current === undefined || name !== basename(current)))
       await rm(join(sessions, name), { force: true });
 }
 

@@ -23,12 +23,12 @@ export function isRunning({ pid, host, started }: ProcessIdentity): boolean | un
   if (host !== hostname()) return undefined;
   if (!isAlive(pid)) return false;
   if (process.platform === "linux") {
-    const now = readStart(pid);
-    return now !== undefined && now === started;
+    const current = readStart(pid);
+    return current !== undefined && current === started;
   }
   // Another program reports the start. If there is none, a process with the same number counts as the same process.
-  const now = askStart(pid);
-  return now === undefined || Math.abs(now - Number(started)) < ROUNDING_MS;
+  const current = askStart(pid);
+  return current === undefined || Math.abs(current - Number(started)) < ROUNDING_MS;
 }
 
 function isAlive(pid: number): boolean {

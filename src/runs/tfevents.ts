@@ -66,9 +66,9 @@ function encodeDelimited(number: number, content: Buffer): Buffer {
 }
 
 /** Encodes an Event: wall_time = 1, step = 2, and its content. */
-function encodeEvent(at: number, step: number, what: Buffer): Buffer {
+function encodeEvent(timeMs: number, step: number, what: Buffer): Buffer {
   const time = Buffer.alloc(8);
-  time.writeDoubleLE(at / 1000);
+  time.writeDoubleLE(timeMs / 1000);
   // Fields with the value 0 are omitted.
   const steps = step === 0 ? [] : [encodeField(2, VARINT, encodeVarint(step))];
   return record(Buffer.concat([encodeField(1, EIGHT_BYTES, time), ...steps, what]));
@@ -84,7 +84,7 @@ function encodeScalar(tag: string, value: number): Buffer {
   );
 }
 
-let made = 0;
+let length = 0;
 
 /**
  * Each part of a run writes a new file with a unique name, because TensorBoard does not reread known files from the start.
@@ -100,7 +100,7 @@ export class TensorboardFormat implements MetricsFormat {
   constructor(began = Date.now()) {
     this.#began = began;
     const seconds = Math.floor(this.#began / 1000);
-    this.name = `${TensorboardFormat.folder}/events.out.tfevents.${seconds}.${process.pid}.${made++}.lowrank`;
+    this.name = `${TensorboardFormat.folder}/events.out.tfevents.${seconds}.${process.pid}.${length++}.lowrank`;
   }
 
   /** The file's name suffices to identify it. */

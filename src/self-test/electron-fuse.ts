@@ -14,8 +14,8 @@ export function runsAsNode(executable: string): boolean {
   try {
     const overlap = SENTINEL.length + RUN_AS_NODE + 1;
     const buffer = Buffer.alloc(CHUNK + overlap);
-    for (let at = 0; ; at += CHUNK) {
-      const read = readSync(file, buffer, 0, buffer.length, at);
+    for (let offset = 0; ; offset += CHUNK) {
+      const read = readSync(file, buffer, 0, buffer.length, offset);
       const found = buffer.subarray(0, read).indexOf(SENTINEL);
       if (found >= 0) return buffer[found + SENTINEL.length + RUN_AS_NODE] !== "0".charCodeAt(0);
       if (read < buffer.length) return true;

@@ -50,10 +50,10 @@ function createOrder({ name, backend, driver = "", device, vendor }: Gpu): Order
 /** The verdict without a test; undefined if the test must run. */
 function findVerdict(gpu: Gpu, order: Order): Verdict | undefined {
   if (isOff()) return { usable: true, reason: "not tested, since LOWRANK_SELF_TEST is off" };
-  const kept = readKept(identifyGpu(gpu));
+  const cached = readKept(identifyGpu(gpu));
   // A short test that passed is not enough if a hazard requires the full test.
-  if (kept !== undefined && (!kept.passed || kept.full || order.quick))
-    return { usable: kept.passed, reason: kept.reason };
+  if (cached !== undefined && (!cached.passed || cached.full || order.quick))
+    return { usable: cached.passed, reason: cached.reason };
   return canStart()
     ? undefined
     : { usable: true, reason: "not tested, since no process can be started for it" };
@@ -77,10 +77,10 @@ const NOT_STARTED: Verdict = { usable: true, reason: "not tested, since the test
 
 /** Caches the result of a process, if it has one. An interrupted test is repeated the next time. */
 function settle(gpu: Gpu, ended: Ended, order: Order): Verdict {
-  const kept = judge(ended, !order.quick);
-  if (kept !== undefined) {
-    keep(identifyGpu(gpu), kept);
-    return { usable: kept.passed, reason: kept.reason };
+  const verdict = judge(ended, !order.quick);
+  if (verdict !== undefined) {
+    keep(identifyGpu(gpu), verdict);
+    return { usable: verdict.passed, reason: verdict.reason };
   }
   return ended.interrupted ? { usable: false, reason: `its test was ended by ${ended.died}` } : NOT_STARTED;
 }

@@ -63,18 +63,18 @@ export function isBad({ status }: StepResult): boolean {
 
 /** Describes the result of a step, as part of a sentence. */
 export function describe({ name, status, kernels = [], wrong, reason }: StepResult): string {
-  const of = kernels.length > 0 ? ` (kernels ${kernels.join(", ")})` : "";
+  const kernelNote = kernels.length > 0 ? ` (kernels ${kernels.join(", ")})` : "";
   switch (status) {
     case "wrong":
       return wrong === undefined
-        ? `${name}${of} gives wrong numbers`
-        : `${name}${of} gives wrong numbers: ${wrong.value} is ${wrong.got} for ${wrong.expected} at ${wrong.at}`;
+        ? `${name}${kernelNote} gives wrong numbers`
+        : `${name}${kernelNote} gives wrong numbers: ${wrong.value} is ${wrong.got} for ${wrong.expected} at ${wrong.at}`;
     case "failed":
-      return `${name}${of} failed: ${reason ?? "no reason was given"}`;
+      return `${name}${kernelNote} failed: ${reason ?? "no reason was given"}`;
     case "crashed":
-      return `${name}${of} ended the process${reason === undefined ? "" : `: ${reason}`}`;
+      return `${name}${kernelNote} ended the process${reason === undefined ? "" : `: ${reason}`}`;
     case "hung":
-      return `${name}${of} did not end${reason === undefined ? "" : `: ${reason}`}`;
+      return `${name}${kernelNote} did not end${reason === undefined ? "" : `: ${reason}`}`;
     case "skipped":
       return `${name} was not run${reason === undefined ? "" : `: ${reason}`}`;
     default:

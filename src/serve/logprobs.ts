@@ -25,10 +25,10 @@ export function formatChatLogprobs(pieces: readonly Piece[]): object {
 
 /** Returns `choices[].logprobs` of a completion; `offset` is the number of characters before the pieces. */
 export function formatCompletionLogprobs(pieces: readonly Piece[], offset: number): object {
-  let at = offset;
+  let position = offset;
   const offsets = pieces.map(({ text }) => {
-    const own = at;
-    at += text.length;
+    const own = position;
+    position += text.length;
     return own;
   });
   return {

@@ -76,8 +76,8 @@ export async function parseChatRequest(
       "max_tokens and max_completion_tokens are one parameter; give one of them",
     );
   checkPlainAnswer(given);
-  const asked = limits[0] ?? limits[1] ?? service.maxTokens;
-  const common = readCommon(given, served, { asked, logprobs: readChatLogprobs(given) }, service);
+  const maxTokens = limits[0] ?? limits[1] ?? service.maxTokens;
+  const common = readCommon(given, served, { asked: maxTokens, logprobs: readChatLogprobs(given) }, service);
   const template = findTemplate(service, served, conversation.tools !== undefined);
   const text = render(template, conversation, variables);
   const [prompt] = await encodeTexts(service.model, [text], "messages", false);
@@ -97,9 +97,9 @@ export async function parseCompletionRequest(
   const given = new Parameters(body);
   const served = findServed(given, service);
   const prompt = given.require("prompt");
-  const asked = given.takeWhole("max_tokens", 1) ?? COMPLETION_TOKENS;
+  const maxTokens = given.takeWhole("max_tokens", 1) ?? COMPLETION_TOKENS;
   const logprobs = given.takeWhole("logprobs", 0, MOST_ALTERNATIVES);
-  const common = readCommon(given, served, { asked, logprobs }, service);
+  const common = readCommon(given, served, { asked: maxTokens, logprobs }, service);
   const prompts = await readPrompts(prompt, service);
   return request(common, service, prompts, service.model.config.eosTokenIds);
 }

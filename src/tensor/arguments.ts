@@ -27,8 +27,8 @@ export function checkInteger(op: string, name: string, value: unknown): number {
  */
 export function checkDimension(op: string, dim: number, rank: number): number {
   checkInteger(op, "dim", dim);
-  const at = dim < 0 ? dim + rank : dim;
-  if (at >= 0 && at < rank) return at;
+  const index = dim < 0 ? dim + rank : dim;
+  if (index >= 0 && index < rank) return index;
   throw new LowrankError(
     "ERR_SHAPE_MISMATCH",
     `${op}: there is no dimension ${dim} in a tensor of ${rank} dimensions`,

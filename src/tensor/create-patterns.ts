@@ -16,7 +16,7 @@ export function eye(rows: number, columns?: number, options?: Omit<TensorOptions
   argument.checkWhole("eye", "rows", rows);
   const wide = columns === undefined ? rows : argument.checkWhole("eye", "columns", columns);
   const { dtype = "f32", device, requiresGrad } = checkShapeAndOptions("eye", [rows, wide], options);
-  const made = scope(() => {
+  const created = scope(() => {
     const numbers = (n: number): Tensor =>
       tensor(
         Int32Array.from({ length: n }, (_, i) => i),
@@ -24,7 +24,7 @@ export function eye(rows: number, columns?: number, options?: Omit<TensorOptions
       );
     return numbers(rows).reshape(rows, 1).eq(numbers(wide));
   });
-  return finishTensor(made, { dtype, requiresGrad });
+  return finishTensor(created, { dtype, requiresGrad });
 }
 
 /**
@@ -43,10 +43,10 @@ export function linspace(
   const { dtype, device, requiresGrad } = checkShapeAndOptions("linspace", [steps], options);
   const step = steps > 1 ? (end - start) / (steps - 1) : 0;
   // Computed from the nearer end, so that both ends are exact.
-  const at = (i: number): number => (i < steps / 2 ? start + i * step : end - (steps - 1 - i) * step);
+  const valueAt = (i: number): number => (i < steps / 2 ? start + i * step : end - (steps - 1 - i) * step);
   return finishTensor(
     tensor(
-      Float32Array.from({ length: steps }, (_, i) => at(i)),
+      Float32Array.from({ length: steps }, (_, i) => valueAt(i)),
       { device },
     ),
     { dtype, requiresGrad },
@@ -69,12 +69,12 @@ export function fullLike(other: Tensor, value: number, options?: LikeOptions): T
 }
 
 function fillLike(where: string, other: Tensor, value: number, options: LikeOptions | undefined): Tensor {
-  const of = checkTensor(where, "other", other);
-  const { device = of.device, dtype, requiresGrad } = checkShapeAndOptions(where, of.shape, options);
-  return full(of.shape, value, {
+  const model = checkTensor(where, "other", other);
+  const { device = model.device, dtype, requiresGrad } = checkShapeAndOptions(where, model.shape, options);
+  return full(model.shape, value, {
     device,
     // The counterpart of a quantised weight is f32.
-    dtype: dtype ?? (isBlock(of.dtype) ? "f32" : of.dtype),
+    dtype: dtype ?? (isBlock(model.dtype) ? "f32" : model.dtype),
     requiresGrad,
   });
 }

@@ -67,10 +67,10 @@ export function tensor(data: TensorData, options?: TensorOptions): Tensor {
   const device = resolveDevice(given.device);
   const bytes = encodeValues(values, dtype);
   const id = session().tensor(device, [...sizes], dtype, bytes, given.requiresGrad ?? false);
-  const made = wrapHandle(id, { shape: [...sizes], dtype, device });
+  const created = wrapHandle(id, { shape: [...sizes], dtype, device });
   // The setter also registers the tensor as a parameter.
-  if (given.requiresGrad === true) made.requiresGrad = true;
-  return made;
+  if (given.requiresGrad === true) created.requiresGrad = true;
+  return created;
 }
 
 function chooseDType(values: ArrayLike<number>): "f32" | "i32" {
@@ -179,9 +179,9 @@ function createConstant(
   value: number,
   { device, dtype, requiresGrad }: TensorOptions,
 ): Tensor {
-  const made = wrapHandle(session().full(resolveDevice(device), [...shape], dtype ?? "f32", value));
-  if (requiresGrad === true) made.requiresGrad = true;
-  return made;
+  const created = wrapHandle(session().full(resolveDevice(device), [...shape], dtype ?? "f32", value));
+  if (requiresGrad === true) created.requiresGrad = true;
+  return created;
 }
 
 /**
@@ -231,10 +231,10 @@ function createConverted(
 
 /** @internal Converts `wide` to the requested dtype and sets `requiresGrad`. */
 export function finishTensor(wide: Tensor, { dtype, requiresGrad }: Omit<TensorOptions, "shape">): Tensor {
-  const made = dtype === undefined || dtype === wide.dtype ? wide : wide.to(dtype);
-  if (made !== wide) wide.dispose();
-  if (requiresGrad === true) made.requiresGrad = true;
-  return made;
+  const created = dtype === undefined || dtype === wide.dtype ? wide : wide.to(dtype);
+  if (created !== wide) wide.dispose();
+  if (requiresGrad === true) created.requiresGrad = true;
+  return created;
 }
 
 /**

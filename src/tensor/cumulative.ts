@@ -16,10 +16,10 @@ export const cumulative = {
    */
   cumprod(dim: number): Tensor {
     const { shape } = this;
-    const at = checkDimension("cumprod", dim, Math.max(shape.length, 1));
+    const axis = checkDimension("cumprod", dim, Math.max(shape.length, 1));
     return scope(() => {
       const x = shape.length === 0 ? widen(this).reshape(1) : widen(this);
-      return recordOp(() => session().cumprod(x.id, at)).reshape(shape);
+      return recordOp(() => session().cumprod(x.id, axis)).reshape(shape);
     });
   },
 
@@ -33,12 +33,12 @@ export const cumulative = {
     const dims = checkDimensions("prod", dim, shape.length);
     return scope(() => {
       const rest = shape.map((_, d) => d).filter((d) => !dims.includes(d));
-      const kept = rest.map((d) => shape[d] as number);
+      const sizes = rest.map((d) => shape[d] as number);
       const count = dims.reduce((n, d) => n * (shape[d] as number), 1);
       const last = rest.every((d, i) => d === i);
       const turned = last ? widen(this) : widen(this).permute([...rest, ...dims]);
-      const y = multiplyAlong(turned.reshape([...kept, count]));
-      return y.reshape(keepDim ? replaceByOnes(shape, dims) : kept);
+      const y = multiplyAlong(turned.reshape([...sizes, count]));
+      return y.reshape(keepDim ? replaceByOnes(shape, dims) : sizes);
     });
   },
 

@@ -55,8 +55,8 @@ function refuseSpec(spec: string, why: string): never {
 
 /** Returns the names of each term and of the result; dimensions of `...` are named by digits, counted from the last. */
 function parseSpec(spec: string, operands: readonly Tensor[]): { terms: string[][]; result: string[] } {
-  const [left, right, ...more] = spec.replaceAll(" ", "").split("->");
-  if (more.length > 0) refuseSpec(spec, "there is more than one ->");
+  const [left, right, ...surplus] = spec.replaceAll(" ", "").split("->");
+  if (surplus.length > 0) refuseSpec(spec, "there is more than one ->");
   const parts = (left as string).split(",");
   if (parts.length !== operands.length || operands.length === 0) {
     refuseSpec(spec, `there are ${parts.length} terms for ${operands.length} tensors`);
@@ -97,8 +97,8 @@ function nameEllipsis(count: number): string[] {
 }
 
 function expandEllipsis(part: string, fresh: number): string[] {
-  const at = part.indexOf("...");
-  return at < 0 ? [...part] : [...part.slice(0, at), ...nameEllipsis(fresh), ...part.slice(at + 3)];
+  const index = part.indexOf("...");
+  return index < 0 ? [...part] : [...part.slice(0, index), ...nameEllipsis(fresh), ...part.slice(index + 3)];
 }
 
 /** Records the size of a name: 1 broadcasts, also for letters, as in PyTorch. */
@@ -130,7 +130,7 @@ function takeDiagonal({ tensor, names }: NamedTensor, spec: string): NamedTensor
   // The diagonal of [n, n] is every (n + 1)-th element: the first column of [n, n + 1] after padding.
   const columns = shape.reduce((a, b) => a * b, 1);
   const flat = tensor.permute([first, twice, ...others]).reshape(n * n, columns);
-  const taken =
+  const diagonal =
     n === 0
       ? flat
       : flat
@@ -139,36 +139,37 @@ function takeDiagonal({ tensor, names }: NamedTensor, spec: string): NamedTensor
           .slice(1, 0, 1);
   return takeDiagonal(
     {
-      tensor: taken.reshape([n, ...shape]),
+      tensor: diagonal.reshape([n, ...shape]),
       names: [names[first] as string, ...others.map((d) => names[d] as string)],
     },
     spec,
   );
 }
 
-/** Sums over names that are not in `kept`. */
-function sumOver({ tensor, names }: NamedTensor, kept: ReadonlySet<string>): NamedTensor {
-  const over = names.map((_, d) => d).filter((d) => !kept.has(names[d] as string));
+/** Sums over names that are not in `retained`. */
+function sumOver({ tensor, names }: NamedTensor, retained: ReadonlySet<string>): NamedTensor {
+  const over = names.map((_, d) => d).filter((d) => !retained.has(names[d] as string));
   if (over.length === 0) return { tensor, names };
-  return { tensor: tensor.sum(over), names: names.filter((name) => kept.has(name)) };
+  return { tensor: tensor.sum(over), names: names.filter((name) => retained.has(name)) };
 }
 
 /** Multiplies two operands, and sums over their common names that are not in `after`. */
 function multiplyNamed(a: NamedTensor, b: NamedTensor, after: ReadonlySet<string>): NamedTensor {
-  const size = (of: NamedTensor, name: string): number => of.tensor.shape[of.names.indexOf(name)] as number;
-  const both = a.names.filter((name) => b.names.includes(name));
+  const size = (operand: NamedTensor, name: string): number =>
+    operand.tensor.shape[operand.names.indexOf(name)] as number;
+  const shared = a.names.filter((name) => b.names.includes(name));
   // A size of 1 against another size only scales, so it broadcasts as a batch dimension.
-  const inner = both.filter((name) => !after.has(name) && size(a, name) === size(b, name));
-  const batch = both.filter((name) => !inner.includes(name));
+  const inner = shared.filter((name) => !after.has(name) && size(a, name) === size(b, name));
+  const batch = shared.filter((name) => !inner.includes(name));
   const [rows, columns] = [
-    a.names.filter((n) => !both.includes(n)),
-    b.names.filter((n) => !both.includes(n)),
+    a.names.filter((n) => !shared.includes(n)),
+    b.names.filter((n) => !shared.includes(n)),
   ];
-  const laid = (of: NamedTensor, order: string[][]): Tensor => {
-    const places = order.flat().map((name) => of.names.indexOf(name));
-    const sizes = order.slice(1).map((group) => group.reduce((n, name) => n * size(of, name), 1));
-    const ordered = places.length > 1 ? of.tensor.permute(places) : of.tensor;
-    return ordered.reshape([...batch.map((name) => size(of, name)), ...sizes]);
+  const laid = (operand: NamedTensor, order: string[][]): Tensor => {
+    const places = order.flat().map((name) => operand.names.indexOf(name));
+    const sizes = order.slice(1).map((group) => group.reduce((n, name) => n * size(operand, name), 1));
+    const ordered = places.length > 1 ? operand.tensor.permute(places) : operand.tensor;
+    return ordered.reshape([...batch.map((name) => size(operand, name)), ...sizes]);
   };
   const out = laid(a, [batch, rows, inner]).matmul(laid(b, [batch, inner, columns]));
   const shape = [

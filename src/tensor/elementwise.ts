@@ -214,17 +214,17 @@ export const elementwise = {
    * the selected elements. Throws `ERR_DTYPE` where this or other is i32.
    */
   where(condition: Tensor, other: Tensor | number): Tensor {
-    const of = checkTensor("where", "condition", condition);
-    return runWithOperand("where", this, other, (b) => session().where(of.id, this.id, b));
+    const mask = checkTensor("where", "condition", condition);
+    return runWithOperand("where", this, other, (b) => session().where(mask.id, this.id, b));
   },
   /**
    * silu(this) · up, as f32: the product of a gated MLP. Both have the same shape. Throws `ERR_SHAPE_MISMATCH`,
    * `ERR_DTYPE`.
    */
   siluMul(up: Tensor): Tensor {
-    const of = checkTensor("siluMul", "up", up);
-    if (isHalf(of.dtype)) return scope(() => this.siluMul(of.to("f32")));
-    return recordInFloats(this, (gate) => session().siluMul(gate, of.id));
+    const factor = checkTensor("siluMul", "up", up);
+    if (isHalf(factor.dtype)) return scope(() => this.siluMul(factor.to("f32")));
+    return recordInFloats(this, (gate) => session().siluMul(gate, factor.id));
   },
   /**
    * Zeroes each element with probability `p` (0.5 by default) and scales the others by 1 / (1 − p), as f32. It always

@@ -16,9 +16,9 @@ export const indexing = {
    * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
    */
   gather(dim: number, index: Tensor): Tensor {
-    const at = checkDimension("gather", dim, this.shape.length);
-    const of = checkTensor("gather", "index", index);
-    return recordOp(() => session().gather(this.id, at, of.id));
+    const axis = checkDimension("gather", dim, this.shape.length);
+    const indices = checkTensor("gather", "index", index);
+    return recordOp(() => session().gather(this.id, axis, indices.id));
   },
 
   /**
@@ -26,29 +26,29 @@ export const indexing = {
    * out of range (an index known only to the device gives NaN), `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
    */
   indexSelect(dim: number, index: Tensor): Tensor {
-    const at = checkDimension("indexSelect", dim, this.shape.length);
-    const of = checkTensor("indexSelect", "index", index);
-    if (of.shape.length > 1) {
+    const axis = checkDimension("indexSelect", dim, this.shape.length);
+    const indices = checkTensor("indexSelect", "index", index);
+    if (indices.shape.length > 1) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
-        `indexSelect: the index is [N], not ${formatShape(of.shape)}`,
+        `indexSelect: the index is [N], not ${formatShape(indices.shape)}`,
       );
     }
     return scope(() => {
       if (this.dtype === "i32") {
-        const shape = this.shape.map((n, d) => (d === at ? of.size : n));
-        const along = of.reshape(shape.map((n, d) => (d === at ? n : 1)));
-        return this.gather(at, along.expand(shape));
+        const shape = this.shape.map((n, d) => (d === axis ? indices.size : n));
+        const along = indices.reshape(shape.map((n, d) => (d === axis ? n : 1)));
+        return this.gather(axis, along.expand(shape));
       }
       // Rows of a table, with the selected dimension first.
-      const order = [at, ...this.shape.map((_, d) => d).filter((d) => d !== at)];
+      const order = [axis, ...this.shape.map((_, d) => d).filter((d) => d !== axis)];
       const rest = order.slice(1).map((d) => this.shape[d] as number);
       const columns = rest.reduce((n, d) => n * d, 1);
-      const table = this.permute(order).reshape(this.shape[at] as number, columns);
-      const ids = of.reshape(of.size);
-      const taken = recordOp(() => session().embedding(table.id, ids.id, false));
+      const table = this.permute(order).reshape(this.shape[axis] as number, columns);
+      const ids = indices.reshape(indices.size);
+      const rows = recordOp(() => session().embedding(table.id, ids.id, false));
       const back = this.shape.map((_, d) => order.indexOf(d));
-      return taken.reshape([of.size, ...rest]).permute(back);
+      return rows.reshape([indices.size, ...rest]).permute(back);
     });
   },
 
@@ -61,10 +61,13 @@ export const indexing = {
    * device adds nothing), `ERR_SHAPE_MISMATCH`, `ERR_DTYPE` where this or src is i32.
    */
   scatterAdd(dim: number, index: Tensor, src: Tensor): Tensor {
-    const at = checkDimension("scatterAdd", dim, this.shape.length);
-    const [of, from] = [checkTensor("scatterAdd", "index", index), checkTensor("scatterAdd", "src", src)];
-    if (isHalf(from.dtype)) return scope(() => this.scatterAdd(at, of, from.to("f32")));
-    return recordInFloats(this, (x) => session().scatterAdd(x, at, of.id, from.id));
+    const axis = checkDimension("scatterAdd", dim, this.shape.length);
+    const [indices, from] = [
+      checkTensor("scatterAdd", "index", index),
+      checkTensor("scatterAdd", "src", src),
+    ];
+    if (isHalf(from.dtype)) return scope(() => this.scatterAdd(axis, indices, from.to("f32")));
+    return recordInFloats(this, (x) => session().scatterAdd(x, axis, indices.id, from.id));
   },
 
   /**
@@ -111,9 +114,9 @@ function keepTriangle(x: Tensor, op: string, compare: "le" | "ge", diagonal: num
 }
 
 /** Creates whole numbers on the tensor's device. */
-function createIndices(x: Tensor, shape: number[], at: (i: number) => number): Tensor {
+function createIndices(x: Tensor, shape: number[], indexAt: (i: number) => number): Tensor {
   const values = Int32Array.from({ length: shape[0] as number }, (_, i) =>
-    Math.max(Math.min(at(i), 2 ** 30), -(2 ** 30)),
+    Math.max(Math.min(indexAt(i), 2 ** 30), -(2 ** 30)),
   );
   const bytes = new Uint8Array(values.buffer);
   return recordOp(() => session().tensor(x.device, shape, "i32", bytes, false));

@@ -45,14 +45,14 @@ export const layout = {
   /** Removes `dim` if its size is 1, or all such dimensions. Throws `ERR_SHAPE_MISMATCH`. */
   squeeze(dim?: number): Tensor {
     if (dim === undefined) return this.reshape(this.shape.filter((d) => d !== 1));
-    const at = checkDimension("squeeze", dim, this.shape.length);
-    return this.reshape(this.shape.filter((d, i) => i !== at || d !== 1));
+    const axis = checkDimension("squeeze", dim, this.shape.length);
+    return this.reshape(this.shape.filter((d, i) => i !== axis || d !== 1));
   },
 
   /** Inserts a dimension of size 1 at `dim` of the result. Throws `ERR_SHAPE_MISMATCH`. */
   unsqueeze(dim: number): Tensor {
-    const at = checkDimension("unsqueeze", dim, this.shape.length + 1);
-    return this.reshape([...this.shape.slice(0, at), 1, ...this.shape.slice(at)]);
+    const axis = checkDimension("unsqueeze", dim, this.shape.length + 1);
+    return this.reshape([...this.shape.slice(0, axis), 1, ...this.shape.slice(axis)]);
   },
 
   /** Copies with dimensions in the order `dims`, which names each once. Throws `ERR_SHAPE_MISMATCH`. */
@@ -76,14 +76,14 @@ export const layout = {
    * `ERR_OPTION`.
    */
   slice(dim: number, start: number, end?: number): Tensor {
-    const at = checkDimension("slice", dim, this.shape.length);
-    const size = this.shape[at] as number;
+    const axis = checkDimension("slice", dim, this.shape.length);
+    const size = this.shape[axis] as number;
     const place = (name: string, p: number): number => {
       const whole = p === Infinity || p === -Infinity ? p : checkInteger("slice", name, p);
       return Math.min(Math.max(whole < 0 ? whole + size : whole, 0), size);
     };
     const [from, to] = [place("start", start), place("end", end ?? size)];
-    return recordOp(() => session().slice(this.id, at, from, Math.max(from, to)));
+    return recordOp(() => session().slice(this.id, axis, from, Math.max(from, to)));
   },
 
   /**
@@ -92,9 +92,9 @@ export const layout = {
    */
   concat(others: Tensor | readonly Tensor[], dim = 0): Tensor {
     const all = [this, ...checkTensors("concat", "others", others)];
-    const at = checkDimension("concat", dim, this.shape.length);
+    const axis = checkDimension("concat", dim, this.shape.length);
     const ids = all.map((t) => t.id);
-    return recordOp(() => session().concat(ids, at));
+    return recordOp(() => session().concat(ids, axis));
   },
 
   /** Stacks this and `others`, of the same shape, along a new dimension `dim`. Throws as `concat` does. */
@@ -108,11 +108,11 @@ export const layout = {
         );
       }
     }
-    const at = checkDimension("stack", dim, this.shape.length + 1);
+    const axis = checkDimension("stack", dim, this.shape.length + 1);
     return scope(() =>
-      this.unsqueeze(at).concat(
-        rest.map((t) => t.unsqueeze(at)),
-        at,
+      this.unsqueeze(axis).concat(
+        rest.map((t) => t.unsqueeze(axis)),
+        axis,
       ),
     );
   },
@@ -123,13 +123,13 @@ export const layout = {
    * size.
    */
   split(size: number | readonly number[], dim = 0): Tensor[] {
-    const at = checkDimension("split", dim, this.shape.length);
-    const n = this.shape[at] as number;
+    const axis = checkDimension("split", dim, this.shape.length);
+    const n = this.shape[axis] as number;
     if (!Array.isArray(size)) {
       const most = checkSizes("split", [size], 1)[0] as number;
       return splitInto(
         this,
-        at,
+        axis,
         Array.from({ length: Math.max(1, Math.ceil(n / most)) }, (_, i) => Math.min(most, n - i * most)),
       );
     }
@@ -138,10 +138,10 @@ export const layout = {
     if (total !== n || each.length === 0) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
-        `split: sizes [${each.join(", ")}] add up to ${total}, and dimension ${at} of ${formatShape(this.shape)} to ${n}`,
+        `split: sizes [${each.join(", ")}] add up to ${total}, and dimension ${axis} of ${formatShape(this.shape)} to ${n}`,
       );
     }
-    return splitInto(this, at, each);
+    return splitInto(this, axis, each);
   },
 
   /**
@@ -149,17 +149,17 @@ export const layout = {
    * fewer pieces, as in PyTorch. Throws `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
    */
   chunk(count: number, dim = 0): Tensor[] {
-    const at = checkDimension("chunk", dim, this.shape.length);
+    const axis = checkDimension("chunk", dim, this.shape.length);
     if (!Number.isSafeInteger(count) || count < 1)
       refuse("chunk", "count", "a whole number of at least 1", count);
-    const n = this.shape[at] as number;
+    const n = this.shape[axis] as number;
     return n === 0
       ? splitInto(
           this,
-          at,
+          axis,
           Array.from({ length: count }, () => 0),
         )
-      : this.split(Math.ceil(n / count), at);
+      : this.split(Math.ceil(n / count), axis);
   },
 
   /**
@@ -195,14 +195,14 @@ export const layout = {
       let x = this.reshape(own);
       const repeated = times.map((_, d) => d).filter((d) => times[d] !== 1);
       for (let from = 0; from < repeated.length; from += 2) {
-        const now = new Set(repeated.slice(from, from + 2));
+        const dims = new Set(repeated.slice(from, from + 2));
         const [start, pairs] = [
           [...x.shape],
           (f: (n: number, d: number) => number[]): number[] => start.flatMap(f),
         ];
-        const lone = x.reshape(pairs((n, d) => (now.has(d) ? [1, n] : [n])));
-        const many = lone.expand(pairs((n, d) => (now.has(d) ? [times[d] as number, n] : [n])));
-        x = many.reshape(start.map((n, d) => (now.has(d) ? n * (times[d] as number) : n)));
+        const lone = x.reshape(pairs((n, d) => (dims.has(d) ? [1, n] : [n])));
+        const many = lone.expand(pairs((n, d) => (dims.has(d) ? [times[d] as number, n] : [n])));
+        x = many.reshape(start.map((n, d) => (dims.has(d) ? n * (times[d] as number) : n)));
       }
       return x;
     });

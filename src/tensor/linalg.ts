@@ -79,9 +79,9 @@ export async function mapOverCores<T, R>(items: readonly T[], work: (item: T) =>
   let next = 0;
   const worker = async (): Promise<void> => {
     while (next < items.length) {
-      const at = next++;
+      const index = next++;
       enterCpuUse();
-      results[at] = await work(items[at] as T);
+      results[index] = await work(items[index] as T);
     }
   };
   await Promise.all(Array.from({ length: Math.min(cpuUse().threads, items.length) }, worker));

@@ -40,16 +40,16 @@ export const products = {
       "transA",
       "transB",
     ]);
-    const of = checkTensor("matmul", "other", other);
+    const right = checkTensor("matmul", "other", other);
     argument.checkFlag("matmul", "transA", transA);
     argument.checkFlag("matmul", "transB", transB);
-    const [rankA, rankB] = [this.shape.length, of.shape.length];
-    if (rankA > 1 && rankB > 1) return multiply(this, of, transA, transB);
-    checkVectors(this.shape, transA, of.shape, transB);
+    const [rankA, rankB] = [this.shape.length, right.shape.length];
+    if (rankA > 1 && rankB > 1) return multiply(this, right, transA, transB);
+    checkVectors(this.shape, transA, right.shape, transB);
     return scope(() => {
       const a = rankA === 1 ? this.reshape(1, this.size) : this;
       // A column is a transposed row.
-      const b = rankB === 1 ? of.reshape(1, of.size) : of;
+      const b = rankB === 1 ? right.reshape(1, right.size) : right;
       const y = multiply(a, b, transA && rankA > 1, transB || rankB === 1);
       const { shape } = y;
       return y.reshape([
@@ -74,7 +74,7 @@ export const products = {
       "reduction",
     ]);
     const { weight, ignoreIndex = -100, labelSmoothing = 0, reduction = "mean" } = given;
-    const of = checkTensor("crossEntropy", "targets", targets);
+    const labels = checkTensor("crossEntropy", "targets", targets);
     checkInteger("crossEntropy", "ignoreIndex", ignoreIndex);
     // Targets are i32.
     if (ignoreIndex !== (ignoreIndex | 0))
@@ -84,11 +84,11 @@ export const products = {
     if (weight !== undefined) {
       const factors = checkTensor("crossEntropy", "weight", weight);
       return scope(() =>
-        computeWeightedCrossEntropy(widen(this), of, factors, { ignoreIndex, labelSmoothing, reduction }),
+        computeWeightedCrossEntropy(widen(this), labels, factors, { ignoreIndex, labelSmoothing, reduction }),
       );
     }
     return recordInFloats(this, (x) =>
-      session().crossEntropy(x, of.id, ignoreIndex, labelSmoothing, reduction),
+      session().crossEntropy(x, labels.id, ignoreIndex, labelSmoothing, reduction),
     );
   },
 } satisfies ThisType<Tensor>;

@@ -147,16 +147,16 @@ export const reductions = {
    * dimension, `ERR_DTYPE` for i32.
    */
   softmax(dim = -1): Tensor {
-    const at = checkDimension("softmax", dim, this.shape.length);
-    return recordInFloats(this, (x) => session().softmax(x, at));
+    const axis = checkDimension("softmax", dim, this.shape.length);
+    return recordInFloats(this, (x) => session().softmax(x, axis));
   },
 
   /**
    * Returns log softmax(x) along `dim`, the last by default, in one step without underflow. Throws as `softmax` does.
    */
   logSoftmax(dim = -1): Tensor {
-    const at = checkDimension("logSoftmax", dim, this.shape.length);
-    return recordInFloats(this, (x) => session().logSoftmax(x, at));
+    const axis = checkDimension("logSoftmax", dim, this.shape.length);
+    return recordInFloats(this, (x) => session().logSoftmax(x, axis));
   },
 } satisfies ThisType<Tensor>;
 export type Reductions = typeof reductions;
@@ -172,7 +172,7 @@ function reduceRuns(
   const keepDim = checkKeepDim(op, options);
   const { shape } = x;
   const dims = checkDimensions(op, dim, shape.length);
-  const over = (y: Tensor, at?: number): Tensor => recordOp(() => reduce(y.id, at));
+  const over = (y: Tensor, axis?: number): Tensor => recordOp(() => reduce(y.id, axis));
   if (!keepDim && !isHalf(x.dtype)) {
     if (dims.length === shape.length) return over(x);
     if (dims.length === 1) return over(x, dims[0]);
@@ -196,8 +196,8 @@ function reduceToExtreme(
   const { shape } = x;
   const dims = checkDimensions(op, dim, shape.length);
   const shared = typeof dim !== "number";
-  const over = (y: Tensor, at?: number): Tensor =>
-    recordOp(() => session().extremum(smallest, y.id, at, shared));
+  const over = (y: Tensor, axis?: number): Tensor =>
+    recordOp(() => session().extremum(smallest, y.id, axis, shared));
   if (shared && dims.length === shape.length && !keepDim && !isHalf(x.dtype)) return over(x);
   return scope(() => {
     let y = widen(x);
@@ -222,12 +222,12 @@ function findExtreme(
 ): Tensor {
   const keepDim = checkKeepDim(op, options);
   const { shape } = x;
-  const at = dim === undefined || shape.length === 0 ? undefined : checkDimension(op, dim, shape.length);
+  const axis = dim === undefined || shape.length === 0 ? undefined : checkDimension(op, dim, shape.length);
   if (dim !== undefined) checkDimension(op, dim, Math.max(shape.length, 1));
   return scope(() => {
     const y = widen(x);
-    const index = recordOp(() => session().argExtremum(smallest, y.id, at));
-    return keepDim ? index.reshape(shape.map((d, i) => (at === undefined || i === at ? 1 : d))) : index;
+    const index = recordOp(() => session().argExtremum(smallest, y.id, axis));
+    return keepDim ? index.reshape(shape.map((d, i) => (axis === undefined || i === axis ? 1 : d))) : index;
   });
 }
 

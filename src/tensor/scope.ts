@@ -86,7 +86,7 @@ const frames = new AsyncLocalStorage<Frame>();
 let mode: Frame = OUTSIDE;
 let regions = 0;
 let products: MatmulPrecision = "exact";
-let told: MatmulPrecision = "exact";
+let reported: MatmulPrecision = "exact";
 let cpu: CpuUse = {};
 let appliedCpu: CpuUse = cpu;
 
@@ -98,8 +98,8 @@ export function enter(): void {
   }
   mode = frame;
   const precision = frame.products ?? products;
-  if (precision !== told) session().setMatmulPrecision(precision);
-  told = precision;
+  if (precision !== reported) session().setMatmulPrecision(precision);
+  reported = precision;
   applyCpuUse(frame.cpu ?? cpu);
 }
 
@@ -122,9 +122,9 @@ export function addToScope(tensor: Owned): void {
   transfer(tensor, frame?.made);
 }
 
-/** Runs `fn` and records in `made` every tensor that it makes, without changing their ownership. */
-export function recordAllocations<T>(made: WeakSet<Owned>, fn: () => T): T {
-  return frames.run({ ...(frames.getStore() ?? OUTSIDE), noted: made }, fn);
+/** Runs `fn` and records in `allocations` every tensor that it makes, without changing their ownership. */
+export function recordAllocations<T>(allocations: WeakSet<Owned>, fn: () => T): T {
+  return frames.run({ ...(frames.getStore() ?? OUTSIDE), noted: allocations }, fn);
 }
 
 /** Removes `tensor` from the innermost scope, since modules and optimizers outlive scopes. */
@@ -177,12 +177,12 @@ export function recordsNothing(): boolean {
 export function scope<T>(fn: () => T): T {
   checkCallable("scope", "fn", fn);
   const outer = frames.getStore() ?? OUTSIDE;
-  const made = new ScopeTensors(outer);
+  const tensors = new ScopeTensors(outer);
   return settle(
-    made,
-    () => frames.run({ ...outer, made }, fn),
-    (result) => release(made, findReachable(result, made), outer.made),
-    () => release(made, new Set(), outer.made),
+    tensors,
+    () => frames.run({ ...outer, made: tensors }, fn),
+    (result) => release(tensors, findReachable(result, tensors), outer.made),
+    () => release(tensors, new Set(), outer.made),
   );
 }
 
@@ -277,21 +277,26 @@ export function checkpoint<T>(fn: () => T): T {
   if (outer.region !== 0 || outer.noGrad) return scope(fn);
   const region = ++regions;
   session().openRegion(region);
-  const made = new ScopeTensors(outer);
-  const end = (kept: Set<unknown>): void => {
-    release(made, kept, outer.made);
+  const tensors = new ScopeTensors(outer);
+  const end = (reachable: Set<unknown>): void => {
+    release(tensors, reachable, outer.made);
     session().closeRegion(region);
   };
   return settle(
-    made,
-    () => frames.run({ ...outer, made, region }, fn),
-    (result) => end(findReachable(result, made)),
+    tensors,
+    () => frames.run({ ...outer, made: tensors, region }, fn),
+    (result) => end(findReachable(result, tensors)),
     () => end(new Set()),
   );
 }
 
 /** Runs `fn`, then `done` with its result, or `failed`; for synchronous and asynchronous functions. */
-function settle<T>(made: ScopeTensors, fn: () => T, done: (result: unknown) => void, failed: () => void): T {
+function settle<T>(
+  tensors: ScopeTensors,
+  fn: () => T,
+  done: (result: unknown) => void,
+  failed: () => void,
+): T {
   let result: T;
   try {
     result = fn();
@@ -300,7 +305,7 @@ function settle<T>(made: ScopeTensors, fn: () => T, done: (result: unknown) => v
     throw error;
   }
   if (result instanceof Promise) {
-    made.trackByGc();
+    tensors.trackByGc();
     return result.then(
       (value: unknown) => {
         done(value);
@@ -316,33 +321,33 @@ function settle<T>(made: ScopeTensors, fn: () => T, done: (result: unknown) => v
   return result;
 }
 
-function release(made: ScopeTensors, kept: Set<unknown>, outer: ScopeTensors | undefined): void {
-  const ids = new Uint32Array(made.size);
+function release(tensors: ScopeTensors, reachable: Set<unknown>, outer: ScopeTensors | undefined): void {
+  const ids = new Uint32Array(tensors.size);
   let count = 0;
-  for (const tensor of made) {
-    if (kept.has(tensor)) {
+  for (const tensor of tensors) {
+    if (reachable.has(tensor)) {
       transfer(tensor, outer);
       continue;
     }
     const id = tensor.releaseHandle();
     if (id !== undefined) ids[count++] = id;
   }
-  made.clear();
-  made.trackByGc();
-  made.ended = true;
+  tensors.clear();
+  tensors.trackByGc();
+  tensors.ended = true;
   // One call for all: a call costs more than freeing a tensor.
   if (count > 0) session().dispose(ids.subarray(0, count));
 }
 
-/** Returns everything reachable from `root` through arrays, maps, sets and object properties, stopping at members of `made`. */
-function findReachable(root: unknown, made: ReadonlySet<unknown>): Set<unknown> {
+/** Returns everything reachable from `root` through arrays, maps, sets and object properties, stopping at members of `tensors`. */
+function findReachable(root: unknown, tensors: ReadonlySet<unknown>): Set<unknown> {
   const seen = new Set<unknown>();
   const todo = [root];
   while (todo.length > 0) {
     const value = todo.pop();
     if (typeof value !== "object" || value === null || seen.has(value) || ArrayBuffer.isView(value)) continue;
     seen.add(value);
-    if (made.has(value)) continue;
+    if (tensors.has(value)) continue;
     // Pushed one by one, since the number of call arguments is limited.
     if (value instanceof Map) for (const entry of value) todo.push(...entry);
     else for (const member of value instanceof Set ? value : Object.values(value)) todo.push(member);

@@ -36,8 +36,8 @@ export const sorting = {
   sort(dim = -1, options?: SortOptions): Sorted {
     const { descending = false } = argument.checkKnownOptions("sort", options, ["descending"]);
     argument.checkFlag("sort", "descending", descending);
-    const at = checkDimension("sort", dim, Math.max(this.shape.length, 1));
-    return sortBy(this, at, descending, this.shape[at] ?? 1, false);
+    const axis = checkDimension("sort", dim, Math.max(this.shape.length, 1));
+    return sortBy(this, axis, descending, this.shape[axis] ?? 1, false);
   },
 
   /**
@@ -58,10 +58,10 @@ export const sorting = {
    */
   cumsum(dim: number): Tensor {
     const { shape } = this;
-    const at = checkDimension("cumsum", dim, Math.max(shape.length, 1));
+    const axis = checkDimension("cumsum", dim, Math.max(shape.length, 1));
     return scope(() => {
       const x = shape.length === 0 ? widen(this).reshape(1) : widen(this);
-      return recordOp(() => session().cumsum(x.id, at)).reshape(shape);
+      return recordOp(() => session().cumsum(x.id, axis)).reshape(shape);
     });
   },
 } satisfies ThisType<Tensor>;

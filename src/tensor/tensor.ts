@@ -49,11 +49,11 @@ const DTYPES: readonly DType[] = ["f32", "f16", "bf16", "i32", ...BLOCK_DTYPES];
 let devices: Exclude<Device, "auto">[] = [];
 
 function describeHandle(id: number): Description {
-  const made = lastMade[0] === id ? lastMade : [id, ...session().describe(id)];
+  const description = lastMade[0] === id ? lastMade : [id, ...session().describe(id)];
   // Indexing is faster than destructuring, which uses an iterator.
-  const [dtype, device] = [made[1] as number, made[2] as number];
+  const [dtype, device] = [description[1] as number, description[2] as number];
   const shape: number[] = [];
-  for (let i = 0; i < (made[3] as number); i++) shape.push(made[4 + i] as number);
+  for (let i = 0; i < (description[3] as number); i++) shape.push(description[4 + i] as number);
   if (device >= devices.length) devices = session().deviceLabels() as typeof devices;
   return { shape, dtype: DTYPES[dtype] as DType, device: devices[device] as Exclude<Device, "auto"> };
 }
@@ -156,8 +156,8 @@ export class Tensor {
 
   /** Throws `ERR_SHAPE_MISMATCH` for a gradient of another shape, `ERR_OPTION`. */
   set grad(gradient: Tensor | null) {
-    const of = gradient === null ? undefined : checkTensor("grad", "the gradient", gradient);
-    session().setGrad(this.id, of?.id);
+    const checked = gradient === null ? undefined : checkTensor("grad", "the gradient", gradient);
+    session().setGrad(this.id, checked?.id);
   }
 
   // Autograd.
@@ -168,8 +168,8 @@ export class Tensor {
    * value was overwritten, `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
    */
   backward(gradient?: Tensor): void {
-    const of = gradient === undefined ? undefined : checkTensor("backward", "gradient", gradient);
-    session().backward(this.id, of?.id);
+    const checked = gradient === undefined ? undefined : checkTensor("backward", "gradient", gradient);
+    session().backward(this.id, checked?.id);
   }
   /** Returns a tensor that shares the values, without gradients. */
   detach(): Tensor {

@@ -38,8 +38,8 @@ export function computeWeightedCrossEntropy(
   const plain = recordOp(() => session().crossEntropy(logits.id, targets.id, ignoreIndex, 0, "none"));
   const counts = targets.ne(ignoreIndex).to("f32");
   // Ignored rows look up class 0, and their factor is 0.
-  const looked = targets.to("f32").where(counts, 0).to("i32");
-  const rows = factors.indexSelect(0, looked.reshape(targets.size)).reshape(targets.shape).mul(counts);
+  const indices = targets.to("f32").where(counts, 0).to("i32");
+  const rows = factors.indexSelect(0, indices.reshape(targets.size)).reshape(targets.shape).mul(counts);
   let losses = plain.mul(rows);
   if (labelSmoothing > 0) {
     const even = logits.logSoftmax().matmul(factors).mul(counts);

@@ -12,8 +12,8 @@ export class Confusion {
 
   /** Counts a row of class `truth` that was classified as `predicted`. */
   add(truth: number, predicted: number): void {
-    const at = truth * this.labels.length + predicted;
-    this.#counts[at] = (this.#counts[at] ?? 0) + 1;
+    const index = truth * this.labels.length + predicted;
+    this.#counts[index] = (this.#counts[index] ?? 0) + 1;
   }
 
   get scores(): ClassScores {
@@ -41,10 +41,10 @@ export class Confusion {
   get macroF1(): number {
     const { table } = this;
     const scores = table.flatMap((row, i) => {
-      const [of, taken] = [row, table.map((other) => other[i] ?? 0)].map((part) =>
+      const [truths, predictions] = [row, table.map((other) => other[i] ?? 0)].map((part) =>
         part.reduce((sum, count) => sum + count, 0),
       ) as [number, number];
-      return of + taken === 0 ? [] : [(2 * (row[i] ?? 0)) / (of + taken)];
+      return truths + predictions === 0 ? [] : [(2 * (row[i] ?? 0)) / (truths + predictions)];
     });
     return scores.reduce((sum, score) => sum + score, 0) / scores.length;
   }

@@ -7,10 +7,10 @@ import type { Settings } from "./settings.js";
 
 /** Throws `ERR_NO_GPU` or `ERR_DEVICE_MISMATCH`, and `ERR_OPTION` for a meta device, which cannot compute. */
 export async function checkModelDevice({ model, device }: Settings): Promise<void> {
-  const asked = typeof model === "string" ? device : model.device;
-  await findDevices(asked);
-  if (resolveDevice(asked).startsWith("meta:"))
-    refuse("finetune", "device", "one that computes (auto, cpu, gpu or gpu:N)", asked);
+  const requested = typeof model === "string" ? device : model.device;
+  await findDevices(requested);
+  if (resolveDevice(requested).startsWith("meta:"))
+    refuse("finetune", "device", "one that computes (auto, cpu, gpu or gpu:N)", requested);
   if (typeof model !== "string") checkDevice(model, device);
 }
 

@@ -118,8 +118,8 @@ async function addSampled(hash: Hash, file: string): Promise<void> {
   try {
     const piece = Buffer.alloc(PIECE);
     for (let i = 0; i < PIECES; i++) {
-      const at = Math.floor(((size - PIECE) * i) / (PIECES - 1));
-      const { bytesRead } = await handle.read(piece, 0, PIECE, at);
+      const offset = Math.floor(((size - PIECE) * i) / (PIECES - 1));
+      const { bytesRead } = await handle.read(piece, 0, PIECE, offset);
       hash.update(piece.subarray(0, bytesRead));
     }
   } finally {

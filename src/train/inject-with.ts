@@ -29,17 +29,17 @@ export interface RowsOfEva {
   labels?: Tensor;
 }
 
-/** Converts a batch to the format of EVA. Appends its tensors to `made`, for the caller to dispose. */
-export function convertEvaBatch(batch: Batch, device: Device, made: Tensor[]): RowsOfEva {
+/** Converts a batch to the format of EVA. Appends its tensors to `created`, for the caller to dispose. */
+export function convertEvaBatch(batch: Batch, device: Device, created: Tensor[]): RowsOfEva {
   const { ids, labels, shape } = batch;
-  const of = (values: Int32Array): Tensor => {
+  const createInput = (values: Int32Array): Tensor => {
     const input = tensor(values, { shape, device });
-    made.push(input);
+    created.push(input);
     return input;
   };
   // A label per row says nothing about positions.
-  const byPosition = labels.length === ids.length ? { labels: of(labels) } : {};
-  return { ids: of(ids), attentionMask: of(buildAttentionMask(batch)), ...byPosition };
+  const byPosition = labels.length === ids.length ? { labels: createInput(labels) } : {};
+  return { ids: createInput(ids), attentionMask: createInput(buildAttentionMask(batch)), ...byPosition };
 }
 
 /** Injects an adapter. EVA without `evaData` uses the rows of the run. */
@@ -49,14 +49,14 @@ export async function injectWith(
   plan: BatchPlan,
 ): Promise<InjectReport> {
   if (!startsFromRows(model, adapter)) return inject(model, adapter);
-  const made: Tensor[] = [];
+  const inputs: Tensor[] = [];
   function* evaData(): Generator<EvaBatch> {
     for (let step = 0; step < plan.steps; step++)
-      for (const batch of plan.listRowsAt(step)) yield convertEvaBatch(batch, model.device, made);
+      for (const batch of plan.listRowsAt(step)) yield convertEvaBatch(batch, model.device, inputs);
   }
   try {
     return await inject(model, { ...adapter, evaData: evaData() });
   } finally {
-    for (const created of made) created.dispose();
+    for (const created of inputs) created.dispose();
   }
 }

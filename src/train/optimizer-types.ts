@@ -10,6 +10,6 @@ export function createOptimizer(
   { type, ...options }: OptimizerSettings,
 ): Optimizer {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-  const of = { adamw: AdamW, adam: Adam, sgd: SGD, adafactor: Adafactor, lion: Lion }[type];
-  return new of(params as Iterable<Tensor>, given) as unknown as Optimizer;
+  const Type = { adamw: AdamW, adam: Adam, sgd: SGD, adafactor: Adafactor, lion: Lion }[type];
+  return new Type(params as Iterable<Tensor>, given) as unknown as Optimizer;
 }

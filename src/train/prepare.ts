@@ -130,14 +130,14 @@ export async function prepare(
   settings: Settings,
   { emit, ranks }: Pick<RunContext, "emit"> & { ranks?: RunRanks | undefined },
 ): Promise<Prepared> {
-  const { maxLength: asked, signal } = settings;
+  const { maxLength: requestedLength, signal } = settings;
   const warn = (message: string): void => emit({ type: "warning", message });
   try {
     const objective = await agree(ranks, () => createCheckedObjective(model, files, labels, settings));
     const { maxLength } = objective.tokenisation;
     // A given length that exceeds the model's is reported by a warning; the default by the start event alone.
-    if (maxLength < asked && settings.given.includes("maxLength"))
-      warn(describeLoweredLength(asked, maxLength));
+    if (maxLength < requestedLength && settings.given.includes("maxLength"))
+      warn(describeLoweredLength(requestedLength, maxLength));
     for (const data of [files.train, files.held])
       if (data?.kind === "labels") for (const message of describeLabels(data)) warn(message);
     const reports: DataReport[] = [];
@@ -189,8 +189,8 @@ function selectRows(
   const keep = (set: StoredExamples, { file }: Data): StoredExamples =>
     keepTrained(set, file, maxLength, reports);
   if (held !== undefined && files.held !== undefined) {
-    const kept = keep(held, files.held);
-    return { train: keep(rows, files.train), held: kept };
+    const heldOut = keep(held, files.held);
+    return { train: keep(rows, files.train), held: heldOut };
   }
   // Skipped rows are removed before the split, so that none is held out.
   const train = keep(rows, files.train);

@@ -70,9 +70,9 @@ export class RunRecorder {
   record(event: TrainEvent | { type: "failed"; message: string; code?: string | undefined }): void {
     if (NOT_RECORDED.has(event.type)) return;
     if (event.type === "step") this.#steps++;
-    const at = Date.now();
-    this.#log?.add({ ...event, at });
-    const line = formatEvent(event, at);
+    const time = Date.now();
+    this.#log?.add({ ...event, at: time });
+    const line = formatEvent(event, time);
     if (this.#file !== undefined) this.#file.append(line);
     else if (this.#early !== undefined && this.#early.length < EARLY) this.#early.push(line);
   }
@@ -126,10 +126,10 @@ export class RunRecorder {
   /** Renames the events file of a branch that this run leaves behind, because its checkpoints are kept too. */
   async #keepLeft(line: Line): Promise<void> {
     if (this.#fresh) return;
-    const there = join(this.#folder, EVENTS);
-    const header = await readHeader(there).catch(() => undefined);
+    const path = join(this.#folder, EVENTS);
+    const header = await readHeader(path).catch(() => undefined);
     if (header === undefined || readLineage(header.line) === readLineage(line)) return;
-    await rename(there, join(this.#folder, `events-${readLineage(header.line)}.jsonl`)).catch(() => {});
+    await rename(path, join(this.#folder, `events-${readLineage(header.line)}.jsonl`)).catch(() => {});
   }
 
   /** Waits until all recorded events are in the file. */

@@ -146,13 +146,13 @@ export function createTooFewStepsError(
   steps: number,
   epochs?: number,
 ): LowrankError {
-  const [end, more] =
+  const [end, remedy] =
     epochs === undefined
       ? [`${optionName("steps")} is ${steps}`, "steps"]
       : [`${optionName("epochs")} ${epochs} ends at step ${steps}`, "epochs"];
   return new LowrankError(
     "ERR_OPTION",
-    `resume: ${folder} is after step ${done}, and ${end}; give more ${more}, or resume from an earlier checkpoint`,
+    `resume: ${folder} is after step ${done}, and ${end}; give more ${remedy}, or resume from an earlier checkpoint`,
   );
 }
 
@@ -208,8 +208,8 @@ function resolvePaths(options: Record<string, unknown>, cwd: string): FinetuneOp
   const moved = (path: unknown): unknown => {
     if (Array.isArray(path)) return path.map(moved);
     if (typeof path !== "string" || isAbsolute(path) || cwd === here) return path;
-    const there = resolve(cwd, path);
-    return existsSync(there) ? there : path;
+    const location = resolve(cwd, path);
+    return existsSync(location) ? location : path;
   };
   const paths = RELOCATED_OPTIONS.filter((key) => options[key] !== undefined);
   return {

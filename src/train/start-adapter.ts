@@ -118,10 +118,10 @@ function isSame(a: unknown, b: unknown): boolean {
 
 function findBaseModelOf(
   folder: string,
-  asked: string | undefined,
+  requested: string | undefined,
 ): { model: string; revision?: string | undefined } {
   const { name, model, revision: own, places } = findBaseOfAdapter(folder);
-  const revision = asked ?? own;
+  const revision = requested ?? own;
   const give = `give ${optionName("model")}`;
   if (name === undefined)
     throw new LowrankError("ERR_OPTION", `finetune: ${folder} does not name its base model: ${give}`);

@@ -106,9 +106,9 @@ async function finetune(
 function describeStop({ steps, adapter }: FinetuneResult, { started }: Telling, flags: Flags): string {
   if (started === undefined || adapter === "") return "stopped before the first step; nothing was saved";
   const { output } = started;
-  const kept =
+  const note =
     adapter === output ? "" : `; the earlier adapter in ${output} is kept until the run has finished`;
-  return `stopped after step ${steps}${kept}; resume with: ${formatResumeCommand(output, flags)}`;
+  return `stopped after step ${steps}${note}; resume with: ${formatResumeCommand(output, flags)}`;
 }
 
 /**

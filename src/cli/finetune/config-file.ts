@@ -119,10 +119,10 @@ export function applyConfig(
     const option = findOption(command, key, file);
     const parsed = value === null ? undefined : parseValue(option, value, file);
     const name = option.attributeName();
-    const taken = [name, findRival(name)].some((candidate) => {
+    const isGiven = [name, findRival(name)].some((candidate) => {
       const given = candidate === undefined ? undefined : command.getOptionValueSource(candidate);
       return given === "cli" || (given === "config" && strength === "default");
     });
-    if (parsed !== undefined && !taken) command.setOptionValueWithSource(name, parsed, source);
+    if (parsed !== undefined && !isGiven) command.setOptionValueWithSource(name, parsed, source);
   }
 }

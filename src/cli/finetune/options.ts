@@ -15,12 +15,12 @@ export { declareFlags, type Flags };
 /** Checks combinations of options from the command line and from a file. */
 export function checkFlags(flags: Flags): void {
   const name = optionName;
-  const both = (a: keyof Flags, b: keyof Flags): void => {
+  const refuseBoth = (a: keyof Flags, b: keyof Flags): void => {
     if (flags[a] !== undefined && flags[b] !== undefined)
       throw new UsageError(`give one of ${name(a)} and ${name(b)}, not both`);
   };
-  both("steps", "epochs");
-  both("evalData", "evalSplit");
+  refuseBoth("steps", "epochs");
+  refuseBoth("evalData", "evalSplit");
   if (flags.resume !== undefined && flags.yes)
     throw new UsageError(
       `${name("resume")} continues the run that ${name("overwrite")} would replace; give one of them`,
@@ -89,10 +89,10 @@ function isGiven(command: Command, flag: string): boolean {
 
 /** Removes the defaults of flags that describe an adapter. */
 export function dropAdapterDefaults(command: Command, flags: Flags): Flags {
-  const kept = Object.entries(flags).filter(
+  const remaining = Object.entries(flags).filter(
     ([flag]) => PLACES[flag]?.[0] !== "lora" || isGiven(command, flag),
   );
-  return Object.fromEntries(kept) as unknown as Flags;
+  return Object.fromEntries(remaining) as unknown as Flags;
 }
 
 /** Returns only options given on the command line or in a file, for a resumed run. */
@@ -104,6 +104,6 @@ export function listGivenOptions(command: Command): FinetuneOptions {
 
 /** Selects bf16 products for bf16 storage, unless another precision is given. */
 function choosePrecision({ dtype, matmulPrecision }: Flags): Partial<Flags> {
-  const asked = matmulPrecision ?? (dtype === "bf16" ? "bf16" : undefined);
-  return asked === undefined ? {} : { matmulPrecision: asked };
+  const chosen = matmulPrecision ?? (dtype === "bf16" ? "bf16" : undefined);
+  return chosen === undefined ? {} : { matmulPrecision: chosen };
 }

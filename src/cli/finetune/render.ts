@@ -58,9 +58,9 @@ export function createHumanRenderer(output: Output, now: () => number = () => pe
     live = true;
   };
 
-  return (told) => {
+  return (given) => {
     // Names of files, models and classes are not trusted.
-    const event = told.type === "step" ? told : escapeAll(told);
+    const event = given.type === "step" ? given : escapeAll(given);
     switch (event.type) {
       case "progress":
         if (!tty) {

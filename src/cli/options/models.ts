@@ -32,8 +32,8 @@ export function resolveModel({
   const base = findBaseOfAdapter(adapter);
   if (base.name === undefined) throw new UsageError(`${adapter} does not say its model: give --model`);
   if (base.model === undefined) {
-    const looked = base.places.length > 1 ? `, neither at ${base.places.join(" nor at ")}` : "";
-    throw new UsageError(`${adapter} was made for ${base.name}, which is not here${looked}: give --model`);
+    const places = base.places.length > 1 ? `, neither at ${base.places.join(" nor at ")}` : "";
+    throw new UsageError(`${adapter} was made for ${base.name}, which is not here${places}: give --model`);
   }
   return { model: base.model, revision: revision ?? base.revision };
 }
@@ -71,7 +71,7 @@ export async function load(options: ModelFlags): Promise<LoadedModel> {
     ]);
   const template = options.chatTemplate === undefined ? undefined : readTemplateFile(options.chatTemplate);
   const line = new DownloadLine();
-  const asked: LoadOptions = {
+  const loadOptions: LoadOptions = {
     device: device as Device,
     revision,
     offline: options.offline,
@@ -79,16 +79,16 @@ export async function load(options: ModelFlags): Promise<LoadedModel> {
     onNotice: notice,
     onProgress: (progress) => line.show(progress),
   };
-  if (dtype !== undefined) asked.dtype = dtype;
-  if (quantize !== undefined) asked.quantize = quantize;
+  if (dtype !== undefined) loadOptions.dtype = dtype;
+  if (quantize !== undefined) loadOptions.quantize = quantize;
   const [first] = adapters;
   if (first !== undefined && isClassifier(first)) {
-    asked.task = "sequence-classification";
-    asked.numLabels = countClasses(openWeights(join(first, "adapter_model.safetensors")));
+    loadOptions.task = "sequence-classification";
+    loadOptions.numLabels = countClasses(openWeights(join(first, "adapter_model.safetensors")));
     // Suppresses the notice about a missing head, since the adapter contains one.
-    asked.onNotice = () => {};
+    loadOptions.onNotice = () => {};
   }
-  const model: PretrainedModel = await loadModel(name, asked).finally(() => line.end());
+  const model: PretrainedModel = await loadModel(name, loadOptions).finally(() => line.end());
   if (template !== undefined) model.tokenizer?.setChatTemplate(template.text, template.where);
   if (first !== undefined) nameClasses(model, readLabels(first));
   const names = adapters.map((_, i) => (i === 0 ? "default" : `adapter-${i + 1}`));

@@ -19,16 +19,16 @@ export function watchSignals(
   { launched = false }: { launched?: boolean } = {},
 ): Interrupt {
   const signals = launched ? LAUNCHED_SIGNALS : SIGNALS;
-  let asked: EndingSignal | undefined;
+  let received: EndingSignal | undefined;
   const listener = (signal: NodeJS.Signals): void => {
-    if (asked !== undefined) process.exit(readExitStatus(asked));
-    asked = signal as EndingSignal;
-    ask(asked);
+    if (received !== undefined) process.exit(readExitStatus(received));
+    received = signal as EndingSignal;
+    ask(received);
   };
   for (const signal of signals) process.on(signal, listener);
   return {
     get asked() {
-      return asked;
+      return received;
     },
     release: () => {
       for (const signal of signals) process.off(signal, listener);

@@ -3,7 +3,7 @@ import { FAILED } from "./failure.js";
 
 type Failed = NodeJS.ErrnoException;
 
-let told: ((error: Failed) => void) | undefined;
+let listener: ((error: Failed) => void) | undefined;
 
 /**
  * Ends the process at the first failure: silently if the reader closed the pipe (`lowrank … | head`), otherwise with a
@@ -11,7 +11,7 @@ let told: ((error: Failed) => void) | undefined;
  */
 export function watchStreams(): void {
   process.stdout.on("error", (error: Failed) => {
-    if (told !== undefined) return told(error);
+    if (listener !== undefined) return listener(error);
     if (error.code === "EPIPE") process.exit(0);
     process.stderr.write(`lowrank: stdout cannot be written (${error.code ?? error.message})\n`);
     process.exit(FAILED);
@@ -21,8 +21,8 @@ export function watchStreams(): void {
 
 /** Calls `lost` for each failure of standard output instead of ending the process. Returns a function that stops this. */
 export function watchStdout(lost: (error: Failed) => void): () => void {
-  told = lost;
+  listener = lost;
   return () => {
-    told = undefined;
+    listener = undefined;
   };
 }

@@ -162,11 +162,11 @@ class Chart {
 
   /** Shows the values at the cursor; without a cursor, the last value of each run. */
   #showValues(): void {
-    const at = this.#chart?.cursor.idx;
+    const index = this.#chart?.cursor.idx;
     const each = this.#heldOut ? 4 : 3;
     const valueOf = (column: number): number | undefined => {
       const values = this.#columns[column] ?? [];
-      return (at == null ? values.findLast((value) => value !== null) : values[at]) ?? undefined;
+      return (index == null ? values.findLast((value) => value !== null) : values[index]) ?? undefined;
     };
     const said = this.#runs.flatMap(({ name, color }, i) => {
       const value = valueOf(1 + i * each);
@@ -181,7 +181,7 @@ class Chart {
       const label = this.#runs.length > 1 ? `${name}: ` : "";
       return [createElement("span", {}, swatch, `${label}${texts.join(", ")}`)];
     });
-    const where = at == null ? "last" : `step ${this.#columns[0][at] ?? 0}`;
+    const where = index == null ? "last" : `step ${this.#columns[0][index] ?? 0}`;
     this.#readout.replaceChildren(
       createElement("b", {}, where),
       ...(said.length === 0 ? ["nothing yet"] : said),
@@ -192,15 +192,15 @@ class Chart {
     const [chart, steps] = [this.#chart, this.#columns[0]];
     if (chart === undefined || steps.length === 0 || event.ctrlKey || event.metaKey || event.altKey) return;
     const last = steps.length - 1;
-    const at = chart.cursor.idx ?? last;
+    const index = chart.cursor.idx ?? last;
     const stride = event.shiftKey ? 10 : 1;
-    const to = { ArrowLeft: at - stride, ArrowRight: at + stride, Home: 0, End: last }[event.key];
+    const to = { ArrowLeft: index - stride, ArrowRight: index + stride, Home: 0, End: last }[event.key];
     if (to !== undefined) {
       point(steps[Math.min(Math.max(to, 0), last)] as number);
     } else if (event.key === "+" || event.key === "-") {
       const { min = 0, max = 1 } = chart.scales["x"] ?? {};
       const half = ((max - min) / 2) * (event.key === "+" ? 0.5 : 2);
-      const center = steps[at] as number;
+      const center = steps[index] as number;
       const [low, high] = [
         Math.max(center - half, steps[0] as number),
         Math.min(center + half, steps[last] as number),

@@ -8,21 +8,21 @@ export function createElement<Tag extends keyof HTMLElementTagNameMap>(
   attributes: Readonly<Record<string, string>> = {},
   ...children: readonly Child[]
 ): HTMLElementTagNameMap[Tag] {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
+  const created = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) created.setAttribute(name, value);
+  created.append(...children);
+  return created;
 }
 
 /** Creates a section with a heading. */
 export function createSection(title: string, name: string): { section: HTMLElement; body: HTMLElement } {
   const id = `${name}-title`;
   const body = createElement("div", { class: "body" });
-  const made = createElement(
+  const created = createElement(
     "section",
     { class: name, "aria-labelledby": id },
     createElement("h2", { id }, title),
     body,
   );
-  return { section: made, body };
+  return { section: created, body };
 }

@@ -100,21 +100,25 @@ export class RunHistory {
     const metric = this.#metrics.get(name) as Metric;
     const factor = width / this.width;
     const length = Math.ceil(this.step / width) + 1;
-    const made = { least: createFilled(length), greatest: createFilled(length), mean: createFilled(length) };
+    const buckets = {
+      least: createFilled(length),
+      greatest: createFilled(length),
+      mean: createFilled(length),
+    };
     const [sum, count] = [new Float64Array(length), new Float64Array(length)];
     for (let from = 0; from <= Math.ceil(this.step / this.width); from++) {
       const n = metric.count[from] as number;
       if (n === 0) continue;
       const to = Math.ceil(from / factor);
       const [least, greatest] = [metric.least[from] as number, metric.greatest[from] as number];
-      made.least[to] = count[to] === 0 ? least : Math.min(made.least[to] as number, least);
-      made.greatest[to] = count[to] === 0 ? greatest : Math.max(made.greatest[to] as number, greatest);
+      buckets.least[to] = count[to] === 0 ? least : Math.min(buckets.least[to] as number, least);
+      buckets.greatest[to] = count[to] === 0 ? greatest : Math.max(buckets.greatest[to] as number, greatest);
       sum[to] = (sum[to] as number) + (metric.sum[from] as number);
       count[to] = (count[to] as number) + n;
     }
     for (let i = 0; i < length; i++)
-      if (count[i] !== 0) made.mean[i] = (sum[i] as number) / (count[i] as number);
-    return made;
+      if (count[i] !== 0) buckets.mean[i] = (sum[i] as number) / (count[i] as number);
+    return buckets;
   }
 
   take(event: RunEvent): void {

@@ -180,8 +180,8 @@ class Page {
     // The run's events may be newer than the list.
     const listed = this.#isGone() ? "gone" : (run?.state ?? "");
     const going = listed === "running" || listed === "paused";
-    const now = going && history !== undefined ? (history.paused ? "paused" : "running") : listed;
-    const state = history?.end === undefined ? now : classifyEnd(history.end);
+    const current = going && history !== undefined ? (history.paused ? "paused" : "running") : listed;
+    const state = history?.end === undefined ? current : classifyEnd(history.end);
     const step = Math.max(history?.step ?? 0, run?.step ?? 0);
     const steps = history?.steps ?? run?.steps ?? undefined;
     const left =

@@ -24,9 +24,9 @@ export function createJsonLinesReader(
 
 /** Rejects a file that contains an array instead of lines. Returns whether the text contains a row. */
 function checkBegin(text: string, line: number, origin: Origin): boolean {
-  const at = text.search(/\S/);
-  if (at < 0 || text[at] !== "[") return at >= 0;
-  const number = line + text.slice(0, at).split("\n").length - 1;
+  const index = text.search(/\S/);
+  if (index < 0 || text[index] !== "[") return index >= 0;
+  const number = line + text.slice(0, index).split("\n").length - 1;
   throw createRowError(
     origin,
     number,

@@ -41,7 +41,7 @@ function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
 
 function count(bytes: Uint8Array, byte: number): number {
   let n = 0;
-  for (let at = bytes.indexOf(byte); at >= 0; at = bytes.indexOf(byte, at + 1)) n++;
+  for (let index = bytes.indexOf(byte); index >= 0; index = bytes.indexOf(byte, index + 1)) n++;
   return n;
 }
 

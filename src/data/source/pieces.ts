@@ -14,11 +14,11 @@ export class PieceHasher {
   #size = 0;
 
   update(bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.length;) {
-      const count = Math.min(PIECE - this.#size, bytes.length - at);
-      this.#hash.update(bytes.subarray(at, at + count));
+    for (let offset = 0; offset < bytes.length;) {
+      const count = Math.min(PIECE - this.#size, bytes.length - offset);
+      this.#hash.update(bytes.subarray(offset, offset + count));
       this.#size += count;
-      at += count;
+      offset += count;
       if (this.#size === PIECE) this.#endPiece();
     }
   }
@@ -60,6 +60,6 @@ function hasPieces(identity: string): boolean {
  * Whether two identities differ. Runs once recorded a hash of the whole source, even of several pieces: it cannot be
  * compared with a hash of the pieces, and does not count as different.
  */
-export function areDifferent(before: string, now: string): boolean {
-  return before !== now && hasPieces(before) === hasPieces(now);
+export function areDifferent(before: string, after: string): boolean {
+  return before !== after && hasPieces(before) === hasPieces(after);
 }

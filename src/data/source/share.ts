@@ -56,17 +56,17 @@ export async function surveyRange(
   let firstLine = start === 0 ? 0 : undefined;
   let lineEnds = 0;
   // A line also begins at the start of the range if the byte before it ends a line.
-  let at = Math.max(start - 1, 0);
-  for await (const block of readRange(path, { start: at, end }, signal)) {
-    const own = block.subarray(Math.max(start - at, 0));
+  let position = Math.max(start - 1, 0);
+  for await (const block of readRange(path, { start: position, end }, signal)) {
+    const own = block.subarray(Math.max(start - position, 0));
     hasher.update(own);
     if (firstLine === undefined) {
       const found = block.indexOf(0x0a);
-      if (found >= 0 && at + found + 1 < end) firstLine = at + found + 1;
+      if (found >= 0 && position + found + 1 < end) firstLine = position + found + 1;
     }
     for (let i = own.indexOf(0x0a); i >= 0; i = own.indexOf(0x0a, i + 1)) lineEnds++;
-    at += block.length;
-    onRead?.(at - start);
+    position += block.length;
+    onRead?.(position - start);
   }
   return { hashes: start === end ? [] : hasher.digest(), lineEnds, firstLine };
 }
@@ -112,16 +112,16 @@ export class ShareSource implements IdentifiedSource {
     const { path, start, end, hashes, firstLine } = this.#share;
     if (start === end) return;
     const hasher = new PieceHasher();
-    let at = start;
+    let position = start;
     let endsLine = false;
     for await (const block of readRange(path, { start, end }, signal)) {
       hasher.update(block);
       endsLine = block.at(-1) === 0x0a;
-      const from = Math.min(Math.max((firstLine ?? end) - at, 0), block.length);
-      at += block.length;
+      const from = Math.min(Math.max((firstLine ?? end) - position, 0), block.length);
+      position += block.length;
       if (from < block.length) yield block.subarray(from);
     }
-    if (at < end || joinPieces(hasher.digest()) !== joinPieces(hashes)) throw createChangedError(this);
+    if (position < end || joinPieces(hasher.digest()) !== joinPieces(hashes)) throw createChangedError(this);
     // The last line may end in the next range.
     if (firstLine === undefined || endsLine) return;
     for await (const block of readRange(path, { start: end, end: Infinity }, signal)) {

@@ -95,12 +95,12 @@ export async function* readRange(
   let file: FileHandle | undefined;
   try {
     file = await open(path);
-    for (let at = start; at < end;) {
+    for (let position = start; position < end;) {
       throwIfAborted(signal);
-      const block = new Uint8Array(Math.min(READ, end - at));
-      const { bytesRead } = await file.read(block, 0, block.length, at);
+      const block = new Uint8Array(Math.min(READ, end - position));
+      const { bytesRead } = await file.read(block, 0, block.length, position);
       if (bytesRead === 0) return;
-      at += bytesRead;
+      position += bytesRead;
       yield block.subarray(0, bytesRead);
     }
   } catch (cause) {
@@ -125,7 +125,8 @@ class Regular implements ByteSource {
       throw explainReadError(this.name, cause);
     });
     const { name, size: byteLength } = this;
-    const read: ReadAt = (into, at) => file.read(into, 0, into.length, at).then(({ bytesRead }) => bytesRead);
+    const read: ReadAt = (into, position) =>
+      file.read(into, 0, into.length, position).then(({ bytesRead }) => bytesRead);
     return { byteLength, slice: createSlicer(name, byteLength, read), close: () => file.close() };
   }
 
@@ -133,7 +134,7 @@ class Regular implements ByteSource {
 }
 
 /** Reads bytes at an offset; resolves to their number. */
-type ReadAt = (into: Uint8Array, at: number) => Promise<number>;
+type ReadAt = (into: Uint8Array, position: number) => Promise<number>;
 
 function createSlicer(name: string, size: number, readAt: ReadAt): RandomAccess["slice"] {
   return async (start, end = size) => {
@@ -143,11 +144,11 @@ function createSlicer(name: string, size: number, readAt: ReadAt): RandomAccess[
     }
     const bytes = new Uint8Array(end - start);
     try {
-      for (let at = 0; at < bytes.length;) {
-        const count = await readAt(bytes.subarray(at), start + at);
+      for (let filled = 0; filled < bytes.length;) {
+        const count = await readAt(bytes.subarray(filled), start + filled);
         if (count === 0)
           throw new LowrankError("ERR_FILE_FORMAT", `${name}: became shorter while it was read`);
-        at += count;
+        filled += count;
       }
     } catch (cause) {
       throw explainReadError(name, cause);
@@ -229,7 +230,7 @@ export class Stream implements ByteSource {
           checked = size;
           await this.#checkSpace(size);
         }
-        for (let at = 0; at < chunk.length;) at += writeSync(file, chunk, at);
+        for (let written = 0; written < chunk.length;) written += writeSync(file, chunk, written);
         size += chunk.length;
         yield chunk;
       }
@@ -262,9 +263,11 @@ export class Stream implements ByteSource {
   async openRandomAccess(signal?: AbortSignal): Promise<RandomAccess> {
     if (this.#put === undefined) for await (const _ of this.#readFirst(signal)) throwIfAborted(signal);
     const { file, size: byteLength } = this.#put as { file: number; size: number };
-    const readAt: ReadAt = (into, at) =>
+    const readAt: ReadAt = (into, position) =>
       new Promise((resolve, reject) =>
-        read(file, into, 0, into.length, at, (error, count) => (error ? reject(error) : resolve(count))),
+        read(file, into, 0, into.length, position, (error, count) =>
+          error ? reject(error) : resolve(count),
+        ),
       );
     return { byteLength, slice: createSlicer(this.name, byteLength, readAt), close: async () => {} };
   }

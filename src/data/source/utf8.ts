@@ -45,14 +45,15 @@ export function decodeUtf8(bytes: Uint8Array, file: string, offset = 0, line = 1
   try {
     return decoder.decode(bytes);
   } catch (cause) {
-    const at = findInvalidByte(bytes);
-    if (at < 0) throw new LowrankError("ERR_FILE_FORMAT", `${file}: too large to be read at once`, { cause });
+    const invalid = findInvalidByte(bytes);
+    if (invalid < 0)
+      throw new LowrankError("ERR_FILE_FORMAT", `${file}: too large to be read at once`, { cause });
     let lines = line;
-    for (let i = 0; i < at; i++) if (bytes[i] === 0x0a) lines++;
-    const hex = (bytes[at] ?? 0).toString(16).padStart(2, "0");
-    const mark = offset + at === 0 && (bytes[0] ?? 0) >= 0xfe;
+    for (let i = 0; i < invalid; i++) if (bytes[i] === 0x0a) lines++;
+    const hex = (bytes[invalid] ?? 0).toString(16).padStart(2, "0");
+    const mark = offset + invalid === 0 && (bytes[0] ?? 0) >= 0xfe;
     const hint = mark ? "it looks like UTF-16: save it as UTF-8" : "save it as UTF-8";
-    const where = `${file}:${lines}: invalid UTF-8 at byte ${offset + at} (0x${hex})`;
+    const where = `${file}:${lines}: invalid UTF-8 at byte ${offset + invalid} (0x${hex})`;
     throw new LowrankError("ERR_FILE_FORMAT", `${where}; ${hint}`);
   }
 }

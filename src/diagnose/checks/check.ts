@@ -117,13 +117,15 @@ async function measureOutcome(
   f: (x: Record<string, Tensor>) => Tensor | Record<string, Tensor>,
 ): Promise<Outcome> {
   const given = Object.entries(inputs).map(([name, { values, shape, dtype, gradient }]) => {
-    const made = tensor(values, { shape, device, requiresGrad: gradient });
-    return [name, dtype === "f32" || dtype === "i32" ? made : made.to(dtype)] as const;
+    const created = tensor(values, { shape, device, requiresGrad: gradient });
+    return [name, dtype === "f32" || dtype === "i32" ? created : created.to(dtype)] as const;
   });
   session().countLaunches(device, true);
-  const made = f(Object.fromEntries(given));
+  const result = f(Object.fromEntries(given));
   const forward = takeLaunches(device);
-  const outputs = Object.entries("shape" in made && "dtype" in made ? { output: made as Tensor } : made);
+  const outputs = Object.entries(
+    "shape" in result && "dtype" in result ? { output: result as Tensor } : result,
+  );
   const leaves = given.filter(([name]) => inputs[name]?.gradient === true);
   session().countLaunches(device, true);
   if (leaves.length > 0)
@@ -166,8 +168,9 @@ export function compare(
     if (worst.error > worst.tolerance) break;
   }
   const { forward, backward } = got.kernels;
-  const both = [...new Set([...forward, ...backward])].sort();
-  if (worst === undefined || worst.error <= worst.tolerance) return { error: worst?.error, kernels: both };
+  const launches = [...new Set([...forward, ...backward])].sort();
+  if (worst === undefined || worst.error <= worst.tolerance)
+    return { error: worst?.error, kernels: launches };
   const kernels = worst.value.startsWith("gradient") ? backward : forward;
   return { error: worst.error, wrong: worst, kernels };
 }
@@ -190,9 +193,9 @@ function computeDifference(
     if (Number.isFinite(size) && size > scale) scale = size;
   }
   const worst: WrongNumbers = { value, error: 0, tolerance, at: 0, got: 0, expected: 0 };
-  const note = (at: number, error: number): void => {
+  const note = (index: number, error: number): void => {
     if (error <= worst.error) return;
-    Object.assign(worst, { error, at, got: got[at] ?? NaN, expected: expected[at] ?? NaN });
+    Object.assign(worst, { error, at: index, got: got[index] ?? NaN, expected: expected[index] ?? NaN });
   };
   if (got.length !== expected.length) note(Math.min(got.length, expected.length), Infinity);
   for (let i = 0; i < expected.length && i < got.length; i++) {

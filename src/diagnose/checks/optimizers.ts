@@ -12,12 +12,12 @@ interface Rule {
   dispose: () => void;
 }
 
-const RULES: readonly [name: string, quick: boolean, make: (of: Tensor[]) => Rule][] = [
-  ["AdamW", true, (of) => new AdamW(of, { lr: 0.01, weightDecay: 0.1 })],
-  ["Adam", false, (of) => new Adam(of, { lr: 0.01 })],
-  ["SGD", false, (of) => new SGD(of, { lr: 0.1, momentum: 0.9, nesterov: true })],
-  ["Lion", false, (of) => new Lion(of, { lr: 0.01 })],
-  ["Adafactor", false, (of) => new Adafactor(of, { lr: 0.01 })],
+const RULES: readonly [name: string, quick: boolean, make: (params: Tensor[]) => Rule][] = [
+  ["AdamW", true, (params) => new AdamW(params, { lr: 0.01, weightDecay: 0.1 })],
+  ["Adam", false, (params) => new Adam(params, { lr: 0.01 })],
+  ["SGD", false, (params) => new SGD(params, { lr: 0.1, momentum: 0.9, nesterov: true })],
+  ["Lion", false, (params) => new Lion(params, { lr: 0.01 })],
+  ["Adafactor", false, (params) => new Adafactor(params, { lr: 0.01 })],
 ];
 
 const SHAPES = [[67, 33], [129]];
@@ -31,7 +31,7 @@ export function listOptimizerChecks(): Check[] {
   }));
 }
 
-async function trainSteps(device: CheckedDevice, make: (of: Tensor[]) => Rule): Promise<Outcome> {
+async function trainSteps(device: CheckedDevice, make: (params: Tensor[]) => Rule): Promise<Outcome> {
   const parameters = SHAPES.map((shape) =>
     tensor(drawNumbers(shape).values, { shape, device, requiresGrad: true }),
   );

@@ -30,8 +30,8 @@ export function recognisePreTokenizer(preTokenizer: unknown, ignoresMerges: bool
   const steps = flattenSteps(preTokenizer, "pretokenizers");
   const last = steps.pop();
   if (last?.["type"] !== "ByteLevel" || last["add_prefix_space"] === true) return undefined;
-  const [first, ...more] = steps;
-  if (more.length > 0) return undefined;
+  const [first, ...others] = steps;
+  if (others.length > 0) return undefined;
   const byPattern = last["use_regex"] !== false;
   if (first === undefined) return byPattern && !ignoresMerges ? "gpt-2" : undefined;
   if (first["type"] === "Digits")

@@ -91,13 +91,13 @@ function exportSentencePiece(
   const ranks = mergeRanks(file, path, parsed);
   const scores = kinds.map((kind): number => (kind === KIND.unused ? -10_000 : 0));
   for (const [token, rank] of ranks) {
-    const of = parsed.vocabulary.get(token);
-    if (of === undefined)
+    const tokenId = parsed.vocabulary.get(token);
+    if (tokenId === undefined)
       throw new LowrankError(
         "ERR_FILE_FORMAT",
         `${path}: ${JSON.stringify(token)} is the result of a merge, but has no id`,
       );
-    scores[of] = -rank;
+    scores[tokenId] = -rank;
   }
   return [
     ["tokenizer.ggml.model", { text: "llama" }],

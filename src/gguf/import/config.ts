@@ -120,7 +120,7 @@ function convertDecoder(sizes: Sizes, names: ReadonlySet<string>, factors: Facto
   const positions = sizes.requireNumber("context_length");
   const window = sizes.readNumber("attention.sliding_window") ?? 0;
   const layers = sizes.requireNumber("block_count");
-  const both = {
+  const shared = {
     model_type: MODEL_TYPES[architecture as keyof typeof MODEL_TYPES],
     hidden_size: hidden,
     intermediate_size: sizes.requireNumber("feed_forward_length"),
@@ -143,12 +143,12 @@ function convertDecoder(sizes: Sizes, names: ReadonlySet<string>, factors: Facto
     ),
   };
   if (architecture === "gemma3")
-    return { ...both, ...convertGemma3(sizes, { hidden, heads, headDim, layers, window }) };
-  if (architecture === "phi3") return { ...both, sliding_window: window > 0 ? window : null };
+    return { ...shared, ...convertGemma3(sizes, { hidden, heads, headDim, layers, window }) };
+  if (architecture === "phi3") return { ...shared, sliding_window: window > 0 ? window : null };
   if (architecture === "llama" && window > 0)
-    return { ...both, model_type: "mistral", sliding_window: window };
+    return { ...shared, model_type: "mistral", sliding_window: window };
   return {
-    ...both,
+    ...shared,
     attention_bias: names.has("blk.0.attn_q.bias"),
     mlp_bias: names.has("blk.0.ffn_gate.bias"),
     ...(window > 0 && { use_sliding_window: true, sliding_window: window, max_window_layers: 0 }),
@@ -161,10 +161,10 @@ const LARGEST = 62;
 /** Reads Gemma 3's fields, with ggml's defaults for missing keys (llama.cpp's gemma3.cpp). */
 function convertGemma3(
   sizes: Sizes,
-  of: { hidden: number; heads: number; headDim: number; layers: number; window: number },
+  dimensions: { hidden: number; heads: number; headDim: number; layers: number; window: number },
 ): Record<string, unknown> {
   const scale = sizes.readNumber("attention.scale");
-  const perHead = of.layers === LARGEST ? of.hidden / of.heads : of.headDim;
+  const perHead = dimensions.layers === LARGEST ? dimensions.hidden / dimensions.heads : dimensions.headDim;
   const key = sizes.formatKey("attention.sliding_window_pattern");
   const pattern = sizes.meta.readValue(key);
   const kinds = isList(pattern)
@@ -177,7 +177,9 @@ function convertGemma3(
   return {
     query_pre_attn_scalar: scale === undefined ? perHead : 1 / scale ** 2,
     // Without a window, all layers have full attention.
-    ...(of.window > 0 ? { sliding_window: of.window, ...kinds } : { sliding_window_pattern: 1 }),
+    ...(dimensions.window > 0
+      ? { sliding_window: dimensions.window, ...kinds }
+      : { sliding_window_pattern: 1 }),
     rope_local_base_freq: sizes.readNumber("rope.freq_base_swa") ?? 10_000,
     attn_logit_softcapping: sizes.readNumber("attn_logit_softcapping"),
     final_logit_softcapping: sizes.readNumber("final_logit_softcapping"),

@@ -71,11 +71,11 @@ export class Metadata {
     return call(() => this.file.textCount(key)) ?? undefined;
   }
 
-  /** Reads entry `at` of a list of texts; undefined beyond its end. */
-  readTextAt(key: string, at: number): string | undefined {
+  /** Reads entry `index` of a list of texts; undefined beyond its end. */
+  readTextAt(key: string, index: number): string | undefined {
     this.#read.add(key);
-    const isPlace = Number.isInteger(at) && at >= 0 && at < 2 ** 32;
-    return isPlace ? (call(() => this.file.textAt(key, at)) ?? undefined) : undefined;
+    const isPlace = Number.isInteger(index) && index >= 0 && index < 2 ** 32;
+    return isPlace ? (call(() => this.file.textAt(key, index)) ?? undefined) : undefined;
   }
 }
 

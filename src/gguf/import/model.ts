@@ -82,11 +82,11 @@ export async function digestMetadata(
       hasTokenizer ||= ofTokenizer;
       const hash = ofTokenizer ? tokenizer : model;
       hash.update(`${Buffer.byteLength(key)} ${key} ${end - start} `);
-      for (let at = start; at < end;) {
-        const { bytesRead } = await file.read(piece, 0, Math.min(PIECE, end - at), at);
+      for (let offset = start; offset < end;) {
+        const { bytesRead } = await file.read(piece, 0, Math.min(PIECE, end - offset), offset);
         if (bytesRead === 0) break;
         hash.update(piece.subarray(0, bytesRead));
-        at += bytesRead;
+        offset += bytesRead;
       }
     }
   } finally {

@@ -27,17 +27,17 @@ interface Turning {
 }
 
 /** Returns the rotation's fields. Throws `ERR_UNSUPPORTED_MODEL`. */
-export function readRotation(own: Own, meta: Metadata, of: Turning): Record<string, unknown> {
-  const theta = own.number("rope.freq_base") ?? (of.architecture === "gemma3" ? 1e6 : 1e4);
+export function readRotation(own: Own, meta: Metadata, turning: Turning): Record<string, unknown> {
+  const theta = own.number("rope.freq_base") ?? (turning.architecture === "gemma3" ? 1e6 : 1e4);
   const base = {
     rope_theta: theta,
-    ...(of.turned !== of.headDim && { partial_rotary_factor: of.turned / of.headDim }),
+    ...(turning.turned !== turning.headDim && { partial_rotary_factor: turning.turned / turning.headDim }),
   };
   const original = own.number("rope.scaling.original_context_length");
   const attention = own.number("rope.scaling.attn_factor") ?? own.number("rope.scaling.yarn_attn_factor");
   const factor = own.number("rope.scaling.factor") ?? own.number("rope.scale_linear");
   const type = own.text("rope.scaling.type") ?? (factor === undefined ? "none" : "linear");
-  const { all, short, long } = of.factors;
+  const { all, short, long } = turning.factors;
   if (short !== undefined && long !== undefined) {
     const rope_scaling = {
       rope_type: "longrope",
@@ -50,16 +50,16 @@ export function readRotation(own: Own, meta: Metadata, of: Turning): Record<stri
   if (all !== undefined) {
     if (type !== "none")
       throw meta.createUnsupported(`rope_freqs.weight beside rope scaling "${type}" is not supported`);
-    return { ...base, rope_scaling: recogniseScaling(all, theta, of) };
+    return { ...base, rope_scaling: recogniseScaling(all, theta, turning) };
   }
   if (type === "none") return base;
   if (type === "linear") return { ...base, rope_scaling: { rope_type: "linear", factor: factor ?? 1 } };
   if (type !== "yarn") throw meta.createUnsupported(`rope scaling "${type}" is not supported in GGUF files`);
-  const grown = factor ?? of.positions / (original ?? of.positions);
+  const grown = factor ?? turning.positions / (original ?? turning.positions);
   const rope_scaling = {
     rope_type: "yarn",
     factor: grown,
-    original_max_position_embeddings: original ?? of.positions,
+    original_max_position_embeddings: original ?? turning.positions,
     ...spread(own),
     // ggml multiplies YaRN's own factor by the file's.
     ...(attention !== undefined && {

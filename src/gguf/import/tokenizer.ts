@@ -67,9 +67,9 @@ export function readTokenizer(meta: Metadata, architecture: ArchitectureName): G
   if (kind === undefined || kind === "none" || kind === "no_vocab") return undefined;
   if (kind !== "gpt2" && kind !== "llama")
     throw meta.createUnsupported(`${key} "${kind}" is not supported; supported are gpt2 and llama`);
-  let made: Binding.Tokenizer | undefined;
+  let tokenizer: Binding.Tokenizer | undefined;
   const own = (): Binding.Tokenizer =>
-    (made ??= buildTokenizer(
+    (tokenizer ??= buildTokenizer(
       meta,
       kind === "gpt2" ? readByteLevel(meta) : readSentencePiece(meta, architecture),
     ));
@@ -92,7 +92,7 @@ function createConfigJson(special: readonly Special[]): string {
 
 function buildTokenizer(meta: Metadata, parts: TokenizerParts): Binding.Tokenizer {
   const special = listSpecialTokens(meta);
-  const asked = (key: string, otherwise: boolean): boolean =>
+  const readSwitch = (key: string, otherwise: boolean): boolean =>
     meta.readFlag(`tokenizer.ggml.${key}`) ?? otherwise;
   const ids = (wanted: boolean, name: string): number[] =>
     wanted ? special.filter((entry) => entry.name === name).map(({ id }) => id) : [];
@@ -101,8 +101,8 @@ function buildTokenizer(meta: Metadata, parts: TokenizerParts): Binding.Tokenize
     ...own,
     parts: JSON.stringify({ normalizer, pre_tokenizer: preTokenizer, decoder }),
     named: special.map(({ id }) => id),
-    before: ids(asked("add_bos_token", addBos), "bos_token"),
-    after: ids(asked("add_eos_token", false), "eos_token"),
+    before: ids(readSwitch("add_bos_token", addBos), "bos_token"),
+    after: ids(readSwitch("add_eos_token", false), "eos_token"),
   };
   return wrapMethods(call(() => native().Tokenizer.fromGguf(meta.file, given)));
 }

@@ -59,8 +59,8 @@ export class GgufWeights implements TensorSource {
       const heads = undone === undefined ? undefined : this.heads[undone.rows];
       const { dtype, shape } = call(() => this.file.info(stored));
       // Quantised matrices stay in their blocks and are memory-mapped.
-      const kept = isBlock(dtype) && shape.length === 2 ? dtype : undefined;
-      return mapGgufTensor(this.file, stored, device, { heads, dtype: kept });
+      const blockType = isBlock(dtype) && shape.length === 2 ? dtype : undefined;
+      return mapGgufTensor(this.file, stored, device, { heads, dtype: blockType });
     }
     return noGrad(() =>
       scope(() => {

@@ -53,11 +53,11 @@ export function listActive(model: Module): Active[] {
     if (note !== undefined && !found.has(entry.name) && !isHeld(model, entry.name))
       found.set(entry.name, entry);
   }
-  const at = (name: string): number => {
+  const findPlace = (name: string): number => {
     const index = order.findIndex((entry) => entry.name === name);
     return index < 0 ? order.length : index;
   };
-  return [...found.values()].sort((a, b) => at(a.name) - at(b.name));
+  return [...found.values()].sort((a, b) => findPlace(a.name) - findPlace(b.name));
 }
 
 function isHeld(model: Module, name: string): boolean {
@@ -86,7 +86,7 @@ export function checkCombination(model: Module, active: readonly Active[], all =
   const owners = new Map<string, string>();
   for (const { name } of active) {
     const { modules, biases } = findAdapter(model, name, all);
-    for (const path of [...modules.keys(), ...[...biases.keys()].map((at) => `${at}.bias`)]) {
+    for (const path of [...modules.keys(), ...[...biases.keys()].map((owner) => `${owner}.bias`)]) {
       const other = owners.get(path);
       if (other !== undefined)
         throw createRefusal(ADAPTER_REFUSALS.sameCopy, `"${other}" and "${name}"`, path);
@@ -95,7 +95,7 @@ export function checkCombination(model: Module, active: readonly Active[], all =
   }
   for (const { name } of active) {
     for (const path of findAdapter(model, name, all).layers.keys()) {
-      const copied = [...owners].find(([at, owner]) => owner !== name && isWithin(path, [at]));
+      const copied = [...owners].find(([ownedPath, owner]) => owner !== name && isWithin(path, [ownedPath]));
       if (copied !== undefined)
         throw createRefusal(
           ADAPTER_REFUSALS.adaptedCopy,

@@ -35,7 +35,7 @@ function snapshotModel(model: Module): () => void {
     [...tensors].filter((tensor) => !tensor.disposed).map((tensor) => [tensor, tensor.requiresGrad]),
   );
   return () => {
-    const made = [...listTensorsIn(model)].filter((tensor) => !tensors.has(tensor));
+    const created = [...listTensorsIn(model)].filter((tensor) => !tensors.has(tensor));
     for (const restore of restoring) restore();
     const own = readNotes(model);
     own.clear();
@@ -43,7 +43,7 @@ function snapshotModel(model: Module): () => void {
     setOrder(model, order);
     for (const [tensor, on] of flags)
       if (!tensor.disposed && tensor.requiresGrad !== on) tensor.requiresGrad = on;
-    for (const tensor of made) tensor.dispose();
+    for (const tensor of created) tensor.dispose();
   };
 }
 
@@ -67,8 +67,8 @@ function snapshotModule(module: Module): () => void {
   const layer = module instanceof LoRALayer ? snapshotLayer(module) : undefined;
   return () => {
     restoreClass();
-    const now = new Map(module.children());
-    for (const [name, child] of children) if (now.get(name) !== child) module.replaceChild(name, child);
+    const current = new Map(module.children());
+    for (const [name, child] of children) if (current.get(name) !== child) module.replaceChild(name, child);
     for (const [name, value] of tensors) own[name] = value;
     module.training = training;
     layer?.();

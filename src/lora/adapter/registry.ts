@@ -37,13 +37,13 @@ export interface ModelAdapter {
   readonly biases: ReadonlyMap<string, Replacement>;
 }
 
-const noted = new WeakMap<Module, Map<string, AdapterNote>>();
+const notesOf = new WeakMap<Module, Map<string, AdapterNote>>();
 const NONE: ReadonlyMap<string, Replacement> = new Map();
 
 /** Returns the notes of a model's adapters, by name. */
 export function readNotes(model: Module): Map<string, AdapterNote> {
-  let own = noted.get(model);
-  if (own === undefined) noted.set(model, (own = new Map()));
+  let own = notesOf.get(model);
+  if (own === undefined) notesOf.set(model, (own = new Map()));
   return own;
 }
 
@@ -123,12 +123,14 @@ export function findAdapter(model: Module, name: string, all = listAdapters(mode
 
 /** Throws `ERR_ADAPTER_EXISTS` if the name is taken. */
 export function checkFree(model: Module, name: string, where: string): void {
-  const taken = listAdapters(model).get(name);
-  if (taken === undefined) return;
-  const byHand = [...taken.layers].filter(([, layer]) => layer.byHand).map(([path]) => path || "the model");
+  const existing = listAdapters(model).get(name);
+  if (existing === undefined) return;
+  const byHand = [...existing.layers]
+    .filter(([, layer]) => layer.byHand)
+    .map(([path]) => path || "the model");
   throw new LowrankError(
     "ERR_ADAPTER_EXISTS",
-    taken.note === undefined && byHand.length > 0
+    existing.note === undefined && byHand.length > 0
       ? `${where}: the layers made by hand (${byHand.slice(0, 3).join(", ")}${byHand.length > 3 ? ", …" : ""}) are an adapter named "${name}" already; give the new one another name, write over them with hotSwap, or take them off with deleteAdapter first`
       : `${where}: an adapter named "${name}" already exists`,
   );

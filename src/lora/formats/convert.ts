@@ -150,8 +150,8 @@ async function readFile(
         : convertFromLoralib(path, tensors, weights.metadata(), model, reading);
     return read;
   } finally {
-    const kept = new Set(Object.values(read?.tensors ?? {}));
-    for (const tensor of Object.values(tensors)) if (!kept.has(tensor)) tensor.dispose();
+    const used = new Set(Object.values(read?.tensors ?? {}));
+    for (const tensor of Object.values(tensors)) if (!used.has(tensor)) tensor.dispose();
   }
 }
 
@@ -205,16 +205,16 @@ export async function convertAdapter(dir: string, output: string, given: Convert
     }
     const layers = sortTensors(read);
     refuseAttention(layers, read.file, format);
-    const made: Tensor[] = [];
+    const created: Tensor[] = [];
     try {
       const { tensors, metadata } =
         format === "kohya"
-          ? convertToKohya(layers, read.file, reading.prefix ?? resolvePrefix(read), made)
-          : await convertToLoralib(layers, read.file, model, made);
+          ? convertToKohya(layers, read.file, reading.prefix ?? resolvePrefix(read), created)
+          : await convertToLoralib(layers, read.file, model, created);
       await makeFolder(dirname(output));
       await save(output, tensors, { metadata });
     } finally {
-      for (const tensor of made) tensor.dispose();
+      for (const tensor of created) tensor.dispose();
     }
   } finally {
     disposeFile(read);

@@ -111,16 +111,16 @@ function findCommonOptions(
 function findCommonValue<T>(
   held: ReadonlyMap<string, Adapter>,
   option: string,
-  of: (adapter: Adapter) => T,
+  read: (adapter: Adapter) => T,
 ): T[] {
   const [first, ...rest] = held;
   if (first === undefined) return [];
-  const value = of(first[1]);
-  const other = rest.find(([, adapter]) => of(adapter) !== value);
+  const value = read(first[1]);
+  const other = rest.find(([, adapter]) => read(adapter) !== value);
   if (other !== undefined)
     throw new LowrankError(
       "ERR_OPTION",
-      `PEFT has one ${option} for all layers, and ${first[0]} has ${String(value)} and ${other[0]} ${String(of(other[1]))}; loraStateDict gives the tensors as they are, for safetensors.save`,
+      `PEFT has one ${option} for all layers, and ${first[0]} has ${String(value)} and ${other[0]} ${String(read(other[1]))}; loraStateDict gives the tensors as they are, for safetensors.save`,
     );
   return [value];
 }

@@ -69,8 +69,8 @@ export async function writeAdapter(model: Targetable, folder: string, name: stri
     await writeTemplates(folder, selectTemplatesToStore(model, name));
   } finally {
     for (const [path, plainAdapter] of plain) {
-      const kept = new Set(listParts(own.get(path) as Adapter).map(([, tensor]) => tensor));
-      for (const [, tensor] of listParts(plainAdapter)) if (!kept.has(tensor)) tensor.dispose();
+      const originals = new Set(listParts(own.get(path) as Adapter).map(([, tensor]) => tensor));
+      for (const [, tensor] of listParts(plainAdapter)) if (!originals.has(tensor)) tensor.dispose();
     }
   }
 }
@@ -177,8 +177,8 @@ function injectFor(model: Targetable, { options, baseModel, file }: AdapterFile,
     return report;
   } catch (error) {
     if (!(error instanceof LowrankError && error.code === "ERR_NO_TARGETS")) throw error;
-    const made = baseModel === undefined ? "" : `; the adapter was made for ${baseModel}`;
-    throw new LowrankError(error.code, `${file}: ${error.message}${made}`, { cause: error });
+    const origin = baseModel === undefined ? "" : `; the adapter was made for ${baseModel}`;
+    throw new LowrankError(error.code, `${file}: ${error.message}${origin}`, { cause: error });
   }
 }
 

@@ -98,13 +98,13 @@ function convertFactors(
   const write = (
     end: string,
     shape: readonly number[],
-    of: Tensor,
+    tensor: Tensor,
     change: (tensor: Tensor) => Tensor,
   ): GgufTensor => ({
     name: `${found.name}.weight.${end}`,
     shape,
     type: "f32",
-    bytes: () => convertToBytes(file, path, of, "f32", change),
+    bytes: () => convertToBytes(file, path, tensor, "f32", change),
   });
   return [
     // llama.cpp looks up rows of an embedding's A by token, so A is transposed.
@@ -142,12 +142,12 @@ function readBase({ file, baseModel }: AdapterFile, model: Targetable | undefine
   const found = baseModel === undefined ? undefined : findBaseModel(dirname(file), baseModel);
   const base = found?.path;
   if (base === undefined || !statSync(base).isDirectory()) {
-    const looked =
+    const places =
       found !== undefined && found.places.length > 1 ? `: not at ${found.places.join(", nor at ")}` : "";
     const known =
       found === undefined
         ? "the adapter names no base model"
-        : `its base, ${baseModel}, is ${base === undefined ? `not here${looked}` : "no folder"}`;
+        : `its base, ${baseModel}, is ${base === undefined ? `not here${places}` : "no folder"}`;
     throw new LowrankError("ERR_OPTION", `${file}: ${why}, and ${known}; ${give}`);
   }
   const path = join(base, "config.json");

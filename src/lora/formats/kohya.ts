@@ -35,12 +35,12 @@ export function checkPrefix(prefix: string): void {
     );
 }
 
-/** Renames a file's layers to kohya's names and makes its metadata. Appends the alpha tensors to `made`; the caller disposes them. */
+/** Renames a file's layers to kohya's names and makes its metadata. Appends the alpha tensors to `created`; the caller disposes them. */
 export function convertToKohya(
   { layers, biases, others }: FileLayers,
   file: string,
   prefix: KohyaPrefix,
-  made: Tensor[],
+  created: Tensor[],
 ): { tensors: Record<string, Tensor>; metadata: Record<string, string> } {
   checkPrefix(prefix);
   const beyond = [...others, ...[...biases.keys()].map((path) => `the bias of ${path}`)];
@@ -57,7 +57,7 @@ export function convertToKohya(
       throw createRefusal(FILE_REFUSALS.kohyaNames, file, `${other} and ${path}: ${name}`);
     from.set(name, path);
     const alpha = tensor(scaling * r, { device: "cpu" });
-    made.push(alpha);
+    created.push(alpha);
     Object.assign(tensors, {
       [`${name}.alpha`]: alpha,
       [`${name}.lora_down.weight`]: a,

@@ -33,13 +33,13 @@ export function isLoralib(names: readonly string[]): boolean {
 
 /**
  * Renames a file's layers to loralib's names. A layer that is a `MergedLinear` in `model` gets loralib's compact form, if
- * its B is block-diagonal. Appends new tensors to `made`; the caller disposes them.
+ * its B is block-diagonal. Appends new tensors to `created`; the caller disposes them.
  */
 export async function convertToLoralib(
   { layers, biases, others }: FileLayers,
   file: string,
   model: Module | undefined,
-  made: Tensor[],
+  created: Tensor[],
 ): Promise<{ tensors: Record<string, Tensor>; metadata: Record<string, string> }> {
   if (others.length > 0) throw createRefusal(FILE_REFUSALS.loralibBeyond, file, listSome(others));
   const tensors: Record<string, Tensor> = {};
@@ -51,7 +51,7 @@ export async function convertToLoralib(
     const module = modules.get(path);
     const blocks = module instanceof MergedLinear ? await extractSlices(module, loraB) : undefined;
     for (const result of [loraA, loraB, blocks])
-      if (result !== undefined && result !== a && result !== b) made.push(result);
+      if (result !== undefined && result !== a && result !== b) created.push(result);
     tensors[`${path}.lora_A`] = loraA;
     tensors[`${path}.lora_B`] = blocks ?? loraB;
     alphas[path] = scaling * (blocks === undefined ? r : (blocks.shape[1] as number));
@@ -237,8 +237,9 @@ function createAlphaReader(
     const own =
       typeof written === "object" && written !== null ? (written as Record<string, unknown>)[path] : written;
     // A layer constructed directly keeps its alpha.
-    const made = module instanceof LoRALayer && module.byHand ? module.adapters.get("default") : undefined;
-    const alpha = given ?? own ?? (made?.useRslora ? made.scaling * made.r : made?.loraAlpha);
+    const original =
+      module instanceof LoRALayer && module.byHand ? module.adapters.get("default") : undefined;
+    const alpha = given ?? own ?? (original?.useRslora ? original.scaling * original.r : original?.loraAlpha);
     if (typeof alpha !== "number" || !Number.isFinite(alpha))
       throw createRefusal(FILE_REFUSALS.loralibAlpha, file, path);
     return alpha;
@@ -309,9 +310,9 @@ function expandSlices(
   const blocks = enableLora.map((on) => {
     if (!on) return zeros([width, rank], { device });
     const block = b.slice(0, before * width, (before + 1) * width);
-    const placed = padInto(block, 1, before * r, rank - (before + 1) * r);
+    const padded = padInto(block, 1, before * r, rank - (before + 1) * r);
     before++;
-    return placed;
+    return padded;
   });
   return { a, b: concatenateTensors(blocks, 0), factor: slices };
 }

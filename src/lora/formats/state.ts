@@ -127,14 +127,14 @@ export function fitTensors(
   { file, tensors, baseModel, options }: AdapterFile,
   { padded = false, inPlace = "none" }: { padded?: boolean | undefined; inPlace?: BiasMode | undefined } = {},
 ): TensorCopy[] {
-  const made = baseModel === undefined ? "" : `; the adapter was made for ${baseModel}`;
+  const origin = baseModel === undefined ? "" : `; the adapter was made for ${baseModel}`;
   const { pairs, unexpected, missing } = compareKeys(model, name, { tensors, options }, inPlace);
   if (unexpected.length + missing.length > 0) {
     const parts = [
       unexpected.length > 0 ? `not of this model: ${listSome(unexpected)}` : "",
       missing.length > 0 ? `missing: ${listSome(missing)}` : "",
     ];
-    throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: ${parts.filter(Boolean).join("; ")}${made}`);
+    throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: ${parts.filter(Boolean).join("; ")}${origin}`);
   }
   for (const { key, own, given } of pairs) {
     // A copied module may have an integer buffer.
@@ -144,13 +144,13 @@ export function fitTensors(
         `${file}: ${key} holds ${given.dtype}, where ${own.dtype} was expected`,
       );
     if (given.shape.join() === own.shape.join() || (padded && hasLowerRank(key, own, given))) continue;
-    const [rank, asked] = [readRank(key, given), readRank(key, own)];
+    const [rank, wanted] = [readRank(key, given), readRank(key, own)];
     const where = `${file}: ${key} is [${given.shape.join(", ")}], this model takes [${own.shape.join(", ")}]`;
     throw new LowrankError(
       "ERR_SHAPE_MISMATCH",
-      rank !== asked && matchesButRank(key, own, given)
-        ? `${where}: its rank is ${rank}, and ${padded ? `that of the adapter it replaces is ${asked}; load it as another one` : `its configuration says ${asked} (r ${options.r ?? 8}, rank_pattern)`}`
-        : `${where}${made}`,
+      rank !== wanted && matchesButRank(key, own, given)
+        ? `${where}: its rank is ${rank}, and ${padded ? `that of the adapter it replaces is ${wanted}; load it as another one` : `its configuration says ${wanted} (r ${options.r ?? 8}, rank_pattern)`}`
+        : `${where}${origin}`,
     );
   }
   return pairs.filter(({ key }) => !key.endsWith(BASE));

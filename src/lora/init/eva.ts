@@ -37,8 +37,8 @@ export async function computeEva(
     for (const [module] of modes) module.training = false;
     const batches = repeatData(data);
     const first = await readNext(batches);
-    const asked = await inputs.findSharedInputs(model, first);
-    const streams = createStreams(layers, asked, rho);
+    const requested = await inputs.findSharedInputs(model, first);
+    const streams = createStreams(layers, requested, rho);
     let ranks = new Map([...streams].map(([path, { components }]) => [path, components]));
     for (let seen = 0; ; seen++) {
       for (const [path, stream] of streams)
@@ -65,12 +65,12 @@ export async function computeEva(
       }
       if ([...streams.values()].every(({ found }) => found !== undefined))
         ranks = distributeRanks(
-          asked,
+          requested,
           new Map([...streams].map(([path, { found }]) => [path, (found as Components).ratios])),
         );
     }
     return new Map(
-      asked.map(({ path, inputsOf }) => {
+      requested.map(({ path, inputsOf }) => {
         const rank = ranks.get(path) as number;
         const { components, singularValues } = (streams.get(inputsOf) as Stream).found as Components;
         const features = (layers.get(path) as { layer: Linear }).layer.inFeatures;
@@ -95,16 +95,16 @@ interface Again extends AsyncGenerator<EvaBatch, never, void> {
 }
 
 function repeatData(data: EvaData): Again {
-  const kept: EvaBatch[] = [];
+  const batches: EvaBatch[] = [];
   async function* run(): AsyncGenerator<EvaBatch, never, void> {
     for await (const batch of data as AsyncIterable<EvaBatch>) {
-      kept.push(batch);
+      batches.push(batch);
       yield batch;
     }
-    if (kept.length === 0) refuse("there is no batch");
+    if (batches.length === 0) refuse("there is no batch");
     for (;;) {
       generator.rounds++;
-      yield* kept;
+      yield* batches;
     }
   }
   const generator = Object.assign(run(), { rounds: 0 });
@@ -123,11 +123,11 @@ function isSettled({ found }: Stream, rank: number, tau: number): boolean {
 
 function createStreams(
   layers: ReadonlyMap<string, { layer: Linear; r: number }>,
-  asked: readonly EvaLayer[],
+  requested: readonly EvaLayer[],
   rho: number,
 ): Map<string, Stream> {
   const streams = new Map<string, Stream>();
-  for (const { path, inputsOf, r } of asked) {
+  for (const { path, inputsOf, r } of requested) {
     const { inFeatures } = (layers.get(path) as { layer: Linear }).layer;
     const own = roundHalfToEven(r * rho);
     if (own > inFeatures)
@@ -153,15 +153,15 @@ class Inputs {
   async findSharedInputs(model: Module, batch: EvaBatch): Promise<EvaLayer[]> {
     // Keyed by the tensor object, since the id of a freed tensor is reused.
     const firstOf = new Map<Tensor, string>();
-    const asked = new Map<string, EvaLayer>();
+    const requested = new Map<string, EvaLayer>();
     await this.run(model, batch, (path, x) => {
       const { r } = this.layers.get(path) as { r: number };
       if (!firstOf.has(x)) firstOf.set(x, path);
-      asked.set(path, { path, inputsOf: firstOf.get(x) as string, r });
+      requested.set(path, { path, inputsOf: firstOf.get(x) as string, r });
     });
-    const never = [...this.layers.keys()].find((path) => !asked.has(path));
+    const never = [...this.layers.keys()].find((path) => !requested.has(path));
     if (never !== undefined) refuse(`the model's forward does not call ${never}`);
-    return [...this.layers.keys()].map((path) => asked.get(path) as EvaLayer);
+    return [...this.layers.keys()].map((path) => requested.get(path) as EvaLayer);
   }
 
   /** Returns the counted rows [n, in] of the inputs of some layers. */
@@ -232,11 +232,11 @@ function pickRows(
   // Inputs that are not per position (such as a pooled state) all count.
   if (keep === undefined || keep.length * features !== values.length) return values;
   const out = new Float32Array(keep.filter(Boolean).length * features);
-  let at = 0;
+  let offset = 0;
   for (const [i, counts] of keep.entries()) {
     if (!counts) continue;
-    out.set(values.subarray(i * features, (i + 1) * features), at);
-    at += features;
+    out.set(values.subarray(i * features, (i + 1) * features), offset);
+    offset += features;
   }
   return out;
 }

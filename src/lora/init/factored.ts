@@ -32,12 +32,12 @@ export interface StartOf {
  * Computes factors with s·B·A equal to the part of W with the `r` largest singular values: A = √(S/s)·Vᵀ,
  * B = U·√(S/s). Source: Meng et al. 2024; PEFT's pissa_init.
  */
-export async function computePissa(of: StartOf, rounds?: number): Promise<Factors> {
-  const { path, layer, r, scaling } = of;
-  checkRank("pissa", of);
+export async function computePissa(start: StartOf, rounds?: number): Promise<Factors> {
+  const { path, layer, r, scaling } = start;
+  checkRank("pissa", start);
   if (!(scaling > 0)) throw createRefusal(ADAPTER_REFUSALS.pissaScaling, "inject", `${path}, ${scaling}`);
   const subspace = rounds === undefined ? undefined : { iterations: rounds, draw: drawStream() };
-  const stored = await readMatrix(of.weight);
+  const stored = await readMatrix(start.weight);
   const { u, s, vt } = await namePathInErrors(
     path,
     subspace === undefined ? computeSvd(stored, r) : approximateSvd(stored, r, subspace),
@@ -52,10 +52,10 @@ export async function computePissa(of: StartOf, rounds?: number): Promise<Factor
 }
 
 /** Computes B·A = Q·R of W, truncated to rank `r`. Source: Büyükakyüz 2024; PEFT's olora_init. */
-export async function computeOlora(of: StartOf): Promise<Factors> {
-  const { path, layer, r } = of;
-  checkRank("olora", of);
-  const weight = await readMatrix(of.weight, layer.fanInFanOut);
+export async function computeOlora(start: StartOf): Promise<Factors> {
+  const { path, layer, r } = start;
+  checkRank("olora", start);
+  const weight = await readMatrix(start.weight, layer.fanInFanOut);
   const factors = await namePathInErrors(path, computeQr(weight, r));
   return { loraA: Float32Array.from(factors.r), loraB: Float32Array.from(factors.q) };
 }

@@ -41,12 +41,12 @@ export async function computeStarts(
   if (typeof init !== "string" || init === "gaussian") return { options, byPath: new Map() };
   if (isOnMeta(layers)) return createMetaStarts(model, layers, options);
   if (init === "eva") return computeEvaStarts(model, layers, options);
-  const make = (of: StartOf): Promise<Factors> => {
-    if (init === "orthogonal") return drawOrthogonal(of);
-    return init === "olora" ? computeOlora(of) : computePissa(of, parseRounds(init));
+  const make = (start: StartOf): Promise<Factors> => {
+    if (init === "orthogonal") return drawOrthogonal(start);
+    return init === "olora" ? computeOlora(start) : computePissa(start, parseRounds(init));
   };
-  const found = await mapOverCores(listLinears(layers, options), async (of) => {
-    return [of.path, { ...(await make(of)), movesBase: movesBase(init) }] as const;
+  const found = await mapOverCores(listLinears(layers, options), async (start) => {
+    return [start.path, { ...(await make(start)), movesBase: movesBase(init) }] as const;
   });
   return { options, byPath: new Map(found) };
 }
@@ -100,7 +100,7 @@ function isDense(layer: Module): layer is Linear {
 function listEvaLayers(layers: ReadonlyMap<string, Module>, options: AdapterOptions): Map<string, StartOf> {
   const dense = new Map([...layers].filter((entry): entry is [string, Linear] => isDense(entry[1])));
   if (dense.size === 0) throw createRefusal(ADAPTER_REFUSALS.evaWithoutLinears, "inject");
-  return new Map(listLinears(dense, options).map((of) => [of.path, of]));
+  return new Map(listLinears(dense, options).map((start) => [start.path, start]));
 }
 
 async function computeEvaStarts(
@@ -124,13 +124,13 @@ function predictRanks(
   options: AdapterOptions,
 ): Map<string, { rank: number }> {
   const { rho } = { ...EVA_DEFAULTS, ...options.evaConfig };
-  const asked = [...listEvaLayers(layers, options).values()];
+  const requested = [...listEvaLayers(layers, options).values()];
   // A layer that shares another layer's inputs has that layer's number of components.
-  const most = Math.max(...asked.map(({ r }) => roundHalfToEven(r * rho)));
-  let left = asked.reduce((sum, { r }) => sum + r, 0);
+  const most = Math.max(...requested.map(({ r }) => roundHalfToEven(r * rho)));
+  let left = requested.reduce((sum, { r }) => sum + r, 0);
   const width = ({ layer }: StartOf): number => layer.inFeatures + layer.outFeatures;
   const ranks = new Map<string, { rank: number }>();
-  for (const { path, layer } of asked.toSorted((a, b) => width(b) - width(a))) {
+  for (const { path, layer } of requested.toSorted((a, b) => width(b) - width(a))) {
     const rank = Math.min(left, most, layer.inFeatures);
     ranks.set(path, { rank: Math.max(rank, 1) });
     left -= rank;
@@ -151,14 +151,14 @@ function applyRanks(
   const [ranks, alphas]: [[string, number][], [string, number][]] = [[], []];
   const rankOf = compilePatterns(options.rankPattern, "rankPattern");
   const alphaOf = compilePatterns(options.alphaPattern, "alphaPattern");
-  const kept: string[] = [];
+  const retained: string[] = [];
   for (const path of layers.keys()) {
     const start = found.get(path);
     const own = rankOf(path) ?? r;
     const rank = start?.rank ?? own;
     // A layer of rank 0 gets no adapter.
     if (rank === 0) continue;
-    kept.push(path);
+    retained.push(path);
     if (start?.loraA !== undefined) byPath.set(path, { loraA: start.loraA, movesBase: false });
     const alpha = (alphaOf(path) ?? loraAlpha) * (adjust && rank !== own ? rank / own : 1);
     ranks.push([path, rank]);
@@ -167,11 +167,11 @@ function applyRanks(
   const { layersToTransform: _layers, layersPattern: _lists, ...rest } = options;
   const chosen = {
     ...rest,
-    targetModules: kept,
+    targetModules: retained,
     rankPattern: Object.fromEntries(listExceptions(ranks, r)),
     alphaPattern: Object.fromEntries(listExceptions(alphas, loraAlpha)),
   };
-  if (findTargets(model, chosen).size !== kept.length)
+  if (findTargets(model, chosen).size !== retained.length)
     throw createRefusal(ADAPTER_REFUSALS.evaEnding, "inject");
   return { options: chosen, byPath };
 }

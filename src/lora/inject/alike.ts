@@ -18,15 +18,16 @@ import type { Targetable } from "../options/targets.js";
 import { injectNow } from "./inject.js";
 
 /**
- * Gives `like`, the same model without adapters, the adapters of `model`, with the same active, trained and merged state.
+ * Gives `likeness`, the same model without adapters, the adapters of `model`, with the same active, trained and merged state.
  * Adapters of directly constructed layers are added as if by `inject`.
  */
-export function adaptLike(model: Targetable, like: Targetable): void {
+export function adaptLike(model: Targetable, likeness: Targetable): void {
   for (const adapter of listAdapters(model).values()) {
     const { name, note } = adapter;
-    if (note === undefined) adaptLayers(like, adapter);
-    else injectNow(like, { ...note.options, fanInFanOut: "auto", name, active: false }, { frozen: false });
-    const own = findAdapter(like, name);
+    if (note === undefined) adaptLayers(likeness, adapter);
+    else
+      injectNow(likeness, { ...note.options, fanInFanOut: "auto", name, active: false }, { frozen: false });
+    const own = findAdapter(likeness, name);
     for (const [path, layer] of adapter.layers) {
       const from = layer.findAdapter(name);
       const to = own.layers.get(path)?.adapters.get(name);
@@ -43,9 +44,9 @@ export function adaptLike(model: Targetable, like: Targetable): void {
       }
     }
   }
-  activate(like, listActive(model));
+  activate(likeness, listActive(model));
   const merged = new Set([...listLoraLayers(model)].flatMap(([path, layer]) => (layer.merged ? [path] : [])));
-  for (const [path, layer] of listLoraLayers(like)) if (merged.has(path)) layer.merge();
+  for (const [path, layer] of listLoraLayers(likeness)) if (merged.has(path)) layer.merge();
 }
 
 /** Copies `requiresGrad` from one tensor to another. */
@@ -54,16 +55,16 @@ function copyRequiresGrad(to: Tensor | undefined, { requiresGrad }: Tensor): voi
 }
 
 /** Adds an adapter without a note, layer by layer. */
-function adaptLayers(like: Module, { name, layers }: ModelAdapter): void {
-  const places = findParents(like);
-  const standing = new Map(like.namedModules());
+function adaptLayers(likeness: Module, { name, layers }: ModelAdapter): void {
+  const places = findParents(likeness);
+  const standing = new Map(likeness.namedModules());
   for (const [path, layer] of layers) {
     const base = standing.get(path);
     if (base === undefined) continue;
     const target = makeAdaptable(base);
     if (target !== base) {
       target.replaced = { module: base };
-      replaceEverywhere(like, base, target, places);
+      replaceEverywhere(likeness, base, target, places);
     }
     target.addAdapter(name, target.createAdapter(readOptions(layer.findAdapter(name))), false);
   }

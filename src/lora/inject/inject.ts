@@ -115,10 +115,10 @@ function put(model: Targetable, { options, byPath }: Starts, putting: Putting): 
 /** Adds an adapter without activating it. */
 function attach(
   model: Targetable,
-  { options: asked, byPath: starts }: Starts,
+  { options: requested, byPath: starts }: Starts,
   { drawn, frozen }: Putting,
 ): void {
-  const { evaData: _data, ...options } = asked;
+  const { evaData: _data, ...options } = requested;
   const saved = findSavedModules(model, options);
   const found = [...selectLayers(model, options)];
   // A loaded adapter may never be trained, so its dropout is accepted here and rejected by forward.
@@ -155,9 +155,9 @@ function attach(
     const [r = options.r, loraAlpha = options.loraAlpha] = [rankOf(path), alphaOf(path)];
     const { useRslora, useDora, loraBias, loraDropout } = options;
     const target = replaceLayer(model, layer, places);
-    const made = target.createAdapter({ r, loraAlpha, loraDropout, useRslora, useDora, loraBias });
-    if (drawn) initialise(target, made, options.initLoraWeights, starts.get(path));
-    target.addAdapter(options.name, made, false);
+    const created = target.createAdapter({ r, loraAlpha, loraDropout, useRslora, useDora, loraBias });
+    if (drawn) initialise(target, created, options.initLoraWeights, starts.get(path));
+    target.addAdapter(options.name, created, false);
   }
   for (const path of saved) adapter.modules.set(path, copyModule(model, path));
   shareTied(model, adapter, saved);
@@ -183,17 +183,17 @@ function findWeight(layer: Module): Tensor {
 
 /** Clears `requiresGrad` of everything except adapters. */
 function freeze(model: Module): void {
-  const kept = new Set<Tensor>();
+  const trained = new Set<Tensor>();
   for (const { modules, biases } of readNotes(model).values()) {
     for (const { copy } of [...modules.values(), ...biases.values()])
-      for (const tensor of listOwnTensors(copy)) kept.add(tensor);
+      for (const tensor of listOwnTensors(copy)) trained.add(tensor);
   }
   for (const [, layer] of listLoraLayers(model)) {
     for (const adapter of layer.adapters.values())
-      for (const [, tensor] of listParts(adapter)) kept.add(tensor);
+      for (const [, tensor] of listParts(adapter)) trained.add(tensor);
   }
   for (const tensor of model.parameters())
-    if (!kept.has(tensor) && tensor.requiresGrad) tensor.requiresGrad = false;
+    if (!trained.has(tensor) && tensor.requiresGrad) tensor.requiresGrad = false;
 }
 
 /** Replaces `layer` everywhere in the model by its low-rank layer and returns that. */

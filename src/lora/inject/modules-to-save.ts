@@ -41,7 +41,7 @@ export function findSavedModules(
 /** Copies the module at `path`, without putting the copy into the model. */
 export function copyModule(model: Module, path: string): Replacement {
   const [owner, property, original] = findParent(model, path);
-  for (const [at, module] of original.namedModules(path)) checkCopyable(at, module);
+  for (const [modulePath, module] of original.namedModules(path)) checkCopyable(modulePath, module);
   return { owner, property, original, copy: cloneModule(original) };
 }
 
@@ -78,9 +78,9 @@ function checkCopyable(path: string, module: Module): void {
       value.name.startsWith("bound ") || (value.prototype === undefined && /\bthis\b/.test(String(value)));
     if (bound || name === "forward") refuse(name);
   }
-  for (let of = Object.getPrototypeOf(module) as object; of !== Module.prototype;) {
-    if (/\bthis\s*\.\s*#/.test(String(of.constructor))) refuse("private members");
-    of = Object.getPrototypeOf(of) as object;
+  for (let prototype = Object.getPrototypeOf(module) as object; prototype !== Module.prototype;) {
+    if (/\bthis\s*\.\s*#/.test(String(prototype.constructor))) refuse("private members");
+    prototype = Object.getPrototypeOf(prototype) as object;
   }
 }
 

@@ -23,8 +23,8 @@ export function listAlike(name: string, paths: readonly string[]): Set<string> {
 /** Lists up to 20 last parts of paths, for an error. */
 export function listLastNames(paths: readonly string[]): string {
   const names = [...new Set(paths.map((path) => path.split(".").at(-1) as string))].sort();
-  const more = names.length > 20 ? `, and ${names.length - 20} more` : "";
-  return names.slice(0, 20).join(", ") + more || "none";
+  const rest = names.length > 20 ? `, and ${names.length - 20} more` : "";
+  return names.slice(0, 20).join(", ") + rest || "none";
 }
 
 function refuse(option: string, name: string, what: string, paths: readonly string[]): never {
@@ -92,11 +92,11 @@ function checkLayerNumbers(
   const numbers = new Set(layers.flatMap((path) => number(path) ?? []));
   for (const number of typeof layersToTransform === "number" ? [layersToTransform] : layersToTransform) {
     if (numbers.has(number)) continue;
-    const there =
+    const available =
       numbers.size === 0 ? "no numbered layers" : `layers ${Math.min(...numbers)} to ${Math.max(...numbers)}`;
     throw new LowrankError(
       "ERR_NO_TARGETS",
-      `${optionName("layersToTransform")}: there is no layer ${number}; the model has ${there}`,
+      `${optionName("layersToTransform")}: there is no layer ${number}; the model has ${available}`,
     );
   }
 }

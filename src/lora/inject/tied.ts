@@ -31,7 +31,7 @@ const EMBEDDINGS = ["embed_tokens", "lm_head"];
 /** Returns the input embedding and the layers tied to it; undefined if there are none. */
 function findTied(model: Targetable): { path: string; embedding: Embedding; tied: string[] } | undefined {
   const path = findInputEmbedding(model);
-  const embedding = [...model.namedModules()].find(([at]) => at === path)?.[1];
+  const embedding = [...model.namedModules()].find(([modulePath]) => modulePath === path)?.[1];
   if (path === undefined || !(embedding instanceof Embedding)) return undefined;
   const tied = listTied(model, embedding);
   return tied.length === 0 ? undefined : { path, embedding, tied };
@@ -47,17 +47,18 @@ export function replaceTied(model: Targetable, options: AdapterOptions): Adapter
   if (found === undefined) return options;
   const last = (path: string): string => path.split(".").at(-1) as string;
   if (!options.modulesToSave.some((name) => EMBEDDINGS.includes(last(name)))) {
-    const both = [found.path, ...found.tied].filter((path) => findTargets(model, options).has(path));
-    if (both.length > 0) throw createRefusal(ADAPTER_REFUSALS.tiedAdapter, "inject", both.join(" and "));
+    const targeted = [found.path, ...found.tied].filter((path) => findTargets(model, options).has(path));
+    if (targeted.length > 0)
+      throw createRefusal(ADAPTER_REFUSALS.tiedAdapter, "inject", targeted.join(" and "));
     return options;
   }
   const names = [...options.modulesToSave];
   if (!names.includes(found.path)) names.push(found.path);
   for (const path of found.tied) {
-    const at = names.findIndex((name) =>
+    const index = names.findIndex((name) =>
       compilePythonRegex(name, "modulesToSave", (body) => `^(?:|.*\\.)${body}(?:$|\\..*)`).test(path),
     );
-    if (at >= 0) names.splice(at, 1);
+    if (index >= 0) names.splice(index, 1);
   }
   return { ...options, modulesToSave: names };
 }

@@ -22,13 +22,13 @@ import { createRefusal } from "../../refusals/refusal.js";
  */
 export function listTokenLayers(
   model: Targetable,
-  { trainableTokenIndices: asked, ensureWeightTying, name }: AdapterOptions,
+  { trainableTokenIndices: requested, ensureWeightTying, name }: AdapterOptions,
   { adapted, copied }: { adapted: readonly string[]; copied: readonly string[] },
 ): Map<string, Replacement> {
   const found = new Map<string, Replacement>();
-  if (asked === undefined) return found;
+  if (requested === undefined) return found;
   const rowsAt = new Map<string, readonly number[]>();
-  for (const [layer, indices] of Object.entries(groupByLayer(model, asked))) {
+  for (const [layer, indices] of Object.entries(groupByLayer(model, requested))) {
     const paths = [...model.namedModules()].filter(([path]) => path.endsWith(layer));
     if (paths.length === 0) refuseUnmatched("trainableTokenIndices", layer, model);
     for (const [path, module] of paths) {
@@ -72,12 +72,12 @@ function refuse(message: string): never {
 
 function groupByLayer(
   model: Targetable,
-  asked: NonNullable<AdapterOptions["trainableTokenIndices"]>,
+  requested: NonNullable<AdapterOptions["trainableTokenIndices"]>,
 ): Record<string, readonly number[]> {
-  if (!Array.isArray(asked)) return asked as Record<string, readonly number[]>;
+  if (!Array.isArray(requested)) return requested as Record<string, readonly number[]>;
   const path = findInputEmbedding(model);
   if (path === undefined) throw createRefusal(ADAPTER_REFUSALS.tokenList, "inject");
-  return { [path as string]: asked as readonly number[] };
+  return { [path as string]: requested as readonly number[] };
 }
 
 function checkRows(path: string, module: Module, indices: readonly number[]): void {

@@ -65,9 +65,9 @@ export function checkLayer<T extends LoRAOptions>(
   for (const [name, size] of Object.entries(sizes)) checkWhole(layer, name, size, 1);
   const kind = layer.startsWith("lora.Conv") ? "lora.Conv" : (layer as keyof typeof OWN);
   for (const name of Object.keys(given ?? {})) {
-    const meant = Object.hasOwn(SPELLED, name) ? SPELLED[name] : undefined;
-    if (meant !== undefined)
-      throw new LowrankError("ERR_OPTION", `${layer}: there is no option ${name}; use ${meant}`);
+    const intended = Object.hasOwn(SPELLED, name) ? SPELLED[name] : undefined;
+    if (intended !== undefined)
+      throw new LowrankError("ERR_OPTION", `${layer}: there is no option ${name}; use ${intended}`);
   }
   const known = [...COMMON, ...OWN[kind]] as unknown as readonly (keyof T & string)[];
   const checked = checkKnownOptions(layer, given, known);

@@ -90,16 +90,16 @@ function findNamesFault(layer: Module): Fault | undefined {
   const kind = findKind(layer).Base.prototype as object;
   const names = new Set(Reflect.ownKeys(layer));
   const onObject = MODULE_METHODS.find((name) => name !== "forward" && names.has(name));
-  for (let of = readPrototype(layer); of !== kind; of = readPrototype(of))
-    for (const name of Reflect.ownKeys(of)) names.add(name);
+  for (let prototype = readPrototype(layer); prototype !== kind; prototype = readPrototype(prototype))
+    for (const name of Reflect.ownKeys(prototype)) names.add(name);
   const adapting = resolveClass(layer).prototype as object;
   const reserved = [
     ...LORA_FIELDS,
     ...Reflect.ownKeys(adapting),
     ...Reflect.ownKeys(readPrototype(adapting)),
   ].filter((name) => !MODULE_METHODS.includes(name));
-  const taken = onObject ?? reserved.find((name) => names.has(name));
-  return taken === undefined ? undefined : { refusal: ADAPTER_REFUSALS.ownName, found: String(taken) };
+  const clash = onObject ?? reserved.find((name) => names.has(name));
+  return clash === undefined ? undefined : { refusal: ADAPTER_REFUSALS.ownName, found: String(clash) };
 }
 
 function findForwardFault(layer: Module): Fault | undefined {
@@ -109,6 +109,6 @@ function findForwardFault(layer: Module): Fault | undefined {
   return plain && !wasReassigned(layer) ? undefined : { refusal: ADAPTER_REFUSALS.ownForwardProperty };
 }
 
-function readPrototype(of: object): object {
-  return Object.getPrototypeOf(of) as object;
+function readPrototype(object: object): object {
+  return Object.getPrototypeOf(object) as object;
 }

@@ -15,9 +15,9 @@ export function release(held: Releasable | null | undefined): void {
 }
 
 /** Runs `step` and frees the objects that it released once it returns. If it throws, calls `undo` with the result of `note`. */
-export function postpone<S, T>(note: () => S, step: () => T, undo: (noted: S) => void): T {
+export function postpone<S, T>(note: () => S, step: () => T, undo: (state: S) => void): T {
   if (waiting !== undefined) return step();
-  const noted = note();
+  const state = note();
   waiting = new Set();
   let released: Set<Releasable>;
   let result: T;
@@ -25,7 +25,7 @@ export function postpone<S, T>(note: () => S, step: () => T, undo: (noted: S) =>
     result = step();
   } catch (error) {
     waiting = undefined;
-    undo(noted);
+    undo(state);
     throw error;
   } finally {
     released = waiting ?? new Set();

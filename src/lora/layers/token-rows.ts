@@ -43,11 +43,11 @@ export class TokenRows {
   }
 
   #overlay(base: Tensor, slots: Tensor, shape: readonly number[]): Tensor {
-    const at = slots
+    const places = slots
       .clamp(0, this.indices.length - 1)
       .to("i32")
       .reshape(shape);
-    const rows = recordOp(() => session().embedding(this.values.id, at.id, false));
+    const rows = recordOp(() => session().embedding(this.values.id, places.id, false));
     return base.where(slots.lt(0), rows);
   }
 

@@ -43,17 +43,17 @@ export async function hotSwap(
   checkReading("hotSwap", reading);
   findAdapter(model, name);
   const read = await readAdapter(path, name, model, reading);
-  const made: Tensor[] = [];
+  const created: Tensor[] = [];
   try {
     const templates = readTemplates(model, read.folder);
     await checkBases(model, read);
-    const fitting = await convertToForm(model, name, read, made);
+    const fitting = await convertToForm(model, name, read, created);
     const { layers, note } = findAdapter(model, name);
-    for (const [at, layer] of layers) {
+    for (const [layerPath, layer] of layers) {
       if (layer.merged && layer.active.some((active) => active.name === name))
-        throw createRefusal(ADAPTER_REFUSALS.swapMerged, "hotSwap", `"${name}" into ${at}`);
+        throw createRefusal(ADAPTER_REFUSALS.swapMerged, "hotSwap", `"${name}" into ${layerPath}`);
       if (layer.findAdapter(name).start !== undefined)
-        throw createRefusal(ADAPTER_REFUSALS.swapMoved, "hotSwap", `"${name}" at ${at}`);
+        throw createRefusal(ADAPTER_REFUSALS.swapMoved, "hotSwap", `"${name}" at ${layerPath}`);
     }
     const {
       r = 8,
@@ -70,29 +70,29 @@ export async function hotSwap(
     // Biases trained in place belong to directly constructed layers.
     const inPlace = (read.options.bias ?? "none") === "none" ? "none" : findTrainedBiases(model);
     fill(fitTensors(model, name, fitting, { padded: true, inPlace }));
-    for (const [at, layer] of layers) {
+    for (const [layerPath, layer] of layers) {
       const adapter = layer.findAdapter(name);
-      const scaling = computeScaling(rankOf(at) ?? r, alphaOf(at) ?? loraAlpha, useRslora);
+      const scaling = computeScaling(rankOf(layerPath) ?? r, alphaOf(layerPath) ?? loraAlpha, useRslora);
       // The tensors keep their rank, so alpha is adjusted to give the file's scaling.
       Object.assign(adapter, { scaling, loraAlpha: scaling * adapter.r, useRslora: false });
       if (!(layer instanceof Embedding)) Object.assign(adapter, { loraDropout });
     }
     if (note === undefined) return;
     setTemplates(model, name, templates);
-    const held = new Map([...layers].map(([at, layer]) => [at, layer.findAdapter(name)]));
+    const held = new Map([...layers].map(([layerPath, layer]) => [layerPath, layer.findAdapter(name)]));
     Object.assign(note.options, { loraDropout, useRslora: false, ...describeRanks(held) });
   } finally {
-    for (const tensor of made) tensor.dispose();
+    for (const tensor of created) tensor.dispose();
     disposeFile(read);
   }
 }
 
-/** Converts a file's factors to the compact form of layers that use one. Appends new tensors to `made`. */
+/** Converts a file's factors to the compact form of layers that use one. Appends new tensors to `created`. */
 async function convertToForm(
   model: Targetable,
   name: string,
   read: AdapterFile,
-  made: Tensor[],
+  created: Tensor[],
 ): Promise<AdapterFile> {
   const tensors = { ...read.tensors };
   for (const [path, layer] of findAdapter(model, name).layers) {
@@ -106,7 +106,7 @@ async function convertToForm(
     const own = await convertToOwnForm(layer, adapter, { loraA, loraB });
     if (own === undefined)
       throw createRefusal(ADAPTER_REFUSALS.swapForm, `hotSwap: ${read.file}`, `${path} of "${name}"`);
-    made.push(own.loraA, own.loraB);
+    created.push(own.loraA, own.loraB);
     Object.assign(tensors, { [keyA]: own.loraA, [keyB]: own.loraB });
   }
   return { ...read, tensors };

@@ -26,15 +26,15 @@ export function combineValues(
   weights: readonly number[],
   { density, majoritySign, draw }: ArithmeticOptions,
 ): Float32Array {
-  const kept = tensors.map((values, i) => {
+  const pruned = tensors.map((values, i) => {
     if (kind === "linear" || density >= 1) return values;
     return kind === "dare_linear" || kind === "dare_ties"
       ? dropRandomly(values, density, draw(i, values.length))
       : keepLargest(values, density);
   });
   return kind === "ties" || kind === "dare_ties"
-    ? electSigns(kept, weights, majoritySign)
-    : sumWeighted(kept, weights);
+    ? electSigns(pruned, weights, majoritySign)
+    : sumWeighted(pruned, weights);
 }
 
 function sumWeighted(tensors: readonly Float32Array[], weights: readonly number[]): Float32Array {

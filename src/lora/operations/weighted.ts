@@ -213,8 +213,8 @@ interface Part extends Adapter {
 
 function listParts(layer: AnyLoRALayer, inputs: readonly Input[]): Part[] {
   const own = inputs.filter(({ name }) => layer.adapters.has(name));
-  const parts = (of: (name: string) => Adapter): Part[] =>
-    own.map(({ name, weight }) => ({ ...of(name), name, weight }));
+  const parts = (readAdapter: (name: string) => Adapter): Part[] =>
+    own.map(({ name, weight }) => ({ ...readAdapter(name), name, weight }));
   const asHeld = parts((name) => layer.adapters.get(name) as Adapter);
   // A merged layer may have some adapters in its compact form and some plain.
   const kinds = new Set(asHeld.map(({ loraA, loraB }) => deriveBlocks(loraA, loraB).blocks));
@@ -344,13 +344,13 @@ function fill(model: Module, name: string, inputs: readonly Input[], sums: Reado
   const write = (
     layer: AnyLoRALayer,
     part: "A" | "B",
-    like: Tensor,
+    template: Tensor,
     values: Float32Array,
-    at: number[],
+    offsets: number[],
   ): void => {
-    const shape = [...at, ...like.shape.slice(at.length)];
-    const filled = tensor(values, { shape, device: like.device });
-    if (shape.join() === like.shape.join()) like.copy(filled);
+    const shape = [...offsets, ...template.shape.slice(offsets.length)];
+    const filled = tensor(values, { shape, device: template.device });
+    if (shape.join() === template.shape.join()) template.copy(filled);
     else layer.replacePart(name, part, filled);
   };
   for (const [path, layer] of listLoraLayers(model)) {

@@ -12,10 +12,10 @@ export function listExceptions(
   common: number,
 ): (readonly [path: string, value: number])[] {
   const others = values.filter(([, value]) => value !== common);
-  const taken = ([path]: readonly [string, number]): boolean =>
+  const isAmbiguous = ([path]: readonly [string, number]): boolean =>
     others.some(([other]) => path.endsWith(`.${other}`));
   return values
-    .filter((entry) => entry[1] !== common || taken(entry))
+    .filter((entry) => entry[1] !== common || isAmbiguous(entry))
     .sort(([a], [b]) => b.length - a.length);
 }
 

@@ -158,8 +158,8 @@ class Translation {
   private translateGroup(): void {
     const [name] = /^\(\?P<\w+>/.exec(this.peek(200)) ?? [];
     if (name !== undefined) return this.take(name.length, `(?<${name.slice(4)}`);
-    const [reference, of = ""] = /^\(\?P=(\w+)\)/.exec(this.peek(200)) ?? [];
-    if (reference !== undefined) return this.take(reference.length, `\\k<${of}>`);
+    const [reference, group = ""] = /^\(\?P=(\w+)\)/.exec(this.peek(200)) ?? [];
+    if (reference !== undefined) return this.take(reference.length, `\\k<${group}>`);
     if (this.peek(3) === "(?#") {
       const end = this.source.indexOf(")", this.at);
       return this.take(end < 0 ? 3 : end - this.at + 1, end < 0 ? "(?#" : "");

@@ -100,7 +100,8 @@ export function findTargets(model: Targetable, targeting: Targeting): Map<string
     if (chosen && !unwanted(path)) found.set(path, module);
   }
   if (found.size > 0) return found;
-  const asked = typeof targetModules === "string" ? `"${targetModules}"` : `[${targetModules.join(", ")}]`;
+  const requested =
+    typeof targetModules === "string" ? `"${targetModules}"` : `[${targetModules.join(", ")}]`;
   const narrowed = (["excludeModules", "layersToTransform"] as const).flatMap((option) =>
     targeting[option] === undefined ? [] : [`${optionName(option)} ${JSON.stringify(targeting[option])}`],
   );
@@ -109,7 +110,7 @@ export function findTargets(model: Targetable, targeting: Targeting): Map<string
   const near = names.map((name) => didYouMean(name, [...candidates, "all-linear"])).find(Boolean) ?? "";
   throw new LowrankError(
     "ERR_NO_TARGETS",
-    `${optionName("targetModules")}: ${asked}${narrowed.length > 0 ? ` with ${narrowed.join(" and ")}` : ""} matches no layer that can be adapted${near}; there are: ${candidates.join(", ") || "none"}${isAdaptable(model) ? "; the model is a layer itself, which only a module around it can replace: put it in an nn.Sequential, or use lora's layer of its kind" : ""}`,
+    `${optionName("targetModules")}: ${requested}${narrowed.length > 0 ? ` with ${narrowed.join(" and ")}` : ""} matches no layer that can be adapted${near}; there are: ${candidates.join(", ") || "none"}${isAdaptable(model) ? "; the model is a layer itself, which only a module around it can replace: put it in an nn.Sequential, or use lora's layer of its kind" : ""}`,
   );
 }
 
@@ -168,9 +169,9 @@ const SHORTEN_FROM = 20;
 export function convertTargets(model: Targetable, targeting: Targeting): Targets {
   const targetModules = condenseTargets(model, targeting);
   if (targetModules === targeting.targetModules) return targetModules;
-  const meant = [...findTargets(model, targeting).keys()];
-  const same = findTargets(model, { ...targeting, targetModules }).size === meant.length;
-  return same ? targetModules : `(${meant.map(escapePath).join("|")})`;
+  const selected = [...findTargets(model, targeting).keys()];
+  const same = findTargets(model, { ...targeting, targetModules }).size === selected.length;
+  return same ? targetModules : `(${selected.map(escapePath).join("|")})`;
 }
 
 /**
@@ -184,11 +185,11 @@ function condenseTargets(model: Targetable, targeting: Targeting): Targets {
   if (typeof names === "string" || names.length < SHORTEN_FROM) return names;
   const paths = [...model.namedModules()].map(([path]) => path);
   const hit = compileTargets(names, "targetModules");
-  const taken = new Set(paths.filter((path) => !hit(path)).flatMap(listEndings));
+  const excluded = new Set(paths.filter((path) => !hit(path)).flatMap(listEndings));
   const shortest = new Set<string>();
   for (const name of sortByEndings(names)) {
     for (const ending of listEndings(name)) {
-      if (shortest.has(ending) || taken.has(ending)) continue;
+      if (shortest.has(ending) || excluded.has(ending)) continue;
       if (!listEndings(name).some((suffix) => suffix !== name && shortest.has(suffix))) {
         shortest.add(ending);
         break;

@@ -65,8 +65,8 @@ export class BertOutput extends Module {
 
   /** Maps x [B, T, in] and residual [B, T, C] to [B, T, C]. */
   forward(x: Tensor, residual: Tensor): Tensor {
-    const made = this.dropout.forward(this.dense.forward(x));
-    return normaliseSum(this.LayerNorm, { x: made, added: residual })[1];
+    const output = this.dropout.forward(this.dense.forward(x));
+    return normaliseSum(this.LayerNorm, { x: output, added: residual })[1];
   }
 }
 

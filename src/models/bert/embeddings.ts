@@ -70,7 +70,7 @@ export class BertEmbeddings extends Module {
 function countPositions(ids: Tensor, pad: number): Tensor {
   const { device } = ids;
   const T = ids.shape[1] as number;
-  const kept = ids
+  const mask = ids
     .eq(tensor(Int32Array.of(pad), { shape: [], device }))
     .to("f32")
     .neg()
@@ -78,6 +78,6 @@ function countPositions(ids: Tensor, pad: number): Tensor {
   // A prefix sum as a product with a triangular matrix of ones; whole numbers are exact in f32.
   const triangle = new Float32Array(T * T);
   for (let s = 0; s < T; s++) triangle.fill(1, s * T + s, (s + 1) * T);
-  const counted = kept.matmul(tensor(triangle, { shape: [T, T], device }));
-  return counted.mul(kept).add(pad).to("i32");
+  const counted = mask.matmul(tensor(triangle, { shape: [T, T], device }));
+  return counted.mul(mask).add(pad).to("i32");
 }

@@ -169,8 +169,10 @@ function readYarn(fields: ConfigFields, originalMaxPositionEmbeddings: number, l
  */
 function readYarnFactor(fields: ConfigFields, factor: number): number {
   const [numerator, denominator] = [fields.readPositive("mscale"), fields.readPositive("mscale_all_dim")];
-  const of = (scale: number): number => (factor <= 1 ? 1 : 0.1 * scale * Math.log(factor) + 1);
-  return numerator !== undefined && denominator !== undefined ? of(numerator) / of(denominator) : of(1);
+  const computeScale = (scale: number): number => (factor <= 1 ? 1 : 0.1 * scale * Math.log(factor) + 1);
+  return numerator !== undefined && denominator !== undefined
+    ? computeScale(numerator) / computeScale(denominator)
+    : computeScale(1);
 }
 
 /** Returns the rotation in the older format, which every transformers reads. */

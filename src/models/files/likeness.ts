@@ -31,7 +31,7 @@ export async function buildLikeness(
   // The largest tensors are the model's weights; adapters are smaller.
   stored.sort((a, b) => b.size - a.size);
   const dtype = stored.find((tensor) => !isBlock(tensor.dtype))?.dtype as FloatDType | undefined;
-  let like: PretrainedModel | undefined;
+  let likeness: PretrainedModel | undefined;
   if (path !== undefined && existsSync(path)) {
     const block = stored.find((tensor) => isBlock(tensor.dtype))?.dtype as Quantization | undefined;
     const file = isGguf(path);
@@ -44,19 +44,19 @@ export async function buildLikeness(
       ...(dtype !== undefined && !(file && block !== undefined) && { dtype }),
       ...(block !== undefined && !file && { quantize: block }),
     };
-    like = await loadLocated({ path, source: path, revision: undefined }, options);
+    likeness = await loadLocated({ path, source: path, revision: undefined }, options);
   } else {
-    like = buildFromConfig(model, { device, dtype: dtype ?? "f32" });
+    likeness = buildFromConfig(model, { device, dtype: dtype ?? "f32" });
   }
-  if (like === undefined) return undefined;
-  like.tokenizer = model.tokenizer;
+  if (likeness === undefined) return undefined;
+  likeness.tokenizer = model.tokenizer;
   try {
-    adaptLike(model, like);
+    adaptLike(model, likeness);
   } catch (error) {
-    like.dispose();
+    likeness.dispose();
     throw error;
   }
-  return like;
+  return likeness;
 }
 
 function buildFromConfig(

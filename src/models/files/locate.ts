@@ -24,14 +24,14 @@ export interface Located {
  * Throws `ERR_FILE_NOT_FOUND`, `ERR_OPTION` for a revision of a local path; for a hub model as `hubSnapshot` does.
  */
 export async function locate(path: string, options: HubOptions): Promise<Located> {
-  const there = existsSync(path);
-  const name = there ? undefined : parseHubName(path);
+  const exists = existsSync(path);
+  const name = exists ? undefined : parseHubName(path);
   if (name !== undefined) {
     const { fetchSnapshot: hubSnapshot } = await import("../../hub/snapshot.js");
     const { folder, commit } = await hubSnapshot(name, options);
     return { path: folder, source: name.repo, revision: commit };
   }
-  if (!there) throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: there is no such model folder or file`);
+  if (!exists) throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: there is no such model folder or file`);
   if (options.revision !== undefined)
     throw createRefusal(MODEL_REFUSALS.revisionOfFolder, path, options.revision);
   return { path, source: path, revision: undefined };

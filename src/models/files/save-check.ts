@@ -20,13 +20,13 @@ type Made = {
  * around layers. Throws `ERR_OPTION`, naming the first difference.
  */
 export function checkAsConfigured(model: PretrainedModel): void {
-  const like = buildFromConfig(model);
-  if (like === undefined) return;
+  const likeness = buildFromConfig(model);
+  if (likeness === undefined) return;
   try {
-    const found = compareModules(model, like) ?? compareTensors(model, like);
+    const found = compareModules(model, likeness) ?? compareTensors(model, likeness);
     if (found !== undefined) throw createRefusal(MODEL_REFUSALS.savedOwn, "saveModel", found);
   } finally {
-    like.dispose();
+    likeness.dispose();
   }
 }
 
@@ -46,8 +46,8 @@ function buildFromConfig(model: PretrainedModel): PretrainedModel | undefined {
   }
 }
 
-function compareModules(model: Module, like: Module): string | undefined {
-  const expected = new Map(like.namedModules());
+function compareModules(model: Module, likeness: Module): string | undefined {
+  const expected = new Map(likeness.namedModules());
   const found = new Map(model.namedModules());
   for (const [path, module] of found) {
     const usual = expected.get(path);
@@ -65,8 +65,8 @@ function computesAs(module: Module, usual: Module): boolean {
   return (module.forward as unknown) === usual.forward;
 }
 
-function compareTensors(model: Module, like: Module): string | undefined {
-  const [own, usual] = [model.stateDict(), like.stateDict()];
+function compareTensors(model: Module, likeness: Module): string | undefined {
+  const [own, usual] = [model.stateDict(), likeness.stateDict()];
   for (const [name, { shape }] of Object.entries(own)) {
     const expected = usual[name]?.shape;
     if (expected === undefined) return name;

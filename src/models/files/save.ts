@@ -238,11 +238,11 @@ async function writeFiles(
   await writeWhole(join(dir, "config.json"), await rewriteConfig(model, stored));
   for (const name of COMPANIONS) {
     const from = model.folder === undefined ? undefined : join(model.folder, name);
-    const made = model.companions?.text(name);
+    const generated = model.companions?.text(name);
     if (from !== undefined && existsSync(from)) {
       await makeFolder(dirname(join(dir, name)));
       await copyFile(from, join(dir, name));
-    } else if (made !== undefined) await writeWhole(join(dir, name), made);
+    } else if (generated !== undefined) await writeWhole(join(dir, name), generated);
   }
   // sentence-transformers' modules do not apply to a classifier.
   if (model.folder !== undefined && !(model instanceof Classifier))

@@ -59,7 +59,7 @@ export class Gemma3Block extends ResidualBlock<[inputs: BlockInputs, cache?: Lay
       attentionOutputBias,
       window: this.slides ? config.slidingWindow : 0,
       scale: 1 / Math.sqrt(config.queryPreAttnScalar),
-      headNorm: (at: string) => takeGemmaNorm(weights, at, headDim, eps),
+      headNorm: (name: string) => takeGemmaNorm(weights, name, headDim, eps),
     };
     this.self_attn = new LlamaAttention(parts, `${path}.self_attn`, weights);
     this.mlp = new Gemma3MLP(config, `${path}.mlp`, weights);

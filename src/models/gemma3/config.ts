@@ -86,16 +86,16 @@ const KINDS = ["full_attention", "sliding_attention"];
 
 /** Reads the rotations of both kinds of layers, in the format of transformers 4 or 5. */
 function readRotations(config: ConfigFields, positions: number): { full: RopeConfig; sliding: RopeConfig } {
-  const both = config.readObject("rope_parameters");
-  const of = (kind: string, theta: number, spelling: Record<string, unknown>): RopeConfig => {
-    const own = both?.readObject(kind);
+  const parameters = config.readObject("rope_parameters");
+  const readRotation = (kind: string, theta: number, spelling: Record<string, unknown>): RopeConfig => {
+    const own = parameters?.readObject(kind);
     const fields = { rope_theta: theta, ...spelling, rope_parameters: own?.toObject() };
     return readRopeConfig(new ConfigFields(config.file, fields), positions);
   };
   const scaling = config.readObject("rope_scaling")?.toObject();
   return {
-    full: of("full_attention", config.readPositive("rope_theta") ?? 1e6, { rope_scaling: scaling }),
-    sliding: of("sliding_attention", config.readPositive("rope_local_base_freq") ?? 1e4, {}),
+    full: readRotation("full_attention", config.readPositive("rope_theta") ?? 1e6, { rope_scaling: scaling }),
+    sliding: readRotation("sliding_attention", config.readPositive("rope_local_base_freq") ?? 1e4, {}),
   };
 }
 

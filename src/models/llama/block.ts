@@ -27,7 +27,7 @@ export class LlamaBlock extends ResidualBlock<[inputs: BlockInputs, cache?: Laye
     const path = `model.layers.${index}`;
     const window = (slidingLayers?.[index] ?? true) ? (config.slidingWindow ?? 0) : 0;
     const headNorm = config.headNorms
-      ? (at: string): RMSNorm => weights.norm(at, config.headDim, rmsNormEps)
+      ? (name: string): RMSNorm => weights.norm(name, config.headDim, rmsNormEps)
       : undefined;
     this.self_attn = new LlamaAttention({ ...config, window, headNorm }, `${path}.self_attn`, weights);
     this.mlp = new LlamaMLP(config, `${path}.mlp`, weights);

@@ -51,11 +51,11 @@ export function recordWhole(
   const { cos, sin } = rotation;
   tensors.set([first.weight.id, second.weight.id, cos.id, sin.id, k.id, v.id]);
   numbers.set([first.eps, second.eps, attention.scale]);
-  const made = recordOps(() =>
+  const outputs = recordOps(() =>
     session().decoderBlock(x.id, added?.id, tensors, numbers, cache.length, window),
   ) as [Tensor, Tensor];
   cache.length += T;
-  return { x: made[0], added: made[1] };
+  return { x: outputs[0], added: outputs[1] };
 }
 
 function isPlainNorm(norm: RMSNorm): boolean {

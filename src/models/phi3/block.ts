@@ -71,8 +71,8 @@ export class Phi3MLP extends Module {
 
   /** Maps x [B, T, C] to [B, T, C]. */
   forward(x: Tensor): Tensor {
-    const both = this.gate_up_proj.forward(x);
-    const [gate, up] = both.split((both.shape.at(-1) as number) / 2, 2) as [Tensor, Tensor];
+    const gateAndUp = this.gate_up_proj.forward(x);
+    const [gate, up] = gateAndUp.split((gateAndUp.shape.at(-1) as number) / 2, 2) as [Tensor, Tensor];
     return this.down_proj.forward(gate.siluMul(up));
   }
 }

@@ -99,8 +99,8 @@ export class WhisperDecoderLayer extends WhisperLayer<[inputs: DecoderInputs]> {
     const [x, y] = normaliseSum(this.self_attn_layer_norm, stream);
     const own = this.dropout.forward(this.self_attn.forward(y, { causal: true, cache }));
     const [second, z] = normaliseSum(this.encoder_attn_layer_norm, { x, added: own });
-    const made = "k" in encoded ? encoded : this.encoder_attn.projectKeysAndValues(encoded);
-    const across = this.dropout.forward(this.encoder_attn.attendAcross(z, made));
+    const keysAndValues = "k" in encoded ? encoded : this.encoder_attn.projectKeysAndValues(encoded);
+    const across = this.dropout.forward(this.encoder_attn.attendAcross(z, keysAndValues));
     const [third, w] = normaliseSum(this.final_layer_norm, { x: second, added: across });
     return { x: third, added: this.runMlp(w) };
   }

@@ -49,8 +49,8 @@ export class LogMel {
     const power = new Float64Array(BINS);
     // One complex transform handles two frames, as its real and its imaginary part.
     for (let t = 0; t < frames; t += 2) {
-      const heard = [this.#writeFrame(speech, t, re), this.#writeFrame(speech, t + 1, im)];
-      if (!heard.includes(true)) continue;
+      const isSpeech = [this.#writeFrame(speech, t, re), this.#writeFrame(speech, t + 1, im)];
+      if (!isSpeech.includes(true)) continue;
       this.#fourier.transform(re, im);
       for (const [which, frame] of [t, t + 1].entries()) {
         if (frame >= frames) break;
@@ -65,14 +65,14 @@ export class LogMel {
   /** Writes frame `t`, windowed, with the speech mirrored at both ends. Returns whether it is not silent. */
   #writeFrame(speech: Float32Array, t: number, out: Float64Array): boolean {
     const last = this.samples - 1;
-    let heard = false;
-    for (let i = 0, at = t * HOP - WINDOW / 2; i < WINDOW; i++, at++) {
-      const place = at < 0 ? -at : at > last ? 2 * last - at : at;
+    let isSpeech = false;
+    for (let i = 0, sample = t * HOP - WINDOW / 2; i < WINDOW; i++, sample++) {
+      const place = sample < 0 ? -sample : sample > last ? 2 * last - sample : sample;
       const value = speech[place] ?? 0;
-      heard ||= value !== 0;
+      isSpeech ||= value !== 0;
       out[i] = value * (this.#window[i] as number);
     }
-    return heard;
+    return isSpeech;
   }
 
   #writeMel(power: Float64Array, features: Float64Array, frame: number): void {
@@ -112,9 +112,9 @@ export function checkFeatureConfig(folder: string, { numMelBins, maxSourcePositi
   const kind = fields.readString("feature_extractor_type");
   if (kind !== undefined && kind !== "WhisperFeatureExtractor")
     throw fields.createError("feature_extractor_type", "must be WhisperFeatureExtractor");
-  const same = (key: string, expected: number, of: string): void => {
+  const same = (key: string, expected: number, what: string): void => {
     if ((fields.readPositive(key) ?? expected) !== expected)
-      throw fields.createError(key, `must be ${expected}, ${of}`);
+      throw fields.createError(key, `must be ${expected}, ${what}`);
   };
   same("feature_size", numMelBins, "the num_mel_bins of config.json");
   same("sampling_rate", SAMPLE_RATE, "at which Whisper hears");

@@ -75,11 +75,11 @@ function runPass(
     for (let out = 0; out < radix; out++) {
       let sumRe = 0;
       let sumIm = 0;
-      for (let at = source; at < size; at += stride) {
+      for (let index = source; index < size; index += stride) {
         const c = cos[turn] as number;
         const s = sin[turn] as number;
-        const x = re[at] as number;
-        const y = im[at] as number;
+        const x = re[index] as number;
+        const y = im[index] as number;
         sumRe += x * c - y * s;
         sumIm += x * s + y * c;
         turn++;

@@ -42,13 +42,13 @@ export function buildBeginning(
     throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${where}: ${what}`);
   }
   const forced = generation.forcedIds.filter((id) => id !== noTimes);
-  const asked = language ?? task;
+  const requested = language ?? task;
   if (multilingual === false) {
-    if (asked !== undefined)
+    if (requested !== undefined)
       refused(`the model is English-only; leave ${language === undefined ? "task" : "language"} out`);
     return { language: undefined, rest: [...forced.filter((id) => id !== undefined), noTimes] };
   }
-  const of = (name: string): number => {
+  const findId = (name: string): number => {
     const id = languages.get(resolveLanguage(name));
     if (id !== undefined) return id;
     if (languages.size === 0)
@@ -59,7 +59,7 @@ export function buildBeginning(
     );
   };
   const said = language ?? generation.language;
-  const spoken = said === undefined ? (forced[0] ?? (languages.size > 0 ? "find" : undefined)) : of(said);
+  const spoken = said === undefined ? (forced[0] ?? (languages.size > 0 ? "find" : undefined)) : findId(said);
   const wanted = task ?? generation.task;
   if (wanted !== undefined && tasks[wanted] === undefined)
     refused(`the model's generation_config.json has no token of the task ${wanted} (task_to_id)`);
@@ -95,11 +95,11 @@ export async function transcribe(
     const window = model.windowSamples;
     for (let start = 0; start < samples.length; start += window) {
       throwIfAborted(signal);
-      const heard = await writer.write(samples.subarray(start, start + window), beginning);
+      const transcribed = await writer.write(samples.subarray(start, start + window), beginning);
       // The language detected in the first window applies to the others.
-      beginning.language = heard.language;
-      tokens.push(...heard.tokens);
-      texts.push(tokenizer.decode(heard.tokens));
+      beginning.language = transcribed.language;
+      tokens.push(...transcribed.tokens);
+      texts.push(tokenizer.decode(transcribed.tokens));
     }
     return { text: texts.join("").trim(), tokens, language: findLanguageCode(model, beginning.language) };
   } finally {
@@ -139,9 +139,9 @@ class Writer {
     const without = (...lists: (readonly number[])[]): Tensor => {
       const bias = new Float32Array(vocabulary);
       for (const id of lists.flat()) bias[id] = -Infinity;
-      const made = tensor(bias, { shape: [1, vocabulary], device });
-      keep(made);
-      return made;
+      const created = tensor(bias, { shape: [1, vocabulary], device });
+      keep(created);
+      return created;
     };
     const { suppressTokens, beginSuppressTokens } = generation;
     const languages = new Set(generation.languages.values());
@@ -182,8 +182,8 @@ class Writer {
       while (step !== undefined) {
         const { choice } = step;
         // Step t + 1 is recorded while step t is computed.
-        const more = tokens.length + 1 < most;
-        const following: Step | undefined = more
+        const continues = tokens.length + 1 < most;
+        const following: Step | undefined = continues
           ? this.#recordStep(cache, () => choice.token, this.#later)
           : undefined;
         try {

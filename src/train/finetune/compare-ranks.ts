@@ -39,8 +39,8 @@ async function compare(ranks: RunRanks, own: readonly (readonly [string, unknown
     for (const [i, [name, value]] of first.entries()) {
       const rank = all.findIndex((other) => other[i]?.[0] !== name || other[i]?.[1] !== value);
       if (rank < 0) continue;
-      const there = all[rank]?.[i]?.[1] ?? "none";
-      const what = `the ranks differ in ${name}: ${value} on rank 0, ${there} on rank ${rank}`;
+      const otherValue = all[rank]?.[i]?.[1] ?? "none";
+      const what = `the ranks differ in ${name}: ${value} on rank 0, ${otherValue} on rank ${rank}`;
       const remedy = "start all ranks with the same version, options and files";
       throw new LowrankError("ERR_OPTION", `finetune: ${what}; ${remedy}`);
     }

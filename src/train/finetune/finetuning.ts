@@ -113,9 +113,9 @@ async function runWithLock(
   const origin = await agree(ranks, () => resolveResume(options));
   if (origin === undefined) {
     const settings = await settle(ranks, () => {
-      const asked = parseSettings(completeFromAdapter(options));
-      checkOutput(asked);
-      return asked;
+      const parsed = parseSettings(completeFromAdapter(options));
+      checkOutput(parsed);
+      return parsed;
     });
     const output = await agree(ranks, () => claimOutput(settings.output, ranks));
     try {
@@ -157,9 +157,9 @@ async function runWithLock(
 
 /** Returns the settings that `parse` makes, which are the same on all ranks, with the devices of this rank. */
 async function settle(ranks: RunRanks | undefined, parse: () => Settings): Promise<Settings> {
-  const asked = await agree(ranks, parse);
-  if (ranks !== undefined) await compareOptions(ranks, asked);
-  const own = await agree(ranks, () => prepareDevices(asked));
+  const settings = await agree(ranks, parse);
+  if (ranks !== undefined) await compareOptions(ranks, settings);
+  const own = await agree(ranks, () => prepareDevices(settings));
   if (ranks === undefined) return own;
   // Measured shares may differ from rank to rank.
   const [deviceShares] = await ranks.gatherAll(own.deviceShares);

@@ -108,12 +108,12 @@ function describeDevices({ devices, deviceShares, batchSize, gradientAccumulatio
 
 /** Returns the memory plan for the start event, including the options that were changed to make the run fit. */
 export function reportPlan(
-  { held: asked, limit, further: others }: MemoryPlan,
+  { held: firstHeld, limit, further: others }: MemoryPlan,
   chosen: Fitting | undefined,
 ): PlannedMemory {
   const further = (chosen?.further ?? others).map(({ device, held }) => ({ device, ...omitBatch(held) }));
   return {
-    ...omitBatch(chosen?.held ?? asked),
+    ...omitBatch(chosen?.held ?? firstHeld),
     ...(limit !== undefined && { limit }),
     ...(further.length > 0 && { further }),
     chosen: chosen?.costs ?? [],

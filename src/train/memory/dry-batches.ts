@@ -46,8 +46,8 @@ export async function chooseDryBatches(
   const quiet = { emit: () => {} };
   const small = isSmall(files.train) && (files.held === undefined || isSmall(files.held));
   if (small) {
-    const kept = { train: ignoreClose(files.train), held: files.held && ignoreClose(files.held) };
-    const { objective, train, held } = await prepare(model, kept, labels, settings, quiet);
+    const closable = { train: ignoreClose(files.train), held: files.held && ignoreClose(files.held) };
+    const { objective, train, held } = await prepare(model, closable, labels, settings, quiet);
     const plan = planBatches(settings, objective, train);
     const { padTokenId } = objective.tokenisation;
     return {
@@ -74,8 +74,14 @@ export async function chooseDryBatches(
   } catch (error) {
     if (!(error instanceof LowrankError && error.code === "ERR_NO_TRAINED_TOKENS")) throw error;
     // Truncation leaves nothing to train in the longest rows; other rows may still reach the maximum length.
-    const { maxLength: asked, trainOn, labelSmoothing, language } = settings;
-    const objective = createObjective(model, { labels, maxLength: asked, trainOn, labelSmoothing, language });
+    const { maxLength: requestedLength, trainOn, labelSmoothing, language } = settings;
+    const objective = createObjective(model, {
+      labels,
+      maxLength: requestedLength,
+      trainOn,
+      labelSmoothing,
+      language,
+    });
     const longest = [createExample(objective.tokenisation.maxLength)];
     return createLargestBatches(objective, settings, longest, [], true);
   }
@@ -200,7 +206,7 @@ function chooseSteps(
   most: number,
 ): Pick<DryBatches, "steps" | "others"> {
   const steps: Batch[][] = [];
-  const [taken, all] = [new Set<string>(), new Set<string>()];
+  const [shapes, all] = [new Set<string>(), new Set<string>()];
   let [left, highest] = [most, 0];
   let large: { batch: Batch; size: number } | undefined;
   const scanned = Math.min(plan.steps, SCANNED);
@@ -214,7 +220,7 @@ function chooseSteps(
       steps.push(share);
       left -= share.length;
       for (const batch of share) highest = Math.max(highest, countTokens(batch));
-      for (const batch of share) taken.add(describeKind(batch));
+      for (const batch of share) shapes.add(describeKind(batch));
     }
     for (const batch of batches) {
       all.add(describeKind(batch));
@@ -223,11 +229,11 @@ function chooseSteps(
   }
   if (large !== undefined && large.size > highest) {
     steps.push([large.batch, large.batch]);
-    taken.add(describeKind(large.batch));
+    shapes.add(describeKind(large.batch));
   }
   if (steps.length === 0) throw createNoRowsError(settings);
   const unseen = scanned < plan.steps && all.size > 1;
-  return { steps, others: unseen || [...all].some((kind) => !taken.has(kind)) };
+  return { steps, others: unseen || [...all].some((kind) => !shapes.has(kind)) };
 }
 
 /** Returns the first held-out batch, and the largest. */

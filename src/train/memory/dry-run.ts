@@ -94,11 +94,11 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
   try {
     const loaded = memory(device);
     const work = await batches(model, countPasses(model));
-    const looked = startsFromRows(model, settings.lora) ? recordEvaBatches(model, work, settings) : [];
+    const inputs = startsFromRows(model, settings.lora) ? recordEvaBatches(model, work, settings) : [];
     let { live: plain } = memory(device);
     await inject(model, resolveAdapterOptions(model, settings, work.objective));
     const { live } = memory(device);
-    for (const tensor of looked) tensor.dispose();
+    for (const tensor of inputs) tensor.dispose();
     plain -= live - memory(device).live;
     trainOwn(model, settings);
     // Each of these takes some milliseconds.
@@ -112,7 +112,7 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
     const { moments, cost } = await train(device, trainer, work, settings);
     const { peak } = memory(device);
     const peakBytes = (work.others ? addIdleBuffers(device, peak) : peak) - before.reserved;
-    const { resident, held: kept } = countOffloaded(model);
+    const { resident, held: extra } = countOffloaded(model);
     const inPool = loaded.live - before.live + resident;
     const mapped = loaded.mapped - before.mapped;
     const batch = findLargest(work);
@@ -123,7 +123,7 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
       adapters: trained,
       optimizer: moments,
       activations: peakBytes - inPool - trained - moments,
-      ...kept,
+      ...extra,
       batch,
     };
     return { held, cost: { ...cost, product: findLargestProduct(model, batch[0] * batch[1]) } };
@@ -140,19 +140,19 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
 function recordEvaBatches(
   model: PretrainedModel,
   { steps }: DryBatches,
-  { steps: asked, gradientAccumulation, packing }: Settings,
+  { steps: requestedSteps, gradientAccumulation, packing }: Settings,
 ): Tensor[] {
-  const all = packing || asked === undefined ? MOST_BATCHES : asked * gradientAccumulation;
+  const all = packing || requestedSteps === undefined ? MOST_BATCHES : requestedSteps * gradientAccumulation;
   const batches = steps.flat();
-  const made: Tensor[] = [];
+  const created: Tensor[] = [];
   model.eval();
   for (let i = 0; i < Math.max(Math.min(all, MOST_BATCHES), batches.length); i++) {
     const batch = batches[i] ?? findLargestBatch(batches);
-    const { ids, attentionMask } = convertEvaBatch(batch, model.device, made);
+    const { ids, attentionMask } = convertEvaBatch(batch, model.device, created);
     if (i < batches.length)
       noGrad(() => scope(() => void (model.forward as Forward).call(model, ids, { attentionMask })));
   }
-  return made;
+  return created;
 }
 
 type Forward = (ids: Tensor, options: Pick<RowsOfEva, "attentionMask">) => unknown;

@@ -65,8 +65,8 @@ export async function estimate(options: FinetuneOptions): Promise<Estimate> {
   const origin = await resolveResume(options);
   const resumed = origin && (await prepareResume(origin, options));
   const completed = resumed?.options ?? completeFromAdapter(options);
-  const asked = { ...parseSettings(completed), given: listGiven(options) };
-  const settings = await prepareDevices(asked);
+  const requested = { ...parseSettings(completed), given: listGiven(options) };
+  const settings = await prepareDevices(requested);
   const { model, revision, offline, signal } = settings;
   const quiet = { emit: () => {} };
   const template = resolveTemplate(settings, resumed, quiet);

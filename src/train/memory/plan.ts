@@ -84,20 +84,20 @@ export async function planMemory(planned: Planned): Promise<MemoryPlan | undefin
       limit: limits[i],
     })) as [CountedDevice, ...CountedDevice[]];
   let uncounted: unknown;
-  const asked = await tryDryRuns(planned, {}).catch((error: unknown) => {
+  const requested = await tryDryRuns(planned, {}).catch((error: unknown) => {
     // Other settings may avoid the tensor that is too large.
     if (!isShort(error) || settings.memory === undefined) throw error;
     uncounted = error;
     return null;
   });
-  if (asked === undefined) return undefined;
+  if (requested === undefined) return undefined;
   const plan = { fits: undefined, fitting: undefined };
-  if (asked !== null) {
-    const [first, ...further] = place(asked);
+  if (requested !== null) {
+    const [first, ...further] = place(requested);
     const fits = fitsAll([first, ...further], settings);
     if (fits !== false) return { ...plan, ...first, further, fits };
   }
-  const length = asked?.[0]?.held.batch[1] ?? settings.maxLength;
+  const length = requested?.[0]?.held.batch[1] ?? settings.maxLength;
   const counted = new Map<string, DryRun[] | undefined>();
   const count = async (changes: Changes): Promise<DryRun[] | undefined> => {
     const key = JSON.stringify(changes);
@@ -114,12 +114,12 @@ export async function planMemory(planned: Planned): Promise<MemoryPlan | undefin
       if (fitsAll([first, ...further], settings) === false) continue;
       const given = settings.given.filter((name) => name in changes && changes[name] !== settings[name]);
       const fitting = { changes, costs, held: first.held, further, given };
-      const [shown, ...others] = place(asked ?? runs);
+      const [shown, ...others] = place(requested ?? runs);
       return { ...plan, ...shown, further: others, fits: false, fitting };
     }
   }
-  if (asked === null) throw uncounted;
-  const [first, ...further] = place(asked);
+  if (requested === null) throw uncounted;
+  const [first, ...further] = place(requested);
   return { ...plan, ...first, further, fits: false };
 }
 
@@ -263,9 +263,9 @@ function suggestInstead(settings: Settings, fitting: Fitting | undefined, resume
   );
   const fits = `${formatChanges(changes)} take ${needs.map(formatSize).join(" and ")}`;
   if (given.length === 0) return `${fits}; ${optionSetting("memory", "auto")} chooses them automatically`;
-  const kept = Object.fromEntries(given.map((name) => [name, settings[name]]));
+  const values = Object.fromEntries(given.map((name) => [name, settings[name]]));
   const stand = given.length === 1 ? "was given, is kept, and stands" : "were given, are kept, and stand";
-  return `${formatChanges(kept)} ${stand} in the way: ${fits}`;
+  return `${formatChanges(values)} ${stand} in the way: ${fits}`;
 }
 
 /** Lists the memory by purpose. */

@@ -142,8 +142,8 @@ export async function placeCheckpoint(
   step: number,
 ): Promise<{ name: string; moved?: { name: string; lineage: string } | undefined }> {
   const usual = nameCheckpoint(step);
-  const there = existsSync(join(output, usual));
-  const found = there ? await readCheckpoint(output, usual).catch(() => undefined) : undefined;
+  const exists = existsSync(join(output, usual));
+  const found = exists ? await readCheckpoint(output, usual).catch(() => undefined) : undefined;
   const other = found !== undefined && (await isWhollyOwn(found)) ? found : undefined;
   let moved: { name: string; lineage: string } | undefined;
   if (other !== undefined) {
@@ -151,7 +151,7 @@ export async function placeCheckpoint(
     moved = { name: findFreeName(output, `${usual}-${lineage}`), lineage };
     await move(other.folder, join(output, moved.name));
   }
-  const name = there && other === undefined ? findFreeName(output, `${usual}-2`) : usual;
+  const name = exists && other === undefined ? findFreeName(output, `${usual}-2`) : usual;
   await move(join(output, staging), join(output, name));
   await syncFolder(output);
   return moved === undefined ? { name } : { name, moved };

@@ -43,12 +43,12 @@ export class OutputFolder {
 
   private constructor(
     path: string,
-    made: string | undefined,
+    created: string | undefined,
     lock: OutputLock,
     record: RunRecord | undefined,
   ) {
     this.path = path;
-    this.#made = made;
+    this.#made = created;
     this.#lock = lock;
     this.#record = record;
   }
@@ -59,13 +59,13 @@ export class OutputFolder {
    * Errors: `ERR_OUTPUT_EXISTS` if another run writes there, or if `run.json` is not a run's; `ERR_WRITE`.
    */
   static async claim(path: string): Promise<OutputFolder> {
-    let made: string | undefined;
+    let created: string | undefined;
     let lock: OutputLock;
     try {
-      made = await makeFolder(path);
+      created = await makeFolder(path);
       lock = await OutputLock.take(path);
     } catch (cause) {
-      if (made !== undefined) await removeEmpty(path, made);
+      if (created !== undefined) await removeEmpty(path, created);
       throw createUnusableError(path, cause);
     }
     try {
@@ -73,7 +73,7 @@ export class OutputFolder {
         const what = `${(cause as Error).message}; move it away, or choose another folder`;
         throw new LowrankError("ERR_OUTPUT_EXISTS", what, { cause });
       });
-      const folder = new OutputFolder(path, made, lock, record);
+      const folder = new OutputFolder(path, created, lock, record);
       await folder.#recover();
       return folder;
     } catch (error) {
@@ -172,15 +172,15 @@ export class OutputFolder {
     await this.#checkLock();
     const own = this.#begun();
     const staging = `${nameCheckpoint(step)}.tmp-${process.pid}`;
-    const placed = await this.#stage(staging, async (folder) => {
+    const placement = await this.#stage(staging, async (folder) => {
       await fill(folder);
       await syncFolder(folder);
       return placeCheckpoint(this.path, staging, step);
     });
     this.#saved = true;
-    const { name, moved } = placed;
-    const kept = own.checkpoints.filter((checkpoint) => checkpoint.name !== name);
-    own.checkpoints = [...kept, { name, step, lineage: readLineage(own.line), evalLoss }];
+    const { name, moved } = placement;
+    const others = own.checkpoints.filter((checkpoint) => checkpoint.name !== name);
+    own.checkpoints = [...others, { name, step, lineage: readLineage(own.line), evalLoss }];
     await this.#write(own);
     await this.#prune(keep);
     const path = join(this.path, name);
@@ -302,11 +302,11 @@ export class OutputFolder {
         "",
       );
       const last = this.newest;
-      const kept =
+      const remedy =
         last === undefined || code !== "ERR_WRITE"
           ? ""
           : `; ${last} is kept; continue from it with ${optionSetting("resume", this.path)}`;
-      throw new LowrankError(code, named + kept, { cause: error });
+      throw new LowrankError(code, named + remedy, { cause: error });
     }
   }
 
@@ -350,14 +350,14 @@ export function createUnusableError(path: string, cause: unknown): LowrankError 
   return new LowrankError("ERR_WRITE", what, { cause });
 }
 
-/** Removes empty folders from `path` up to `made`. */
-export async function removeEmpty(path: string, made: string): Promise<void> {
-  for (let at = resolve(path); ; at = dirname(at)) {
-    const gone = await rmdir(at).then(
+/** Removes empty folders from `path` up to `created`. */
+export async function removeEmpty(path: string, created: string): Promise<void> {
+  for (let current = resolve(path); ; current = dirname(current)) {
+    const gone = await rmdir(current).then(
       () => true,
       () => false,
     );
-    if (!gone || at === made || at === dirname(at)) return;
+    if (!gone || current === created || current === dirname(current)) return;
   }
 }
 

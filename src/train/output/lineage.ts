@@ -33,8 +33,8 @@ export function isWithinLine(line: Line, { lineage, step }: { lineage: string; s
 
 /** Returns the line of a run that branches off from `line` after `step` steps, under a new name. */
 export function branchLine(line: Line, step: number): Line {
-  const kept = line.slice(0, -1);
-  return [...kept, { lineage: readLineage(line), until: step }, { lineage: createLineage() }];
+  const earlier = line.slice(0, -1);
+  return [...earlier, { lineage: readLineage(line), until: step }, { lineage: createLineage() }];
 }
 
 /** Whether a value from a file is a line. */

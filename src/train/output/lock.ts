@@ -131,8 +131,8 @@ async function removeStale(folder: string, file: string, token: string, tries: n
   // Renamed first, so that the removed file is the inspected one, even if another run has replaced it meanwhile.
   const aside = `${file}.stale-${token}`;
   await rename(file, aside).catch(() => {});
-  const taken = await readFile(aside, "utf8").catch(() => undefined);
-  if (taken !== undefined && taken !== found) await link(aside, file).catch(() => {});
+  const content = await readFile(aside, "utf8").catch(() => undefined);
+  if (content !== undefined && content !== found) await link(aside, file).catch(() => {});
   await rm(aside, { force: true });
 }
 

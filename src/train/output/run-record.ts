@@ -99,11 +99,11 @@ export async function createRecord(
     replaces: string[] | undefined;
   },
 ): Promise<RunRecord> {
-  const there = await listCheckpoints(output);
-  const own = there.filter((checkpoint) => isWithinLine(line, checkpoint));
+  const existing = await listCheckpoints(output);
+  const own = existing.filter((checkpoint) => isWithinLine(line, checkpoint));
   // A new run removes the checkpoints of other runs when it ends.
   const anew = parent === null;
-  const listed = anew ? there.map(({ lineage }) => lineage) : (rest.replaces ?? []);
+  const listed = anew ? existing.map(({ lineage }) => lineage) : (rest.replaces ?? []);
   const replaces = listed.filter((lineage) => !line.some((segment) => segment.lineage === lineage));
   const files = before?.files ?? {};
   // The result of a completed run is kept until another run has completed.

@@ -23,14 +23,14 @@ let open: BroadcastChannel | undefined;
 
 function openChannel(): BroadcastChannel {
   if (open !== undefined) return open;
-  const made = new BroadcastChannel("lowrank run.lock");
-  made.addEventListener("message", (event) => {
+  const created = new BroadcastChannel("lowrank run.lock");
+  created.addEventListener("message", (event) => {
     const { kind, token } = (event as Event & { data: Said }).data;
     if (kind === "held") waiting.get(token)?.();
-    else if (held.has(token)) made.postMessage({ kind: "held", token } satisfies Said);
+    else if (held.has(token)) created.postMessage({ kind: "held", token } satisfies Said);
   });
-  made.unref();
-  return (open = made);
+  created.unref();
+  return (open = created);
 }
 
 /** Records that this thread holds the lock of a token. Returns the copy of the engine that tracks it. */

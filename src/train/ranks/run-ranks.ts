@@ -162,25 +162,25 @@ export class RunRanks {
       () => {},
     );
     return this.#runInTurn(async () => {
-      let more: Float32Array = new Float32Array();
+      let received: Float32Array = new Float32Array();
       for (const [bucket, read] of values.entries()) {
         try {
           const gradients = await read;
           // The loss is known when backward has ended.
-          if (bucket === values.length - 1) more = await this.#describe(own, computed);
-          const all = new Float32Array(gradients.length + more.length);
+          if (bucket === values.length - 1) received = await this.#describe(own, computed);
+          const all = new Float32Array(gradients.length + received.length);
           all.set(gradients);
-          all.set(more, gradients.length);
+          all.set(received, gradients.length);
           const sums = await this.#ranks.sum(all, this.#inOrder);
           answer(bucket, sums.subarray(0, gradients.length));
-          more = sums.subarray(gradients.length);
+          received = sums.subarray(gradients.length);
         } catch (error) {
           for (let left = bucket; left < values.length; left++) fail(left, (error as Error).message);
           throw error;
         }
       }
       this.#met = performance.now();
-      return this.#read(more);
+      return this.#read(received);
     });
   }
 
@@ -197,8 +197,8 @@ export class RunRanks {
     const [loss, stopping] = values as unknown as [number, number];
     if (stopping > 0) this.#stop.abort();
     const ranks = Array.from({ length: this.size }, (_, rank) => {
-      const at = COMMON_VALUES + OWN_VALUES * rank;
-      return { tokensPerSecond: values[at] as number, memoryBytes: values[at + 1] as number };
+      const offset = COMMON_VALUES + OWN_VALUES * rank;
+      return { tokensPerSecond: values[offset] as number, memoryBytes: values[offset + 1] as number };
     });
     return { loss, ranks };
   }

@@ -106,11 +106,11 @@ function describeRanks(ranks: number, devices: number): string {
   return devices === 1 ? `${ranks} ranks` : `${ranks} ranks with ${devices} devices each`;
 }
 
-async function measureRates({ devices, dtype, matmulPrecision: asked }: Settings): Promise<number[]> {
+async function measureRates({ devices, dtype, matmulPrecision: precision }: Settings): Promise<number[]> {
   const rates: number[] = [];
   for (const device of devices) {
     const product = { ...COMPARED, dtype: dtype ?? "f32" } as const;
-    rates.push(await measureRate(resolveDevice(device), product, asked ?? readMatmulPrecision()));
+    rates.push(await measureRate(resolveDevice(device), product, precision ?? readMatmulPrecision()));
     await synchronize(device);
   }
   return rates;

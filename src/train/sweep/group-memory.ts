@@ -89,7 +89,7 @@ async function countMemory(
     throwIfAborted(signal);
     const { peak } = memory(device);
     const peakBytes = (others || halves ? addIdleBuffers(device, peak) : peak) - before.reserved;
-    const { resident, held: kept } = countOffloaded(model);
+    const { resident, held: extra } = countOffloaded(model);
     const inPool = loaded.live - before.live + resident;
     const mapped = loaded.mapped - before.mapped;
     return {
@@ -99,7 +99,7 @@ async function countMemory(
       adapters: trained,
       optimizer: moments,
       activations: peakBytes - inPool - trained - moments,
-      ...kept,
+      ...extra,
     };
   } finally {
     for (const { optimizer } of counted) optimizer.dispose();
@@ -218,11 +218,11 @@ function chooseRounds(counted: readonly Counted[], most: number): { rounds: Roun
     ...listRounds(counted, 1, (step) => (step === 0 ? first : 0)),
     ...listRounds(counted, 2, (step) => (step === 1 ? Math.max(1, most - first) : 0)),
   ];
-  const taken = new Set(rounds.map((round) => describeShape(round.parts)));
+  const shapes = new Set(rounds.map((round) => describeShape(round.parts)));
   let large: Round | undefined;
   for (const round of listRounds(counted, SCANNED, () => Infinity)) {
     if (countTokens(round) > countTokens(large)) large = round;
-    others ||= !taken.has(describeShape(round.parts));
+    others ||= !shapes.has(describeShape(round.parts));
   }
   const highest = Math.max(...rounds.map(countTokens));
   if (large !== undefined && countTokens(large) > highest) {
@@ -258,9 +258,9 @@ function* listParts(
   for (let step = 0; step < Math.min(steps, plan.steps); step++) {
     if (limit(step) === 0) continue;
     const { batches, trained } = plan.listBatchesAt(step);
-    const kept = batches.slice(0, limit(step));
-    for (const [i, batch] of kept.entries())
-      yield { name, batch, scale: 1 / Math.max(trained, 1), last: i === kept.length - 1 };
+    const counted = batches.slice(0, limit(step));
+    for (const [i, batch] of counted.entries())
+      yield { name, batch, scale: 1 / Math.max(trained, 1), last: i === counted.length - 1 };
   }
 }
 

@@ -46,8 +46,8 @@ export class Halving {
   /** Whether a trial is among those that continue. Of equal losses the earlier trial's ranks first. */
   continues(name: string, step: number): boolean {
     const ranked = [...this.#findLosses(step)].sort(([a, x], [b, y]) => (x === y ? (a < b ? -1 : 1) : x - y));
-    const kept = Math.max(1, Math.ceil(this.#options.keep * ranked.length));
-    return ranked.findIndex(([own]) => own === name) < kept;
+    const count = Math.max(1, Math.ceil(this.#options.keep * ranked.length));
+    return ranked.findIndex(([own]) => own === name) < count;
   }
 
   #findLosses(step: number): Map<string, number> {

@@ -113,6 +113,6 @@ function repeat<T>(value: T, count: number): T[] {
   return Array.from({ length: count }, () => value);
 }
 
-function sum<T>(values: readonly T[], of: (value: T) => number): number {
-  return values.reduce((total, value) => total + of(value), 0);
+function sum<T>(values: readonly T[], read: (value: T) => number): number {
+  return values.reduce((total, value) => total + read(value), 0);
 }

@@ -109,13 +109,13 @@ export class SweepRecord {
       refuse(`it has ${this.#trials.size} trials, and there are ${trials.length} now`);
     for (const trial of trials) {
       const known = this.#trials.get(trial.name);
-      const now = makeRecorded(trial);
-      if (known === undefined) this.#trials.set(trial.name, now);
+      const current = makeRecorded(trial);
+      if (known === undefined) this.#trials.set(trial.name, current);
       else {
-        const name = findDifference(known.options, now.options);
+        const name = findDifference(known.options, current.options);
         if (name !== undefined)
           refuse(
-            `${optionName(name)} of ${trial.name} was ${format(known.options, name)}, and is ${format(now.options, name)} now`,
+            `${optionName(name)} of ${trial.name} was ${format(known.options, name)}, and is ${format(current.options, name)} now`,
           );
       }
     }
@@ -168,9 +168,9 @@ function makeRecorded({ name, values, settings }: Trial): RecordedTrial {
 }
 
 /** Returns the path of the first option with different values. */
-function findDifference(then: Record<string, unknown>, now: Record<string, unknown>): string | undefined {
-  for (const name of new Set([...Object.keys(then), ...Object.keys(now)])) {
-    const [was, is] = [then[name], now[name]];
+function findDifference(then: Record<string, unknown>, after: Record<string, unknown>): string | undefined {
+  for (const name of new Set([...Object.keys(then), ...Object.keys(after)])) {
+    const [was, is] = [then[name], after[name]];
     if (JSON.stringify(was) === JSON.stringify(is)) continue;
     if (!["lora", "optimizer"].includes(name)) return name;
     return `${name}.${findDifference((was ?? {}) as Record<string, unknown>, (is ?? {}) as Record<string, unknown>)}`;

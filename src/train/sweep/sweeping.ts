@@ -34,7 +34,7 @@ export async function runSweep(options: SweepOptions, context: RunContext<SweepE
   throwIfAborted(common.signal);
   for (const device of common.devices) await checkModelDevice({ ...common, device });
   if (common.devices.length > 1) await openDevices(common.devices);
-  const made = await makeOutput(output);
+  const created = await makeOutput(output);
   const lock = await OutputLock.take(output);
   try {
     const known = common.overwrite ? undefined : await SweepRecord.read(output);
@@ -53,7 +53,7 @@ export async function runSweep(options: SweepOptions, context: RunContext<SweepE
   } finally {
     await lock.release();
     // A sweep that was refused leaves no folder.
-    if (made !== undefined) await removeEmpty(output, made);
+    if (created !== undefined) await removeEmpty(output, created);
   }
 }
 
@@ -73,11 +73,11 @@ function restrictContext({ emit }: RunContext<SweepEvent>): Pick<RunContext, "em
 
 /** Throws `ERR_OUTPUT_EXISTS` if the folder of a trial exists that no sweep has recorded. */
 function checkFree({ output, trials }: ParsedSweep): void {
-  const taken = trials.map(({ name }) => join(output, name)).find((folder) => existsSync(folder));
-  if (taken === undefined) return;
+  const existing = trials.map(({ name }) => join(output, name)).find((folder) => existsSync(folder));
+  if (existing === undefined) return;
   throw new LowrankError(
     "ERR_OUTPUT_EXISTS",
-    `${taken}: already exists, and ${output} has no sweep.json; replace it with ${optionName("overwrite")}, or choose another folder with ${optionName("output")}`,
+    `${existing}: already exists, and ${output} has no sweep.json; replace it with ${optionName("overwrite")}, or choose another folder with ${optionName("output")}`,
   );
 }
 

@@ -64,8 +64,8 @@ export class TrainedParts {
       if (seen.has(tensor)) continue;
       seen.add(tensor);
       const changed = this.#began.get(tensor) !== readVersion(tensor);
-      const kept = own.has(tensor) || changed || this.#continued.has(name);
-      (kept ? trained : base).push([name, tensor]);
+      const stored = own.has(tensor) || changed || this.#continued.has(name);
+      (stored ? trained : base).push([name, tensor]);
     }
     return { trained: Object.fromEntries(trained), base };
   }
@@ -153,6 +153,6 @@ function unpackRows(tensor: Tensor): Tensor {
   const ids = Int32Array.from({ length: count }, (_, i) =>
     count === 1 ? 0 : Math.floor((i * (rows - 1)) / (count - 1)),
   );
-  const at = createTensor(ids, { device: tensor.device });
-  return recordOp(() => session().embedding(tensor.id, at.id, false, undefined));
+  const indices = createTensor(ids, { device: tensor.device });
+  return recordOp(() => session().embedding(tensor.id, indices.id, false, undefined));
 }

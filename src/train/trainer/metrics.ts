@@ -83,9 +83,9 @@ export class MetricSums {
       this.#parts.set(name, parts);
       if (!isTensor(value)) parts.push({ value, weight });
       else {
-        const kept = noGrad(() => value.detach());
-        keep(kept);
-        parts.push({ value: kept, weight });
+        const detached = noGrad(() => value.detach());
+        keep(detached);
+        parts.push({ value: detached, weight });
       }
     }
   }

@@ -191,11 +191,11 @@ export function parseSaving<M extends Module, B>(options: TrainerOptions<M, B>):
 
 /** Throws `ERR_OPTION` for a folder that does not exist and whose name looks like a misspelled "all" or "adapter". */
 function checkNoTypo(save: string): void {
-  const meant = findClosest(save, ["all", "adapter"]);
-  if (meant === undefined || save === "all" || save === "adapter" || existsSync(save)) return;
+  const closest = findClosest(save, ["all", "adapter"]);
+  if (closest === undefined || save === "all" || save === "adapter" || existsSync(save)) return;
   throw new LowrankError(
     "ERR_OPTION",
-    `Trainer: save ${formatValue(save)} is neither "all" nor "adapter" (did you mean "${meant}"?); for a folder of that name give output: ${formatValue(save)}`,
+    `Trainer: save ${formatValue(save)} is neither "all" nor "adapter" (did you mean "${closest}"?); for a folder of that name give output: ${formatValue(save)}`,
   );
 }
 

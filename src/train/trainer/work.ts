@@ -50,10 +50,10 @@ export async function evaluate<M extends Module, B>(
   const reader = new Reader({ name: "evalData", data, epochs: 1, release, signal });
   model.eval();
   try {
-    for (let taken = await reader.next(1); taken.length > 0; taken = await reader.next(1)) {
+    for (let fetched = await reader.next(1); fetched.length > 0; fetched = await reader.next(1)) {
       await between();
       throwIfAborted(signal);
-      const [batch] = taken as [B];
+      const [batch] = fetched as [B];
       const share = readWeight(weight, batch);
       const metrics = new MetricSums();
       const value = noGrad(() =>

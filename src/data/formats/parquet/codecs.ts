@@ -78,7 +78,7 @@ function checkZstd(bytes: Uint8Array, size: number): void {
   const flags = bytes[4] ?? 0;
   const isSingle = (flags & 0x20) !== 0;
   const sizeBytes = [isSingle ? 1 : 0, 2, 4, 8][flags >> 6] as number;
-  const at = 5 + (isSingle ? 0 : 1) + ([0, 1, 2, 4][flags & 3] as number);
+  const offset = 5 + (isSingle ? 0 : 1) + ([0, 1, 2, 4][flags & 3] as number);
   if (!isSingle) {
     const descriptor = bytes[5] ?? 0;
     const base = 2 ** (10 + (descriptor >> 3));
@@ -87,7 +87,7 @@ function checkZstd(bytes: Uint8Array, size: number): void {
   }
   if (sizeBytes === 0) return;
   let stated = sizeBytes === 2 ? 256 : 0;
-  for (let i = 0; i < sizeBytes; i++) stated += (bytes[at + i] ?? 0) * 2 ** (8 * i);
+  for (let i = 0; i < sizeBytes; i++) stated += (bytes[offset + i] ?? 0) * 2 ** (8 * i);
   if (stated > size) throw new Error(`a zstd frame of ${stated} bytes, but the page states ${size}`);
 }
 
@@ -97,19 +97,19 @@ function checkLz4(found: number, size: number): void {
 
 /** Returns the decompressed size of an LZ4 block; the decoder would pad a shorter one with zeros. */
 function readLz4Size(bytes: Uint8Array): number {
-  let [size, at] = [0, 0];
+  let [size, offset] = [0, 0];
   const length = (nibble: number): number => {
     let all = nibble;
-    for (let byte = nibble === 15 ? 255 : 0; byte === 255;) all += byte = bytes[at++] ?? 0;
+    for (let byte = nibble === 15 ? 255 : 0; byte === 255;) all += byte = bytes[offset++] ?? 0;
     return all;
   };
-  while (at < bytes.length) {
-    const token = bytes[at++] as number;
+  while (offset < bytes.length) {
+    const token = bytes[offset++] as number;
     const literals = length(token >> 4);
     size += literals;
-    at += literals;
-    if (at >= bytes.length) return at === bytes.length ? size : -1;
-    at += 2;
+    offset += literals;
+    if (offset >= bytes.length) return offset === bytes.length ? size : -1;
+    offset += 2;
     size += length(token & 15) + 4;
   }
   return size;
@@ -118,10 +118,10 @@ function readLz4Size(bytes: Uint8Array): number {
 /** Returns the total size of Hadoop's LZ4 frames; −1 if the bytes are not such frames. */
 function readHadoopSize(bytes: Uint8Array): number {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  let [size, at] = [0, 0];
-  while (at + 8 <= bytes.length) {
-    size += view.getUint32(at);
-    at += 8 + view.getUint32(at + 4);
+  let [size, offset] = [0, 0];
+  while (offset + 8 <= bytes.length) {
+    size += view.getUint32(offset);
+    offset += 8 + view.getUint32(offset + 4);
   }
-  return at === bytes.length ? size : -1;
+  return offset === bytes.length ? size : -1;
 }

@@ -12,13 +12,13 @@ import type { Decoder } from "./decoder.js";
 export const computeBitWidth = (most: number): number => 32 - Math.clz32(most);
 
 /** Reads an unsigned varint of up to 32 bits; returns its value and end. */
-function readVarint(bytes: Uint8Array, at: number): [value: number, end: number] {
+function readVarint(bytes: Uint8Array, offset: number): [value: number, end: number] {
   let value = 0;
   for (let i = 0; i < 5; i++) {
-    const byte = bytes[at + i];
+    const byte = bytes[offset + i];
     if (byte === undefined) break;
     value += (byte & 0x7f) * 2 ** (7 * i);
-    if (byte < 0x80) return [value, at + i + 1];
+    if (byte < 0x80) return [value, offset + i + 1];
   }
   throw new Error("a number without an end");
 }
@@ -26,15 +26,15 @@ function readVarint(bytes: Uint8Array, at: number): [value: number, end: number]
 /** Checks runs (RLE and bit-packed) of `count` values of `width` bits between `start` and `end`. */
 export function checkRuns(bytes: Uint8Array, start: number, end: number, width: number, count: number): void {
   if (end > bytes.length || end < start) throw new Error("runs beyond the end of their page");
-  let [seen, at] = [0, start];
+  let [seen, offset] = [0, start];
   while (seen < count) {
-    const [header, next] = readVarint(bytes, at);
+    const [header, next] = readVarint(bytes, offset);
     const size = Math.floor(header / 2);
     const isPacked = header % 2 === 1;
     seen += isPacked ? size * 8 : size;
-    at = next + (isPacked ? size * width : Math.ceil(width / 8));
+    offset = next + (isPacked ? size * width : Math.ceil(width / 8));
     // The last bit-packed group is padded, and its trailing bytes may be missing.
-    if (size === 0 || (!isPacked && (seen > count || at > end)))
+    if (size === 0 || (!isPacked && (seen > count || offset > end)))
       throw new Error("a run of values is damaged");
   }
 }
@@ -56,8 +56,8 @@ export function countLevel(
 /** The maximum values per block in delta encodings; writers use 128. */
 const LARGEST_BLOCK = 1 << 16;
 
-function checkDeltaHeader(bytes: Uint8Array, at: number): void {
-  const [block, next] = readVarint(bytes, at);
+function checkDeltaHeader(bytes: Uint8Array, offset: number): void {
+  const [block, next] = readVarint(bytes, offset);
   const [parts] = readVarint(bytes, next);
   const isSound =
     parts > 0 && block > 0 && block % 128 === 0 && block <= LARGEST_BLOCK && (block / parts) % 32 === 0;
@@ -65,8 +65,14 @@ function checkDeltaHeader(bytes: Uint8Array, at: number): void {
 }
 
 /** Checks the sizes of prefix-compressed texts: a page of 1 MiB can expand to terabytes. */
-function checkPrefixes(decoder: Decoder, bytes: Uint8Array, at: number, count: number, most: number): void {
-  const reader = { view: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), offset: at };
+function checkPrefixes(
+  decoder: Decoder,
+  bytes: Uint8Array,
+  offset: number,
+  count: number,
+  most: number,
+): void {
+  const reader = { view: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), offset: offset };
   const [prefixes, suffixes] = [new Int32Array(count), new Int32Array(count)];
   decoder.deltaBinaryUnpack(reader, count, prefixes);
   checkDeltaHeader(bytes, reader.offset);

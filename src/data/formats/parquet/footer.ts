@@ -96,15 +96,15 @@ function readGroup(group: RowGroup, number: number, leaves: readonly LeafPath[],
   const rows = Number(group.num_rows);
   const { columns = [] } = group;
   const extents = new Map<string, Extent>();
-  for (const { meta_data: of, file_path: path } of columns) {
-    const extent = of && readExtent(of);
+  for (const { meta_data: metadata, file_path: path } of columns) {
+    const extent = metadata && readExtent(metadata);
     const isSound =
       extent !== undefined &&
       path === undefined &&
       Object.values(extent).every((value) => Number.isSafeInteger(value) && value >= 0) &&
       extent.start <= extent.end &&
       extent.end <= size;
-    if (isSound) extents.set(joinPath(of?.path_in_schema ?? []), extent);
+    if (isSound) extents.set(joinPath(metadata?.path_in_schema ?? []), extent);
   }
   const isWhole =
     Number.isSafeInteger(rows) &&
@@ -126,10 +126,10 @@ function readGroup(group: RowGroup, number: number, leaves: readonly LeafPath[],
   return { rows, start, end, extents };
 }
 
-function readExtent(of: NonNullable<RowGroup["columns"][number]["meta_data"]>): Extent {
+function readExtent(metadata: NonNullable<RowGroup["columns"][number]["meta_data"]>): Extent {
   // Some writers put a dictionary first without stating its offset; others state offset 0 without a dictionary.
-  const start = Number(of.dictionary_page_offset ?? 0) || Number(of.data_page_offset);
-  return { start, end: start + Number(of.total_compressed_size), values: Number(of.num_values) };
+  const start = Number(metadata.dictionary_page_offset ?? 0) || Number(metadata.data_page_offset);
+  return { start, end: start + Number(metadata.total_compressed_size), values: Number(metadata.num_values) };
 }
 
 function countLevels(path: readonly Schema[]): { maxRepetition: number; maxDefinition: number } {

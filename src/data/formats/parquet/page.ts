@@ -130,12 +130,12 @@ const makeView = (bytes: Uint8Array): DataView =>
 /** Locates the level lists of a version 1 page; each is preceded by its length. */
 function locateLevelsV1(page: Uint8Array, { maxRepetition, maxDefinition }: Leaf) {
   const view = makeView(page);
-  let at = 0;
+  let offset = 0;
   const next = (most: number): number => {
     if (most === 0) return 0;
-    if (at + 4 > page.length) throw new Error("a page ends before its levels");
-    const length = view.getUint32(at, true);
-    at += 4 + length;
+    if (offset + 4 > page.length) throw new Error("a page ends before its levels");
+    const length = view.getUint32(offset, true);
+    offset += 4 + length;
     return length;
   };
   const lengths = [next(maxRepetition), next(maxDefinition)] as const;
@@ -167,19 +167,19 @@ interface Found {
 function checkPage(decoder: Decoder, page: Uint8Array, leaf: Leaf, found: Found): Encoding {
   const { count, start: before, lengths, missing } = found;
   const { maxRepetition, maxDefinition, column } = leaf;
-  let at = 0;
+  let offset = 0;
   let present = count;
   for (const [i, most] of [maxRepetition, maxDefinition].entries()) {
     if (most === 0) {
       // Version 2 always states a length.
-      at += before === 0 ? (lengths[i] as number) : 0;
+      offset += before === 0 ? (lengths[i] as number) : 0;
       continue;
     }
-    const start = at + before;
+    const start = offset + before;
     const end = start + (lengths[i] as number);
     checkRuns(page, start, end, computeBitWidth(most), count);
     if (i === 1) present = countLevel(decoder, page, { start, end, level: most, count });
-    at = end;
+    offset = end;
   }
   if (missing !== undefined && count - missing !== present)
     throw new Error(`a page states ${missing} missing values, but has ${count - present}`);
@@ -187,7 +187,7 @@ function checkPage(decoder: Decoder, page: Uint8Array, leaf: Leaf, found: Found)
   const { type, element } = column;
   const width = element.type_length;
   checkValues(decoder, page, {
-    at,
+    at: offset,
     count: present,
     encoding: found.encoding,
     type,

@@ -65,12 +65,12 @@ async function* groupRows(
     }),
   }));
   const readers = columns.flatMap((column) => column.readers);
-  for (let taken = 0; taken < group.rows;) {
+  for (let position = 0; position < group.rows;) {
     throwIfAborted(signal);
     const values = await attempt(origin.file, async () => {
       for (const reader of readers) await reader.fill();
-      const count = Math.min(ROWS, group.rows - taken, ...readers.map(({ ready }) => ready));
-      if (count === 0) throw new Error(`a group of ${group.rows} rows has ${taken} in a column`);
+      const count = Math.min(ROWS, group.rows - position, ...readers.map(({ ready }) => ready));
+      if (count === 0) throw new Error(`a group of ${group.rows} rows has ${position} in a column`);
       return {
         count,
         columns: columns.map(({ tree, readers: own }) => assembleRows(decoder, tree, own, count)),
@@ -80,10 +80,10 @@ async function* groupRows(
     let rows: RawRow[] = [];
     let size = 0;
     for (let i = 0; i < values.count; i++) {
-      const number = first + taken + i;
+      const number = first + position + i;
       const row: Record<string, unknown> = {};
-      for (const [at, { name: field }] of columns.entries())
-        row[field] = (values.columns[at] as DecodedArray)[i];
+      for (const [index, { name: field }] of columns.entries())
+        row[field] = (values.columns[index] as DecodedArray)[i];
       const { fields: plain, bytes } = convertFields(row, origin, number);
       rows.push({ value: plain, number });
       size += bytes;
@@ -92,7 +92,7 @@ async function* groupRows(
       [rows, size] = [[], 0];
     }
     if (rows.length > 0) yield { rows, read };
-    taken += values.count;
+    position += values.count;
   }
   await attempt(origin.file, async () => {
     for (const reader of readers)
