@@ -22,20 +22,22 @@ export function findIgnoredParts(template: ChatTemplate, conversation: Conversat
       return undefined;
     }
   };
-  const replaced = (place: number, message: Message): readonly Message[] =>
+  const replaceMessage = (place: number, message: Message): readonly Message[] =>
     messages.map((other, i) => (i === place ? message : other));
   const ignoresCalls = (message: Message, place: number): boolean => {
     const calls = listCalls(message);
     return calls.some((_, i) => {
       const others = calls.map((call, k) => (k === i ? alterStrings(call) : call));
-      return render({ messages: replaced(place, { ...message, tool_calls: others }) }) === text;
+      return render({ messages: replaceMessage(place, { ...message, tool_calls: others }) }) === text;
     });
   };
   const ignoresContent = (message: Message, place: number): boolean => {
     const { role, content } = message;
     if (role === "assistant" || typeof content !== "string" || text.includes(content.trim())) return false;
     return (
-      render({ messages: replaced(place, { ...message, content: alterStrings(content) as string }) }) === text
+      render({
+        messages: replaceMessage(place, { ...message, content: alterStrings(content) as string }),
+      }) === text
     );
   };
   return {

@@ -69,7 +69,7 @@ async function converse(
   signal: AbortSignal,
 ): Promise<void> {
   // Fails before the first line if the model has no chat template.
-  model.tokenizer?.chatTemplateFor(false);
+  model.tokenizer?.findChatTemplate(false);
   const terminal = process.stdin.isTTY;
   const lines = createInterface({ input: process.stdin, crlfDelay: Infinity });
   const end = (): void => lines.close();

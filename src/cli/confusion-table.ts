@@ -9,7 +9,7 @@ export function formatConfusion({ labels, confusion }: Pick<ClassScores, "labels
   );
   const head = "row \\ taken for";
   const first = Math.max(head.length, ...labels.map((label) => label.length));
-  const line = (name: string, values: readonly string[]): string =>
+  const formatLine = (name: string, values: readonly string[]): string =>
     [name.padEnd(first), ...values.map((value, i) => value.padStart(widths[i] ?? 0))].join("  ");
-  return [line(head, labels), ...cells.map((row, i) => line(labels[i] ?? "", row))];
+  return [formatLine(head, labels), ...cells.map((row, i) => formatLine(labels[i] ?? "", row))];
 }

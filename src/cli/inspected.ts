@@ -36,7 +36,7 @@ function describeWeights({ parameters, bytes: size, dtypes }: InspectedModel | I
 
 function formatModel(found: InspectedModel): string[] {
   const { heads, keyValueHeads, headDim, tokenizer, targets } = found;
-  const target = ({ name, layers, features, allLinear }: InspectedModel["targets"][number]): string =>
+  const formatTarget = ({ name, layers, features, allLinear }: InspectedModel["targets"][number]): string =>
     `${name}${allLinear ? "" : " (not by all-linear)"} × ${formatCount(layers)}${features === undefined ? "" : ` [${features.join(" → ")}]`}`;
   return [
     `${found.source}: a model`,
@@ -62,7 +62,7 @@ function formatModel(found: InspectedModel): string[] {
           ? "none"
           : `${formatPlural(tokenizer.vocabulary, "token")}, ${tokenizer.chatTemplate ? "with" : "without"} a chat template`,
       ],
-      ["targets", targets.length === 0 ? undefined : targets.map(target).join(", ")],
+      ["targets", targets.length === 0 ? undefined : targets.map(formatTarget).join(", ")],
     ] as const),
     ...found.notices.map((text) => `note: ${text}`),
     found.fits ? "It can be loaded." : "It cannot be loaded:",
@@ -93,7 +93,7 @@ function formatAdapter(found: InspectedAdapter): string[] {
     ({ rank, alpha, layers }) => `${rank} (alpha ${alpha ?? "unknown"}) × ${formatPlural(layers, "layer")}`,
   );
   const patterns = { ...options.rankPattern, ...options.alphaPattern };
-  const listed = (value: unknown): string | undefined =>
+  const formatList = (value: unknown): string | undefined =>
     value === undefined ? undefined : typeof value === "string" ? value : listFew(value as string[]);
   const marks = [
     options.useRslora && "rsLoRA",
@@ -107,10 +107,10 @@ function formatAdapter(found: InspectedAdapter): string[] {
       ["made for", describeBase(found)],
       ["rank", spoken.join(", ") || undefined],
       ["targets", found.targets.length === 0 ? undefined : listFew(found.targets)],
-      ["given as", listed(options.targetModules)],
+      ["given as", formatList(options.targetModules)],
       ["patterns", Object.keys(patterns).length === 0 ? undefined : listFew(Object.keys(patterns))],
       ["besides", marks.length === 0 ? undefined : marks.join(", ")],
-      ["whole", listed(options.modulesToSave)],
+      ["whole", formatList(options.modulesToSave)],
       [
         "start",
         found.start ?? (options.initLoraWeights === undefined ? undefined : String(options.initLoraWeights)),
@@ -169,11 +169,11 @@ function formatClasses(classes: NonNullable<InspectedData["classes"]>): string {
 function formatData(found: InspectedData): string[] {
   const { file, rows, kept, cut, dropped, tokens, trainedTokens, maxLength, lengths, notices } = found;
   const colours = process.stdout.isTTY === true && pc.isColorSupported;
-  const marked = (text: string): string => (colours ? pc.green(text) : BRACKETS.join(text));
+  const mark = (text: string): string => (colours ? pc.green(text) : BRACKETS.join(text));
   const all: string[] = [];
   for (const [i, parts] of found.first.entries()) {
     all.push(`row ${i + 1}, trained tokens ${colours ? "in green" : `in ${BRACKETS.join("")}`}:`);
-    all.push(parts.map(({ text, trained }) => (trained ? marked(text) : text)).join(""), "");
+    all.push(parts.map(({ text, trained }) => (trained ? mark(text) : text)).join(""), "");
   }
   const share = tokens === 0 ? 0 : trainedTokens / tokens;
   all.push(
@@ -182,11 +182,11 @@ function formatData(found: InspectedData): string[] {
   );
   if (found.classes !== undefined) all.push(formatClasses(found.classes));
   const most = Math.max(1, ...lengths.map((bin) => bin.rows));
-  const range = ({ from, to }: { from: number; to: number }): string => `${from}–${to}`;
-  const width = Math.max(0, ...lengths.map((bin) => range(bin).length));
+  const formatRange = ({ from, to }: { from: number; to: number }): string => `${from}–${to}`;
+  const width = Math.max(0, ...lengths.map((bin) => formatRange(bin).length));
   for (const bin of lengths)
     all.push(
-      `  ${range(bin).padStart(width)} tokens  ${"█".repeat(Math.ceil((BAR * bin.rows) / most))} ${formatCount(bin.rows)}`,
+      `  ${formatRange(bin).padStart(width)} tokens  ${"█".repeat(Math.ceil((BAR * bin.rows) / most))} ${formatCount(bin.rows)}`,
     );
   const { packing } = found;
   if (packing !== undefined)

@@ -57,7 +57,7 @@ function formatCells(run: RunSummary): string[] {
 /** Formats a time in the local time zone: 2026-11-27 12:43. */
 function formatLocalTime(milliseconds: number): string {
   const date = new Date(milliseconds);
-  const two = (value: number): string => String(value).padStart(2, "0");
-  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-  return `${day} ${two(date.getHours())}:${two(date.getMinutes())}`;
+  const padTwo = (value: number): string => String(value).padStart(2, "0");
+  const day = `${date.getFullYear()}-${padTwo(date.getMonth() + 1)}-${padTwo(date.getDate())}`;
+  return `${day} ${padTwo(date.getHours())}:${padTwo(date.getMinutes())}`;
 }

@@ -103,7 +103,7 @@ export class Dashboard {
     if ("refused" in access) return respond(response, 403, access.refused);
     const { path, query } = access;
     if (path === "stop" || path === "pause" || path === "resume")
-      return this.#control(path, request, response);
+      return this.#handleControl(path, request, response);
     if (request.method !== "GET") {
       response.setHeader("Allow", "GET");
       return respond(response, 405, "only GET");
@@ -133,7 +133,11 @@ export class Dashboard {
     response.writeHead(200, { "Content-Type": "application/json; charset=utf-8" }).end(text);
   }
 
-  #control(what: "stop" | "pause" | "resume", request: IncomingMessage, response: ServerResponse): void {
+  #handleControl(
+    what: "stop" | "pause" | "resume",
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): void {
     const act = this.#source[what];
     if (request.method !== "POST") {
       response.setHeader("Allow", "POST");

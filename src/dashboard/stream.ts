@@ -71,7 +71,7 @@ export class EventStream {
         // Callers of `waitForPages` that arrive during this pass need another one, because it may miss their lines.
         const waiting = this.#passes.length;
         let hasMore = false;
-        for (const [i, run] of this.#runs.entries()) hasMore = (await this.#follow(i, run)) || hasMore;
+        for (const [i, run] of this.#runs.entries()) hasMore = (await this.#sendNew(i, run)) || hasMore;
         if (hasMore) continue;
         // Written bytes reach the operating system in the next turn of the event loop.
         if (waiting > 0) await later(0);
@@ -111,7 +111,7 @@ export class EventStream {
   }
 
   /** Sends a message with a run's new lines; returns whether there are more. */
-  async #follow(i: number, { name, file: where }: Followed): Promise<boolean> {
+  async #sendNew(i: number, { name, file: where }: Followed): Promise<boolean> {
     const file = where();
     const header = file === undefined ? undefined : await readHeader(file).catch(() => undefined);
     if (file === undefined || header === undefined) return false;

@@ -290,9 +290,9 @@ export class BatchPlan {
   }
 
   #createPackingError({ sequences: then }: Cursor): string {
-    const said = (count: number | undefined): string => (count === undefined ? "none" : `${count}`);
+    const formatCount = (count: number | undefined): string => (count === undefined ? "none" : `${count}`);
     const what = "the sequences that rows share differ from the interrupted run's";
-    return `resume: ${what}: ${said(then)} then, ${said(this.sequences)} now`;
+    return `resume: ${what}: ${formatCount(then)} then, ${formatCount(this.sequences)} now`;
   }
 
   #orderEpoch(epoch: number): Uint32Array {

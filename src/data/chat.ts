@@ -40,7 +40,7 @@ export async function encodeChats(
       `${origin.file}: messages need a tokenizer with a chat template`,
     );
   const rendered = rows.map((row): Rendered => {
-    const template = chat.chatTemplateFor(row.tools !== undefined);
+    const template = chat.findChatTemplate(row.tools !== undefined);
     try {
       return renderTurns(template, row);
     } catch (cause) {

@@ -20,7 +20,7 @@ export interface Encoder {
 /** The parts of a tokenizer that conversations use. */
 export interface ChatEncoder {
   /** Returns the template, or the one for tools. Throws `ERR_CHAT_TEMPLATE` where there is none. */
-  chatTemplateFor(tools: boolean): ChatTemplate;
+  findChatTemplate(tools: boolean): ChatTemplate;
   /** Encodes texts without adding special tokens; returns the ids and the range of each token in its text. */
   encodeWithOffsets(texts: readonly string[]): Promise<{ ids: Int32Array; offsets: Offsets }[]>;
 }

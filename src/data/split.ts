@@ -56,12 +56,12 @@ export function splitHeldOut(
       held[rows[k] as number] = 1;
     }
   }
-  const places = (which: number): Uint32Array => {
+  const listPlaces = (which: number): Uint32Array => {
     const rows = new Uint32Array(held.reduce((n, group) => n + (group === which ? 1 : 0), 0));
     for (let row = 0, count = 0; row < length; row++) if (held[row] === which) rows[count++] = row;
     return rows;
   };
-  return { train: examples.pick(places(0)), held: examples.pick(places(1)) };
+  return { train: examples.pick(listPlaces(0)), held: examples.pick(listPlaces(1)) };
 }
 
 /**
@@ -72,24 +72,27 @@ function computeShares(sizes: readonly number[], wanted: number): number[] {
   const total = sizes.reduce((sum, size) => sum + size, 0);
   const exact = sizes.map((size) => (size * wanted) / total);
   const spare = sizes.filter((size) => size > 1).length;
-  const least = (size: number): number => (spare <= wanted && size > 1 ? 1 : 0);
+  const computeLeast = (size: number): number => (spare <= wanted && size > 1 ? 1 : 0);
   const counts = exact.map((share, i) => {
     const size = sizes[i] as number;
-    return Math.max(Math.min(Math.floor(share), size - 1), least(size));
+    return Math.max(Math.min(Math.floor(share), size - 1), computeLeast(size));
   });
   const sum = (): number => counts.reduce((all, count) => all + count, 0);
-  const left = (i: number): number => (exact[i] as number) - (counts[i] as number);
+  const computeRemainder = (i: number): number => (exact[i] as number) - (counts[i] as number);
   const order = sizes.map((_, i) => i);
   // Rows that rare groups got beyond their share are taken from the groups furthest above theirs.
   const over = Math.max(sum() - wanted, 0);
   const spared = order.flatMap((i) => {
     const [count, share] = [counts[i] as number, exact[i] as number];
-    const most = Math.min(count - least(sizes[i] as number), over);
+    const most = Math.min(count - computeLeast(sizes[i] as number), over);
     return Array.from({ length: Math.max(most, 0) }, (_, k) => ({ i, left: share - (count - k) }));
   });
   spared.sort((a, b) => a.left - b.left || (sizes[b.i] as number) - (sizes[a.i] as number) || a.i - b.i);
   for (const { i } of spared.slice(0, over)) counts[i] = (counts[i] as number) - 1;
-  order.sort((a, b) => left(b) - left(a) || (sizes[b] as number) - (sizes[a] as number) || a - b);
+  order.sort(
+    (a, b) =>
+      computeRemainder(b) - computeRemainder(a) || (sizes[b] as number) - (sizes[a] as number) || a - b,
+  );
   let missing = wanted - sum();
   while (missing > 0) {
     const before = missing;

@@ -39,8 +39,8 @@ export function countCpuThreads(): number {
 export function checkThreads(where: string, threads: unknown): number {
   const all = countCpuThreads();
   const expected = `a whole number from 1 to ${all}, the threads of the cpu`;
-  const holds = (count: number): boolean => Number.isSafeInteger(count) && count >= 1 && count <= all;
-  return checkNumberThat(where, "threads", threads, holds, expected);
+  const isValid = (count: number): boolean => Number.isSafeInteger(count) && count >= 1 && count <= all;
+  return checkNumberThat(where, "threads", threads, isValid, expected);
 }
 
 /** Validates `threads` and `priority`. Throws `ERR_OPTION`. */

@@ -49,7 +49,7 @@ const LISTING: Step = {
 function listSteps({ device, quick }: Order): Step[] {
   const place = device as CheckedDevice;
   const isCpu = device === "cpu";
-  const details = (): GpuDetails | undefined => (isCpu ? undefined : readGpuDetails(place));
+  const readDetails = (): GpuDetails | undefined => (isCpu ? undefined : readGpuDetails(place));
   if (device === "none") return [LISTING];
   const first: Step[] = [
     {
@@ -64,7 +64,7 @@ function listSteps({ device, quick }: Order): Step[] {
   const checks = listChecks(quick).map((check) => ({
     name: check.name,
     family: check.family,
-    run: async () => (isCpu ? compareRepeats(check) : compareWithCpu(check, place, details())),
+    run: async () => (isCpu ? compareRepeats(check) : compareWithCpu(check, place, readDetails())),
   }));
   const training: Step = {
     name: "training steps",
@@ -75,7 +75,7 @@ function listSteps({ device, quick }: Order): Step[] {
     name: "rates",
     family: "device",
     run: async () => {
-      const known = details();
+      const known = readDetails();
       const has = { f16: known?.f16 ?? true, f16Storage: known?.f16Storage ?? true };
       const data = {
         rates: await measure(place, has),
@@ -113,14 +113,14 @@ function judge(found: ReturnType<typeof compare>): Awaited<ReturnType<Step["run"
 async function runTraining(device: CheckedDevice, count: number): ReturnType<Step["run"]> {
   const own = await train(device, count);
   const expected = device === "cpu" ? [...STORED_LOSSES] : (await train("cpu", count)).losses;
-  const losses = (values: readonly number[]): Outcome => ({
+  const compareLosses = (values: readonly number[]): Outcome => ({
     values: new Map([["loss of each step", Float64Array.from(values.slice(0, count))]]),
     kernels: { forward: [], backward: [] },
   });
   const { error, wrong } = compare(
     { family: "gemm", tolerance: LOSS_TOLERANCE },
-    losses(own.losses),
-    losses(expected),
+    compareLosses(own.losses),
+    compareLosses(expected),
   );
   const data = { losses: own.losses, expected: expected.slice(0, count), stepMilliseconds: own.milliseconds };
   return { ...judge({ error, wrong }), data };
@@ -131,15 +131,15 @@ async function run(step: Step): Promise<boolean> {
   const { name, family } = step;
   write({ event: "begin", name, family });
   const began = performance.now();
-  const since = (): number => Math.round(performance.now() - began);
+  const measureSince = (): number => Math.round(performance.now() - began);
   try {
     const { data, ...found } = await step.run();
-    write({ event: "end", result: { name, family, ...found, milliseconds: since() }, data });
+    write({ event: "end", result: { name, family, ...found, milliseconds: measureSince() }, data });
     return true;
   } catch (error) {
     const { code, message } = error as { code?: string; message?: string };
     const reason = message ?? String(error);
-    write({ event: "end", result: { name, family, status: "failed", reason, milliseconds: since() } });
+    write({ event: "end", result: { name, family, status: "failed", reason, milliseconds: measureSince() } });
     return code === undefined || !LATCHED.has(code);
   }
 }

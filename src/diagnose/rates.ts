@@ -23,7 +23,7 @@ const TARGET = 250;
 
 /** Returns the seconds per call of `work`, from the fastest of several rounds. */
 async function measureFastest(device: CheckedDevice, work: () => Tensor): Promise<number> {
-  const timed = async (count: number): Promise<number> => {
+  const measureRound = async (count: number): Promise<number> => {
     await synchronize(device);
     const began = performance.now();
     for (let i = 0; i < count; i++) work().dispose();
@@ -31,12 +31,12 @@ async function measureFastest(device: CheckedDevice, work: () => Tensor): Promis
     return (performance.now() - began) / count;
   };
   // The first call compiles.
-  await timed(1);
-  const once = await timed(1);
+  await measureRound(1);
+  const once = await measureRound(1);
   const count = Math.max(1, Math.min(50, Math.round(TARGET / 3 / once)));
   const rounds = once > TARGET ? 1 : 3;
   let best = once;
-  for (let i = 0; i < rounds; i++) best = Math.min(best, await timed(count));
+  for (let i = 0; i < rounds; i++) best = Math.min(best, await measureRound(count));
   return best / 1000;
 }
 

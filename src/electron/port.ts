@@ -73,7 +73,7 @@ export function openPort(
   const port = checkPort(where, given);
   const listeners: [event: string, listener: Listener][] = [];
   let open = true;
-  const lost = (loss: Loss): void => {
+  const handleLoss = (loss: Loss): void => {
     if (open) onLost(loss);
   };
   const listen = (event: string, listener: Listener): void => {
@@ -85,11 +85,14 @@ export function openPort(
     const message = open ? extractMessage(value) : undefined;
     if (message !== undefined) onMessage(message);
   });
-  if (port.postMessage === undefined) watchProcess(port, listen, lost);
-  else if (port.terminate !== undefined) watchWorker(listen, lost);
+  if (port.postMessage === undefined) watchProcess(port, listen, handleLoss);
+  else if (port.terminate !== undefined) watchWorker(listen, handleLoss);
   else if (port.kill !== undefined)
-    listen("exit", (code: unknown) => lost({ why: `the utility process ended (exit code ${String(code)})` }));
-  else listen("close", () => lost({ why: "the port was closed, or the process at its other end ended" }));
+    listen("exit", (code: unknown) =>
+      handleLoss({ why: `the utility process ended (exit code ${String(code)})` }),
+    );
+  else
+    listen("close", () => handleLoss({ why: "the port was closed, or the process at its other end ended" }));
   // A message port holds messages back until it is started.
   port.start?.();
   const bare = port.postMessage !== undefined && port.kill === undefined && port.terminate === undefined;
@@ -144,7 +147,7 @@ function watchProcess(
   }
   let ended: string | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
-  const tell = (): void => {
+  const report = (): void => {
     clearTimeout(timer);
     lost({ why: ended ?? "the process at the other end closed its channel" });
   };
@@ -152,11 +155,11 @@ function watchProcess(
     `the process at the other end ended (${typeof signal === "string" ? `signal ${signal}` : `exit code ${String(code)}`})`;
   listen("exit", (code: unknown, signal: unknown) => {
     ended = endedBy(code, signal);
-    if (port.connected !== true) tell();
+    if (port.connected !== true) report();
   });
   listen("disconnect", () => {
-    if (ended !== undefined) tell();
-    else timer = setTimeout(tell, GRACE);
+    if (ended !== undefined) report();
+    else timer = setTimeout(report, GRACE);
   });
   listen("error", (cause: unknown) => {
     if (port.connected !== true) lost({ why: `the process did not start (${String(cause)})`, cause });
@@ -164,5 +167,5 @@ function watchProcess(
   if (port.connected === true) return;
   const { exitCode, signalCode } = port;
   if (exitCode != null || signalCode != null) ended = endedBy(exitCode, signalCode);
-  queueMicrotask(tell);
+  queueMicrotask(report);
 }

@@ -47,7 +47,7 @@ class Bytes {
   #view = new DataView(this.#data.buffer);
   length = 0;
 
-  #room(count: number): number {
+  #reserve(count: number): number {
     const offset = this.length;
     if (offset + count > this.#data.length) {
       const larger = new Uint8Array(Math.max(2 * this.#data.length, offset + count));
@@ -60,34 +60,34 @@ class Bytes {
   }
 
   u8(value: number): void {
-    const offset = this.#room(1);
+    const offset = this.#reserve(1);
     this.#view.setUint8(offset, value);
   }
 
   u32(value: number): void {
-    const offset = this.#room(4);
+    const offset = this.#reserve(4);
     this.#view.setUint32(offset, value, true);
   }
 
   i32(value: number): void {
-    const offset = this.#room(4);
+    const offset = this.#reserve(4);
     this.#view.setInt32(offset, value, true);
   }
 
   f32(value: number): void {
-    const offset = this.#room(4);
+    const offset = this.#reserve(4);
     this.#view.setFloat32(offset, value, true);
   }
 
   u64(value: number): void {
-    const offset = this.#room(8);
+    const offset = this.#reserve(8);
     this.#view.setBigUint64(offset, BigInt(value), true);
   }
 
   text(value: string): void {
     const bytes = new TextEncoder().encode(value);
     this.u64(bytes.length);
-    const offset = this.#room(bytes.length);
+    const offset = this.#reserve(bytes.length);
     this.#data.set(bytes, offset);
   }
 
@@ -101,7 +101,7 @@ function put(out: Bytes, value: GgufValue): void {
     out.u32(type);
     write();
   };
-  const array = <T>(type: number, all: readonly T[], write: (value: T) => void): void => {
+  const writeArray = <T>(type: number, all: readonly T[], write: (value: T) => void): void => {
     out.u32(TYPE.array);
     out.u32(type);
     out.u64(all.length);
@@ -111,10 +111,10 @@ function put(out: Bytes, value: GgufValue): void {
   else if ("f32" in value) writeTyped(TYPE.f32, () => out.f32(value.f32));
   else if ("bool" in value) writeTyped(TYPE.bool, () => out.u8(Number(value.bool)));
   else if ("text" in value) writeTyped(TYPE.text, () => out.text(value.text));
-  else if ("texts" in value) array(TYPE.text, value.texts, (text) => out.text(text));
-  else if ("f32s" in value) array(TYPE.f32, value.f32s, (number) => out.f32(number));
-  else if ("i32s" in value) array(TYPE.i32, value.i32s, (number) => out.i32(number));
-  else array(TYPE.bool, value.bools, (flag) => out.u8(Number(flag)));
+  else if ("texts" in value) writeArray(TYPE.text, value.texts, (text) => out.text(text));
+  else if ("f32s" in value) writeArray(TYPE.f32, value.f32s, (number) => out.f32(number));
+  else if ("i32s" in value) writeArray(TYPE.i32, value.i32s, (number) => out.i32(number));
+  else writeArray(TYPE.bool, value.bools, (flag) => out.u8(Number(flag)));
 }
 
 function padLength(length: number): number {

@@ -36,7 +36,7 @@ const COMPANIONS = [
 /** Requests the listing from the hub. Throws `ERR_HUB`, `Passing`. */
 export async function requestListing(settings: HubSettings, requested: RequestedModel): Promise<Listing> {
   const { repo, revision } = requested;
-  const asking: typeof fetch = (url, init) =>
+  const fetchPersistently: typeof fetch = (url, init) =>
     retryPersistently(settings, async () => {
       const { response, done } = await ask(
         settings,
@@ -53,7 +53,7 @@ export async function requestListing(settings: HubSettings, requested: Requested
         done();
       }
     });
-  const found = { hubUrl: settings.endpoint, fetch: asking };
+  const found = { hubUrl: settings.endpoint, fetch: fetchPersistently };
   try {
     const { sha } = await modelInfo({
       ...found,

@@ -94,7 +94,7 @@ async function inspectFolder(path: string): Promise<InspectedAdapter> {
   } catch (cause) {
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: not JSON: ${(cause as Error).message}`, { cause });
   }
-  const said = (key: string): string | undefined => {
+  const readText = (key: string): string | undefined => {
     const value = config[key];
     return typeof value === "string" && value !== "" ? value : undefined;
   };
@@ -104,9 +104,9 @@ async function inspectFolder(path: string): Promise<InspectedAdapter> {
     kind: "adapter",
     path,
     format: "peft",
-    baseModel: said("base_model_name_or_path"),
-    ...findBase(path, said("base_model_name_or_path"), said("revision")),
-    revision: said("revision"),
+    baseModel: readText("base_model_name_or_path"),
+    ...findBase(path, readText("base_model_name_or_path"), readText("revision")),
+    revision: readText("revision"),
     layers: 0,
     ranks: [],
     targets: [],

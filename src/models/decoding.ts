@@ -212,7 +212,7 @@ export class Decoding {
     const whole = batches.size === 1 && live.length === only.step.batch.rows;
     const places = live.map(({ step: { batch }, at }): BatchRow => ({ batch, row: at }));
     const batch = whole ? only.step.batch : scope(() => TextBatch.fromRows(places));
-    const idsOf = (): Tensor => {
+    const gatherIds = (): Tensor => {
       if (only.tokens === undefined) return gatherChosenIds(live);
       const ids = Int32Array.from(live, ({ tokens, at }) => tokens?.[at] as number);
       return tensor(ids, { shape: [ids.length, 1], device: this.model.device });
@@ -220,7 +220,7 @@ export class Decoding {
     return this.#recordStep(
       batch,
       live.map(({ row }) => row),
-      idsOf,
+      gatherIds,
     );
   }
 
@@ -293,13 +293,13 @@ function release({ batch, choice }: Step): void {
  */
 function groupByLikeLength(groups: readonly Group[]): Group[][] {
   const lengths = new Map(groups.map((group) => [group, group.texts.map(({ prompt }) => prompt.length)]));
-  const longest = (group: Group): number => Math.max(...(lengths.get(group) as number[]));
+  const findLongest = (group: Group): number => Math.max(...(lengths.get(group) as number[]));
   const batches: Group[][] = [];
   let [rows, tokens] = [0, 0];
-  for (const group of [...groups].sort((a, b) => longest(a) - longest(b))) {
+  for (const group of [...groups].sort((a, b) => findLongest(a) - findLongest(b))) {
     const own = lengths.get(group) as number[];
     const sum = own.reduce((total, length) => total + length, 0);
-    if (batches.length === 0 || (rows + own.length) * longest(group) > 2 * (tokens + sum)) {
+    if (batches.length === 0 || (rows + own.length) * findLongest(group) > 2 * (tokens + sum)) {
       batches.push([]);
       [rows, tokens] = [0, 0];
     }

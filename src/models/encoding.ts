@@ -249,7 +249,7 @@ function encodeRows(
       throw new LowrankError(error.code, `${where}: ${error.message}`);
     throw error;
   }
-  const orNull = (value: number): number | null => (value < 0 ? null : value);
+  const toNullable = (value: number): number | null => (value < 0 ? null : value);
   return Array.from(all.rows, (end, i) => {
     const start = all.rows[i - 1] ?? 0;
     const starts = all.starts.subarray(start, end);
@@ -257,8 +257,8 @@ function encodeRows(
       ids: all.ids.slice(start, end),
       tokenTypeIds: all.typeIds.slice(start, end),
       offsets: Array.from(starts, (from, t): Offset => [from, all.ends[start + t] as number]),
-      wordIds: Array.from(all.words.subarray(start, end), orNull),
-      sequenceIds: Array.from(all.sequences.subarray(start, end), orNull),
+      wordIds: Array.from(all.words.subarray(start, end), toNullable),
+      sequenceIds: Array.from(all.sequences.subarray(start, end), toNullable),
     };
   });
 }

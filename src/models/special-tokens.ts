@@ -18,13 +18,13 @@ export function findSpecialTokens(
   config: { eosTokenIds?: readonly number[] | undefined; padTokenId?: number | undefined; vocabSize: number },
 ): SpecialTokens {
   const own = readCompanionFields(tokenizer.companions, "tokenizer_config.json");
-  const idOf = (key: string): number | undefined => {
+  const findId = (key: string): number | undefined => {
     const text = readTokenText(own, key);
     return text === undefined ? undefined : tokenizer.tokenToId(text);
   };
-  const eos = idOf("eos_token");
+  const eos = findId("eos_token");
   const named = config.eosTokenIds ?? [];
   const eosTokenIds = [...new Set(eos === undefined ? named : [eos, ...named])];
-  const pad = idOf("pad_token") ?? config.padTokenId ?? 0;
+  const pad = findId("pad_token") ?? config.padTokenId ?? 0;
   return { eosTokenIds, padTokenId: pad < config.vocabSize ? pad : 0 };
 }

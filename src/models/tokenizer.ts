@@ -110,7 +110,7 @@ export class Tokenizer extends TemplatedTokenizer {
   }
 
   /** @internal Returns the text of its `tokenizer.json`, read or generated, and the file's name in errors. */
-  source(): { place: string; text: string } {
+  readSource(): { place: string; text: string } {
     const name = "tokenizer.json";
     const generated = this.#made ? this.companions.text(name) : undefined;
     if (generated !== undefined) return { place: this.companions.place(name), text: generated };
@@ -278,8 +278,8 @@ export class Tokenizer extends TemplatedTokenizer {
     const tools = conversation.tools !== undefined;
     const template =
       own === undefined
-        ? this.chatTemplateFor(tools)
-        : this.#template(checkText(where, "chatTemplate", own), "the option chatTemplate");
+        ? this.findChatTemplate(tools)
+        : this.#createTemplate(checkText(where, "chatTemplate", own), "the option chatTemplate");
     const text = template.render(conversation, { addGenerationPrompt, variables });
     return tokenize ? this.#native.encode(text, false) : text;
   }
@@ -289,7 +289,7 @@ export class Tokenizer extends TemplatedTokenizer {
    * which overrides the model's. Throws `ERR_FILE_FORMAT`.
    */
   get chatTemplate(): string | undefined {
-    return this.#sourceFor(false)?.text;
+    return this.#findSource(false)?.text;
   }
 
   /** Assigns a template; undefined restores the model's. */
@@ -328,20 +328,20 @@ export class Tokenizer extends TemplatedTokenizer {
   }
 
   /** @internal Returns the chat template, or the one for tools. Throws `ERR_CHAT_TEMPLATE` where there is none. */
-  chatTemplateFor(tools: boolean): ChatTemplate {
-    const source = this.#sourceFor(tools);
+  findChatTemplate(tools: boolean): ChatTemplate {
+    const source = this.#findSource(tools);
     if (source === undefined) {
       const what = "the model has no chat template, which messages need";
       throw new LowrankError("ERR_CHAT_TEMPLATE", `${this.path}: ${what}; ${explainTemplates()}`);
     }
     const known = this.#templates.get(tools);
     if (known?.source.text === source.text && known.source.where === source.where) return known.template;
-    const template = this.#template(source.text, source.where);
+    const template = this.#createTemplate(source.text, source.where);
     this.#templates.set(tools, { source, template });
     return template;
   }
 
-  #sourceFor(tools: boolean): TemplateSource | undefined {
+  #findSource(tools: boolean): TemplateSource | undefined {
     const given = this.#assigned ?? this.adapterTemplates?.();
     if (given === undefined) {
       if (!this.#own.has(tools)) this.#own.set(tools, readChatTemplate(this.companions, tools));
@@ -350,7 +350,7 @@ export class Tokenizer extends TemplatedTokenizer {
     return { text: (tools ? given.tools : undefined) ?? given.text, where: given.where };
   }
 
-  #template(source: string, where: string): ChatTemplate {
+  #createTemplate(source: string, where: string): ChatTemplate {
     return new ChatTemplate(source, readSpecialTokens(this.companions), where);
   }
 

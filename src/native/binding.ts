@@ -83,7 +83,7 @@ export function direct(): Direct {
 
 /** Wraps the functions so that they throw `LowrankError`. */
 function wrapFunctions(raw: Direct): Direct {
-  const wrapped =
+  const callWrapped =
     (name: string, call: Function) =>
     (a: unknown, b: unknown, c: unknown): unknown => {
       try {
@@ -93,7 +93,7 @@ function wrapFunctions(raw: Direct): Direct {
       }
     };
   return Object.fromEntries(
-    (Object.entries(raw) as [string, Function][]).map(([name, call]) => [name, wrapped(name, call)]),
+    (Object.entries(raw) as [string, Function][]).map(([name, call]) => [name, callWrapped(name, call)]),
   ) as unknown as Direct;
 }
 

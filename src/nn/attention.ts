@@ -61,9 +61,9 @@ export function scaledDotProductAttention(
   if (mask !== undefined) checkInput(where, mask, "mask");
   const { length: rank } = checkShapes(where, q, k, v);
   if (rank < 4) {
-    const wide = (x: Tensor): Tensor => x.reshape([...Array<number>(4 - rank).fill(1), ...x.shape]);
+    const toF32 = (x: Tensor): Tensor => x.reshape([...Array<number>(4 - rank).fill(1), ...x.shape]);
     return scope(() => {
-      const y = scaledDotProductAttention(wide(q), wide(k), wide(v), given);
+      const y = scaledDotProductAttention(toF32(q), toF32(k), toF32(v), given);
       return y.reshape(y.shape.slice(4 - rank));
     });
   }

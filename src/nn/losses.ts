@@ -132,17 +132,17 @@ export function cosineSimilarity(a: Tensor, b: Tensor, given?: CosineSimilarityO
   if (!isTensor(a)) refuse(where, "a", "a tensor", a);
   if (!isTensor(b)) refuse(where, "b", "a tensor", b);
   const rank = Math.max(a.shape.length, b.shape.length);
-  const wide = (x: Tensor): Tensor =>
+  const toF32 = (x: Tensor): Tensor =>
     x.reshape([...Array<number>(rank - x.shape.length).fill(1), ...x.shape]);
-  const [first, second] = [wide(a), wide(b)];
+  const [first, second] = [toF32(a), toF32(b)];
   const length = Math.max(first.shape.at(dim) ?? 1, second.shape.at(dim) ?? 1);
   // Each norm is at least eps, as in PyTorch. A broadcast element counts once per position.
-  const unit = (x: Tensor): Tensor => {
+  const normalise = (x: Tensor): Tensor => {
     const squares = x.mul(x).sum(dim, { keepDim: true });
     const all = x.shape.at(dim) === 1 ? squares.mul(length) : squares;
     return x.div(all.maximum(eps * eps).sqrt());
   };
-  return unit(first).mul(unit(second)).sum(dim);
+  return normalise(first).mul(normalise(second)).sum(dim);
 }
 
 /** Checks the options of a loss over two tensors of one shape. */

@@ -197,12 +197,12 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     const id = session().optimizerLeftOut(this.#id);
     let done = (): void => {};
     this.#hearing = new Promise((resolve) => (done = resolve));
-    const heard = (bytes: Uint8Array | undefined): void => {
+    const handleRead = (bytes: Uint8Array | undefined): void => {
       this.#hearing = undefined;
       done();
       if (bytes !== undefined) this.#count(new Float32Array(bytes.buffer, bytes.byteOffset, 1)[0] as number);
     };
-    return { of: id, heard };
+    return { of: id, heard: handleRead };
   }
 
   #count(steps: number): void {
@@ -340,15 +340,18 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     });
     // A bucket is awaited after the earlier buckets, which may fail.
     for (const read of reads) read.catch(() => {});
-    const numberOf = (bucket: number): number => answers[bucket] as number;
+    const findAnswer = (bucket: number): number => answers[bucket] as number;
     return {
       values: reads,
       backward: (loss) => session().exchangeBackward(id, loss.id),
       finish: () => session().finishExchange(id),
       cancel: () => session().cancelExchange(id, Uint32Array.from(answers)),
       answer: (bucket, own) =>
-        session().answerBucket(numberOf(bucket), new Uint8Array(own.buffer, own.byteOffset, own.byteLength)),
-      fail: (bucket, reason) => session().failBucket(numberOf(bucket), reason),
+        session().answerBucket(
+          findAnswer(bucket),
+          new Uint8Array(own.buffer, own.byteOffset, own.byteLength),
+        ),
+      fail: (bucket, reason) => session().failBucket(findAnswer(bucket), reason),
     };
   }
 

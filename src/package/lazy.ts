@@ -2,6 +2,6 @@
 
 /** Returns an asynchronous function that first loads its implementation with `load`. */
 export function loadLazily<F extends (...args: never[]) => Promise<unknown>>(load: () => Promise<F>): F {
-  const called = async (...args: Parameters<F>): Promise<unknown> => (await load())(...args);
-  return called as F;
+  const callLoaded = async (...args: Parameters<F>): Promise<unknown> => (await load())(...args);
+  return callLoaded as F;
 }

@@ -97,7 +97,7 @@ export class RunReader {
     );
     if (identifyFile(header) !== this.#header || size < this.#offset) this.#reset(header);
     for await (const line of readLines(this.file, this.#offset)) this.#take(line);
-    return this.#summary(header, await deriveState(dirname(this.file)));
+    return this.#summarise(header, await deriveState(dirname(this.file)));
   }
 
   #reset(header: EventsHeader): void {
@@ -132,7 +132,7 @@ export class RunReader {
     this.#last = event;
   }
 
-  #summary(header: EventsHeader, held: RunState): RunSummary {
+  #summarise(header: EventsHeader, held: RunState): RunSummary {
     const [start, last, step] = [this.#start, this.#last, this.#step?.event];
     const ended: Partial<Record<string, RunState>> = {
       end: last?.["stopped"] === true ? "stopped" : "ended",

@@ -105,7 +105,7 @@ export class Batcher {
     this.#options = options;
     this.#decoding = new Decoding(model);
     // Runs in the caller's asynchronous context, whose matmul precision applies to all requests.
-    this.#done = this.#work();
+    this.#done = this.#runLoop();
   }
 
   /** The number of waiting requests and running texts. */
@@ -167,7 +167,7 @@ export class Batcher {
     this.#wake();
   }
 
-  async #work(): Promise<void> {
+  async #runLoop(): Promise<void> {
     for (;;) {
       this.#admit();
       if (this.#running.size === 0) {

@@ -12,7 +12,7 @@ export class EventStream {
   }
 
   /** Ends the stream with the marker that client libraries expect. */
-  done(): void {
+  end(): void {
     this.#write("[DONE]");
     this.response.end();
   }

@@ -72,8 +72,9 @@ export class Parameters {
 
   takeWhole(name: string, least: number, most = Number.MAX_SAFE_INTEGER): number | undefined {
     const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
-    const holds = (value: number): boolean => Number.isSafeInteger(value) && value >= least && value <= most;
-    return this.takeNumber(name, holds, `a whole number ${range}`);
+    const isValid = (value: number): boolean =>
+      Number.isSafeInteger(value) && value >= least && value <= most;
+    return this.takeNumber(name, isValid, `a whole number ${range}`);
   }
 
   takeObject(name: string): Record<string, unknown> | undefined {

@@ -224,7 +224,7 @@ function findTemplate({ model, templates }: Service, { adapter }: Served, tools:
   const key = JSON.stringify([adapter, tools]);
   let template = templates.get(key);
   if (template === undefined) {
-    const find = (): ChatTemplate => requireTokenizer(model).chatTemplateFor(tools);
+    const find = (): ChatTemplate => requireTokenizer(model).findChatTemplate(tools);
     if (adapter === null) template = withoutAdapters(model, find);
     else {
       // Generation chooses adapters by row, so activating one affects only the tokenizer's template.

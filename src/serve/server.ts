@@ -226,7 +226,7 @@ export class ModelServer {
     else {
       const usage = answer.createUsageChunk();
       if (usage !== undefined) stream.send(usage);
-      stream.done();
+      stream.end();
     }
     cutOff(response);
   }

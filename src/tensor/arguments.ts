@@ -57,8 +57,8 @@ export function checkDimensions(
 /** Returns sizes given as arguments or as an array. Throws `ERR_OPTION` for one below `least`. */
 export function checkSizes(op: string, given: readonly unknown[], least = 0): number[] {
   const list = given.length === 1 && Array.isArray(given[0]) ? (given[0] as unknown[]) : given;
-  const fits = (n: unknown): boolean => Number.isSafeInteger(n) && (n as number) >= least;
-  const wrong = list.findIndex((n) => !fits(n));
+  const isValid = (n: unknown): boolean => Number.isSafeInteger(n) && (n as number) >= least;
+  const wrong = list.findIndex((n) => !isValid(n));
   // Copied, because the binding does not accept a proxy of an array.
   if (wrong < 0) return [...list] as number[];
   const expected = least < 0 ? "a whole number, or −1" : `a whole number of at least ${least}`;

@@ -155,27 +155,27 @@ function sumOver({ tensor, names }: NamedTensor, retained: ReadonlySet<string>):
 
 /** Multiplies two operands, and sums over their common names that are not in `after`. */
 function multiplyNamed(a: NamedTensor, b: NamedTensor, after: ReadonlySet<string>): NamedTensor {
-  const size = (operand: NamedTensor, name: string): number =>
+  const readSize = (operand: NamedTensor, name: string): number =>
     operand.tensor.shape[operand.names.indexOf(name)] as number;
   const shared = a.names.filter((name) => b.names.includes(name));
   // A size of 1 against another size only scales, so it broadcasts as a batch dimension.
-  const inner = shared.filter((name) => !after.has(name) && size(a, name) === size(b, name));
+  const inner = shared.filter((name) => !after.has(name) && readSize(a, name) === readSize(b, name));
   const batch = shared.filter((name) => !inner.includes(name));
   const [rows, columns] = [
     a.names.filter((n) => !shared.includes(n)),
     b.names.filter((n) => !shared.includes(n)),
   ];
-  const laid = (operand: NamedTensor, order: string[][]): Tensor => {
+  const layOut = (operand: NamedTensor, order: string[][]): Tensor => {
     const places = order.flat().map((name) => operand.names.indexOf(name));
-    const sizes = order.slice(1).map((group) => group.reduce((n, name) => n * size(operand, name), 1));
+    const sizes = order.slice(1).map((group) => group.reduce((n, name) => n * readSize(operand, name), 1));
     const ordered = places.length > 1 ? operand.tensor.permute(places) : operand.tensor;
-    return ordered.reshape([...batch.map((name) => size(operand, name)), ...sizes]);
+    return ordered.reshape([...batch.map((name) => readSize(operand, name)), ...sizes]);
   };
-  const out = laid(a, [batch, rows, inner]).matmul(laid(b, [batch, inner, columns]));
+  const out = layOut(a, [batch, rows, inner]).matmul(layOut(b, [batch, inner, columns]));
   const shape = [
     ...out.shape.slice(0, batch.length),
-    ...rows.map((name) => size(a, name)),
-    ...columns.map((name) => size(b, name)),
+    ...rows.map((name) => readSize(a, name)),
+    ...columns.map((name) => readSize(b, name)),
   ];
   return sumOver({ tensor: out.reshape(shape), names: [...batch, ...rows, ...columns] }, after);
 }

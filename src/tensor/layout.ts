@@ -78,11 +78,11 @@ export const layout = {
   slice(dim: number, start: number, end?: number): Tensor {
     const axis = checkDimension("slice", dim, this.shape.length);
     const size = this.shape[axis] as number;
-    const place = (name: string, p: number): number => {
+    const checkPosition = (name: string, p: number): number => {
       const whole = p === Infinity || p === -Infinity ? p : checkInteger("slice", name, p);
       return Math.min(Math.max(whole < 0 ? whole + size : whole, 0), size);
     };
-    const [from, to] = [place("start", start), place("end", end ?? size)];
+    const [from, to] = [checkPosition("start", start), checkPosition("end", end ?? size)];
     return recordOp(() => session().slice(this.id, axis, from, Math.max(from, to)));
   },
 

@@ -77,13 +77,13 @@ export class PrincipalComponents {
 export async function mapOverCores<T, R>(items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
   const results: R[] = [];
   let next = 0;
-  const worker = async (): Promise<void> => {
+  const runWorker = async (): Promise<void> => {
     while (next < items.length) {
       const index = next++;
       enterCpuUse();
       results[index] = await work(items[index] as T);
     }
   };
-  await Promise.all(Array.from({ length: Math.min(cpuUse().threads, items.length) }, worker));
+  await Promise.all(Array.from({ length: Math.min(cpuUse().threads, items.length) }, runWorker));
   return results;
 }

@@ -172,15 +172,16 @@ function reduceRuns(
   const keepDim = checkKeepDim(op, options);
   const { shape } = x;
   const dims = checkDimensions(op, dim, shape.length);
-  const over = (y: Tensor, axis?: number): Tensor => recordOp(() => reduce(y.id, axis));
+  const reduceOver = (y: Tensor, axis?: number): Tensor => recordOp(() => reduce(y.id, axis));
   if (!keepDim && !isHalf(x.dtype)) {
-    if (dims.length === shape.length) return over(x);
-    if (dims.length === 1) return over(x, dims[0]);
+    if (dims.length === shape.length) return reduceOver(x);
+    if (dims.length === 1) return reduceOver(x, dims[0]);
   }
   return scope(() => {
     let y = widen(x);
-    if (dims.length === shape.length) y = over(y);
-    else for (const [from, to] of groupRuns(dims).reverse()) y = over(mergeDimensions(y, from, to), from);
+    if (dims.length === shape.length) y = reduceOver(y);
+    else
+      for (const [from, to] of groupRuns(dims).reverse()) y = reduceOver(mergeDimensions(y, from, to), from);
     return keepDim ? y.reshape(replaceByOnes(shape, dims)) : y;
   });
 }
@@ -196,18 +197,21 @@ function reduceToExtreme(
   const { shape } = x;
   const dims = checkDimensions(op, dim, shape.length);
   const shared = typeof dim !== "number";
-  const over = (y: Tensor, axis?: number): Tensor =>
+  const reduceOver = (y: Tensor, axis?: number): Tensor =>
     recordOp(() => session().extremum(smallest, y.id, axis, shared));
-  if (shared && dims.length === shape.length && !keepDim && !isHalf(x.dtype)) return over(x);
+  if (shared && dims.length === shape.length && !keepDim && !isHalf(x.dtype)) return reduceOver(x);
   return scope(() => {
     let y = widen(x);
-    if (shape.length === 0) return over(y);
+    if (shape.length === 0) return reduceOver(y);
     // Dimensions that share a gradient are merged into one; nonadjacent ones are moved to the end first.
     const [run, ...others] = groupRuns(dims) as [[number, number], ...[number, number][]];
-    if (others.length === 0) y = over(mergeDimensions(y, ...run), run[0]);
+    if (others.length === 0) y = reduceOver(mergeDimensions(y, ...run), run[0]);
     else {
       const rest = shape.map((_, d) => d).filter((d) => !dims.includes(d));
-      y = over(mergeDimensions(y.permute([...rest, ...dims]), rest.length, shape.length - 1), rest.length);
+      y = reduceOver(
+        mergeDimensions(y.permute([...rest, ...dims]), rest.length, shape.length - 1),
+        rest.length,
+      );
     }
     return keepDim ? y.reshape(replaceByOnes(shape, dims)) : y;
   });

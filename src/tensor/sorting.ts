@@ -75,7 +75,7 @@ function sortBy(x: Tensor, dim: number, descending: boolean, count: number, topk
       Tensor,
       Tensor,
     ];
-    const back = (y: Tensor): Tensor => (scalar && count === 1 ? y.reshape([]) : y);
-    return { values: back(values), indices: back(indices) };
+    const restoreShape = (y: Tensor): Tensor => (scalar && count === 1 ? y.reshape([]) : y);
+    return { values: restoreShape(values), indices: restoreShape(indices) };
   });
 }

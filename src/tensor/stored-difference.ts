@@ -15,14 +15,14 @@ export async function measureStoredDifference(own: Tensor, given: Tensor): Promi
   const rows = own.shape[0] ?? 0;
   let most = 0;
   for (let from = 0; from < rows; from += ROWS) {
-    const rounded = (tensor: Tensor): Tensor =>
+    const round = (tensor: Tensor): Tensor =>
       tensor
         .slice(0, from, Math.min(from + ROWS, rows))
         .to("cpu")
         .to(first)
         .to(second)
         .to("f32");
-    const largest = noGrad(() => scope(() => rounded(own).sub(rounded(given)).abs().max()));
+    const largest = noGrad(() => scope(() => round(own).sub(round(given)).abs().max()));
     most = Math.max(most, await largest.item());
     largest.dispose();
   }

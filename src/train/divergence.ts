@@ -162,8 +162,8 @@ export class Divergence {
   /** Whether a loss equals ln V although the loss before training did not. */
   #isUniform(loss: number): boolean {
     const guessing = this.#guessing ?? 0;
-    const near = (value: number): boolean => Math.abs(value - guessing) <= ROUNDING * guessing;
-    return guessing > 0 && near(loss) && !near(this.#reference ?? guessing);
+    const isNear = (value: number): boolean => Math.abs(value - guessing) <= ROUNDING * guessing;
+    return guessing > 0 && isNear(loss) && !isNear(this.#reference ?? guessing);
   }
 
   #isCollapse(loss: number, gradNorm: number): boolean {

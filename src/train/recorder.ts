@@ -138,7 +138,7 @@ export class RunRecorder {
   }
 
   /** Called when the run has saved something: removes the events files of earlier runs. */
-  async saved(): Promise<void> {
+  async recordSave(): Promise<void> {
     const first = !this.#saved;
     this.#saved = true;
     await this.#file?.moveIntoPlace();
@@ -172,7 +172,7 @@ export class SilentRecorder extends RunRecorder {
   override record(): void {}
   override async begin(): Promise<void> {}
   override async flush(): Promise<void> {}
-  override async saved(): Promise<void> {}
+  override async recordSave(): Promise<void> {}
   override async close(): Promise<void> {}
 }
 

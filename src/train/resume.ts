@@ -205,8 +205,8 @@ function checkThere(own: FinetuneOptions, given: FinetuneOptions): void {
 /** Resolves relative paths against the run's original folder. */
 function resolvePaths(options: Record<string, unknown>, cwd: string): FinetuneOptions {
   const here = process.cwd();
-  const moved = (path: unknown): unknown => {
-    if (Array.isArray(path)) return path.map(moved);
+  const resolveMoved = (path: unknown): unknown => {
+    if (Array.isArray(path)) return path.map(resolveMoved);
     if (typeof path !== "string" || isAbsolute(path) || cwd === here) return path;
     const location = resolve(cwd, path);
     return existsSync(location) ? location : path;
@@ -214,7 +214,7 @@ function resolvePaths(options: Record<string, unknown>, cwd: string): FinetuneOp
   const paths = RELOCATED_OPTIONS.filter((key) => options[key] !== undefined);
   return {
     ...options,
-    ...Object.fromEntries(paths.map((key) => [key, moved(options[key])])),
+    ...Object.fromEntries(paths.map((key) => [key, resolveMoved(options[key])])),
   } as FinetuneOptions;
 }
 

@@ -82,15 +82,15 @@ class Samples {
   /** Rejects with the signal's reason, or with the errors of `generate`. */
   async generateAt(step: number, signal: AbortSignal): Promise<SampleEvent> {
     const model = this.#model;
-    const written = async (): Promise<string[]> => {
+    const generateTexts = async (): Promise<string[]> => {
       const texts: string[] = [];
       for (const prompt of this.#prompts) texts.push(await generateAfter(model, prompt, signal));
       return texts;
     };
     // Generation must not advance the run's random numbers.
     return runWithRandom(0, async () => {
-      this.#base ??= await withoutAdapters(model, written);
-      const [base, tuned] = [this.#base, await written()];
+      this.#base ??= await withoutAdapters(model, generateTexts);
+      const [base, tuned] = [this.#base, await generateTexts()];
       const texts = this.#prompts.map((ids, i) => {
         const prompt = model.tokenizer?.decode(ids, { skipSpecialTokens: false }) ?? "";
         return { prompt, base: base[i] as string, tuned: tuned[i] as string };

@@ -32,7 +32,7 @@ test("there are twenty rows, and each trains on some of its tokens but not on al
 for (const [name, family] of Object.entries(families)) {
   test(`${name}: with TRL's training template the mask equals transformers', token for token`, async (t) => {
     const tokenizer = tokenizerOf(family, templateText(`${name}_training`));
-    t.true(tokenizer.chatTemplateFor(false).marksTurns);
+    t.true(tokenizer.findChatTemplate(false).marksTurns);
     for (const [i, one] of (await encodedBy(tokenizer, ...conversations)).entries()) {
       t.deepEqual([...one.ids], golden[name]?.[i]?.ids, `ids of row ${i}`);
       t.deepEqual(maskOf(one), golden[name]?.[i]?.mask, `mask of row ${i}`);
@@ -42,7 +42,7 @@ for (const [name, family] of Object.entries(families)) {
 
   test(`${name}: the model's own template, without marks, gives the same mask`, async (t) => {
     const tokenizer = tokenizerOf(family, templateText(name));
-    t.false(tokenizer.chatTemplateFor(false).marksTurns);
+    t.false(tokenizer.findChatTemplate(false).marksTurns);
     for (const [i, one] of (await encodedBy(tokenizer, ...conversations)).entries()) {
       const { ids, mask } = (golden[name] ?? [])[i] as { ids: number[]; mask: number[] };
       t.deepEqual([...one.ids], ids, `ids of row ${i}`);

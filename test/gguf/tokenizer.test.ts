@@ -277,7 +277,7 @@ test("merges that contain spaces, and one that begins like a comment", (t) => {
     tokens: ["#version", "x", "#versionx", " ", "y", " y"],
     merges: ["#version x", "  y"],
   });
-  const { model } = JSON.parse(tokenizer.source().text) as { model: { merges: string[][] } };
+  const { model } = JSON.parse(tokenizer.readSource().text) as { model: { merges: string[][] } };
   t.deepEqual(model.merges, [
     ["#version", "x"],
     [" ", "y"],

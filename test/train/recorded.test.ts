@@ -201,7 +201,7 @@ test("a record that cannot be written causes one warning", async (t) => {
   });
   for (let n = 0; n < 3; n++) recorder.record({ type: "warning", message: "lost" });
   await recorder.flush();
-  await recorder.saved();
+  await recorder.recordSave();
   await recorder.close({ abandoned: false });
   t.is(warnings.length, 1);
   t.regex(

@@ -62,7 +62,7 @@ class Chart {
     this.#plot.tabIndex = 0;
     this.#plot.setAttribute("role", "group");
     this.#plot.setAttribute("aria-label", label);
-    this.#plot.addEventListener("keydown", (event) => this.#key(event, all));
+    this.#plot.addEventListener("keydown", (event) => this.#handleKey(event, all));
     this.figure = createElement(
       "figure",
       { "data-metric": kind.metric },
@@ -164,13 +164,13 @@ class Chart {
   #showValues(): void {
     const index = this.#chart?.cursor.idx;
     const each = this.#heldOut ? 4 : 3;
-    const valueOf = (column: number): number | undefined => {
+    const readValue = (column: number): number | undefined => {
       const values = this.#columns[column] ?? [];
       return (index == null ? values.findLast((value) => value !== null) : values[index]) ?? undefined;
     };
     const said = this.#runs.flatMap(({ name, color }, i) => {
-      const value = valueOf(1 + i * each);
-      const held = this.#heldOut ? valueOf(4 + i * each) : undefined;
+      const value = readValue(1 + i * each);
+      const held = this.#heldOut ? readValue(4 + i * each) : undefined;
       const texts = [
         ...(value === undefined ? [] : [this.#kind.format(value)]),
         ...(held === undefined ? [] : [`held out ${this.#kind.format(held)}`]),
@@ -188,7 +188,7 @@ class Chart {
     );
   }
 
-  #key(event: KeyboardEvent, { point, zoom }: Followers): void {
+  #handleKey(event: KeyboardEvent, { point, zoom }: Followers): void {
     const [chart, steps] = [this.#chart, this.#columns[0]];
     if (chart === undefined || steps.length === 0 || event.ctrlKey || event.metaKey || event.altKey) return;
     const last = steps.length - 1;

@@ -16,8 +16,8 @@ export function formatBytes(value: number): string {
 /** Formats seconds as 9 s, 2 m 05 s, 3 h 04 m. */
 export function formatDuration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
-  const two = (value: number): string => String(value).padStart(2, "0");
+  const padTwo = (value: number): string => String(value).padStart(2, "0");
   if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} m ${two(whole % 60)} s`;
-  return `${Math.floor(whole / 3600)} h ${two(Math.floor((whole % 3600) / 60))} m`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} m ${padTwo(whole % 60)} s`;
+  return `${Math.floor(whole / 3600)} h ${padTwo(Math.floor((whole % 3600) / 60))} m`;
 }

@@ -48,15 +48,15 @@ export class RunList {
     const swatch = createElement("span", { class: "swatch" });
     swatch.style.background = color;
     const name = createElement("th", { scope: "row" }, createElement("label", {}, box, swatch, run.name));
-    const number = (value: number | null): string => (value === null ? "–" : formatFigure(value));
+    const formatNumber = (value: number | null): string => (value === null ? "–" : formatFigure(value));
     const cells = [
       run.state,
       run.model?.split(/[\\/]/).at(-1) ?? "–",
-      number(run.rank),
-      number(run.learningRate),
+      formatNumber(run.rank),
+      formatNumber(run.learningRate),
       `${run.step}/${run.steps ?? "–"}`,
-      number(run.loss),
-      number(run.evalLoss),
+      formatNumber(run.loss),
+      formatNumber(run.evalLoss),
       new Date(run.started).toLocaleString(),
     ];
     const row = createElement("tr", {}, name, ...cells.map((cell) => createElement("td", {}, cell)));

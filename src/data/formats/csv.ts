@@ -23,7 +23,7 @@ export const csv: RecordReader = {
     const { parse } = await import("csv-parse");
     const origin: Origin = { file: source.name, numbering: "line" };
     const lines = new LineCounter();
-    const rowOf = ({ record, info }: Parsed): RawRow => {
+    const createRow = ({ record, info }: Parsed): RawRow => {
       const number = lines.findStartLine(record, info.lines);
       return {
         value: columns === "all" ? convertLabel(record) : readFields(record, origin, number),
@@ -39,13 +39,13 @@ export const csv: RecordReader = {
         parser ??= parse(makeParserOptions(text, origin, columns)).on("error", () => {});
         end = read;
         const { records, failure } = await parsePart(parser, text);
-        if (records.length > 0) yield { rows: records.map(rowOf), read };
+        if (records.length > 0) yield { rows: records.map(createRow), read };
         if (failure !== undefined) throw failure;
       }
       if (parser === undefined) return;
       parser.end();
       const rows: RawRow[] = [];
-      for await (const record of parser as AsyncIterable<Parsed>) rows.push(rowOf(record));
+      for await (const record of parser as AsyncIterable<Parsed>) rows.push(createRow(record));
       if (rows.length > 0) yield { rows, read: end };
     } catch (cause) {
       throw convertFailure(cause, origin);

@@ -87,7 +87,7 @@ async function* readLineRows(parts: Parts, file: string): AsyncGenerator<RawRows
   let held = "";
   let count = 0;
   let end = 0;
-  const parsed = (text: string): RawRow[] => {
+  const takeParsed = (text: string): RawRow[] => {
     const lines = text.split("\n").filter((line) => line.trim() !== "");
     const rows = parseLines(lines.join("\n"), count + 1, origin);
     count += rows.length;
@@ -96,10 +96,10 @@ async function* readLineRows(parts: Parts, file: string): AsyncGenerator<RawRows
   for await (const { text, read } of parts) {
     end = read;
     const last = text.lastIndexOf("\n") + 1;
-    if (last > 0) yield { rows: parsed(held + text.slice(0, last)), read };
+    if (last > 0) yield { rows: takeParsed(held + text.slice(0, last)), read };
     held = last > 0 ? text.slice(last) : held + text;
     if (held.length > LONGEST_ROW)
       throw createRowError(origin, count + 1, `is longer than ${LONGEST_ROW >> 20} MiB; cut it into rows`);
   }
-  if (held.trim() !== "") yield { rows: parsed(held), read: end };
+  if (held.trim() !== "") yield { rows: takeParsed(held), read: end };
 }

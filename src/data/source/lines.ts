@@ -73,7 +73,7 @@ export async function* streamText(
   let waiting: Uint8Array[] = [];
   let { offset, line } = position;
   let [held, read, begun] = [0, 0, within];
-  const decoded = (bytes: Uint8Array): TextChunk => {
+  const decode = (bytes: Uint8Array): TextChunk => {
     const part = { text: decodeUtf8(bytes, name, offset, line), line, read };
     const nul = bytes.indexOf(0);
     if (nul >= 0) {
@@ -108,7 +108,7 @@ export async function* streamText(
       }
       continue;
     }
-    yield decoded(concatBytes([...waiting.slice(0, -1), last.subarray(0, end)]));
+    yield decode(concatBytes([...waiting.slice(0, -1), last.subarray(0, end)]));
     waiting = end < last.length ? [last.subarray(end)] : [];
     held = last.length - end;
   }
@@ -118,7 +118,7 @@ export async function* streamText(
     [waiting, offset] = [[start.bytes], start.offset];
   }
   const rest = concatBytes([...waiting, new Uint8Array()]);
-  if (rest.length > 0) yield decoded(rest);
+  if (rest.length > 0) yield decode(rest);
 }
 
 function dropBom(bytes: Uint8Array, name: string): { bytes: Uint8Array; offset: number } {

@@ -193,16 +193,16 @@ function computeDifference(
     if (Number.isFinite(size) && size > scale) scale = size;
   }
   const worst: WrongNumbers = { value, error: 0, tolerance, at: 0, got: 0, expected: 0 };
-  const note = (index: number, error: number): void => {
+  const recordWorst = (index: number, error: number): void => {
     if (error <= worst.error) return;
     Object.assign(worst, { error, at: index, got: got[index] ?? NaN, expected: expected[index] ?? NaN });
   };
-  if (got.length !== expected.length) note(Math.min(got.length, expected.length), Infinity);
+  if (got.length !== expected.length) recordWorst(Math.min(got.length, expected.length), Infinity);
   for (let i = 0; i < expected.length && i < got.length; i++) {
     const [a, b] = [got[i] as number, expected[i] as number];
     if (a === b || (Number.isNaN(a) && Number.isNaN(b))) continue;
     const off = Math.abs(a - b) / scale;
-    note(i, whole || !Number.isFinite(off) ? Infinity : off);
+    recordWorst(i, whole || !Number.isFinite(off) ? Infinity : off);
   }
   return worst;
 }

@@ -172,7 +172,7 @@ function exportVocabulary(file: string, model: CausalLM, said: string[]): [strin
     return [["tokenizer.ggml.model", { text: "none" }]];
   }
   const { chatTemplate } = tokenizer;
-  const { place, text } = tokenizer.source();
+  const { place, text } = tokenizer.readSource();
   return [
     ...convertVocabulary(file, place, text, model.config.vocabSize, (text) => said.push(text)),
     ...convertSpecialTokens(file, model, tokenizer),

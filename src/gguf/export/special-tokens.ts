@@ -25,13 +25,13 @@ export function convertSpecialTokens(
 ): [string, GgufValue][] {
   const { config } = model;
   const named = readSpecialTokens(tokenizer.companions);
-  const idOf = (key: string): number | undefined => {
+  const findId = (key: string): number | undefined => {
     const text = named[key];
     return text === undefined ? undefined : tokenizer.tokenToId(text);
   };
   const { before, after } = findFrameTokens(tokenizer);
   const ends = findSpecialTokens(tokenizer, config).eosTokenIds;
-  const bos = before[0] ?? idOf("bos_token") ?? config.bosTokenId;
+  const bos = before[0] ?? findId("bos_token") ?? config.bosTokenId;
   const eos = after[0] ?? ends[0];
   if (before.length > 1 || after.length > 1)
     refuseGguf(
@@ -45,7 +45,7 @@ export function convertSpecialTokens(
     ["bos_token_id", bos],
     ["eos_token_id", eos],
     ["eot_token_id", turn],
-    ...Object.entries(KEYS).map(([key, to]): [string, number | undefined] => [to, idOf(key)]),
+    ...Object.entries(KEYS).map(([key, to]): [string, number | undefined] => [to, findId(key)]),
   ];
   return [
     ...ids.flatMap(([key, id]): [string, GgufValue][] =>

@@ -74,13 +74,13 @@ export function convertConfig(
   const names = new Set(file.names());
   const embedding = names.has("token_embd.weight") ? file.info("token_embd.weight").shape[0] : undefined;
   const tokens = meta.countTexts("tokenizer.ggml.tokens");
-  const id = (name: string): number | undefined => meta.readNumber(`tokenizer.ggml.${name}_token_id`);
-  const ends = [id("eos"), id("eot"), id("eom")].filter((end) => end !== undefined);
+  const readId = (name: string): number | undefined => meta.readNumber(`tokenizer.ggml.${name}_token_id`);
+  const ends = [readId("eos"), readId("eot"), readId("eom")].filter((end) => end !== undefined);
   const shared = {
     vocab_size: embedding ?? tokens,
-    bos_token_id: id("bos"),
+    bos_token_id: readId("bos"),
     eos_token_id: [...new Set(ends)],
-    pad_token_id: id("padding"),
+    pad_token_id: readId("padding"),
     tie_word_embeddings: !names.has("output.weight"),
   };
   const own = architecture === "gpt2" ? convertGpt2(sizes) : convertDecoder(sizes, names, factors);

@@ -51,10 +51,10 @@ export class Names {
     ) as Architecture;
     const { blocks, outer, block } = this.#architecture;
     this.#prefix = blocks === "h" ? "transformer." : "model.";
-    const turned = (names: Readonly<Record<string, string>>): ReadonlyMap<string, string> =>
+    const invert = (names: Readonly<Record<string, string>>): ReadonlyMap<string, string> =>
       new Map(Object.entries(names).map(([own, stored]) => [stored, own]));
-    this.#outer = turned(outer);
-    this.#block = turned(block);
+    this.#outer = invert(outer);
+    this.#block = invert(block);
   }
 
   /** Returns a tensor's name in transformers and the change to undo; an unknown name is returned unchanged. */

@@ -90,13 +90,13 @@ function snapshotLayer(layer: AnyLoRALayer): () => void {
 }
 
 function copyNote(note: AdapterNote): AdapterNote {
-  const each = (all: AdapterNote["modules"]): AdapterNote["modules"] =>
+  const copyReplacements = (all: AdapterNote["modules"]): AdapterNote["modules"] =>
     new Map([...all].map(([path, replacement]) => [path, { ...replacement }]));
   return {
     ...note,
     options: { ...note.options },
-    modules: each(note.modules),
-    biases: each(note.biases),
+    modules: copyReplacements(note.modules),
+    biases: copyReplacements(note.biases),
   };
 }
 

@@ -183,14 +183,14 @@ export function readConfig(text: string, file: string): InjectOptions {
 
 /** Throws, naming file and key, for an invalid regular expression or one with syntax that JavaScript lacks. */
 function checkPatterns(config: Record<string, unknown>, file: string): void {
-  const patternsOf = (value: unknown): unknown[] => (typeof value === "string" ? [value] : []);
-  const keysOf = (value: unknown): unknown[] =>
+  const listPatterns = (value: unknown): unknown[] => (typeof value === "string" ? [value] : []);
+  const listKeys = (value: unknown): unknown[] =>
     typeof value === "object" && value !== null ? Object.keys(value) : [];
   const given: [key: string, patterns: unknown[]][] = [
-    ["target_modules", patternsOf(config["target_modules"])],
-    ["exclude_modules", patternsOf(config["exclude_modules"])],
-    ["rank_pattern", keysOf(config["rank_pattern"])],
-    ["alpha_pattern", keysOf(config["alpha_pattern"])],
+    ["target_modules", listPatterns(config["target_modules"])],
+    ["exclude_modules", listPatterns(config["exclude_modules"])],
+    ["rank_pattern", listKeys(config["rank_pattern"])],
+    ["alpha_pattern", listKeys(config["alpha_pattern"])],
     ["layers_pattern", [config["layers_pattern"]].flat().filter((pattern) => typeof pattern === "string")],
   ];
   for (const [key, patterns] of given) {

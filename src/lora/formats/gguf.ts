@@ -94,7 +94,7 @@ function convertFactors(
     );
   // llama.cpp scales by alpha / rank, or by 1 if alpha is 0.
   const factor = alpha === 0 ? scaling : (scaling * r) / alpha;
-  const scaled = (tensor: Tensor): Tensor => (Math.abs(factor - 1) < 1e-12 ? tensor : tensor.mul(factor));
+  const scale = (tensor: Tensor): Tensor => (Math.abs(factor - 1) < 1e-12 ? tensor : tensor.mul(factor));
   const write = (
     end: string,
     shape: readonly number[],
@@ -112,7 +112,7 @@ function convertFactors(
       ? write("lora_a", a.shape.toReversed(), a, (tensor) => tensor.transpose())
       : write("lora_a", a.shape, a, (tensor) => tensor),
     write("lora_b", b.shape, b, (tensor) =>
-      heads > 0 ? interleaveRows(scaled(tensor), heads) : scaled(tensor),
+      heads > 0 ? interleaveRows(scale(tensor), heads) : scale(tensor),
     ),
   ];
 }

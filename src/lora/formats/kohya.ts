@@ -128,10 +128,10 @@ export async function convertFromKohya(
     ranks.set(path, { r, loraAlpha: value === 0 ? r : value });
     // Some tools write a linear layer as a 1×1 convolution.
     const linear = modules.get(path) instanceof Linear;
-    const plain = (factor: Tensor): Tensor =>
+    const toPlain = (factor: Tensor): Tensor =>
       linear && factor.shape.length === 4 ? factor.reshape(factor.shape[0] as number, -1) : factor;
-    out[`${PREFIX}${path}.lora_A.weight`] = plain(down);
-    out[`${PREFIX}${path}.lora_B.weight`] = plain(up);
+    out[`${PREFIX}${path}.lora_A.weight`] = toPlain(down);
+    out[`${PREFIX}${path}.lora_B.weight`] = toPlain(up);
   }
   return {
     file,

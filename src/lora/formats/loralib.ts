@@ -103,11 +103,11 @@ async function extractSlices(module: MergedLinear, b: Tensor): Promise<Tensor | 
 
 /** Pads `inner` with zeros along `dim`, `before` and `after` it. */
 function padInto(inner: Tensor, dim: number, before: number, after: number): Tensor {
-  const blank = (size: number): Tensor[] => {
+  const createZeros = (size: number): Tensor[] => {
     const shape = inner.shape.map((own, d) => (d === dim ? size : own));
     return size === 0 ? [] : [zeros(shape, { device: inner.device })];
   };
-  return concatenateTensors([...blank(before), inner, ...blank(after)], dim);
+  return concatenateTensors([...createZeros(before), inner, ...createZeros(after)], dim);
 }
 
 function concatenateTensors(tensors: readonly Tensor[], dim: number): Tensor {

@@ -213,11 +213,11 @@ class Inputs {
 function observeInputs(layer: Linear, see: (x: Tensor) => void): () => void {
   const own = Object.getOwnPropertyDescriptor(layer, "forward");
   const forward = layer.forward as (...inputs: Tensor[]) => Tensor;
-  const spy = (...inputs: Tensor[]): Tensor => {
+  const observe = (...inputs: Tensor[]): Tensor => {
     see(inputs[0] as Tensor);
     return forward.apply(layer, inputs);
   };
-  Object.defineProperty(layer, "forward", { value: spy, writable: true, configurable: true });
+  Object.defineProperty(layer, "forward", { value: observe, writable: true, configurable: true });
   return () => {
     if (own === undefined) delete (layer as { forward?: unknown }).forward;
     else Object.defineProperty(layer, "forward", own);

@@ -125,12 +125,12 @@ function attach(
   checkOwnClasses("inject", found, drawn ? options : { ...options, loraDropout: 0 });
   const byPath = new Map(found);
   // As in PEFT, the output projection of an attention layer has the rank and alpha of the attention layer.
-  const patternOf = (...pattern: Parameters<typeof compilePatterns>) => {
+  const createLookup = (...pattern: Parameters<typeof compilePatterns>) => {
     const valueOf = compilePatterns(...pattern);
     return (path: string): number | undefined => valueOf(findAttention(path, byPath) ?? path);
   };
-  const rankOf = patternOf(options.rankPattern, "rankPattern");
-  const alphaOf = patternOf(options.alphaPattern, "alphaPattern");
+  const rankOf = createLookup(options.rankPattern, "rankPattern");
+  const alphaOf = createLookup(options.alphaPattern, "alphaPattern");
   const weights = found.map(([path, layer]) => ({ r: rankOf(path) ?? options.r, weight: findWeight(layer) }));
   const elements = weights.reduce((sum, { r, weight }) => sum + r * weight.shape.reduce((a, b) => a + b), 0);
   if (weights[0] !== undefined) checkAdapterRoom("inject", weights[0].weight.device, elements);

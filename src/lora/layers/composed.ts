@@ -30,30 +30,31 @@ export function composeForward(
 ): Tensor {
   const { base, lowRank } = products;
   const { baseBias: bias } = layer;
-  const drops = ({ loraDropout }: Adapter): boolean => loraDropout > 0 && isTraining(layer);
-  const dropped = (adapter: Adapter): Tensor => (drops(adapter) ? x.dropout(adapter.loraDropout) : x);
+  const hasDropout = ({ loraDropout }: Adapter): boolean => loraDropout > 0 && isTraining(layer);
+  const applyDropout = (adapter: Adapter): Tensor =>
+    hasDropout(adapter) ? x.dropout(adapter.loraDropout) : x;
   if (!shares.some(({ adapter }) => adapter.magnitude)) {
     const whole = computeBias(bias, shares);
     const [first, ...rest] = shares;
     const sum =
-      first === undefined || whole !== null || drops(first.adapter)
+      first === undefined || whole !== null || hasDropout(first.adapter)
         ? undefined
         : products.sum?.(x, first.adapter, first.scaling);
     return (sum === undefined ? shares : rest).reduce(
-      (y, { adapter, scaling }) => y.add(lowRank(dropped(adapter), adapter, scaling)),
+      (y, { adapter, scaling }) => y.add(lowRank(applyDropout(adapter), adapter, scaling)),
       sum ?? base(x, whole),
     );
   }
   const along = layer.computeBroadcastShape(x.shape);
   const step = (before: Tensor | null, { adapter, scaling }: Share): Tensor => {
     const y = (): Tensor => before ?? base(x, null);
-    if (adapter.magnitude === undefined) return y().add(lowRank(dropped(adapter), adapter, scaling));
+    if (adapter.magnitude === undefined) return y().add(lowRank(applyDropout(adapter), adapter, scaling));
     const c = computeRescaling(layer, adapter, scaling).reshape(along);
-    if (!drops(adapter)) {
+    if (!hasDropout(adapter)) {
       const sum = before === null ? products.sum?.(x, adapter, scaling) : undefined;
       return (sum ?? y().add(lowRank(x, adapter, scaling))).mul(c);
     }
-    const given = dropped(adapter);
+    const given = applyDropout(adapter);
     return y()
       .add(base(given, null).mul(c.sub(1)))
       .add(lowRank(given, adapter, scaling).mul(c));

@@ -29,14 +29,14 @@ export function multiplyWithAdapters(
 ): Tensor {
   if (shares.length > MOST_PATHS && shares.some(({ runs }) => runs))
     return multiplyInParts(layer, x, weight, bias, shares);
-  const drops = ({ loraDropout }: Adapter): boolean => loraDropout > 0 && isTraining(layer);
+  const hasDropout = ({ loraDropout }: Adapter): boolean => loraDropout > 0 && isTraining(layer);
   const plain = shares.filter(
-    ({ adapter, runs }) => !runs && !drops(adapter) && layer.listWindows(adapter).length === 0,
+    ({ adapter, runs }) => !runs && !hasDropout(adapter) && layer.listWindows(adapter).length === 0,
   );
   const combined = plain.length > 1 ? [combineShares(plain)] : [];
   const rest = combined.length > 0 ? shares.filter((share) => !plain.includes(share)) : shares;
   const paths = [...combined, ...rest].map(({ adapter, scaling, runs = [], generator }): LowRankPath => {
-    const p = drops(adapter) ? adapter.loraDropout : 0;
+    const p = hasDropout(adapter) ? adapter.loraDropout : 0;
     // Advances the random stream only with dropout.
     const draw = (): [number, number] => (p > 0 ? drawStream(generator) : [0, 0]);
     const [seed, stream] = draw();

@@ -50,7 +50,7 @@ export async function report(model: Module): Promise<LayerReport[]> {
   const values = await all.data();
   for (const tensor of new Set([first, ...rest, all])) tensor.dispose();
   return rows.map(({ path, layer, name, adapter }, i) => {
-    const norm = (j: number): number => Math.sqrt(Math.max(0, values[3 * i + j] as number));
+    const computeNorm = (j: number): number => Math.sqrt(Math.max(0, values[3 * i + j] as number));
     return {
       path,
       kind: layer.constructor.name,
@@ -58,9 +58,9 @@ export async function report(model: Module): Promise<LayerReport[]> {
       rank: adapter.r,
       loraAlpha: adapter.loraAlpha,
       scaling: adapter.scaling,
-      normA: norm(0),
-      normB: norm(1),
-      normDelta: Math.abs(adapter.scaling) * norm(2),
+      normA: computeNorm(0),
+      normB: computeNorm(1),
+      normDelta: Math.abs(adapter.scaling) * computeNorm(2),
       weight: layer.active.find((active) => active.name === name)?.weight ?? 0,
       merged: layer.merged && layer.active.some((active) => active.name === name),
       trainable: adapter.loraA.requiresGrad || adapter.loraB.requiresGrad,

@@ -36,7 +36,7 @@ export function status(model: Module): Status {
     .filter((layer) => layer.adapters.size > 0);
   const merged = layers.filter((layer) => layer.merged).length;
   const [names, tensors] = [adapters(model), new Set(Object.values(model.stateDict()))];
-  const size = (all: Iterable<Tensor>): number => [...all].reduce((n, tensor) => n + tensor.size, 0);
+  const sumSizes = (all: Iterable<Tensor>): number => [...all].reduce((n, tensor) => n + tensor.size, 0);
   return {
     adapters: names,
     active: listActive(model),
@@ -48,7 +48,7 @@ export function status(model: Module): Status {
     ),
     merged: merged === 0 ? false : merged === layers.length ? true : "some",
     layers: layers.length,
-    trainableElements: size([...tensors].filter((tensor) => tensor.requiresGrad)),
-    totalElements: size(tensors),
+    trainableElements: sumSizes([...tensors].filter((tensor) => tensor.requiresGrad)),
+    totalElements: sumSizes(tensors),
   };
 }

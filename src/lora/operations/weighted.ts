@@ -213,12 +213,12 @@ interface Part extends Adapter {
 
 function listParts(layer: AnyLoRALayer, inputs: readonly Input[]): Part[] {
   const own = inputs.filter(({ name }) => layer.adapters.has(name));
-  const parts = (readAdapter: (name: string) => Adapter): Part[] =>
+  const listPartsOf = (readAdapter: (name: string) => Adapter): Part[] =>
     own.map(({ name, weight }) => ({ ...readAdapter(name), name, weight }));
-  const asHeld = parts((name) => layer.adapters.get(name) as Adapter);
+  const asHeld = listPartsOf((name) => layer.adapters.get(name) as Adapter);
   // A merged layer may have some adapters in its compact form and some plain.
   const kinds = new Set(asHeld.map(({ loraA, loraB }) => deriveBlocks(loraA, loraB).blocks));
-  return kinds.size > 1 ? parts((name) => layer.buildPlainAdapter(name)) : asHeld;
+  return kinds.size > 1 ? listPartsOf((name) => layer.buildPlainAdapter(name)) : asHeld;
 }
 
 function checkParts(
@@ -264,16 +264,16 @@ async function computeSum(
   const first = sources[0] as WeightedFactors;
   // A grouped convolution's rank r counts all groups together.
   const perBlock = (parts[0] as Part).r / first.blockRank;
-  const done = (factors: Factors): Sum => ({ ...factors, r: factors.blockRank * perBlock });
+  const createSum = (factors: Factors): Sum => ({ ...factors, r: factors.blockRank * perBlock });
   const wanted = rank ?? Math.max(...parts.map(({ r }) => r));
   if (!Number.isInteger(wanted / perBlock))
     refuse(`rank must be a multiple of ${perBlock}, the groups of a convolution, got ${wanted}`);
   const sum = concatenateFactors(sources);
   if (combination === "linear" || combination === "cat") {
     const whole = rank === undefined || rank >= sum.blockRank * perBlock;
-    return done(whole ? sum : await reduceRank(sum, wanted / perBlock));
+    return createSum(whole ? sum : await reduceRank(sum, wanted / perBlock));
   }
-  if (combination === "svd") return done(await reduceRank(sum, wanted / perBlock));
+  if (combination === "svd") return createSum(await reduceRank(sum, wanted / perBlock));
   const arithmetic: ArithmeticOptions = {
     density: options.density ?? 1,
     majoritySign: options.majoritySign ?? "total",
@@ -283,7 +283,7 @@ async function computeSum(
     const kind = combination.slice(0, -"_svd".length) as Arithmetic;
     const products = await Promise.all(sources.map(multiplyFactors));
     const weights = sources.map(({ weight }) => weight);
-    return done(
+    return createSum(
       await approximate(combineValues(kind, products, weights, arithmetic), first, wanted / perBlock),
     );
   }
@@ -291,7 +291,7 @@ async function computeSum(
   const scales = sources.map(({ scaling, weight }) => scaling * weight);
   const roots = scales.map((scale) => Math.sqrt(Math.abs(scale)));
   const signed = roots.map((root, i) => ((scales[i] as number) < 0 ? -root : root));
-  return done({
+  return createSum({
     ...first,
     a: combineValues(
       kind,

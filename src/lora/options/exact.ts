@@ -45,10 +45,11 @@ export function matchExactly(
   known: readonly Targets[],
 ): Targets {
   const names = [...new Set(known.flatMap((targets) => targets))];
-  const hits = (targets: readonly string[]): boolean => {
+  const selectsExactly = (targets: readonly string[]): boolean => {
     const hit = new Set(findTargets(model, { targetModules: targets }).keys());
     return hit.size === paths.length && paths.every((path) => hit.has(path));
   };
-  if (known.length > 0 && known.every((targets) => typeof targets !== "string") && hits(names)) return names;
-  return hits(paths) ? paths : `(${paths.map(escapePath).join("|")})`;
+  if (known.length > 0 && known.every((targets) => typeof targets !== "string") && selectsExactly(names))
+    return names;
+  return selectsExactly(paths) ? paths : `(${paths.map(escapePath).join("|")})`;
 }

@@ -121,14 +121,14 @@ function readLlama3(fields: ConfigFields, originalMaxPositionEmbeddings: number)
 }
 
 function readLongRope(fields: ConfigFields, original: number, longest: number): RopeScaling {
-  const factors = (key: string): number[] => {
+  const readFactors = (key: string): number[] => {
     const value = fields.readValue(key);
     return fields.readPositives(key, Array.isArray(value) ? value.length : 0);
   };
   return {
     type: "longrope",
-    shortFactor: factors("short_factor"),
-    longFactor: factors("long_factor"),
+    shortFactor: readFactors("short_factor"),
+    longFactor: readFactors("long_factor"),
     originalMaxPositionEmbeddings: original,
     attentionFactor:
       fields.readPositive("attention_factor") ??

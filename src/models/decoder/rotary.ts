@@ -100,11 +100,11 @@ export class Rotations {
 
   constructor(config: { headDim: number; rope: RopeConfig; maxPositionEmbeddings: number }) {
     const { rope, maxPositionEmbeddings: limit } = config;
-    const tables = (length: number): RotaryTables =>
+    const createTables = (length: number): RotaryTables =>
       new RotaryTables(computeFrequencies(config, length), limit, computeAmplitude(rope));
     this.turningPoint = findTurningPoint(rope);
-    this.#tables = tables(0);
-    if (this.turningPoint < limit) this.#long = tables(limit);
+    this.#tables = createTables(0);
+    if (this.turningPoint < limit) this.#long = createTables(limit);
   }
 
   /**

@@ -52,7 +52,7 @@ function compareModules(model: Module, likeness: Module): string | undefined {
   for (const [path, module] of found) {
     const usual = expected.get(path);
     const what = `${path || "the model"}, a ${module.constructor.name}`;
-    if (usual === undefined || !computesAs(module, usual)) return what;
+    if (usual === undefined || !hasForwardOf(module, usual)) return what;
   }
   for (const [path, module] of expected)
     if (!found.has(path)) return `${path}, a ${module.constructor.name}, is missing`;
@@ -60,7 +60,7 @@ function compareModules(model: Module, likeness: Module): string | undefined {
 }
 
 /** Whether a module has the forward of the expected one; a low-rank layer of rank 0 counts as a plain layer. */
-function computesAs(module: Module, usual: Module): boolean {
+function hasForwardOf(module: Module, usual: Module): boolean {
   if (module instanceof LoRALayer && isStandard(module)) return isStandard(usual);
   return (module.forward as unknown) === usual.forward;
 }

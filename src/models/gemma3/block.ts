@@ -52,7 +52,8 @@ export class Gemma3Block extends ResidualBlock<[inputs: BlockInputs, cache?: Lay
     super();
     const { hiddenSize, headDim, rmsNormEps: eps, attentionBias: attentionOutputBias } = config;
     const path = `model.layers.${index}`;
-    const norm = (name: string): Gemma3RMSNorm => takeGemmaNorm(weights, `${path}.${name}`, hiddenSize, eps);
+    const takeNorm = (name: string): Gemma3RMSNorm =>
+      takeGemmaNorm(weights, `${path}.${name}`, hiddenSize, eps);
     this.slides = config.slidingLayers[index] === true;
     const parts = {
       ...config,
@@ -63,10 +64,10 @@ export class Gemma3Block extends ResidualBlock<[inputs: BlockInputs, cache?: Lay
     };
     this.self_attn = new LlamaAttention(parts, `${path}.self_attn`, weights);
     this.mlp = new Gemma3MLP(config, `${path}.mlp`, weights);
-    this.input_layernorm = norm("input_layernorm");
-    this.post_attention_layernorm = norm("post_attention_layernorm");
-    this.pre_feedforward_layernorm = norm("pre_feedforward_layernorm");
-    this.post_feedforward_layernorm = norm("post_feedforward_layernorm");
+    this.input_layernorm = takeNorm("input_layernorm");
+    this.post_attention_layernorm = takeNorm("post_attention_layernorm");
+    this.pre_feedforward_layernorm = takeNorm("pre_feedforward_layernorm");
+    this.post_feedforward_layernorm = takeNorm("post_feedforward_layernorm");
   }
 
   /** @internal Like `forward`, but leaves the last sum to the next reader. */

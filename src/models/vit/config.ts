@@ -121,7 +121,8 @@ export function countPatches({ imageSize, patchSize }: Pick<ViTConfig, "imageSiz
 
 /** Returns the configuration as a `config.json` for transformers 4.40 or later, and for `readViTConfig`. */
 export function writeViTConfig(config: ViTConfig): Record<string, unknown> {
-  const side = ([height, width]: Size): number | number[] => (height === width ? height : [height, width]);
+  const formatSide = ([height, width]: Size): number | number[] =>
+    height === width ? height : [height, width];
   return {
     model_type: "vit",
     ...writeBlocks(config),
@@ -129,8 +130,8 @@ export function writeViTConfig(config: ViTConfig): Record<string, unknown> {
     hidden_act: config.activation,
     hidden_dropout_prob: config.hiddenDropout,
     attention_probs_dropout_prob: config.attentionDropout,
-    image_size: side(config.imageSize),
-    patch_size: side(config.patchSize),
+    image_size: formatSide(config.imageSize),
+    patch_size: formatSide(config.patchSize),
     num_channels: config.numChannels,
     qkv_bias: config.qkvBias,
     ...writeLabels(config),

@@ -144,7 +144,7 @@ export function readWhisperConfig(
     throw config.createError("d_model", "must be an even number of at least 4");
   const ids = readSpecialIds(config, generation);
   const vocabSize = config.readSize("vocab_size", LIMIT.vocabulary) ?? 51_865;
-  const id = (key: string, otherwise: number): number => {
+  const readId = (key: string, otherwise: number): number => {
     const value = generation?.readToken(key) ?? config.readToken(key) ?? otherwise;
     if (value < vocabSize) return value;
     throw config.createFailure(`${key} is ${value}, and vocab_size ${vocabSize}`);
@@ -163,11 +163,11 @@ export function readWhisperConfig(
     dropout: readProbability(config, "dropout", 0),
     attentionDropout: readProbability(config, "attention_dropout", 0),
     activationDropout: readProbability(config, "activation_dropout", 0),
-    decoderStartTokenId: id("decoder_start_token_id", 50_257),
+    decoderStartTokenId: readId("decoder_start_token_id", 50_257),
     tieWordEmbeddings: config.readBoolean("tie_word_embeddings") ?? true,
     bosTokenId: ids.bosTokenId,
     eosTokenIds: end,
-    padTokenId: id("pad_token_id", 50_256),
+    padTokenId: readId("pad_token_id", 50_256),
     ...readWeightsConfig(config, "init_std"),
     generation: readWhisperGeneration(config, generation, vocabSize),
   };

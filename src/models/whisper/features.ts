@@ -112,18 +112,18 @@ export function checkFeatureConfig(folder: string, { numMelBins, maxSourcePositi
   const kind = fields.readString("feature_extractor_type");
   if (kind !== undefined && kind !== "WhisperFeatureExtractor")
     throw fields.createError("feature_extractor_type", "must be WhisperFeatureExtractor");
-  const same = (key: string, expected: number, what: string): void => {
+  const requireSame = (key: string, expected: number, what: string): void => {
     if ((fields.readPositive(key) ?? expected) !== expected)
       throw fields.createError(key, `must be ${expected}, ${what}`);
   };
-  same("feature_size", numMelBins, "the num_mel_bins of config.json");
-  same("sampling_rate", SAMPLE_RATE, "at which Whisper hears");
-  same("n_fft", WINDOW, "which Whisper's frames are");
-  same("hop_length", HOP, "from one of Whisper's frames to the next");
+  requireSame("feature_size", numMelBins, "the num_mel_bins of config.json");
+  requireSame("sampling_rate", SAMPLE_RATE, "at which Whisper hears");
+  requireSame("n_fft", WINDOW, "which Whisper's frames are");
+  requireSame("hop_length", HOP, "from one of Whisper's frames to the next");
   const seconds = (2 * maxSourcePositions * HOP) / SAMPLE_RATE;
-  same("chunk_length", seconds, "which max_source_positions of config.json makes");
-  same("nb_max_frames", 2 * maxSourcePositions, "twice the max_source_positions of config.json");
-  same("n_samples", 2 * maxSourcePositions * HOP, "which max_source_positions of config.json makes");
+  requireSame("chunk_length", seconds, "which max_source_positions of config.json makes");
+  requireSame("nb_max_frames", 2 * maxSourcePositions, "twice the max_source_positions of config.json");
+  requireSame("n_samples", 2 * maxSourcePositions * HOP, "which max_source_positions of config.json makes");
   for (const key of ["dither", "padding_value"]) checkZero(fields, key);
   if (fields.readBoolean("do_normalize") !== true) return;
   throw new LowrankError(

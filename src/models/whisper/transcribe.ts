@@ -136,7 +136,7 @@ class Writer {
   ) {
     const { generation, vocabSize: vocabulary } = model.config;
     const { device } = model;
-    const without = (...lists: (readonly number[])[]): Tensor => {
+    const createBias = (...lists: (readonly number[])[]): Tensor => {
       const bias = new Float32Array(vocabulary);
       for (const id of lists.flat()) bias[id] = -Infinity;
       const created = tensor(bias, { shape: [1, vocabulary], device });
@@ -145,9 +145,9 @@ class Writer {
     };
     const { suppressTokens, beginSuppressTokens } = generation;
     const languages = new Set(generation.languages.values());
-    this.#first = without(suppressTokens, beginSuppressTokens);
-    this.#later = without(suppressTokens);
-    this.#languages = without(
+    this.#first = createBias(suppressTokens, beginSuppressTokens);
+    this.#later = createBias(suppressTokens);
+    this.#languages = createBias(
       Array.from({ length: vocabulary }, (_, id) => id).filter((id) => !languages.has(id)),
     );
     const greedy = checkGenerateOptions("transcribe", {});

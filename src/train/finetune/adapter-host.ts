@@ -22,7 +22,7 @@ export interface AdapterHost {
   /** Measures a batch in evaluation mode; by default the run does so itself. */
   measure?: ((batch: Batch) => Promise<Measured>) | undefined;
   /** Called after the adapter was replaced by a saved one. */
-  reloaded(): void;
+  handleReload(): void;
   /** Deletes the adapter of a run that failed or that trained nothing. */
   abandon(): void;
 }
@@ -58,7 +58,7 @@ export class OwnModel implements AdapterHost {
     return createRunOptimizer(model, this.#settings);
   }
 
-  reloaded(): void {
+  handleReload(): void {
     trainOwn(this.#model, this.#settings);
   }
 

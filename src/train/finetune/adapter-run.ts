@@ -338,7 +338,7 @@ export class AdapterRun {
         await writeState(folder, optimizer, state);
       },
     });
-    await this.#context.recorder.saved();
+    await this.#context.recorder.recordSave();
     if (moved !== undefined) {
       const message = `the existing checkpoint of step ${step}, of another run or branch, was moved to ${moved}`;
       this.#context.emit({ type: "warning", message });
@@ -383,7 +383,7 @@ export class AdapterRun {
       why,
       ...(best && { best: best.step }),
     });
-    await this.#context.recorder.saved();
+    await this.#context.recorder.recordSave();
     const adapter = resolveAdapterFolder(output.path, this.#name);
     return { adapter, ...ended, ...(best && { best }) };
   }
@@ -407,7 +407,7 @@ export class AdapterRun {
     optimizer.dispose();
     deleteAdapter(model, this.#host.name);
     await this.#load(model, found.folder);
-    this.#host.reloaded();
+    this.#host.handleReload();
     return { step, loss, early };
   }
 }
@@ -422,11 +422,11 @@ function describeScheduleChange(
   { first, steps, total }: { first: number; steps: number; total: number | undefined },
 ): string | undefined {
   if (schedule === "constant" || total === undefined || total === steps || first >= steps) return undefined;
-  const rate = (whole: number): string =>
+  const formatRate = (whole: number): string =>
     (lr * schedules[schedule]({ warmup, total: whole })(first)).toPrecision(3);
   return (
     `resume: the ${schedule} schedule now ends at step ${steps} instead of ${total}: from step ${first + 1} on the ` +
-    `learning rate follows the new length (${rate(steps)} at that step instead of ${rate(total)}); completed steps are not affected`
+    `learning rate follows the new length (${formatRate(steps)} at that step instead of ${formatRate(total)}); completed steps are not affected`
   );
 }
 

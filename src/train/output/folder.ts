@@ -89,18 +89,18 @@ export class OutputFolder {
 
   /** Whether the folder contains an adapter that is kept until this run is done. */
   get replacing(): boolean {
-    const { replacing, files } = this.#begun();
+    const { replacing, files } = this.#requireOwn();
     return replacing && !isEmpty(files);
   }
 
   /** Lineages with checkpoints that are removed when this run is done. */
   get replaces(): string[] {
-    return this.#begun().replaces;
+    return this.#requireOwn().replaces;
   }
 
   /** The folder of the last saved checkpoint. */
   get newest(): string | undefined {
-    const last = this.#begun().checkpoints.at(-1);
+    const last = this.#requireOwn().checkpoints.at(-1);
     return last && join(this.path, last.name);
   }
 
@@ -170,7 +170,7 @@ export class OutputFolder {
     }: { evalLoss: number | null; keep: number; fill: (folder: string) => Promise<void> },
   ): Promise<{ path: string; moved?: string | undefined }> {
     await this.#checkLock();
-    const own = this.#begun();
+    const own = this.#requireOwn();
     const staging = `${nameCheckpoint(step)}.tmp-${process.pid}`;
     const placement = await this.#stage(staging, async (folder) => {
       await fill(folder);
@@ -197,7 +197,7 @@ export class OutputFolder {
   }
 
   async #prune(keep: number): Promise<void> {
-    const own = this.#begun();
+    const own = this.#requireOwn();
     const line = (await listCheckpoints(this.path)).filter((checkpoint) =>
       isWithinLine(own.line, checkpoint),
     );
@@ -223,7 +223,7 @@ export class OutputFolder {
    */
   async placeAdapter(fill: (folder: string) => Promise<void>, ended: RunRecord["ended"]): Promise<void> {
     await this.#checkLock();
-    const own = this.#begun();
+    const own = this.#requireOwn();
     const before = own.files;
     const staging = `adapter.tmp-${process.pid}`;
     const files = await this.#stage(staging, async (folder) => {
@@ -233,7 +233,7 @@ export class OutputFolder {
       return files;
     });
     this.#saved = true;
-    await this.#place(staging, files);
+    await this.#moveFiles(staging, files);
     for (const [name, digest] of Object.entries(before)) {
       if (name in files) continue;
       if (await matchesDigest(join(this.path, name), digest)) await remove(join(this.path, name));
@@ -248,7 +248,7 @@ export class OutputFolder {
   }
 
   /** Moves the files of a staged adapter into the folder. */
-  async #place(staging: string, files: Manifest): Promise<void> {
+  async #moveFiles(staging: string, files: Manifest): Promise<void> {
     const from = join(this.path, staging);
     // Weights first: if they are in use, the move fails before anything is replaced.
     const weights = (name: string): number => Number(name.endsWith(".safetensors"));
@@ -273,7 +273,7 @@ export class OutputFolder {
   async #recover(): Promise<void> {
     const record = this.#record;
     if (record?.placing !== undefined) {
-      await this.#place(record.placing, record.files);
+      await this.#moveFiles(record.placing, record.files);
       delete record.placing;
       await writeRunRecord(this.path, record);
     }
@@ -315,7 +315,7 @@ export class OutputFolder {
     this.#written = true;
   }
 
-  #begun(): RunRecord {
+  #requireOwn(): RunRecord {
     if (this.#own === undefined)
       throw new LowrankError("ERR_INTERNAL", `${this.path}: the run has not begun`);
     return this.#own;

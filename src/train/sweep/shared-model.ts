@@ -56,7 +56,7 @@ export class SharedModel implements AdapterHost {
 
   readonly measure = (batch: Batch): Promise<Measured> => this.#others.measure(this.name, batch);
 
-  reloaded(): void {
+  handleReload(): void {
     setAdapter(this.#model, []);
   }
 

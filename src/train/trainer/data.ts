@@ -180,15 +180,15 @@ export class Reader<B> {
         ended = true;
         reject(readAbortReason(signal as AbortSignal));
       };
-      const settled = (): void => {
+      const removeListeners = (): void => {
         signal?.removeEventListener("abort", abort);
         stopping?.removeEventListener("abort", end);
       };
-      const come = (next: Pulled<B>): void => {
+      const receive = (next: Pulled<B>): void => {
         if (ended && next !== undefined) this.#release(next.value);
         resolve(next);
       };
-      pulled.then(come).catch(reject).finally(settled);
+      pulled.then(receive).catch(reject).finally(removeListeners);
       signal?.addEventListener("abort", abort);
       stopping?.addEventListener("abort", end);
       if (signal?.aborted) abort();

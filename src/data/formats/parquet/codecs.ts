@@ -37,7 +37,7 @@ export async function findUnpacker(
 }
 
 function listUnpackers(decoder: Decoder): Partial<Record<CompressionCodec, Unpack>> {
-  const limited = (size: number): zlib.ZlibOptions => ({ maxOutputLength: Math.max(size, 1) });
+  const limitSize = (size: number): zlib.ZlibOptions => ({ maxOutputLength: Math.max(size, 1) });
   return {
     UNCOMPRESSED: (bytes) => bytes,
     SNAPPY: (bytes, size) => {
@@ -45,10 +45,10 @@ function listUnpackers(decoder: Decoder): Partial<Record<CompressionCodec, Unpac
       decoder.snappyUncompress(bytes, unpacked);
       return unpacked;
     },
-    GZIP: (bytes, size) => zlib.gunzipSync(bytes, limited(size)),
-    BROTLI: (bytes, size) => zlib.brotliDecompressSync(bytes, limited(size)),
+    GZIP: (bytes, size) => zlib.gunzipSync(bytes, limitSize(size)),
+    BROTLI: (bytes, size) => zlib.brotliDecompressSync(bytes, limitSize(size)),
     ...(zstdDecompressSync !== undefined && {
-      ZSTD: (bytes, size) => zstdDecompressSync(bytes, limited(size)),
+      ZSTD: (bytes, size) => zstdDecompressSync(bytes, limitSize(size)),
     }),
   };
 }
