@@ -22,8 +22,9 @@ export function formatValue(value: unknown): string {
     const plain = value.length <= 8 && value.every((item) => item === null || typeof item !== "object");
     return plain ? `[${value.map(formatValue).join(", ")}]` : `an array of ${value.length}`;
   }
-  const own: unknown = Object.getOwnPropertyDescriptor(value, "constructor")?.value;
-  if (typeof own === "function" && own.prototype === value) return `the prototype of ${readClassName(own)}`;
+  const constructor: unknown = Object.getOwnPropertyDescriptor(value, "constructor")?.value;
+  if (typeof constructor === "function" && constructor.prototype === value)
+    return `the prototype of ${readClassName(constructor)}`;
   const Class: unknown = (Object.getPrototypeOf(value) as { constructor?: unknown } | null)?.constructor;
   const name = typeof Class === "function" ? readClassName(Class) : "";
   if (name === "Object" || name === "") return "an object";

@@ -66,9 +66,9 @@ async function reportTemplate(adapter: string, model: PretrainedModel | undefine
       import("../models/adapter-base.js"),
     ]);
   const base = model === undefined ? baseOfAdapter(adapter).model : undefined;
-  const own =
+  const templates =
     base === undefined ? model?.tokenizer?.readCurrentTemplates() : readStoredTemplates(openCompanions(base));
-  if (own?.text === readStoredTemplates(openCompanions(adapter))?.text) return;
+  if (templates?.text === readStoredTemplates(openCompanions(adapter))?.text) return;
   const how = `--chat-template-file ${join(adapter, "chat_template.jinja")}`;
   notice(`the file does not contain the adapter's chat template; pass it to llama.cpp with ${how}`);
 }

@@ -23,8 +23,9 @@ export function readMessages(argument: string): Message[] {
   }
   if (typeof value === "object" && value !== null && "tools" in value && value.tools != null)
     return refuse("contains tools, which a command-line prompt does not support; remove them");
-  const own = typeof value === "object" && value !== null && "messages" in value ? value.messages : value;
-  return parseMessages(own, "messages", refuse);
+  const messages =
+    typeof value === "object" && value !== null && "messages" in value ? value.messages : value;
+  return parseMessages(messages, "messages", refuse);
 }
 
 function readContent(file: string): string {

@@ -48,12 +48,13 @@ function isInSpace({ space }: SweepOptions, path: string): boolean {
 
 /** Returns the options of the command line and the file. Without model, data and adapter, the embedded ones. */
 async function readOptions(command: Command, config: string): Promise<SweepOptions> {
-  const own = await applySweepFile(command, config);
+  const settings = await applySweepFile(command, config);
   const { model, data, adapter } = command.opts<Flags>();
   if ([model, data, adapter].every((value) => value === undefined)) {
     const recipe = Object.entries(await readConfig(locateDefaultRecipe()));
     const open = recipe.filter(
-      ([key]) => !isInSpace(own, toOptionPath(key)) && !(key === "epochs" && isInSpace(own, "steps")),
+      ([key]) =>
+        !isInSpace(settings, toOptionPath(key)) && !(key === "epochs" && isInSpace(settings, "steps")),
     );
     applyConfig(command, Object.fromEntries(open), {
       file: locateDefaultRecipe(),
@@ -68,11 +69,11 @@ async function readOptions(command: Command, config: string): Promise<SweepOptio
       model: defaultModel(),
       data: locateDefaultData(),
       ...(held && { evalData: locateDefaultHeldOut() }),
-      ...own,
+      ...settings,
     };
   }
   checkFlags(command.opts<Flags>());
-  return { ...listGivenOptions(command), ...own };
+  return { ...listGivenOptions(command), ...settings };
 }
 
 function toOptionPath(key: string): string {

@@ -11,8 +11,8 @@ export type Access = { path: string; query: URLSearchParams } | { refused: strin
  * segment of the path.
  */
 export function checkAccess({ url = "", headers }: IncomingMessage, token: string, port: number): Access {
-  const own = `${LOOPBACK}:${port}`;
-  const refused = refuseSender(headers, { hosts: [own], origins: [`http://${own}`] });
+  const address = `${LOOPBACK}:${port}`;
+  const refused = refuseSender(headers, { hosts: [address], origins: [`http://${address}`] });
   if (refused !== undefined) return { refused };
   const [, given = "", path] = /^\/([^/?#]*)\/([^?#]*)/.exec(url) ?? [];
   if (path === undefined || !compareSecrets(given, token))

@@ -196,7 +196,10 @@ export class BatchPlan {
   divide(step: number, deal: (rows: number) => readonly number[]): DividedStep {
     const rows = this.divideRows(step, deal);
     const read: RowReader = (row) => this.#examples.at(row) as Example;
-    return { ...rows, batches: rows.batches.map((own) => own.map((batch) => this.build(batch, read))) };
+    return {
+      ...rows,
+      batches: rows.batches.map((deviceBatches) => deviceBatches.map((batch) => this.build(batch, read))),
+    };
   }
 
   /** Returns the rows of a step divided among devices, as `divide`, without reading them. */
@@ -208,9 +211,11 @@ export class BatchPlan {
     return {
       epoch: Math.floor(step / this.stepsPerEpoch),
       batches: Array.from({ length: Math.max(...devices) + 1 }, (_, device) => {
-        const own = sequences.filter((_, row) => devices[row] === device);
-        const count = Math.ceil(own.length / batchSize);
-        return Array.from({ length: count }, (_, i) => own.slice(i * batchSize, (i + 1) * batchSize));
+        const deviceSequences = sequences.filter((_, row) => devices[row] === device);
+        const count = Math.ceil(deviceSequences.length / batchSize);
+        return Array.from({ length: count }, (_, i) =>
+          deviceSequences.slice(i * batchSize, (i + 1) * batchSize),
+        );
       }),
       tokens: all.reduce((sum, row) => sum + readLength(this.#examples, row), 0),
       trained: all.reduce((sum, row) => sum + readTrained(this.#examples, row), 0),
@@ -271,7 +276,7 @@ export class BatchPlan {
    * Throws `ERR_OPTION` when the cursor was saved with other data or options.
    */
   resume(cursor: Cursor): number {
-    const own = this.createCursor(cursor.step);
+    const current = this.createCursor(cursor.step);
     for (const key of [
       "seed",
       "batchSize",
@@ -280,10 +285,10 @@ export class BatchPlan {
       "data",
       "sequences",
     ] as const) {
-      if (own[key] === cursor[key]) continue;
+      if (current[key] === cursor[key]) continue;
       if (key === "sequences") throw new LowrankError("ERR_OPTION", this.#createPackingError(cursor));
       const what = key === "examples" || key === "data" ? "the training data" : key;
-      const detail = key === "data" ? "" : `: ${cursor[key]} then, ${own[key]} now`;
+      const detail = key === "data" ? "" : `: ${cursor[key]} then, ${current[key]} now`;
       throw new LowrankError("ERR_OPTION", `resume: ${what} differs from the interrupted run's${detail}`);
     }
     return cursor.step;

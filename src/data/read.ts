@@ -228,8 +228,8 @@ export async function readPart(
   if (first?.kind === "audio") {
     const named = all as Content<AudioRow[]>["parts"];
     const sha256 = waves.hashWith(source.sha256);
-    const own = createContents(source, origin, (signal) => waves.streamRows(named(signal)), sha256);
-    return { data: { kind: "speech", ...found, ...own }, first };
+    const spoken = createContents(source, origin, (signal) => waves.streamRows(named(signal)), sha256);
+    return { data: { kind: "speech", ...found, ...spoken }, first };
   }
   if (first?.kind === "label") {
     const parts = all as Content<LabelRow[]>["parts"];

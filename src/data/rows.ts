@@ -98,10 +98,10 @@ function parseRow(value: unknown, line: number, refuse: Refuse): Row {
     return refuse(
       `the row's ${JSON.stringify(inside)} is an array of objects; if those are the rows, give the array alone`,
     );
-  const own = text("text");
+  const content = text("text");
   if ("label" in fields)
-    return { kind: "label", line, text: own, label: parseLabel(fields["label"], refuse) };
-  return { kind: "text", line, text: own };
+    return { kind: "label", line, text: content, label: parseLabel(fields["label"], refuse) };
+  return { kind: "text", line, text: content };
 }
 
 /** Whether a value may be a file's rows, wrapped in an object. */

@@ -58,20 +58,25 @@ export async function readShare(share: FileShare, options: ReadOptions): Promise
  *
  * Throws `ERR_DATA_ROW` for a file without rows, and for rows of different kinds.
  */
-export function joinShares(own: readonly ReadShare[], summaries: readonly (readonly PartSummary[])[]): Data {
-  return joinSources(own.map(({ part }, i) => joinParts(part, summaries[i] as readonly PartSummary[])));
+export function joinShares(
+  localShares: readonly ReadShare[],
+  summaries: readonly (readonly PartSummary[])[],
+): Data {
+  return joinSources(
+    localShares.map(({ part }, i) => joinParts(part, summaries[i] as readonly PartSummary[])),
+  );
 }
 
-function joinParts({ data: own }: PartialData, parts: readonly PartSummary[]): Data {
-  const [source] = own.sources as readonly [Content<object[]>];
+function joinParts({ data: localData }: PartialData, parts: readonly PartSummary[]): Data {
+  const [source] = localData.sources as readonly [Content<object[]>];
   const firsts = parts.flatMap(({ first }) => first ?? []);
   const [first] = firsts;
-  if (first === undefined) throw createNoRowsError(own.file);
+  if (first === undefined) throw createNoRowsError(localData.file);
   for (const other of firsts) checkKinds(source, first, other);
   const longest = new LongestRows<Content<object[]>>();
   for (const part of parts) longest.add(source, part.longest);
   const joined = {
-    file: own.file,
+    file: localData.file,
     count: parts.reduce((sum, { count }) => sum + count, 0),
     first: describeRow(source, first.line),
     sources: [{ ...source, longest: longest.groupBySource().get(source) ?? [] }],

@@ -45,10 +45,10 @@ export class SharedExamples extends StoredExamples {
   readonly #index: Index;
   readonly #kept = new Map<number, Example>();
 
-  private constructor(own: ExampleStore, processes: RowExchange, runs: readonly Run[], index: Index) {
+  private constructor(store: ExampleStore, processes: RowExchange, runs: readonly Run[], index: Index) {
     super();
     this.length = index.lengths.length;
-    this.#own = own;
+    this.#own = store;
     this.#processes = processes;
     this.#runs = runs;
     this.#index = index;
@@ -56,13 +56,16 @@ export class SharedExamples extends StoredExamples {
 
   /** Joins the rows of all processes, and the reports on their sources. Each process has the same sources. */
   static async join(
-    own: ExampleStore,
+    store: ExampleStore,
     processes: RowExchange,
   ): Promise<{ examples: SharedExamples; reports: DataReport[] }> {
-    const all = await processes.gatherAll({ starts: [...own.starts, own.length], reports: own.reports });
+    const all = await processes.gatherAll({
+      starts: [...store.starts, store.length],
+      reports: store.reports,
+    });
     const runs: Run[] = [];
     let start = 0;
-    for (const source of own.reports.keys())
+    for (const source of store.reports.keys())
       for (const [rank, { starts }] of all.entries()) {
         const [first, end] = [starts[source] as number, starts[source + 1] as number];
         runs.push({ start, length: end - first, rank, first });
@@ -72,8 +75,8 @@ export class SharedExamples extends StoredExamples {
       type: { new (length: number): T; new (bytes: ArrayBuffer): T },
       read: (row: number) => number,
     ): Promise<T> => {
-      const values = new type(own.length);
-      for (let row = 0; row < own.length; row++) values[row] = read(row);
+      const values = new type(store.length);
+      for (let row = 0; row < store.length; row++) values[row] = read(row);
       const parts = (await processes.gatherBytes(new Uint8Array(values.buffer as ArrayBuffer))).map(
         (bytes) => new type(Uint8Array.from(bytes).buffer),
       );
@@ -83,15 +86,15 @@ export class SharedExamples extends StoredExamples {
       return joined;
     };
     const index = {
-      lengths: await column(Uint32Array, (row) => own.lengthAt(row)),
-      trained: await column(Uint32Array, (row) => own.trainedAt(row)),
-      classes: await column(Int32Array, (row) => own.classAt(row)),
-      hashes: await column(Uint32Array, (row) => own.hashAt(row)),
+      lengths: await column(Uint32Array, (row) => store.lengthAt(row)),
+      trained: await column(Uint32Array, (row) => store.trainedAt(row)),
+      classes: await column(Int32Array, (row) => store.classAt(row)),
+      hashes: await column(Uint32Array, (row) => store.hashAt(row)),
     };
     const filled = runs.filter(({ length }) => length > 0);
     return {
-      examples: new SharedExamples(own, processes, filled, index),
-      reports: own.reports.map((_, source) =>
+      examples: new SharedExamples(store, processes, filled, index),
+      reports: store.reports.map((_, source) =>
         joinReports(all.map(({ reports }) => reports[source] as DataReport)),
       ),
     };

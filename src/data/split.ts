@@ -31,9 +31,9 @@ export function splitHeldOut(
   }
   const classes = new Map<number, number[]>();
   for (let row = 0; row < length; row++) {
-    const own = classes.get(examples.classAt(row));
-    if (own === undefined) classes.set(examples.classAt(row), [row]);
-    else own.push(row);
+    const rows = classes.get(examples.classAt(row));
+    if (rows === undefined) classes.set(examples.classAt(row), [row]);
+    else rows.push(row);
   }
   const groups = [...classes.entries()].sort(([a], [b]) => a - b).map(([, rows]) => rows);
   const wanted = Math.min(Math.max(Math.round(length * fraction), 1), length - 1);

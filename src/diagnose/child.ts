@@ -111,7 +111,7 @@ function judge(found: ReturnType<typeof compare>): Awaited<ReturnType<Step["run"
 }
 
 async function runTraining(device: CheckedDevice, count: number): ReturnType<Step["run"]> {
-  const own = await train(device, count);
+  const trained = await train(device, count);
   const expected = device === "cpu" ? [...STORED_LOSSES] : (await train("cpu", count)).losses;
   const compareLosses = (values: readonly number[]): Outcome => ({
     values: new Map([["loss of each step", Float64Array.from(values.slice(0, count))]]),
@@ -119,10 +119,14 @@ async function runTraining(device: CheckedDevice, count: number): ReturnType<Ste
   });
   const { error, wrong } = compare(
     { family: "gemm", tolerance: LOSS_TOLERANCE },
-    compareLosses(own.losses),
+    compareLosses(trained.losses),
     compareLosses(expected),
   );
-  const data = { losses: own.losses, expected: expected.slice(0, count), stepMilliseconds: own.milliseconds };
+  const data = {
+    losses: trained.losses,
+    expected: expected.slice(0, count),
+    stepMilliseconds: trained.milliseconds,
+  };
   return { ...judge({ error, wrong }), data };
 }
 

@@ -107,8 +107,8 @@ function createProcessor(): DeviceInfo {
 }
 
 function describeEnvironment(): Record<string, string> {
-  const own = Object.entries(process.env).filter(([name]) => /^(LOWRANK_|VK_|WGPU_)/.test(name));
-  return Object.fromEntries(own.sort()) as Record<string, string>;
+  const variables = Object.entries(process.env).filter(([name]) => /^(LOWRANK_|VK_|WGPU_)/.test(name));
+  return Object.fromEntries(variables.sort()) as Record<string, string>;
 }
 
 /** Returns the devices to test. Throws `ERR_NO_GPU`. */

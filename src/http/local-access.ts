@@ -31,6 +31,6 @@ export function refuseSender(headers: IncomingHttpHeaders, { hosts, origins }: S
     return `the Host header must be ${hosts.join(" or ")}`;
   if (origin !== undefined) return origins.includes(origin) ? undefined : "another origin may not ask";
   const site = headers["sec-fetch-site"];
-  const own = site === undefined || site === "same-origin" || site === "none";
-  return own ? undefined : "another site may not ask";
+  const isSameOrigin = site === undefined || site === "same-origin" || site === "none";
+  return isSameOrigin ? undefined : "another site may not ask";
 }

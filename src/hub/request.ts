@@ -40,8 +40,8 @@ export async function ask(
   const stalled = new AbortController();
   const timer = setTimeout(() => stalled.abort(), timeout);
   const done = (): void => clearTimeout(timer);
-  const own = new URL(url).origin === new URL(endpoint).origin;
-  const headers = { ...given, ...(own && token !== undefined && { authorization: `Bearer ${token}` }) };
+  const isHub = new URL(url).origin === new URL(endpoint).origin;
+  const headers = { ...given, ...(isHub && token !== undefined && { authorization: `Bearer ${token}` }) };
   try {
     const combined = signal === undefined ? stalled.signal : AbortSignal.any([signal, stalled.signal]);
     const response = await fetch(url, { headers, signal: combined });

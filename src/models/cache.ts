@@ -147,9 +147,13 @@ export class KeyValueCache {
     const [first] = rows as [CachedRow, ...CachedRow[]];
     const cache = new KeyValueCache(0, 0, { batch: 0, heads: 0, headDim: 0, device: "auto" });
     for (const i of first.cache.layers.keys()) {
-      const own = runs.map(({ cache, row, count }) => ({ layer: cache.layers[i] as LayerCache, row, count }));
-      cache.layers.push(scope(() => LayerCache.fromRuns(own, length)));
-      for (const { layer } of own) layer.dispose();
+      const layerRuns = runs.map(({ cache, row, count }) => ({
+        layer: cache.layers[i] as LayerCache,
+        row,
+        count,
+      }));
+      cache.layers.push(scope(() => LayerCache.fromRuns(layerRuns, length)));
+      for (const { layer } of layerRuns) layer.dispose();
     }
     return cache;
   }

@@ -48,8 +48,8 @@ function checkTemplate(file: string, text: string | undefined): TemplateSource |
 export function readChatTemplate(companions: CompanionFiles, tools: boolean): TemplateSource | undefined {
   const inFile = (name: string): TemplateSource | undefined =>
     checkTemplate(companions.place(name), companions.text(name));
-  const own = (tools ? inFile(TOOLS_TEMPLATE) : undefined) ?? inFile(TEMPLATE);
-  if (own !== undefined) return own;
+  const source = (tools ? inFile(TOOLS_TEMPLATE) : undefined) ?? inFile(TEMPLATE);
+  if (source !== undefined) return source;
   const config = readCompanionFields(companions, "tokenizer_config.json");
   const value = config?.readValue("chat_template");
   if (config === undefined || value === undefined) return undefined;
@@ -65,10 +65,10 @@ export function readChatTemplate(companions: CompanionFiles, tools: boolean): Te
 
 /** Reads a tokenizer's templates, with and without tools; undefined where there is none. Throws `ERR_FILE_FORMAT`. */
 export function readStoredTemplates(companions: CompanionFiles): ChatTemplates | undefined {
-  const own = readChatTemplate(companions, false);
-  if (own === undefined) return undefined;
+  const source = readChatTemplate(companions, false);
+  if (source === undefined) return undefined;
   const tools = readChatTemplate(companions, true)?.text;
-  return { ...own, tools: tools === own.text ? undefined : tools };
+  return { ...source, tools: tools === source.text ? undefined : tools };
 }
 
 function isNamed(value: unknown): value is { name: string; template: string } {

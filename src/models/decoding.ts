@@ -158,9 +158,11 @@ export class Decoding {
     return rows.flatMap(({ group, text }, row): NextToken[] => {
       const place = bad[row] as number;
       if (place < 0 || this.#ended.has(text)) return [];
-      const own = rows.filter((other) => other.group === group);
+      const groupRows = rows.filter((other) => other.group === group);
       const which =
-        own.length > 1 ? ` of text ${own.findIndex((other) => other.text === text)} of those left` : "";
+        groupRows.length > 1
+          ? ` of text ${groupRows.findIndex((other) => other.text === text)} of those left`
+          : "";
       return this.#fail(group, batch.sampler.createNotFiniteError(row, place, which));
     });
   }
@@ -250,8 +252,8 @@ export class Decoding {
 
   #choose(batch: TextBatch, rows: readonly Row[], ids: Tensor, draws: readonly number[]): Choice {
     const names = rows.map(({ text: { adapter } }) => adapter);
-    const own = names.filter((name) => name !== undefined);
-    const adapters = own.length === names.length ? own : undefined;
+    const adapterNames = names.filter((name) => name !== undefined);
+    const adapters = adapterNames.length === names.length ? adapterNames : undefined;
     const logits = runPerRow(this.model, names.length, adapters, () => this.#computeLogits(batch, ids));
     return batch.sampler.choose(logits, draws);
   }
@@ -297,14 +299,14 @@ function groupByLikeLength(groups: readonly Group[]): Group[][] {
   const batches: Group[][] = [];
   let [rows, tokens] = [0, 0];
   for (const group of [...groups].sort((a, b) => findLongest(a) - findLongest(b))) {
-    const own = lengths.get(group) as number[];
-    const sum = own.reduce((total, length) => total + length, 0);
-    if (batches.length === 0 || (rows + own.length) * findLongest(group) > 2 * (tokens + sum)) {
+    const groupLengths = lengths.get(group) as number[];
+    const sum = groupLengths.reduce((total, length) => total + length, 0);
+    if (batches.length === 0 || (rows + groupLengths.length) * findLongest(group) > 2 * (tokens + sum)) {
       batches.push([]);
       [rows, tokens] = [0, 0];
     }
     batches.at(-1)?.push(group);
-    rows += own.length;
+    rows += groupLengths.length;
     tokens += sum;
   }
   return batches.map((batch) => batch.sort((a, b) => compareAdapters(a.texts[0], b.texts[0])));

@@ -65,18 +65,19 @@ export async function embed(
   if (checked.pooling !== undefined) checkPooling(where, checked.pooling);
   if (checked.normalize !== undefined) checkFlag(where, "normalize", checked.normalize);
   checkWhole(where, "batchSize", batchSize, 1);
-  const own = readSettings(model, checked);
-  const { pooling = own?.pooling ?? "mean", normalize = own?.normalize ?? true } = checked;
-  const { maxLength = own?.maxLength ?? model.config.maxPositionEmbeddings } = checked;
+  const settings = readSettings(model, checked);
+  const { pooling = settings?.pooling ?? "mean", normalize = settings?.normalize ?? true } = checked;
+  const { maxLength = settings?.maxLength ?? model.config.maxPositionEmbeddings } = checked;
   const poolings = [pooling].flat() as Pooling[];
   const longest = Math.min(checkWhole(where, "maxLength", maxLength, 1), model.config.maxPositionEmbeddings);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
   if (model.tokenizer === undefined) throw createNoTokenizerError(model, "embed: ");
   throwIfAborted(signal);
-  const written = own === undefined ? texts : texts.map((text) => prepareText(text, own));
+  const written = settings === undefined ? texts : texts.map((text) => prepareText(text, settings));
   const rows = (await model.tokenizer.encodeAll(written)).map((ids) => truncate(ids, longest));
-  const skipped = own === undefined || own.includePrompt ? 0 : countPromptTokens(model.tokenizer, own);
+  const skipped =
+    settings === undefined || settings.includePrompt ? 0 : countPromptTokens(model.tokenizer, settings);
   const vectors: Float32Array[] = texts.map(() => new Float32Array());
   for (const places of groupByLength(rows, batchSize)) {
     throwIfAborted(signal);

@@ -50,10 +50,10 @@ function findPadTokenId(
 ): number | undefined {
   const named = readSpecialTokens(companions)["pad_token"];
   if (named !== undefined) return tokenToId(named);
-  const own = readCompanionFields(companions, "tokenizer.json")
+  const padToken = readCompanionFields(companions, "tokenizer.json")
     ?.readObject("padding")
     ?.readString("pad_token");
-  return [own, "[PAD]", "<pad>"]
+  return [padToken, "[PAD]", "<pad>"]
     .map((token) => (token === undefined ? undefined : tokenToId(token)))
     .find((id) => id !== undefined);
 }

@@ -129,7 +129,7 @@ const BATCH_OPTIONS = [
 
 /** See `Tokenizer.encode`. */
 export function encode(
-  own: Binding.Tokenizer,
+  tokenizer: Binding.Tokenizer,
   defaults: () => EncodingDefaults,
   text: string,
   given: EncodeOptions,
@@ -146,10 +146,10 @@ export function encode(
   checkPair(where, "pair", truncation, pair);
   const needsOffsets = checkFlag(where, "offsets", offsets) || checkFlag(where, "wordIds", wordIds);
   if (pair === undefined && maxLength === undefined && !needsOffsets)
-    return own.encode(text, addSpecialTokens);
+    return tokenizer.encode(text, addSpecialTokens);
   const left = maxLength !== undefined && defaults().truncationSide === "left";
   const request = { addSpecialTokens, maxLength, strategy: truncation, left };
-  const [row] = encodeRows(where, own, [text], pair === undefined ? undefined : [pair], request) as [
+  const [row] = encodeRows(where, tokenizer, [text], pair === undefined ? undefined : [pair], request) as [
     Encoding,
   ];
   return pair === undefined && !needsOffsets ? row.ids : row;
@@ -157,7 +157,7 @@ export function encode(
 
 /** See `Tokenizer.encodeBatch`. */
 export function encodeBatch(
-  own: Binding.Tokenizer,
+  tokenizer: Binding.Tokenizer,
   defaults: () => EncodingDefaults,
   texts: readonly string[],
   given: EncodeBatchOptions,
@@ -175,7 +175,7 @@ export function encodeBatch(
   const limit = readLimits(where, known, defaults);
   checkPair(where, "pairs", limit.strategy, pairs);
   enterCpuUse();
-  const encoded = encodeRows(where, own, all, pairs, {
+  const encoded = encodeRows(where, tokenizer, all, pairs, {
     addSpecialTokens,
     maxLength: limit.cut,
     strategy: limit.strategy,
@@ -236,14 +236,14 @@ const PADDINGS = ["longest", "max_length"] as const;
 /** Encodes texts into rows, before padding. Throws `ERR_OPTION` for a row that cannot be truncated to the length. */
 function encodeRows(
   where: string,
-  own: Binding.Tokenizer,
+  tokenizer: Binding.Tokenizer,
   texts: string[],
   pairs: string[] | undefined,
   request: Binding.EncodingOptions,
 ): Encoding[] {
   let all: ReturnType<Binding.Tokenizer["encodings"]>;
   try {
-    all = own.encodings(texts, pairs, request);
+    all = tokenizer.encodings(texts, pairs, request);
   } catch (error) {
     if (error instanceof LowrankError && error.code === "ERR_OPTION")
       throw new LowrankError(error.code, `${where}: ${error.message}`);

@@ -59,10 +59,10 @@ export async function* generateBatch(
       const released = streams.map((stream, row): Piece[] => {
         if (!running.has(row)) return [];
         const text = decoded[row] as DecodedText;
-        const own = chosen.get(text);
-        const token = own && readToken(own);
+        const nextToken = chosen.get(text);
+        const token = nextToken && readToken(nextToken);
         const over = token === undefined || ends[row]?.includes(token) === true;
-        const pieces = over ? stream.finish() : stream.add(token, readLogprobs(own));
+        const pieces = over ? stream.finish() : stream.add(token, readLogprobs(nextToken));
         if (over || stream.ended) {
           running.delete(row);
           decoding.end(text);

@@ -17,9 +17,9 @@ export function findSpecialTokens(
   tokenizer: { companions: CompanionFiles; tokenToId(token: string): number | undefined },
   config: { eosTokenIds?: readonly number[] | undefined; padTokenId?: number | undefined; vocabSize: number },
 ): SpecialTokens {
-  const own = readCompanionFields(tokenizer.companions, "tokenizer_config.json");
+  const fields = readCompanionFields(tokenizer.companions, "tokenizer_config.json");
   const findId = (key: string): number | undefined => {
-    const text = readTokenText(own, key);
+    const text = readTokenText(fields, key);
     return text === undefined ? undefined : tokenizer.tokenToId(text);
   };
   const eos = findId("eos_token");

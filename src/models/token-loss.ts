@@ -37,9 +37,9 @@ export function computeTokenLoss(
   );
   const byRun = (): Tensor[] =>
     findRuns(names, B).map(({ name, start, count }) => {
-      const own = sliceTargets(targets, start * T, (start + count) * T);
+      const runTargets = sliceTargets(targets, start * T, (start + count) * T);
       const states = hidden.slice(0, start, start + count);
-      return runPerRow(model, 1, [name], () => computeHeadLoss(head, states, own, apart));
+      return runPerRow(model, 1, [name], () => computeHeadLoss(head, states, runTargets, apart));
     });
   const losses = (whole ?? joinRows(byRun())).reshape(B, T);
   if (options.reduction === "none") return losses;

@@ -203,13 +203,13 @@ export class Tokenizer extends TemplatedTokenizer {
 
   /** @internal Encodes a growing text in parts; undefined where the tokenizer needs the whole text. */
   get parts(): PartEncoder | undefined {
-    const own = this.#native;
-    if (!own.knowsSeams()) return undefined;
-    const [before, after] = own.frame();
+    const tokenizer = this.#native;
+    if (!tokenizer.knowsSeams()) return undefined;
+    const [before, after] = tokenizer.frame();
     return {
       frame: [Int32Array.from(before as number[]), Int32Array.from(after as number[])],
-      lastSeam: (text) => own.lastSeam(text) ?? -1,
-      encode: async (part, first) => unwrapResult(await own.encodePart(part, first)),
+      lastSeam: (text) => tokenizer.lastSeam(text) ?? -1,
+      encode: async (part, first) => unwrapResult(await tokenizer.encodePart(part, first)),
     };
   }
 
@@ -271,15 +271,15 @@ export class Tokenizer extends TemplatedTokenizer {
     const known = checkKnownOptions(where, given, CHAT_OPTIONS);
     const addGenerationPrompt = readSwitch(where, "addGenerationPrompt", known, false);
     const tokenize = readSwitch(where, "tokenize", known);
-    const { chatTemplate: own, chatTemplateKwargs: variables = {} } = known;
+    const { chatTemplate: givenTemplate, chatTemplateKwargs: variables = {} } = known;
     if (typeof variables !== "object" || variables === null)
       refuse(where, "chatTemplateKwargs", "an object of variables", variables);
     const conversation = checkConversation(where, messages, known.tools);
     const tools = conversation.tools !== undefined;
     const template =
-      own === undefined
+      givenTemplate === undefined
         ? this.findChatTemplate(tools)
-        : this.#createTemplate(checkText(where, "chatTemplate", own), "the option chatTemplate");
+        : this.#createTemplate(checkText(where, "chatTemplate", givenTemplate), "the option chatTemplate");
     const text = template.render(conversation, { addGenerationPrompt, variables });
     return tokenize ? this.#native.encode(text, false) : text;
   }

@@ -26,13 +26,13 @@ export const BINARIES = [
 
 /** Returns the platform of this process and the version of this package. */
 export function detectPlatform(): Platform {
-  let own: { name?: string; version?: string } = {};
+  let ownPackage: { name?: string; version?: string } = {};
   try {
-    own = requireFromPackage("package.json") as typeof own;
+    ownPackage = requireFromPackage("package.json") as typeof ownPackage;
   } catch {
     // Without a version, the error says that this is a bundle.
   }
-  const version = own.name === "lowrank" ? own.version : undefined;
+  const version = ownPackage.name === "lowrank" ? ownPackage.version : undefined;
   const report = process.platform === "linux" ? process.report.getReport() : {};
   const { header } = report as { header?: { glibcVersionRuntime?: string } };
   const { platform, arch } = process;

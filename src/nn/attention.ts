@@ -121,9 +121,12 @@ function reduceToKeyMask(
   mask: Tensor,
   [B, , , S]: readonly [number, number, number, number],
 ): Tensor | undefined {
-  const [own, heads, queries] = [...Array<number>(4 - mask.shape.length).fill(1), ...mask.shape] as number[];
+  const [batch, heads, queries] = [
+    ...Array<number>(4 - mask.shape.length).fill(1),
+    ...mask.shape,
+  ] as number[];
   if (mask.dtype !== "i32" || heads !== 1 || queries !== 1) return undefined;
-  return mask.reshape(own as number, mask.shape.at(-1) ?? 1).expand(B, S);
+  return mask.reshape(batch as number, mask.shape.at(-1) ?? 1).expand(B, S);
 }
 
 /**

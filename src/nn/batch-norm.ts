@@ -136,11 +136,11 @@ function track(norm: BatchNormNd, rows: Tensor): void {
         .mul(centred)
         .sum(1)
         .div(N - 1);
-      for (const [running, own] of [
+      for (const [running, measured] of [
         [mean, batchMean],
         [variance, batchVariance],
       ] as const)
-        running.copy(running.add(own.sub(running).mul(share)));
+        running.copy(running.add(measured.sub(running).mul(share)));
     }),
   );
 }

@@ -121,11 +121,11 @@ function normaliseByRunning(norm: InstanceNormNd, x: Tensor, mean: Tensor, varia
 function track(norm: InstanceNormNd, x: Tensor, mean: Tensor, variance: Tensor): void {
   noGrad(() =>
     scope(() => {
-      for (const [running, own] of [
+      for (const [running, measured] of [
         [mean, x.mean(2).mean(0)],
         [variance, x.var(2).mean(0)],
       ] as const)
-        running.copy(running.add(own.sub(running).mul(norm.momentum)));
+        running.copy(running.add(measured.sub(running).mul(norm.momentum)));
     }),
   );
 }

@@ -119,7 +119,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     this.#rule = rule;
     this.#states = typeof states === "function" ? states : createElementwise(states);
     this.groups = parseGroups(where, params).map((group, i) => {
-      const { params: own, ...given } = group;
+      const { params: tensors, ...given } = group;
       const name = `${where}: group ${i}`;
       const chosen = checkKnownOptions(
         name,
@@ -127,7 +127,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
         Object.keys(defaults) as (keyof Options & string)[],
       );
       const set = Object.fromEntries(Object.entries(chosen).filter(([, value]) => value !== undefined));
-      return { ...checkOptions(name, { ...defaults, ...set }), params: listParameters(name, own) };
+      return { ...checkOptions(name, { ...defaults, ...set }), params: listParameters(name, tensors) };
     });
     const ids = this.groups.map(({ params }) => params.map((tensor) => tensor.id));
     this.#id = session().optimizer(rule, ids, this.#copyOptions());
@@ -251,10 +251,10 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
       );
     }
     const states = this.#parameters.map((parameter, i) => {
-      const own = state[i];
-      if (own === undefined) return { step: 0, values: [] };
+      const loaded = state[i];
+      if (loaded === undefined) return { step: 0, values: [] };
       const names = this.#listStateNames(parameter);
-      return { step: own.step, values: names.map((name) => findStateTensor(own, name, i).id) };
+      return { step: loaded.step, values: names.map((name) => findStateTensor(loaded, name, i).id) };
     });
     session().optimizerLoadState(this.#requireId(), states);
     for (const [i, group] of this.groups.entries()) {
@@ -346,10 +346,10 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
       backward: (loss) => session().exchangeBackward(id, loss.id),
       finish: () => session().finishExchange(id),
       cancel: () => session().cancelExchange(id, Uint32Array.from(answers)),
-      answer: (bucket, own) =>
+      answer: (bucket, sums) =>
         session().answerBucket(
           findAnswer(bucket),
-          new Uint8Array(own.buffer, own.byteOffset, own.byteLength),
+          new Uint8Array(sums.buffer, sums.byteOffset, sums.byteLength),
         ),
       fail: (bucket, reason) => session().failBucket(findAnswer(bucket), reason),
     };

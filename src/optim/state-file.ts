@@ -83,11 +83,11 @@ export function readState(path: string, expected: Expected): OptimizerState<Reco
   }
   for (const [key, { place, name }] of wanted) {
     const { shape, dtype } = call(() => file.info(key));
-    const own = states[place]?.[name] ?? [];
-    if (shape.join() === own.join() && dtype === "f32") continue;
+    const stateShape = states[place]?.[name] ?? [];
+    if (shape.join() === stateShape.join() && dtype === "f32") continue;
     throw new LowrankError(
       "ERR_SHAPE_MISMATCH",
-      `${path}: ${key} is ${dtype} [${shape.join(", ")}], and parameter ${place} f32 [${own.join(", ")}]`,
+      `${path}: ${key} is ${dtype} [${shape.join(", ")}], and parameter ${place} f32 [${stateShape.join(", ")}]`,
     );
   }
   const state: Record<number, ParameterState> = {};
@@ -124,14 +124,14 @@ function parseDescription(path: string, file: WeightsFile, { kind, groups }: Exp
   }
   const count = groups.reduce((n, { states }) => n + states.length, 0);
   const sizes = (list: readonly number[]): string => `${list.length} groups of ${list.join(", ")} parameters`;
-  const [own, given] = [
+  const [expected, given] = [
     groups.map(({ states }) => states.length),
     (Array.isArray(found.groups) ? found.groups : []).map((group) => group?.params),
   ];
-  if (own.join() !== given.join()) {
+  if (expected.join() !== given.join()) {
     throw new LowrankError(
       "ERR_SHAPE_MISMATCH",
-      `${path}: the state is of ${sizes(given)}, but the optimizer of ${sizes(own)}`,
+      `${path}: the state is of ${sizes(given)}, but the optimizer of ${sizes(expected)}`,
     );
   }
   const { updates } = found;
@@ -148,9 +148,10 @@ function parseDescription(path: string, file: WeightsFile, { kind, groups }: Exp
 }
 
 /** Whether an option's value has the type of the optimizer's option. */
-function matchesType(given: unknown, own: unknown): boolean {
-  if (Array.isArray(own)) return Array.isArray(given) && own.every((item, i) => matchesType(given[i], item));
-  return typeof given === typeof own && (typeof given !== "number" || Number.isFinite(given));
+function matchesType(given: unknown, expected: unknown): boolean {
+  if (Array.isArray(expected))
+    return Array.isArray(given) && expected.every((item, i) => matchesType(given[i], item));
+  return typeof given === typeof expected && (typeof given !== "number" || Number.isFinite(given));
 }
 
 function listSome(names: readonly string[]): string {

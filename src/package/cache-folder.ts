@@ -22,8 +22,8 @@ function findBaseFolder(
   if (platform !== "darwin" && named !== undefined && isAbsolute(named)) return named;
   const inHome = { win32: ["AppData", "Local"], darwin: ["Library", "Caches"] } as Record<string, string[]>;
   try {
-    const own = home();
-    return isAbsolute(own) ? join(own, ...(inHome[platform] ?? [".cache"])) : undefined;
+    const homeFolder = home();
+    return isAbsolute(homeFolder) ? join(homeFolder, ...(inHome[platform] ?? [".cache"])) : undefined;
   } catch {
     // The user is unknown to the system.
     return undefined;

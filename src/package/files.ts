@@ -10,10 +10,10 @@ import { fileURLToPath } from "node:url";
 function locateCode(): { folder: string; extension: ".ts" | ".js" } {
   // Written so that bundlers do not recognise it: webpack would include the files that import.meta.url or an imported
   // createRequire names, which it cannot parse.
-  const own = fileURLToPath(import.meta.url);
-  return extname(own) === ".ts"
-    ? { folder: join(dirname(own), ".."), extension: ".ts" }
-    : { folder: dirname(own), extension: ".js" };
+  const modulePath = fileURLToPath(import.meta.url);
+  return extname(modulePath) === ".ts"
+    ? { folder: join(dirname(modulePath), ".."), extension: ".ts" }
+    : { folder: dirname(modulePath), extension: ".js" };
 }
 
 /** Returns the path of a file of the package. */

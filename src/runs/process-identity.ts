@@ -14,8 +14,8 @@ export interface ProcessIdentity {
 const ROUNDING_MS = 2500;
 
 export function identifyProcess(): ProcessIdentity {
-  const own = Math.round(Date.now() - process.uptime() * 1000);
-  return { pid: process.pid, host: hostname(), started: readStart(process.pid) ?? String(own) };
+  const started = Math.round(Date.now() - process.uptime() * 1000);
+  return { pid: process.pid, host: hostname(), started: readStart(process.pid) ?? String(started) };
 }
 
 /** Whether the process is still running; undefined if it is on another host. */

@@ -27,9 +27,9 @@ export function formatChatLogprobs(pieces: readonly Piece[]): object {
 export function formatCompletionLogprobs(pieces: readonly Piece[], offset: number): object {
   let position = offset;
   const offsets = pieces.map(({ text }) => {
-    const own = position;
+    const start = position;
     position += text.length;
-    return own;
+    return start;
   });
   return {
     tokens: pieces.map(({ text }) => text),

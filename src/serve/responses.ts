@@ -46,16 +46,16 @@ export class Answer {
 
   /** Adds an event; returns the chunks to stream for it. */
   add({ index, text, pieces, tokens, finish }: GenerationEvent): object[] {
-    const own = this.texts[index] as Text;
+    const part = this.texts[index] as Text;
     const { stream } = this.request;
-    own.tokens = tokens;
-    own.finish = finish;
+    part.tokens = tokens;
+    part.finish = finish;
     if (!stream) {
-      own.text += text;
-      own.pieces.push(...pieces);
+      part.text += text;
+      part.pieces.push(...pieces);
     }
-    const chunks = stream ? this.#createChunks({ index, text, pieces, finish }, own.length) : [];
-    own.length += text.length;
+    const chunks = stream ? this.#createChunks({ index, text, pieces, finish }, part.length) : [];
+    part.length += text.length;
     return chunks;
   }
 
@@ -96,8 +96,8 @@ export class Answer {
     if (!this.chat) return [this.#createChoice({ index, text, logprobs, finish_reason: finish })];
     const first = this.#begun.has(index) ? [] : [{ role: "assistant", content: "" }];
     this.#begun.add(index);
-    const chunk = (delta: object, own: object | null, reason: FinishReason | null): object =>
-      this.#createChoice({ index, delta, logprobs: own, finish_reason: reason });
+    const chunk = (delta: object, choiceLogprobs: object | null, reason: FinishReason | null): object =>
+      this.#createChoice({ index, delta, logprobs: choiceLogprobs, finish_reason: reason });
     return [
       ...first.map((delta) => chunk(delta, null, null)),
       ...(text === "" && logprobs === null ? [] : [chunk({ content: text }, logprobs, null)]),

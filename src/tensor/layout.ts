@@ -188,11 +188,11 @@ export const layout = {
         `repeat: [${times.join(", ")}] names ${times.length} of the ${this.shape.length} dimensions of ${formatShape(this.shape)}`,
       );
     }
-    const own = [...times.slice(0, fresh).map(() => 1), ...this.shape];
+    const padded = [...times.slice(0, fresh).map(() => 1), ...this.shape];
     // Each repeated dimension is expanded through a new one in front of it, two per step: a copy has at most six
     // dimensions.
     return scope(() => {
-      let x = this.reshape(own);
+      let x = this.reshape(padded);
       const repeated = times.map((_, d) => d).filter((d) => times[d] !== 1);
       for (let from = 0; from < repeated.length; from += 2) {
         const dims = new Set(repeated.slice(from, from + 2));

@@ -12,10 +12,10 @@ export interface RandomState {
 
 /** The environment's state. */
 const whole: RandomState = { seed: 0, draws: 0 };
-const own = new AsyncLocalStorage<RandomState>();
+const states = new AsyncLocalStorage<RandomState>();
 
 function findState(): RandomState {
-  return own.getStore() ?? whole;
+  return states.getStore() ?? whole;
 }
 
 /** Seeds this environment's generator. Equal seeds give equal values. Throws `ERR_OPTION`. */
@@ -25,7 +25,7 @@ export function manualSeed(seed: number): void {
 
 /** @internal Runs `fn` with a separate generator, so that concurrent runs do not affect each other. */
 export function runWithRandom<T>(seed: number, fn: () => T): T {
-  return own.run({ seed, draws: 0 }, fn);
+  return states.run({ seed, draws: 0 }, fn);
 }
 
 /** @internal Returns the state for a checkpoint. */

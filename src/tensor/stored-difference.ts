@@ -9,10 +9,10 @@ const ROWS = 4096;
  * @internal Returns the largest magnitude of own − given, both rounded to the storage types of both. The tensors have equal
  * shapes and may be on different devices. Returns 0 for block-quantised weights, which cannot be compared.
  */
-export async function measureStoredDifference(own: Tensor, given: Tensor): Promise<number> {
-  if (isBlock(own.dtype) || isBlock(given.dtype)) return 0;
-  const [first, second] = [own.dtype, given.dtype];
-  const rows = own.shape[0] ?? 0;
+export async function measureStoredDifference(expected: Tensor, given: Tensor): Promise<number> {
+  if (isBlock(expected.dtype) || isBlock(given.dtype)) return 0;
+  const [first, second] = [expected.dtype, given.dtype];
+  const rows = expected.shape[0] ?? 0;
   let most = 0;
   for (let from = 0; from < rows; from += ROWS) {
     const round = (tensor: Tensor): Tensor =>
@@ -22,7 +22,7 @@ export async function measureStoredDifference(own: Tensor, given: Tensor): Promi
         .to(first)
         .to(second)
         .to("f32");
-    const largest = noGrad(() => scope(() => round(own).sub(round(given)).abs().max()));
+    const largest = noGrad(() => scope(() => round(expected).sub(round(given)).abs().max()));
     most = Math.max(most, await largest.item());
     largest.dispose();
   }

@@ -80,7 +80,7 @@ export async function evaluate(
   const confusion = labels === undefined ? undefined : new Confusion(labels);
   const training = model.training;
   if (measure === undefined) model.eval();
-  const own: MeasuredBatch[] = [];
+  const measured: MeasuredBatch[] = [];
   const tokens = countTrained(examples);
   const batches = Math.ceil(examples.length / batchSize);
   const { rank = 0, size = 1 } = ranks ?? {};
@@ -107,12 +107,12 @@ export async function evaluate(
       await between?.();
       throwIfAborted(signal);
       const rows = buildBatch(listRows(batch).map(read), tokenisation.padTokenId);
-      own.push(await readMeasured(objective, rows, measure));
+      measured.push(await readMeasured(objective, rows, measure));
     }
   } finally {
     if (measure === undefined) model.train(training);
   }
-  const parts = ranks === undefined ? [own] : await ranks.gatherAll(own);
+  const parts = ranks === undefined ? [measured] : await ranks.gatherAll(measured);
   throwIfAborted(ranks?.stopping);
   let sum = 0;
   for (let batch = 0; batch < batches; batch++) {
@@ -172,7 +172,7 @@ async function listClasses(
   const values = count === 0 ? undefined : await scores?.data();
   if (values === undefined) return [];
   return Array.from(labels, (truth, row) => {
-    const own = values.subarray(row * count, (row + 1) * count);
-    return [truth, own.indexOf(Math.max(...own))];
+    const rowValues = values.subarray(row * count, (row + 1) * count);
+    return [truth, rowValues.indexOf(Math.max(...rowValues))];
   });
 }

@@ -335,16 +335,16 @@ class Loop {
   ): Promise<Figures> {
     const { optimizer, clipNorm, replicas = [], ranks } = this.#options;
     // Read first: with ranks, the device waits for the sums of the gradients.
-    const own = total?.item() ?? Promise.resolve(0);
+    const sum = total?.item() ?? Promise.resolve(0);
     let summed: Promise<SummedStep> | undefined;
     const copies = replicas.map(({ parameters }) => parameters);
     const norm = recordUpdate(optimizer, clipNorm, copies, () => {
       const memoryBytes = this.#countHeldBytes();
       const sent = exchange ?? ranks?.beginSum(optimizer);
       if (sent !== undefined)
-        summed = ranks?.sumGradients(sent, { loss: own, tokens: ownTokens, memoryBytes });
+        summed = ranks?.sumGradients(sent, { loss: sum, tokens: ownTokens, memoryBytes });
     });
-    const reads = Promise.all([own, norm.item(), metrics?.read(), summed]);
+    const reads = Promise.all([sum, norm.item(), metrics?.read(), summed]);
     norm.dispose();
     const [loss, normValue, figures, sums] = await reads;
     return { loss: sums?.loss ?? loss, norm: normValue, metrics: figures, ranks: sums?.ranks };

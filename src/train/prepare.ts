@@ -87,10 +87,10 @@ export function createObjective(
       "neither a language model nor a classifier; rows with text and label train it as a classifier";
     throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${folder}: is ${what}`);
   }
-  const own = model.config.labels;
-  const labels = options.labels ?? own;
-  if (labels.length !== own.length) {
-    const what = `has ${own.length} classes, and the data has ${labels.length}: ${labels.join(", ")}`;
+  const modelLabels = model.config.labels;
+  const labels = options.labels ?? modelLabels;
+  if (labels.length !== modelLabels.length) {
+    const what = `has ${modelLabels.length} classes, and the data has ${labels.length}: ${labels.join(", ")}`;
     throw new LowrankError("ERR_OPTION", `${folder}: ${what}; load it with numLabels ${labels.length}`);
   }
   return new Classification(model, tokens(), labels, options);
@@ -146,9 +146,10 @@ export async function prepare(
       const store = await agree(ranks, () => objective.createExamples(data, signal, onProgress));
       const joined =
         ranks !== undefined && isShared(data) ? await SharedExamples.join(store, ranks) : undefined;
-      const own = joined?.reports ?? store.reports;
-      reports.push(...own);
-      for (const report of own) for (const message of listWarnings(report, maxLength)) warn(message);
+      const sourceReports = joined?.reports ?? store.reports;
+      reports.push(...sourceReports);
+      for (const report of sourceReports)
+        for (const message of listWarnings(report, maxLength)) warn(message);
       return joined?.examples ?? store;
     };
     const rows = await tokenise(files.train);

@@ -201,8 +201,8 @@ async function* readKeptLines(file: string, step: number): AsyncGenerator<Buffer
   for await (const line of readLines(file)) {
     const { bytes, event } = line;
     if (event === undefined || ENDS.has(event.type)) continue;
-    const own = event["step"];
-    beyond = typeof own === "number" ? own > step : beyond;
+    const eventStep = event["step"];
+    beyond = typeof eventStep === "number" ? eventStep > step : beyond;
     if (!beyond) yield bytes;
   }
 }

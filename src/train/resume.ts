@@ -92,9 +92,9 @@ export async function prepareResume({ home, name }: Origin, given: FinetuneOptio
   checkSteps(checkpoint, given);
   // A named checkpoint is resumed with the options that it was saved with, the newest with the run's latest options.
   const { options: then, cwd } = name === undefined && record !== undefined ? record : progress;
-  const own = dropLostTemplate(resolvePaths(then, cwd), checkpoint.folder);
-  checkThere(own, given);
-  const { options, notices } = mergeOptions(own, given);
+  const stored = dropLostTemplate(resolvePaths(then, cwd), checkpoint.folder);
+  checkThere(stored, given);
+  const { options, notices } = mergeOptions(stored, given);
   const elsewhere = given.output !== undefined && resolve(given.output) !== resolve(home);
   const onward = await continueLine(home, checkpoint, record, elsewhere);
   return {
@@ -179,9 +179,9 @@ async function continueLine(
 }
 
 /** Throws `ERR_FILE_NOT_FOUND` or `ERR_OPTION` if the run's recorded data is no longer available. */
-function checkThere(own: FinetuneOptions, given: FinetuneOptions): void {
+function checkThere(stored: FinetuneOptions, given: FinetuneOptions): void {
   for (const name of ["data", "evalData"] as const) {
-    const data: unknown = own[name];
+    const data: unknown = stored[name];
     if (data === undefined || given[name] !== undefined) continue;
     if (!isFiles(data))
       throw new LowrankError(
@@ -219,11 +219,13 @@ function resolvePaths(options: Record<string, unknown>, cwd: string): FinetuneOp
 }
 
 /** Drops the path of a missing chat template if the checkpoint stores the template. */
-function dropLostTemplate(own: FinetuneOptions, checkpoint: string): FinetuneOptions {
-  const { chatTemplate, ...rest } = own;
-  if (chatTemplate === undefined || existsSync(chatTemplate)) return own;
-  const stored = readStoredTemplates(openCompanions(resolveFolder(checkpoint, own.lora?.name ?? "default")));
-  return stored === undefined ? own : rest;
+function dropLostTemplate(recorded: FinetuneOptions, checkpoint: string): FinetuneOptions {
+  const { chatTemplate, ...rest } = recorded;
+  if (chatTemplate === undefined || existsSync(chatTemplate)) return recorded;
+  const stored = readStoredTemplates(
+    openCompanions(resolveFolder(checkpoint, recorded.lora?.name ?? "default")),
+  );
+  return stored === undefined ? recorded : rest;
 }
 
 /** Merges the run's options with those given now. Throws `ERR_OPTION` with the name of each that cannot change. */
@@ -254,8 +256,8 @@ function mergeOptions(
     }
     if (name === "adapter") {
       // The record has the absolute path of the adapter's own folder, which is kept.
-      const own = resolveFolder(value as string, then.lora?.name ?? "default");
-      if (resolve(own) !== then.adapter) compare(name, then.adapter, resolve(value as string));
+      const folder = resolveFolder(value as string, then.lora?.name ?? "default");
+      if (resolve(folder) !== then.adapter) compare(name, then.adapter, resolve(value as string));
       continue;
     }
     if (!FREE_OPTIONS.includes(name)) compare(name, then[name as keyof FinetuneOptions], value);

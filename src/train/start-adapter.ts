@@ -45,28 +45,28 @@ export function completeFromAdapter<Options extends FinetuneOptions>(options: Op
   const { adapter, lora = {} } = options;
   if (adapter === undefined) return options;
   const folder = findAdapter(adapter, lora.name);
-  const own = readOptions(folder);
-  checkAgainst(lora, own, folder);
+  const stored = readOptions(folder);
+  checkAgainst(lora, stored, folder);
   const base = options.model === undefined ? findBaseModelOf(folder, options.revision) : {};
-  return { ...options, ...base, adapter: folder, lora: { ...own, name: lora.name } };
+  return { ...options, ...base, adapter: folder, lora: { ...stored, name: lora.name } };
 }
 
 /** Reads the options of the adapter in a folder. */
 function readOptions(folder: string): InjectOptions {
   const file = join(folder, CONFIG);
   const { evaConfig: _, ...written } = readConfig(readFileSync(file, "utf8"), file);
-  const own = { ...DEFAULTS, ...written, initLoraWeights: true };
+  const completed = { ...DEFAULTS, ...written, initLoraWeights: true };
   const start = startIn(folder) as InitLoraWeights | undefined;
-  if (start === undefined) return own;
+  if (start === undefined) return completed;
   // The file stores the initial factors next to the trained ones, so that its ranks are twice the adapter's.
-  const alpha = (value: number): number => (own.useRslora === true ? divideByRoot(value) : value / 2);
+  const alpha = (value: number): number => (completed.useRslora === true ? divideByRoot(value) : value / 2);
   return {
-    ...own,
+    ...completed,
     initLoraWeights: start,
-    r: (own.r as number) / 2,
-    loraAlpha: alpha(own.loraAlpha as number),
-    ...(own.rankPattern && { rankPattern: mapPattern(own.rankPattern, (rank) => rank / 2) }),
-    ...(own.alphaPattern && { alphaPattern: mapPattern(own.alphaPattern, alpha) }),
+    r: (completed.r as number) / 2,
+    loraAlpha: alpha(completed.loraAlpha as number),
+    ...(completed.rankPattern && { rankPattern: mapPattern(completed.rankPattern, (rank) => rank / 2) }),
+    ...(completed.alphaPattern && { alphaPattern: mapPattern(completed.alphaPattern, alpha) }),
   };
 }
 
@@ -93,9 +93,9 @@ function findAdapter(adapter: string, name: string | undefined): string {
   return folder;
 }
 
-function checkAgainst(given: InjectOptions, own: InjectOptions, folder: string): void {
+function checkAgainst(given: InjectOptions, stored: InjectOptions, folder: string): void {
   const contradicting = Object.entries(given).flatMap(([name, value]) => {
-    const has = own[name as keyof InjectOptions];
+    const has = stored[name as keyof InjectOptions];
     if (value === undefined || FREE.has(name) || isSame(value, has)) return [];
     return [
       `${optionName(`lora.${name}`)} is ${formatGiven(value)}, and the adapter has ${formatGiven(has)}`,
@@ -120,8 +120,8 @@ function findBaseModelOf(
   folder: string,
   requested: string | undefined,
 ): { model: string; revision?: string | undefined } {
-  const { name, model, revision: own, places } = findBaseOfAdapter(folder);
-  const revision = requested ?? own;
+  const { name, model, revision: stored, places } = findBaseOfAdapter(folder);
+  const revision = requested ?? stored;
   const give = `give ${optionName("model")}`;
   if (name === undefined)
     throw new LowrankError("ERR_OPTION", `finetune: ${folder} does not name its base model: ${give}`);

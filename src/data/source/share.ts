@@ -58,13 +58,13 @@ export async function surveyRange(
   // A line also begins at the start of the range if the byte before it ends a line.
   let position = Math.max(start - 1, 0);
   for await (const block of readRange(path, { start: position, end }, signal)) {
-    const own = block.subarray(Math.max(start - position, 0));
-    hasher.update(own);
+    const bytes = block.subarray(Math.max(start - position, 0));
+    hasher.update(bytes);
     if (firstLine === undefined) {
       const found = block.indexOf(0x0a);
       if (found >= 0 && position + found + 1 < end) firstLine = position + found + 1;
     }
-    for (let i = own.indexOf(0x0a); i >= 0; i = own.indexOf(0x0a, i + 1)) lineEnds++;
+    for (let i = bytes.indexOf(0x0a); i >= 0; i = bytes.indexOf(0x0a, i + 1)) lineEnds++;
     position += block.length;
     onRead?.(position - start);
   }

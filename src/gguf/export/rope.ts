@@ -68,8 +68,8 @@ export function convertRope(
   keys.push(["rope.scaling.type", { text: "yarn" }], ["rope.scaling.factor", { f32: factor }]);
   keys.push(original(scaling.originalMaxPositionEmbeddings));
   // llama.cpp already multiplies cos and sin by the paper's factor.
-  const own = factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1;
-  if (Math.abs(attentionFactor / own - 1) > 1e-9)
-    keys.push(["rope.scaling.attn_factor", { f32: attentionFactor / own }]);
+  const amplitude = factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1;
+  if (Math.abs(attentionFactor / amplitude - 1) > 1e-9)
+    keys.push(["rope.scaling.attn_factor", { f32: attentionFactor / amplitude }]);
   return { keys, factors: [] };
 }

@@ -40,22 +40,22 @@ export class GgufSource {
   }
 
   /** Whether a model's tensor still has the file's values. */
-  async isUnchanged(name: string, own: Tensor): Promise<boolean> {
+  async isUnchanged(name: string, current: Tensor): Promise<boolean> {
     const path = this.#weights.findName(name);
     if (path === undefined) return false;
     const given = this.#weights.tensor(path, "cpu");
-    if (given.shape.join() !== own.shape.join()) {
+    if (given.shape.join() !== current.shape.join()) {
       given.dispose();
       return false;
     }
-    const [first, second] = noGrad(() => scope(() => [convertToPlain(own), convertToPlain(given)])) as [
+    const [first, second] = noGrad(() => scope(() => [convertToPlain(current), convertToPlain(given)])) as [
       Tensor,
       Tensor,
     ];
     try {
       return (await measureStoredDifference(first, second)) === 0;
     } finally {
-      for (const tensor of new Set([first, second, given])) if (tensor !== own) tensor.dispose();
+      for (const tensor of new Set([first, second, given])) if (tensor !== current) tensor.dispose();
     }
   }
 

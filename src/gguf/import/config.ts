@@ -83,8 +83,8 @@ export function convertConfig(
     pad_token_id: readId("padding"),
     tie_word_embeddings: !names.has("output.weight"),
   };
-  const own = architecture === "gpt2" ? convertGpt2(sizes) : convertDecoder(sizes, names, factors);
-  const fields = { ...shared, ...own };
+  const specific = architecture === "gpt2" ? convertGpt2(sizes) : convertDecoder(sizes, names, factors);
+  const fields = { ...shared, ...specific };
   for (const name of ASIDE) meta.readValue(sizes.formatKey(name));
   return new ConfigFields(meta.where, fields);
 }

@@ -52,7 +52,7 @@ export class Names {
     const { blocks, outer, block } = this.#architecture;
     this.#prefix = blocks === "h" ? "transformer." : "model.";
     const invert = (names: Readonly<Record<string, string>>): ReadonlyMap<string, string> =>
-      new Map(Object.entries(names).map(([own, stored]) => [stored, own]));
+      new Map(Object.entries(names).map(([modelName, stored]) => [stored, modelName]));
     this.#outer = invert(outer);
     this.#block = invert(block);
   }

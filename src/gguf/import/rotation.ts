@@ -27,16 +27,17 @@ interface Turning {
 }
 
 /** Returns the rotation's fields. Throws `ERR_UNSUPPORTED_MODEL`. */
-export function readRotation(own: Own, meta: Metadata, turning: Turning): Record<string, unknown> {
-  const theta = own.number("rope.freq_base") ?? (turning.architecture === "gemma3" ? 1e6 : 1e4);
+export function readRotation(fields: Own, meta: Metadata, turning: Turning): Record<string, unknown> {
+  const theta = fields.number("rope.freq_base") ?? (turning.architecture === "gemma3" ? 1e6 : 1e4);
   const base = {
     rope_theta: theta,
     ...(turning.turned !== turning.headDim && { partial_rotary_factor: turning.turned / turning.headDim }),
   };
-  const original = own.number("rope.scaling.original_context_length");
-  const attention = own.number("rope.scaling.attn_factor") ?? own.number("rope.scaling.yarn_attn_factor");
-  const factor = own.number("rope.scaling.factor") ?? own.number("rope.scale_linear");
-  const type = own.text("rope.scaling.type") ?? (factor === undefined ? "none" : "linear");
+  const original = fields.number("rope.scaling.original_context_length");
+  const attention =
+    fields.number("rope.scaling.attn_factor") ?? fields.number("rope.scaling.yarn_attn_factor");
+  const factor = fields.number("rope.scaling.factor") ?? fields.number("rope.scale_linear");
+  const type = fields.text("rope.scaling.type") ?? (factor === undefined ? "none" : "linear");
   const { all, short, long } = turning.factors;
   if (short !== undefined && long !== undefined) {
     const rope_scaling = {
@@ -60,7 +61,7 @@ export function readRotation(own: Own, meta: Metadata, turning: Turning): Record
     rope_type: "yarn",
     factor: grown,
     original_max_position_embeddings: original ?? turning.positions,
-    ...spread(own),
+    ...spread(fields),
     // ggml multiplies YaRN's own factor by the file's.
     ...(attention !== undefined && {
       attention_factor: attention * (grown <= 1 ? 1 : 0.1 * Math.log(grown) + 1),
@@ -69,8 +70,11 @@ export function readRotation(own: Own, meta: Metadata, turning: Turning): Record
   return { ...base, rope_scaling };
 }
 
-function spread(own: Own): Record<string, number> {
-  const [fast, slow] = [own.number("rope.scaling.yarn_beta_fast"), own.number("rope.scaling.yarn_beta_slow")];
+function spread(fields: Own): Record<string, number> {
+  const [fast, slow] = [
+    fields.number("rope.scaling.yarn_beta_fast"),
+    fields.number("rope.scaling.yarn_beta_slow"),
+  ];
   return { ...(fast !== undefined && { beta_fast: fast }), ...(slow !== undefined && { beta_slow: slow }) };
 }
 

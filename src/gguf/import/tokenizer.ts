@@ -68,21 +68,21 @@ export function readTokenizer(meta: Metadata, architecture: ArchitectureName): G
   if (kind !== "gpt2" && kind !== "llama")
     throw meta.createUnsupported(`${key} "${kind}" is not supported; supported are gpt2 and llama`);
   let tokenizer: Binding.Tokenizer | undefined;
-  const own = (): Binding.Tokenizer =>
+  const build = (): Binding.Tokenizer =>
     (tokenizer ??= buildTokenizer(
       meta,
       kind === "gpt2" ? readByteLevel(meta) : readSentencePiece(meta, architecture),
     ));
   const place = `${meta.where}: tokenizer.ggml`;
   const companions = generateCompanions(meta.where, {
-    "tokenizer.json": { place, text: () => own().toJson() },
+    "tokenizer.json": { place, text: () => build().toJson() },
     "tokenizer_config.json": { place, text: () => createConfigJson(listSpecialTokens(meta)) },
     "chat_template.jinja": {
       place: `${meta.where}: tokenizer.chat_template`,
       text: () => meta.readText("tokenizer.chat_template"),
     },
   });
-  return { companions, tokenizer: () => new Tokenizer(meta.where, { companions, own: own() }) };
+  return { companions, tokenizer: () => new Tokenizer(meta.where, { companions, own: build() }) };
 }
 
 function createConfigJson(special: readonly Special[]): string {
@@ -96,9 +96,9 @@ function buildTokenizer(meta: Metadata, parts: TokenizerParts): Binding.Tokenize
     meta.readFlag(`tokenizer.ggml.${key}`) ?? otherwise;
   const ids = (wanted: boolean, name: string): number[] =>
     wanted ? special.filter((entry) => entry.name === name).map(({ id }) => id) : [];
-  const { normalizer, preTokenizer, decoder, addBos, ...own } = parts;
+  const { normalizer, preTokenizer, decoder, addBos, ...model } = parts;
   const given = {
-    ...own,
+    ...model,
     parts: JSON.stringify({ normalizer, pre_tokenizer: preTokenizer, decoder }),
     named: special.map(({ id }) => id),
     before: ids(readSwitch("add_bos_token", addBos), "bos_token"),

@@ -30,8 +30,8 @@ export class GgufWeights implements TensorSource {
       // Rotation factors are part of the configuration, not weights.
       const bare = name.replace(/^blk\.\d+\./, "");
       if (factors.includes(bare)) continue;
-      const own = names.resolve(name);
-      this.#places.set(own.name, { ...own, name });
+      const resolved = names.resolve(name);
+      this.#places.set(resolved.name, { ...resolved, name });
     }
   }
 

@@ -37,9 +37,9 @@ function snapshotModel(model: Module): () => void {
   return () => {
     const created = [...listTensorsIn(model)].filter((tensor) => !tensors.has(tensor));
     for (const restore of restoring) restore();
-    const own = readNotes(model);
-    own.clear();
-    for (const [name, note] of notes) own.set(name, note);
+    const current = readNotes(model);
+    current.clear();
+    for (const [name, note] of notes) current.set(name, note);
     setOrder(model, order);
     for (const [tensor, on] of flags)
       if (!tensor.disposed && tensor.requiresGrad !== on) tensor.requiresGrad = on;
@@ -59,9 +59,9 @@ function listModules(model: Module): Set<Module> {
 
 /** Records one module's children, tensors and mode, and returns a function that restores them. */
 function snapshotModule(module: Module): () => void {
-  const own = module as unknown as Record<string, unknown>;
+  const fields = module as unknown as Record<string, unknown>;
   const children = [...module.children()];
-  const tensors = Object.entries(own).filter(([, value]) => isTensor(value) || value === null);
+  const tensors = Object.entries(fields).filter(([, value]) => isTensor(value) || value === null);
   const { training } = module;
   const restoreClass = snapshotClass(module);
   const layer = module instanceof LoRALayer ? snapshotLayer(module) : undefined;
@@ -69,7 +69,7 @@ function snapshotModule(module: Module): () => void {
     restoreClass();
     const current = new Map(module.children());
     for (const [name, child] of children) if (current.get(name) !== child) module.replaceChild(name, child);
-    for (const [name, value] of tensors) own[name] = value;
+    for (const [name, value] of tensors) fields[name] = value;
     module.training = training;
     layer?.();
   };
@@ -77,13 +77,13 @@ function snapshotModule(module: Module): () => void {
 
 function snapshotLayer(layer: AnyLoRALayer): () => void {
   const { active, unmergedWeight, replaced, byHand, squaredNorms } = layer;
-  const own = layer.adapters as Map<string, Adapter>;
-  const adapters = [...own].map(([name, adapter]) => [name, adapter, { ...adapter }] as const);
+  const layerAdapters = layer.adapters as Map<string, Adapter>;
+  const adapters = [...layerAdapters].map(([name, adapter]) => [name, adapter, { ...adapter }] as const);
   return () => {
-    own.clear();
+    layerAdapters.clear();
     for (const [name, adapter, fields] of adapters) {
       for (const key of Object.keys(adapter)) if (!(key in fields)) delete adapter[key as "magnitude"];
-      own.set(name, Object.assign(adapter, fields));
+      layerAdapters.set(name, Object.assign(adapter, fields));
     }
     Object.assign(layer, { active, unmergedWeight, replaced, byHand, squaredNorms });
   };

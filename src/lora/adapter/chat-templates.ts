@@ -134,8 +134,8 @@ export function findTemplatesInUse(model: Module): ChatTemplates | undefined {
 export function selectTemplatesToStore(model: Module, name: string): ChatTemplates | null | undefined {
   const tokenizer = findTokenizer(model);
   if (tokenizer === undefined) return undefined;
-  const own = tokenizer.readAssignedTemplates() ?? readNotes(model).get(name)?.templates;
-  return own ?? findTemplatesInUse(model) ?? null;
+  const assigned = tokenizer.readAssignedTemplates() ?? readNotes(model).get(name)?.templates;
+  return assigned ?? findTemplatesInUse(model) ?? null;
 }
 
 /** Assigns the active adapters' templates to the tokenizer permanently, when the adapters are merged into the weights. */

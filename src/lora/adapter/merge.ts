@@ -58,10 +58,10 @@ async function checkMerged(model: Module): Promise<void> {
 
 /** Returns the largest magnitude of the merged weight as stored, plus the largest magnitude of each low-rank bias. */
 function measureMerged(layer: AnyLoRALayer): Tensor {
-  const { baseWeight, active, adapters: own } = layer;
+  const { baseWeight, active, adapters } = layer;
   checkMergeable(baseWeight);
   const weight = baseWeight.to("f32").add(layer.deltaWeight()).to(baseWeight.dtype).to("f32");
-  const biases = active.flatMap(({ name }) => own.get(name)?.loraBias ?? []);
+  const biases = active.flatMap(({ name }) => adapters.get(name)?.loraBias ?? []);
   // A sum propagates NaN; the maximum of two values may not.
   return biases.reduce((sum, bias) => sum.add(bias.abs().max()), weight.abs().max());
 }

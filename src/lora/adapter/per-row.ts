@@ -32,9 +32,9 @@ export function runPerRow<T>(
   try {
     return runWithAdapterPerRow(names, forward);
   } finally {
-    for (const [module, own] of changed) {
-      if (own === undefined) delete (module as Partial<Forwarded>).forward;
-      else Object.defineProperty(module, "forward", own);
+    for (const [module, original] of changed) {
+      if (original === undefined) delete (module as Partial<Forwarded>).forward;
+      else Object.defineProperty(module, "forward", original);
     }
   }
 }
@@ -52,13 +52,13 @@ function divideByRow(
   names: AdapterPerRow,
 ): [module: Module, own: PropertyDescriptor | undefined][] {
   const runs = new Map<Module, Run>();
-  const own = [...all.values()];
+  const adapters = [...all.values()];
   const copyIn = (
     kind: "modules" | "biases",
     path: string,
     name: string | null,
   ): Module | Tensor | undefined => (name === null ? undefined : all.get(name)?.[kind].get(path)?.copy);
-  for (const [path, { owner, original }] of own.flatMap(({ biases }) => [...biases])) {
+  for (const [path, { owner, original }] of adapters.flatMap(({ biases }) => [...biases])) {
     const holder = owner as Forwarded;
     runs.set(owner, (name, x, rest) => {
       const standing = holder.bias;
@@ -70,7 +70,7 @@ function divideByRow(
       }
     });
   }
-  for (const [path, { owner, property, original }] of own.flatMap(({ modules }) => [...modules])) {
+  for (const [path, { owner, property, original }] of adapters.flatMap(({ modules }) => [...modules])) {
     const base = original as Module;
     const runBase: Run = runs.get(base) ?? ((_, x, rest) => callPlainForward(base, x, rest));
     runs.set((owner as unknown as Record<string, Module>)[property] as Module, (name, x, rest) => {
@@ -86,9 +86,9 @@ function divideByRow(
           runWithAdapterPerRow([name], () => run(name, x.slice(0, start, start + count), rest)),
         ),
       );
-    const own = Object.getOwnPropertyDescriptor(module, "forward");
+    const original = Object.getOwnPropertyDescriptor(module, "forward");
     REPLACED.set(value, findPlainForward(module));
-    changed.push([module, own]);
+    changed.push([module, original]);
     Object.defineProperty(module, "forward", { value, configurable: true });
   }
   return changed;
@@ -121,7 +121,7 @@ function joinRows(parts: readonly Tensor[]): Tensor {
 export function computeLossPerAdapter(losses: Tensor, counted: Tensor, names: AdapterPerRow): Tensor {
   const [byRow, countByRow] = [losses.sum(1), counted.sum(1)];
   const means = [...new Set(names)].map((name) => {
-    const weights = names.map((own) => (own === name ? 1 : 0));
+    const weights = names.map((rowName) => (rowName === name ? 1 : 0));
     const pick = tensor(weights, { device: losses.device });
     return byRow.mul(pick).sum().div(countByRow.mul(pick).sum());
   });

@@ -42,9 +42,9 @@ const NONE: ReadonlyMap<string, Replacement> = new Map();
 
 /** Returns the notes of a model's adapters, by name. */
 export function readNotes(model: Module): Map<string, AdapterNote> {
-  let own = notesOf.get(model);
-  if (own === undefined) notesOf.set(model, (own = new Map()));
-  return own;
+  let notes = notesOf.get(model);
+  if (notes === undefined) notesOf.set(model, (notes = new Map()));
+  return notes;
 }
 
 /**
@@ -145,9 +145,9 @@ export function findParents(model: Module): ModuleParents {
   const owners = new Set([...model.namedModules(), ...listBaseModules(model)].map(([, owner]) => owner));
   for (const owner of owners) {
     for (const [name, child] of owner.children()) {
-      const own = places.get(child);
-      if (own === undefined) places.set(child, [[owner, name]]);
-      else own.push([owner, name]);
+      const parents = places.get(child);
+      if (parents === undefined) places.set(child, [[owner, name]]);
+      else parents.push([owner, name]);
     }
   }
   return places;

@@ -47,7 +47,7 @@ export async function writeAdapter(model: Targetable, folder: string, name: stri
   const adapter = findAdapter(model, name);
   const layers = [...adapter.layers];
   if (adapter.layers.has("")) throw createRefusal(ADAPTER_REFUSALS.layerAlone, "saveAdapter");
-  const own = new Map(layers.map(([path, layer]) => [path, layer.findAdapter(name)]));
+  const stored = new Map(layers.map(([path, layer]) => [path, layer.findAdapter(name)]));
   const plain = new Map<string, Adapter>();
   try {
     // Forms unknown to PEFT are written as the equivalent plain adapter.
@@ -64,12 +64,12 @@ export async function writeAdapter(model: Targetable, folder: string, name: stri
     const base = { baseModel: resolveBaseName(source, revision), revision };
     const config = writeConfig(options, targets, base);
     const start = String(options.initLoraWeights);
-    const moved = [...own.values()].some((candidate) => candidate.start !== undefined);
+    const moved = [...stored.values()].some((candidate) => candidate.start !== undefined);
     await writeFolder(folder, Object.fromEntries(state), config, moved ? { start } : {});
     await writeTemplates(folder, selectTemplatesToStore(model, name));
   } finally {
     for (const [path, plainAdapter] of plain) {
-      const originals = new Set(listParts(own.get(path) as Adapter).map(([, tensor]) => tensor));
+      const originals = new Set(listParts(stored.get(path) as Adapter).map(([, tensor]) => tensor));
       for (const [, tensor] of listParts(plainAdapter)) if (!originals.has(tensor)) tensor.dispose();
     }
   }

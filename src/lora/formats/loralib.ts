@@ -104,7 +104,7 @@ async function extractSlices(module: MergedLinear, b: Tensor): Promise<Tensor | 
 /** Pads `inner` with zeros along `dim`, `before` and `after` it. */
 function padInto(inner: Tensor, dim: number, before: number, after: number): Tensor {
   const createZeros = (size: number): Tensor[] => {
-    const shape = inner.shape.map((own, d) => (d === dim ? size : own));
+    const shape = inner.shape.map((length, d) => (d === dim ? size : length));
     return size === 0 ? [] : [zeros(shape, { device: inner.device })];
   };
   return concatenateTensors([...createZeros(before), inner, ...createZeros(after)], dim);
@@ -178,10 +178,10 @@ export function convertFromLoralib(
   }
   unmatched.push(...halves.others);
   let bias: "none" | "all" | "lora_only" = "none";
-  for (const [path, own] of halves.biases) {
+  for (const [path, layerBias] of halves.biases) {
     if (!ranks.has(path)) bias = "all";
     else if (bias === "none") bias = "lora_only";
-    out[`${PREFIX}${path}.${ranks.has(path) ? "base_layer.bias" : "bias"}`] = own;
+    out[`${PREFIX}${path}.${ranks.has(path) ? "base_layer.bias" : "bias"}`] = layerBias;
   }
   if (unmatched.length > 0)
     throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: not of this model: ${listSome(unmatched)}`);
@@ -234,12 +234,13 @@ function createAlphaReader(
 ): (path: string, module: Module) => number {
   const written = given === undefined ? parseAlpha(file, metadata[ALPHA]) : undefined;
   return (path, module) => {
-    const own =
+    const layerAlpha =
       typeof written === "object" && written !== null ? (written as Record<string, unknown>)[path] : written;
     // A layer constructed directly keeps its alpha.
     const original =
       module instanceof LoRALayer && module.byHand ? module.adapters.get("default") : undefined;
-    const alpha = given ?? own ?? (original?.useRslora ? original.scaling * original.r : original?.loraAlpha);
+    const alpha =
+      given ?? layerAlpha ?? (original?.useRslora ? original.scaling * original.r : original?.loraAlpha);
     if (typeof alpha !== "number" || !Number.isFinite(alpha))
       throw createRefusal(FILE_REFUSALS.loralibAlpha, file, path);
     return alpha;

@@ -176,13 +176,13 @@ export function fill(pairs: readonly TensorCopy[]): void {
 export async function checkBases(model: Module, { file, tensors, options }: AdapterFile): Promise<void> {
   const modules = new Map(listBaseModules(model));
   for (const [key, given] of Object.entries(tensors)) {
-    const own = findWeightBeside(modules, key, options);
-    if (own === undefined || given.dtype === "i32") continue;
-    if (own.shape.join() === given.shape.join()) await checkBase(key, own, given, file);
+    const weight = findWeightBeside(modules, key, options);
+    if (weight === undefined || given.dtype === "i32") continue;
+    if (weight.shape.join() === given.shape.join()) await checkBase(key, weight, given, file);
     else if (!key.endsWith(BASE))
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
-        `${file}: ${key} is [${given.shape.join(", ")}], and the model's own [${own.shape.join(", ")}]: the adapter is for a model of another vocabulary`,
+        `${file}: ${key} is [${given.shape.join(", ")}], and the model's own [${weight.shape.join(", ")}]: the adapter is for a model of another vocabulary`,
       );
   }
 }

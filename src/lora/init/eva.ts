@@ -129,13 +129,13 @@ function createStreams(
   const streams = new Map<string, Stream>();
   for (const { path, inputsOf, r } of requested) {
     const { inFeatures } = (layers.get(path) as { layer: Linear }).layer;
-    const own = roundHalfToEven(r * rho);
-    if (own > inFeatures)
+    const most = roundHalfToEven(r * rho);
+    if (most > inFeatures)
       throw new LowrankError(
         "ERR_OPTION",
-        `eva: ${path} has ${inFeatures} inputs, which do not have ${own} components (rank ${r} times rho ${rho})`,
+        `eva: ${path} has ${inFeatures} inputs, which do not have ${most} components (rank ${r} times rho ${rho})`,
       );
-    const components = Math.max(own, streams.get(inputsOf)?.components ?? 0);
+    const components = Math.max(most, streams.get(inputsOf)?.components ?? 0);
     const pca = new PrincipalComponents(components, inFeatures);
     streams.set(inputsOf, { pca, components, found: undefined, settled: false });
   }
@@ -211,7 +211,7 @@ class Inputs {
 
 /** Calls `see` with each input of `layer`; returns a function that stops this. */
 function observeInputs(layer: Linear, see: (x: Tensor) => void): () => void {
-  const own = Object.getOwnPropertyDescriptor(layer, "forward");
+  const original = Object.getOwnPropertyDescriptor(layer, "forward");
   const forward = layer.forward as (...inputs: Tensor[]) => Tensor;
   const observe = (...inputs: Tensor[]): Tensor => {
     see(inputs[0] as Tensor);
@@ -219,8 +219,8 @@ function observeInputs(layer: Linear, see: (x: Tensor) => void): () => void {
   };
   Object.defineProperty(layer, "forward", { value: observe, writable: true, configurable: true });
   return () => {
-    if (own === undefined) delete (layer as { forward?: unknown }).forward;
-    else Object.defineProperty(layer, "forward", own);
+    if (original === undefined) delete (layer as { forward?: unknown }).forward;
+    else Object.defineProperty(layer, "forward", original);
   };
 }
 

@@ -154,13 +154,13 @@ function applyRanks(
   const retained: string[] = [];
   for (const path of layers.keys()) {
     const start = found.get(path);
-    const own = rankOf(path) ?? r;
-    const rank = start?.rank ?? own;
+    const layerRank = rankOf(path) ?? r;
+    const rank = start?.rank ?? layerRank;
     // A layer of rank 0 gets no adapter.
     if (rank === 0) continue;
     retained.push(path);
     if (start?.loraA !== undefined) byPath.set(path, { loraA: start.loraA, movesBase: false });
-    const alpha = (alphaOf(path) ?? loraAlpha) * (adjust && rank !== own ? rank / own : 1);
+    const alpha = (alphaOf(path) ?? loraAlpha) * (adjust && rank !== layerRank ? rank / layerRank : 1);
     ranks.push([path, rank]);
     alphas.push([path, alpha]);
   }

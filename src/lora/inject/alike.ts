@@ -27,10 +27,10 @@ export function adaptLike(model: Targetable, likeness: Targetable): void {
     if (note === undefined) adaptLayers(likeness, adapter);
     else
       injectNow(likeness, { ...note.options, fanInFanOut: "auto", name, active: false }, { frozen: false });
-    const own = findAdapter(likeness, name);
+    const target = findAdapter(likeness, name);
     for (const [path, layer] of adapter.layers) {
       const from = layer.findAdapter(name);
-      const to = own.layers.get(path)?.adapters.get(name);
+      const to = target.layers.get(path)?.adapters.get(name);
       if (to === undefined) continue;
       if (from.start !== undefined) to.start = copyAsStart(to);
       const parts = new Map(listParts(to));
@@ -38,7 +38,7 @@ export function adaptLike(model: Targetable, likeness: Targetable): void {
     }
     for (const which of ["modules", "biases"] as const) {
       for (const [path, { copy }] of adapter[which]) {
-        const to = own[which].get(path);
+        const to = target[which].get(path);
         const tensors = to === undefined ? [] : listOwnTensors(to.copy);
         for (const [i, tensor] of listOwnTensors(copy).entries()) copyRequiresGrad(tensors[i], tensor);
       }

@@ -88,13 +88,13 @@ function checkCopyable(path: string, module: Module): void {
 function cloneModule(given: Module): Module {
   const module = given instanceof LoRALayer && given.adapters.size > 0 ? given.toPlain() : given;
   const copy = Object.assign(Object.create(Object.getPrototypeOf(module) as object), module) as Module;
-  const own = copy as unknown as Record<string, unknown>;
+  const fields = copy as unknown as Record<string, unknown>;
   const buffers = listBufferNames(module);
   for (const [key, value] of Object.entries(copy)) {
-    if (buffers.includes(key)) delete own[key];
-    else if (isTensor(value)) own[key] = copyTrainable(value);
+    if (buffers.includes(key)) delete fields[key];
+    else if (isTensor(value)) fields[key] = copyTrainable(value);
     // The list is copied so that replacing children below does not change the original.
-    else if (Array.isArray(value)) own[key] = [...(value as unknown[])];
+    else if (Array.isArray(value)) fields[key] = [...(value as unknown[])];
   }
   for (const name of buffers) {
     const tensor = (module as unknown as Record<string, Tensor | null>)[name] ?? null;

@@ -48,8 +48,8 @@ export function listTokenLayers(
     found.set(path, { owner, property, original, copy });
     if (!(layer instanceof Embedding)) continue;
     for (const tied of listTied(model, layer)) {
-      const own = rowsAt.get(tied);
-      const equal = own === undefined || own.join() === indices.join();
+      const tiedIndices = rowsAt.get(tied);
+      const equal = tiedIndices === undefined || tiedIndices.join() === indices.join();
       if (!equal && ensureWeightTying)
         throw createRefusal(ADAPTER_REFUSALS.tiedRows, "inject", `${path} and ${tied}`);
       if (!equal || adapted.includes(tied) || copied.includes(tied)) continue;

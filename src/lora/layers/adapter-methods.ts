@@ -87,7 +87,7 @@ export const adapterMethods = {
   /** @internal */
   replacePart(name: string, part: AdapterPart, tensor: Tensor): void {
     const adapter = this.findAdapter(name);
-    const old = listParts(adapter).find(([own]) => own === part)?.[1];
+    const old = listParts(adapter).find(([other]) => other === part)?.[1];
     if (old === tensor) return;
     if (this.active.some((a) => a.name === name)) this.unmerge();
     keep(tensor);
@@ -109,11 +109,11 @@ export const adapterMethods = {
 
   /** @internal */
   setActive(active: readonly Active[]): void {
-    const own = active.filter((a) => this.adapters.has(a.name));
+    const present = active.filter((a) => this.adapters.has(a.name));
     // A merged layer stays merged if nothing changes.
-    if (JSON.stringify(own) === JSON.stringify(this.active)) return;
+    if (JSON.stringify(present) === JSON.stringify(this.active)) return;
     this.unmerge();
-    this.active = own;
+    this.active = present;
   },
 
   /** @internal */

@@ -169,8 +169,8 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       if (!this.adapts) return this.runWithBase(() => super.forward(x));
       checkConvInput(nameKind(this), this, x);
       const { baseWeight: weight, geometry } = this;
-      return runByRows(this, x, (own, shares) =>
-        composeForward(this, own, shares, {
+      return runByRows(this, x, (part, shares) =>
+        composeForward(this, part, shares, {
           base: (given, bias) => convolve(given, weight, bias, geometry),
           lowRank: (given, adapter, scaling) => convolveLowRank(this, given, adapter, scaling),
         }),

@@ -31,13 +31,13 @@ export function computeNorms(layer: AnyLoRALayer, adapter: Adapter, scaling: num
       // [r, out] and [r, r]
       const projected = recordOp(() => session().linear(loraA.id, flat.id, undefined, fanInFanOut));
       const cross = loraB.mul(projected.transpose()).sum(1);
-      const own = loraB
+      const delta = loraB
         .matmul(loraA.matmul(loraA, { transB: true }))
         .mul(loraB)
         .sum(1);
       const squares = readSquaredNorms(layer, flat)
         .add(cross.mul(2 * scaling))
-        .add(own.mul(scaling * scaling));
+        .add(delta.mul(scaling * scaling));
       return squares.clamp(0, Infinity).sqrt().reshape(layer.computeStoredShape("magnitude", adapter.r));
     }),
   );

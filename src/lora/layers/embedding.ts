@@ -114,8 +114,8 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     if (!this.adapts) return this.runWithBase(() => super.forward(ids));
     checkInput("lora.Embedding", ids, "ids");
     const { baseWeight: weight, paddingIdx } = this;
-    return runByRows(this, ids, (own, shares) =>
-      composeForward(this, own, shares, {
+    return runByRows(this, ids, (part, shares) =>
+      composeForward(this, part, shares, {
         base: (given) => recordOp(() => session().embedding(weight.id, given.id, false, paddingIdx)),
         lowRank: (given, { loraA, loraB }, scaling) =>
           recordOp(() => session().embedding(loraA.id, given.id, true, paddingIdx))

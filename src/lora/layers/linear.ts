@@ -107,7 +107,7 @@ export class Linear extends LoRALayer(BaseLinear) {
     checkInput("lora.Linear", x);
     const shares = listShares(this, x.size / this.inFeatures);
     if (shares.some(({ adapter, runs }) => adapter.magnitude || (adapter.loraBias && runs)))
-      return runByRows(this, x, (own, active) => composeProducts(this, own, active));
+      return runByRows(this, x, (part, active) => composeProducts(this, part, active));
     return multiplyWithAdapters(this, x, this.baseWeight, this.baseBias, shares);
   }
 

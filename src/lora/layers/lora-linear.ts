@@ -82,13 +82,13 @@ function multiplyInParts(
     [0, middle],
     [middle, rows],
   ].map(([from, to]) => {
-    const own = shares.flatMap((share) => {
+    const partShares = shares.flatMap((share) => {
       const runs = (share.runs ?? [])
         .filter(({ start, count }) => start < (to as number) && start + count > (from as number))
         .map(({ start, count }) => ({ start: start - (from as number), count }));
       return runs.length === 0 ? [] : [{ ...share, runs }];
     });
-    return multiplyWithAdapters(layer, flat.slice(0, from as number, to as number), weight, bias, own);
+    return multiplyWithAdapters(layer, flat.slice(0, from as number, to as number), weight, bias, partShares);
   });
   const y = (parts[0] as Tensor).concat(parts[1] as Tensor, 0);
   return y.reshape(...x.shape.slice(0, -1), y.shape[1] as number);

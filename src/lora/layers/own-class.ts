@@ -123,8 +123,9 @@ export function isInPlace(layer: Module): boolean {
 
 /** Whether the layer's forward differs from the forward of its kind. */
 export function hasOwnForward(layer: Module): boolean {
-  const own = classOf.get(Object.getPrototypeOf(layer) as object);
-  if (own !== undefined) return classes.overWeight.get(own)?.prototype === Object.getPrototypeOf(layer);
+  const original = classOf.get(Object.getPrototypeOf(layer) as object);
+  if (original !== undefined)
+    return classes.overWeight.get(original)?.prototype === Object.getPrototypeOf(layer);
   const { Base, names } = findKind(layer);
   return names !== undefined || (layer as Layer).forward !== (Base.prototype as Layer).forward;
 }
@@ -153,10 +154,10 @@ export function adaptInPlace(layer: Module): AnyLoRALayer {
 
 /** Reverts `adaptInPlace`. */
 export function restoreClass(layer: Module): void {
-  const own = classOf.get(Object.getPrototypeOf(layer) as object);
-  if (own === undefined) return;
+  const original = classOf.get(Object.getPrototypeOf(layer) as object);
+  if (original === undefined) return;
   for (const field of LORA_FIELDS) delete (layer as unknown as Record<string, unknown>)[field];
-  Object.setPrototypeOf(layer, own);
+  Object.setPrototypeOf(layer, original);
   const forward = ownForwards.get(layer);
   if (Object.hasOwn(layer, "forward")) reassigned.add(layer);
   else if (forward !== undefined) Object.defineProperty(layer, "forward", forward);
@@ -179,21 +180,21 @@ export function snapshotClass(module: Module): () => void {
 
 /** Returns the class to insert between `layer` and its class; makes it on first use. */
 export function resolveClass(layer: Module): AdaptingClass {
-  const own = Object.getPrototypeOf(layer) as Layer;
+  const original = Object.getPrototypeOf(layer) as Layer;
   const overWeight = hasOwnForward(layer);
   const known = overWeight ? classes.overWeight : classes.low;
-  let Adapting = known.get(own);
+  let Adapting = known.get(original);
   if (Adapting === undefined) {
-    Adapting = makeClass(own);
+    Adapting = makeClass(original);
     const kind = findKind(layer);
     for (const name of overWeight ? kind.methods : [...kind.methods, "forward"]) {
       const method = Object.getOwnPropertyDescriptor(kind.from, name) as PropertyDescriptor;
       Object.defineProperty(Adapting.prototype, name, method);
     }
     defineGetters(Adapting.prototype as object, kind);
-    if (overWeight) Object.defineProperty(Adapting.prototype, "forward", { value: makeForward(own) });
-    classOf.set(Adapting.prototype as object, own);
-    known.set(own, Adapting);
+    if (overWeight) Object.defineProperty(Adapting.prototype, "forward", { value: makeForward(original) });
+    classOf.set(Adapting.prototype as object, original);
+    known.set(original, Adapting);
   }
   return Adapting;
 }
@@ -219,11 +220,11 @@ function defineGetters(prototype: object, { names, getters = {} }: Kind): void {
   }
 }
 
-function makeClass(own: Layer): AdaptingClass {
+function makeClass(original: Layer): AdaptingClass {
   const Standing = function (layer: Module) {
     return layer;
   } as unknown as LayerClass<Layer>;
-  Object.defineProperty(Standing, "prototype", { value: own });
+  Object.defineProperty(Standing, "prototype", { value: original });
   abstract class Adapting extends LoRALayer(Standing) {
     override toPlain(): Module {
       throw createRefusal(ADAPTER_REFUSALS.ownCopy, "modulesToSave", describeOwn(this));
@@ -236,22 +237,22 @@ function makeClass(own: Layer): AdaptingClass {
     }
 
     override *ownParameters(): IterableIterator<[string, Tensor]> {
-      yield* runWithBaseTensors(this, () => [...own.ownParameters.call(this)]);
+      yield* runWithBaseTensors(this, () => [...original.ownParameters.call(this)]);
       yield* listAdapterParameters(this);
     }
 
     override *ownState(): IterableIterator<[string, Tensor]> {
-      yield* runWithBaseTensors(this, () => [...own.ownState.call(this)]);
+      yield* runWithBaseTensors(this, () => [...original.ownState.call(this)]);
     }
   }
   // `layer.constructor` must return the original class.
-  Object.defineProperty(Adapting.prototype, "constructor", { value: own.constructor });
+  Object.defineProperty(Adapting.prototype, "constructor", { value: original.constructor });
   return Adapting as unknown as AdaptingClass;
 }
 
-function makeForward(own: Layer): Forward {
+function makeForward(original: Layer): Forward {
   return function (this: Layer, ...inputs: unknown[]): unknown {
-    const forward = (ownForwards.get(this)?.value ?? own.forward) as Forward;
+    const forward = (ownForwards.get(this)?.value ?? original.forward) as Forward;
     const run = (): unknown => forward.apply(this, inputs);
     return isInPlace(this) ? computeOverWeight(this as unknown as AnyLoRALayer, run) : run();
   };

@@ -55,8 +55,9 @@ function convertToSlices(
   const { slices, width, inFeatures } = layer;
   const enabled = slices.length;
   const rank = loraA.shape[0] as number;
-  const own = rank / enabled;
-  if (!Number.isInteger(own) || own > adapter.r || loraB.shape[0] !== layer.outFeatures) return undefined;
+  const rowsOfSlice = rank / enabled;
+  if (!Number.isInteger(rowsOfSlice) || rowsOfSlice > adapter.r || loraB.shape[0] !== layer.outFeatures)
+    return undefined;
   const blocks = extractBlocks(layer, b, rank);
   if (blocks === undefined) return undefined;
   const [outA, outB] = [
@@ -65,11 +66,11 @@ function convertToSlices(
   ];
   for (let slice = 0; slice < enabled; slice++)
     outA.set(
-      a.subarray(slice * own * inFeatures, (slice + 1) * own * inFeatures),
+      a.subarray(slice * rowsOfSlice * inFeatures, (slice + 1) * rowsOfSlice * inFeatures),
       slice * adapter.r * inFeatures,
     );
   for (let row = 0; row < width * enabled; row++)
-    outB.set(blocks.subarray(row * own, (row + 1) * own), row * adapter.r);
+    outB.set(blocks.subarray(row * rowsOfSlice, (row + 1) * rowsOfSlice), row * adapter.r);
   return {
     loraA: tensor(outA, { shape: [adapter.r * enabled, inFeatures], device: "cpu" }),
     loraB: tensor(outB, { shape: [width * enabled, adapter.r], device: "cpu" }),
@@ -104,14 +105,19 @@ function convertToGroups(
   const [, perGroup = 1, ...kernel] = adapter.loraA.shape;
   const [rank = 1, channels = 1] = loraA.shape;
   const groups = channels / perGroup;
-  const own = rank / groups;
-  if (!Number.isInteger(groups) || !Number.isInteger(own) || own > adapter.r || loraB.shape[1] !== own)
+  const rowsOfGroup = rank / groups;
+  if (
+    !Number.isInteger(groups) ||
+    !Number.isInteger(rowsOfGroup) ||
+    rowsOfGroup > adapter.r ||
+    loraB.shape[1] !== rowsOfGroup
+  )
     return undefined;
   const taps = kernel.reduce((n, k) => n * k, 1);
   const outA = new Float32Array(adapter.loraA.size);
   const line = perGroup * taps;
   for (let row = 0; row < rank; row++) {
-    const [group, r] = [Math.floor(row / own), row % own];
+    const [group, r] = [Math.floor(row / rowsOfGroup), row % rowsOfGroup];
     for (let c = 0; c < channels * taps; c++) {
       const value = a[row * channels * taps + c] as number;
       const inside = Math.floor(c / line) === group;
@@ -123,8 +129,8 @@ function convertToGroups(
     }
   }
   const outB = new Float32Array(adapter.loraB.size);
-  for (let row = 0; row < b.length / own; row++)
-    outB.set(b.subarray(row * own, (row + 1) * own), row * adapter.r);
+  for (let row = 0; row < b.length / rowsOfGroup; row++)
+    outB.set(b.subarray(row * rowsOfGroup, (row + 1) * rowsOfGroup), row * adapter.r);
   return {
     loraA: tensor(outA, { shape: adapter.loraA.shape, device: "cpu" }),
     loraB: tensor(outB, { shape: adapter.loraB.shape, device: "cpu" }),

@@ -23,8 +23,8 @@ export function findAdapterPerRow(): AdapterPerRow | undefined {
 }
 
 /** Runs `fn`, in which each adapter draws the dropout masks of its rows from its own generator. */
-export function runWithGenerators<T>(own: AdapterGenerators, fn: () => T): T {
-  return generators.run(own, fn);
+export function runWithGenerators<T>(states: AdapterGenerators, fn: () => T): T {
+  return generators.run(states, fn);
 }
 
 /** Returns an adapter's own generator; undefined for the generator of the run. */

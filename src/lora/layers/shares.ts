@@ -46,10 +46,15 @@ export function listShares(layer: Adapted, rows: number): Share[] {
   return [...new Set(runs.map(({ name }) => name))].flatMap((name) => {
     const adapter = name === null ? undefined : layer.adapters.get(name);
     if (adapter === undefined) return [];
-    const own = runs.filter((run) => run.name === name);
-    const whole = own[0]?.count === rows;
+    const adapterRuns = runs.filter((run) => run.name === name);
+    const whole = adapterRuns[0]?.count === rows;
     const generator = name === null ? undefined : findGenerator(name);
-    return addStart({ adapter, scaling: adapter.scaling, generator, ...(whole ? {} : { runs: own }) });
+    return addStart({
+      adapter,
+      scaling: adapter.scaling,
+      generator,
+      ...(whole ? {} : { runs: adapterRuns }),
+    });
   });
 }
 
@@ -67,8 +72,8 @@ export function runByRows(
   const runs = findRuns(names, x.shape[0] as number);
   const outputs = runs.map(({ name, start, count }) => {
     const adapter = name === null ? undefined : layer.adapters.get(name);
-    const own = runs.length === 1 ? x : x.slice(0, start, start + count);
-    return forward(own, adapter === undefined ? [] : addStart({ adapter, scaling: adapter.scaling }));
+    const rowsOfRun = runs.length === 1 ? x : x.slice(0, start, start + count);
+    return forward(rowsOfRun, adapter === undefined ? [] : addStart({ adapter, scaling: adapter.scaling }));
   });
   const [first, ...rest] = outputs as [Tensor, ...Tensor[]];
   return rest.length === 0 ? first : first.concat(rest, 0);

@@ -103,11 +103,11 @@ async function convertToForm(
     ) as [string, string];
     const [loraA, loraB] = [tensors[keyA], tensors[keyB]];
     if (loraA === undefined || loraB === undefined) continue;
-    const own = await convertToOwnForm(layer, adapter, { loraA, loraB });
-    if (own === undefined)
+    const compact = await convertToOwnForm(layer, adapter, { loraA, loraB });
+    if (compact === undefined)
       throw createRefusal(ADAPTER_REFUSALS.swapForm, `hotSwap: ${read.file}`, `${path} of "${name}"`);
-    created.push(own.loraA, own.loraB);
-    Object.assign(tensors, { [keyA]: own.loraA, [keyB]: own.loraB });
+    created.push(compact.loraA, compact.loraB);
+    Object.assign(tensors, { [keyA]: compact.loraA, [keyB]: compact.loraB });
   }
   return { ...read, tensors };
 }

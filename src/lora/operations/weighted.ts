@@ -212,9 +212,9 @@ interface Part extends Adapter {
 }
 
 function listParts(layer: AnyLoRALayer, inputs: readonly Input[]): Part[] {
-  const own = inputs.filter(({ name }) => layer.adapters.has(name));
+  const present = inputs.filter(({ name }) => layer.adapters.has(name));
   const listPartsOf = (readAdapter: (name: string) => Adapter): Part[] =>
-    own.map(({ name, weight }) => ({ ...readAdapter(name), name, weight }));
+    present.map(({ name, weight }) => ({ ...readAdapter(name), name, weight }));
   const asHeld = listPartsOf((name) => layer.adapters.get(name) as Adapter);
   // A merged layer may have some adapters in its compact form and some plain.
   const kinds = new Set(asHeld.map(({ loraA, loraB }) => deriveBlocks(loraA, loraB).blocks));
@@ -359,10 +359,10 @@ function fill(model: Module, name: string, inputs: readonly Input[], sums: Reado
     write(layer, "A", adapter.loraA, sum.a, [sum.blocks * sum.blockRank]);
     write(layer, "B", adapter.loraB, sum.b, [sum.rows, sum.blockRank]);
   }
-  const own = findAdapter(model, name);
+  const target = findAdapter(model, name);
   for (const input of inputs) {
     for (const kind of ["modules", "biases"] as const) {
-      for (const [path, { copy: to }] of own[kind]) {
+      for (const [path, { copy: to }] of target[kind]) {
         const from = input[kind].get(path)?.copy;
         if (from !== undefined) copyOver(to, from);
       }

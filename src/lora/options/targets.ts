@@ -155,8 +155,8 @@ const CLASSIFIERS = ["score", "classifier"];
 function findHead(model: Targetable, taskType: string | undefined): string | undefined {
   if (model.outputHead !== undefined) return model.outputHead;
   if (taskType !== "SEQ_CLS") return undefined;
-  const own = new Map(model.children());
-  return CLASSIFIERS.find((name) => own.has(name));
+  const children = new Map(model.children());
+  return CLASSIFIERS.find((name) => children.has(name));
 }
 
 /** The number of names from which PEFT shortens targets to their shortest distinguishing endings. */

@@ -127,8 +127,8 @@ export abstract class Decoder<
     const checkpointed = this.gradientCheckpointing && cache === undefined && isTraining(this);
     const { layers, norm } = this.model;
     const run = (block: Block, y: Stream, i: number): Stream => {
-      const own = inputs[block.slides === true ? 1 : 0] as BlockInputs;
-      return runBlock(block, y, own, cache?.layers[i]);
+      const blockInputs = inputs[block.slides === true ? 1 : 0] as BlockInputs;
+      return runBlock(block, y, blockInputs, cache?.layers[i]);
     };
     const x = inputsEmbeds ?? this.embedTokens(ids as Tensor);
     return replaceLastState(states, normaliseEnd(norm, runBlocks(layers, x, checkpointed, run, states)));

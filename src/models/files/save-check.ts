@@ -66,13 +66,13 @@ function hasForwardOf(module: Module, usual: Module): boolean {
 }
 
 function compareTensors(model: Module, likeness: Module): string | undefined {
-  const [own, usual] = [model.stateDict(), likeness.stateDict()];
-  for (const [name, { shape }] of Object.entries(own)) {
+  const [state, usual] = [model.stateDict(), likeness.stateDict()];
+  for (const [name, { shape }] of Object.entries(state)) {
     const expected = usual[name]?.shape;
     if (expected === undefined) return name;
     if (expected.join() !== shape.join())
       return `${name} [${shape.join(", ")}] instead of [${expected.join(", ")}]`;
   }
-  const missing = Object.keys(usual).find((name) => !(name in own));
+  const missing = Object.keys(usual).find((name) => !(name in state));
   return missing === undefined ? undefined : `${missing} is missing`;
 }

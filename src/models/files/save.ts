@@ -188,12 +188,12 @@ async function writeFiles(
   ]);
   const seen = new Set<Tensor>();
   // A tied head is written once, under the embedding's name.
-  const own = state.filter(([, tensor]) => !seen.has(tensor) && seen.add(tensor));
+  const distinct = state.filter(([, tensor]) => !seen.has(tensor) && seen.add(tensor));
   const bytes = ([, tensor]: [string, Tensor]): number =>
     tensor.size * countElementBytes(dtype ?? tensor.dtype);
   const shards: [string, Tensor][][] = [[]];
   let filled = 0;
-  for (const entry of own) {
+  for (const entry of distinct) {
     if (filled > 0 && filled + bytes(entry) > maxShardBytes) {
       shards.push([]);
       filled = 0;
@@ -230,11 +230,11 @@ async function writeFiles(
     const weight_map = Object.fromEntries(
       shards.flatMap((shard, i) => shard.map(([name]) => [name, names[i]])),
     );
-    const index = { metadata: { total_size: own.reduce((n, e) => n + bytes(e), 0) }, weight_map };
+    const index = { metadata: { total_size: distinct.reduce((n, e) => n + bytes(e), 0) }, weight_map };
     await writeWhole(join(dir, "model.safetensors.index.json"), JSON.stringify(index, null, 2));
   }
   // Block formats were rejected above where no dtype is given.
-  const stored = dtype ?? (own[0]?.[1].dtype as FileDType | undefined) ?? "f32";
+  const stored = dtype ?? (distinct[0]?.[1].dtype as FileDType | undefined) ?? "f32";
   await writeWhole(join(dir, "config.json"), await rewriteConfig(model, stored));
   for (const name of COMPANIONS) {
     const from = model.folder === undefined ? undefined : join(model.folder, name);

@@ -88,8 +88,8 @@ const KINDS = ["full_attention", "sliding_attention"];
 function readRotations(config: ConfigFields, positions: number): { full: RopeConfig; sliding: RopeConfig } {
   const parameters = config.readObject("rope_parameters");
   const readRotation = (kind: string, theta: number, spelling: Record<string, unknown>): RopeConfig => {
-    const own = parameters?.readObject(kind);
-    const fields = { rope_theta: theta, ...spelling, rope_parameters: own?.toObject() };
+    const kindParameters = parameters?.readObject(kind);
+    const fields = { rope_theta: theta, ...spelling, rope_parameters: kindParameters?.toObject() };
     return readRopeConfig(new ConfigFields(config.file, fields), positions);
   };
   const scaling = config.readObject("rope_scaling")?.toObject();

@@ -29,13 +29,13 @@ export function recordWhole(
   cache: LayerCache,
 ): Stream | undefined {
   const { self_attn: attention, mlp, input_layernorm: first, post_attention_layernorm: second } = block;
-  const own =
+  const isOverridden =
     attention.forward === LlamaAttention.prototype.forward &&
     attention.q_norm === undefined &&
     (attention.dropout === 0 || !isTraining(attention)) &&
     mlp.forward === LlamaMLP.prototype.forward &&
     [first, second].every(isPlainNorm);
-  if (!own || (keyMask ?? segments ?? rotation.positions) !== undefined) return undefined;
+  if (!isOverridden || (keyMask ?? segments ?? rotation.positions) !== undefined) return undefined;
   const { window, q_proj, k_proj, v_proj, o_proj } = attention;
   const layers = [q_proj, k_proj, v_proj, o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj];
   const [B, T] = x.shape as [number, number, number];

@@ -97,8 +97,8 @@ export class WhisperDecoderLayer extends WhisperLayer<[inputs: DecoderInputs]> {
   /** @internal Like `forward`, but leaves the last sum to the next reader. */
   run(stream: Stream, { encoded, cache }: DecoderInputs): Stream {
     const [x, y] = normaliseSum(this.self_attn_layer_norm, stream);
-    const own = this.dropout.forward(this.self_attn.forward(y, { causal: true, cache }));
-    const [second, z] = normaliseSum(this.encoder_attn_layer_norm, { x, added: own });
+    const attended = this.dropout.forward(this.self_attn.forward(y, { causal: true, cache }));
+    const [second, z] = normaliseSum(this.encoder_attn_layer_norm, { x, added: attended });
     const keysAndValues = "k" in encoded ? encoded : this.encoder_attn.projectKeysAndValues(encoded);
     const across = this.dropout.forward(this.encoder_attn.attendAcross(z, keysAndValues));
     const [third, w] = normaliseSum(this.final_layer_norm, { x: second, added: across });

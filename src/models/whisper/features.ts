@@ -105,9 +105,9 @@ export function checkSamples(where: string, name: string, samples: unknown): Flo
  * missing settings pass. Throws `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`.
  */
 export function checkFeatureConfig(folder: string, { numMelBins, maxSourcePositions }: WhisperConfig): void {
-  const own = readConfigFields(join(folder, "preprocessor_config.json"));
+  const preprocessor = readConfigFields(join(folder, "preprocessor_config.json"));
   const fields =
-    own ?? readConfigFields(join(folder, "processor_config.json"))?.readObject("feature_extractor");
+    preprocessor ?? readConfigFields(join(folder, "processor_config.json"))?.readObject("feature_extractor");
   if (fields === undefined) return;
   const kind = fields.readString("feature_extractor_type");
   if (kind !== undefined && kind !== "WhisperFeatureExtractor")

@@ -249,10 +249,10 @@ export class AdapterRun {
   /** Saves the adapter and, for a classifier, the names of its classes. */
   async #saveAdapter(folder: string): Promise<void> {
     const { model, prepared } = this.#subject;
-    const own = resolveAdapterFolder(folder, this.#name);
-    await writeAdapter(model, own, this.#host.name);
+    const path = resolveAdapterFolder(folder, this.#name);
+    await writeAdapter(model, path, this.#host.name);
     const { labels } = prepared.objective;
-    if (labels !== undefined) await saveLabels(own, labels);
+    if (labels !== undefined) await saveLabels(path, labels);
   }
 
   async #train(
@@ -317,10 +317,10 @@ export class AdapterRun {
     const evalLoss = this.#evaluated?.step === step ? this.#evaluated.loss : null;
     const { judged } = this.#stopping;
     if (!output.writes) return join(output.path, nameCheckpoint(step));
-    const own = resumed?.checkpoint;
-    if (own?.step === step && join(own.folder, "..") === join(output.path, ".")) {
-      await amendProgress(own.folder, { evalLoss, judged });
-      return own.folder;
+    const start = resumed?.checkpoint;
+    if (start?.step === step && join(start.folder, "..") === join(output.path, ".")) {
+      await amendProgress(start.folder, { evalLoss, judged });
+      return start.folder;
     }
     // The events of its steps reach the disk before the checkpoint.
     await this.#context.recorder.flush();

@@ -31,8 +31,8 @@ export async function compareInputs(ranks: RunRanks, identities: Identities): Pr
 }
 
 /** Throws `ERR_OPTION` for the first value that differs. */
-async function compare(ranks: RunRanks, own: readonly (readonly [string, unknown])[]): Promise<void> {
-  const texts = own.map(([name, value]) => [name, JSON.stringify(value) ?? "none"] as const);
+async function compare(ranks: RunRanks, local: readonly (readonly [string, unknown])[]): Promise<void> {
+  const texts = local.map(([name, value]) => [name, JSON.stringify(value) ?? "none"] as const);
   const all = await ranks.gatherAll(texts);
   await ranks.agree(() => {
     const first = all[0] as typeof texts;

@@ -133,10 +133,10 @@ async function runWithLock(
   const output = await agree(ranks, () => claimOutput(path, ranks));
   try {
     const resumed = await agree(ranks, () => prepareResume(origin, options));
-    const { options: own, notices } = dropExcessThreads(resumed.options, options);
+    const { options: fitted, notices } = dropExcessThreads(resumed.options, options);
     const settings = await settle(ranks, () => {
       const completed = parseSettings({
-        ...dropSharesOfOthers(own, options),
+        ...dropSharesOfOthers(fitted, options),
         ranks: options.ranks,
         output: path,
       });
@@ -159,11 +159,11 @@ async function runWithLock(
 async function settle(ranks: RunRanks | undefined, parse: () => Settings): Promise<Settings> {
   const settings = await agree(ranks, parse);
   if (ranks !== undefined) await compareOptions(ranks, settings);
-  const own = await agree(ranks, () => prepareDevices(settings));
-  if (ranks === undefined) return own;
+  const prepared = await agree(ranks, () => prepareDevices(settings));
+  if (ranks === undefined) return prepared;
   // Measured shares may differ from rank to rank.
-  const [deviceShares] = await ranks.gatherAll(own.deviceShares);
-  return { ...own, deviceShares };
+  const [deviceShares] = await ranks.gatherAll(prepared.deviceShares);
+  return { ...prepared, deviceShares };
 }
 
 function claimOutput(path: string, ranks: RunRanks | undefined): Promise<RunOutput> | RunOutput {
@@ -177,8 +177,8 @@ function bindCpuUse<T>(
   work: () => T,
 ): () => T {
   const { [DEFAULT_PRIORITY]: byDefault } = options as { readonly [DEFAULT_PRIORITY]?: Priority };
-  const own = { threads: threads ?? shareThreads(ranks), priority: priority ?? byDefault };
-  return () => runWithCheckedCpuUse(own, work);
+  const use = { threads: threads ?? shareThreads(ranks), priority: priority ?? byDefault };
+  return () => runWithCheckedCpuUse(use, work);
 }
 
 /**
@@ -193,21 +193,21 @@ function shareThreads(ranks: Ranks | undefined): number | undefined {
 
 /** Drops a recorded thread count above this machine's. `parseSettings` checks a count that is given now. */
 function dropExcessThreads(
-  own: FinetuneOptions,
+  stored: FinetuneOptions,
   given: FinetuneOptions,
 ): { options: FinetuneOptions; notices: string[] } {
-  const { threads, ...rest } = own;
+  const { threads, ...rest } = stored;
   const all = countCpuThreads();
   if (threads === undefined || given.threads !== undefined || threads <= all)
-    return { options: own, notices: [] };
+    return { options: stored, notices: [] };
   const notice = `resume: the run had ${threads} threads, and the cpu of this machine has ${all}; it continues with the default`;
   return { options: rest, notices: [notice] };
 }
 
 /** Drops recorded shares if the run continues on other devices and no shares are given now. */
-function dropSharesOfOthers(own: FinetuneOptions, given: FinetuneOptions): FinetuneOptions {
-  if (given.device === undefined || given.deviceShares !== undefined) return own;
-  return { ...own, deviceShares: undefined };
+function dropSharesOfOthers(stored: FinetuneOptions, given: FinetuneOptions): FinetuneOptions {
+  if (given.device === undefined || given.deviceShares !== undefined) return stored;
+  return { ...stored, deviceShares: undefined };
 }
 
 function readAdapterName({ lora }: Settings): string {

@@ -189,11 +189,14 @@ async function planFitting(
 }
 
 /** Returns the changes of the rank that needs most of them, so that all ranks make the same. */
-async function chooseForAll(ranks: RunRanks, own: Fitting | undefined): Promise<Fitting | undefined> {
-  const all = await ranks.gatherAll(own);
+async function chooseForAll(
+  ranks: RunRanks,
+  localFitting: Fitting | undefined,
+): Promise<Fitting | undefined> {
+  const all = await ranks.gatherAll(localFitting);
   return all.reduce(
     (most, fitting) => ((fitting?.costs.length ?? 0) > (most?.costs.length ?? 0) ? fitting : most),
-    own,
+    localFitting,
   );
 }
 

@@ -85,8 +85,8 @@ function countRows(
   const { batchSize, gradientAccumulation, devices } = settings;
   const counts = apportion(batchSize * gradientAccumulation, listShares(settings));
   return places.map((place, rank) => {
-    const own = counts.slice(rank * devices.length, (rank + 1) * devices.length);
-    return { ...place, rows: own.reduce((sum, rows) => sum + rows, 0) };
+    const rankCounts = counts.slice(rank * devices.length, (rank + 1) * devices.length);
+    return { ...place, rows: rankCounts.reduce((sum, rows) => sum + rows, 0) };
   });
 }
 

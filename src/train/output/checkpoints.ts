@@ -54,12 +54,13 @@ export async function findNewestCheckpoint(
     undefined,
   );
   const line = record?.line ?? last?.progress.line;
-  const own = line === undefined ? [] : all.filter((checkpoint) => isWithinLine(line, checkpoint));
+  const lineCheckpoints =
+    line === undefined ? [] : all.filter((checkpoint) => isWithinLine(line, checkpoint));
   // A checkpoint with an unreadable run.json is found by the run's record.
   const saved = (record?.checkpoints ?? []).filter(
     (checkpoint) => existsSync(join(output, checkpoint.name)) && isWithinLine(record?.line ?? [], checkpoint),
   );
-  const steps = [...own, ...saved].sort((a, b) => b.step - a.step);
+  const steps = [...lineCheckpoints, ...saved].sort((a, b) => b.step - a.step);
   const [newest] = steps;
   if (newest === undefined) throw createMissingError(output, all, record);
   return readSoundCheckpoint(output, newest.name, line as Line);
@@ -204,6 +205,6 @@ export async function removeCheckpoint(checkpoint: Checkpoint): Promise<void> {
 
 /** Whether a checkpoint's folder contains only the checkpoint's files. */
 async function isWhollyOwn({ folder, progress }: Checkpoint): Promise<boolean> {
-  const own = new Set([RUN, ...Object.keys(progress.files)]);
-  return (await listFiles(folder)).every((name) => own.has(name));
+  const names = new Set([RUN, ...Object.keys(progress.files)]);
+  return (await listFiles(folder)).every((name) => names.has(name));
 }

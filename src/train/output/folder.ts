@@ -170,7 +170,7 @@ export class OutputFolder {
     }: { evalLoss: number | null; keep: number; fill: (folder: string) => Promise<void> },
   ): Promise<{ path: string; moved?: string | undefined }> {
     await this.#checkLock();
-    const own = this.#requireOwn();
+    const record = this.#requireOwn();
     const staging = `${nameCheckpoint(step)}.tmp-${process.pid}`;
     const placement = await this.#stage(staging, async (folder) => {
       await fill(folder);
@@ -179,13 +179,13 @@ export class OutputFolder {
     });
     this.#saved = true;
     const { name, moved } = placement;
-    const others = own.checkpoints.filter((checkpoint) => checkpoint.name !== name);
-    own.checkpoints = [...others, { name, step, lineage: readLineage(own.line), evalLoss }];
-    await this.#write(own);
+    const others = record.checkpoints.filter((checkpoint) => checkpoint.name !== name);
+    record.checkpoints = [...others, { name, step, lineage: readLineage(record.line), evalLoss }];
+    await this.#write(record);
     await this.#prune(keep);
     const path = join(this.path, name);
     // A moved checkpoint of a run that is being replaced is removed soon, and not reported.
-    const stays = moved !== undefined && !own.replaces.includes(moved.lineage);
+    const stays = moved !== undefined && !record.replaces.includes(moved.lineage);
     return stays ? { path, moved: join(this.path, moved.name) } : { path };
   }
 
@@ -197,9 +197,9 @@ export class OutputFolder {
   }
 
   async #prune(keep: number): Promise<void> {
-    const own = this.#requireOwn();
+    const record = this.#requireOwn();
     const line = (await listCheckpoints(this.path)).filter((checkpoint) =>
-      isWithinLine(own.line, checkpoint),
+      isWithinLine(record.line, checkpoint),
     );
     const gone = selectSuperfluous(
       line.map((checkpoint) => ({
@@ -211,8 +211,10 @@ export class OutputFolder {
     );
     if (gone.length === 0) return;
     for (const checkpoint of gone) await removeCheckpoint(checkpoint);
-    own.checkpoints = own.checkpoints.filter(({ name }) => !gone.some((removed) => removed.name === name));
-    await this.#write(own);
+    record.checkpoints = record.checkpoints.filter(
+      ({ name }) => !gone.some((removed) => removed.name === name),
+    );
+    await this.#write(record);
   }
 
   /**
@@ -223,13 +225,13 @@ export class OutputFolder {
    */
   async placeAdapter(fill: (folder: string) => Promise<void>, ended: RunRecord["ended"]): Promise<void> {
     await this.#checkLock();
-    const own = this.#requireOwn();
-    const before = own.files;
+    const record = this.#requireOwn();
+    const before = record.files;
     const staging = `adapter.tmp-${process.pid}`;
     const files = await this.#stage(staging, async (folder) => {
       await fill(folder);
       const files = await digestFolder(folder);
-      await this.#write({ ...own, files: { ...before, ...files }, placing: staging });
+      await this.#write({ ...record, files: { ...before, ...files }, placing: staging });
       return files;
     });
     this.#saved = true;
@@ -240,11 +242,16 @@ export class OutputFolder {
     }
     // A stopped run leaves their removal to the run that resumes it.
     const done = ended?.why !== "stopped";
-    const replaced = new Set(done ? own.replaces : []);
+    const replaced = new Set(done ? record.replaces : []);
     for (const checkpoint of await listCheckpoints(this.path))
       if (replaced.has(checkpoint.lineage)) await removeCheckpoint(checkpoint);
-    Object.assign(own, { files, replacing: false, ...(done && { replaces: [] }), ...(ended && { ended }) });
-    await this.#write(own);
+    Object.assign(record, {
+      files,
+      replacing: false,
+      ...(done && { replaces: [] }),
+      ...(ended && { ended }),
+    });
+    await this.#write(record);
   }
 
   /** Moves the files of a staged adapter into the folder. */

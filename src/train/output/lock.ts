@@ -51,16 +51,16 @@ export class OutputLock {
     const token = randomUUID();
     const holder: Holder = { ...identifyProcess(), token, copy: hold(token) };
     const text = `${JSON.stringify(holder)}\n`;
-    const own = `${file}.${token}`;
+    const temporary = `${file}.${token}`;
     try {
-      await writeFile(own, text, { flag: "wx" });
-      for (let tries = 0; !(await createLockFile(own, file, text)); tries++)
+      await writeFile(temporary, text, { flag: "wx" });
+      for (let tries = 0; !(await createLockFile(temporary, file, text)); tries++)
         await removeStale(folder, file, token, tries);
     } catch (error) {
       releaseToken(token);
       throw error;
     } finally {
-      await rm(own, { force: true });
+      await rm(temporary, { force: true });
     }
     const lock = new OutputLock(file, text, token);
     if (held.size === 0) process.on("exit", leaveLocks);
@@ -91,9 +91,9 @@ export class OutputLock {
 }
 
 /** Creates the lock file with its content atomically, by a hard link if the file system supports it. False if it exists. */
-async function createLockFile(own: string, file: string, text: string): Promise<boolean> {
+async function createLockFile(temporary: string, file: string, text: string): Promise<boolean> {
   try {
-    await link(own, file);
+    await link(temporary, file);
     return true;
   } catch (error) {
     if (readSystemCode(error) === "EEXIST") return false;
@@ -119,8 +119,8 @@ async function removeStale(folder: string, file: string, token: string, tries: n
     );
   }
   const running = isRunning(holder);
-  const own = holder.pid === process.pid && running === true;
-  if (running !== false && !(own && !(await isHeld(holder.token, holder.copy)))) {
+  const isThisProcess = holder.pid === process.pid && running === true;
+  if (running !== false && !(isThisProcess && !(await isHeld(holder.token, holder.copy)))) {
     const where = running === undefined ? ` on ${holder.host}` : "";
     const rest = running === undefined ? `; if it has ended, remove ${file}` : "";
     throw new LowrankError(

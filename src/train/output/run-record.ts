@@ -100,7 +100,7 @@ export async function createRecord(
   },
 ): Promise<RunRecord> {
   const existing = await listCheckpoints(output);
-  const own = existing.filter((checkpoint) => isWithinLine(line, checkpoint));
+  const lineCheckpoints = existing.filter((checkpoint) => isWithinLine(line, checkpoint));
   // A new run removes the checkpoints of other runs when it ends.
   const anew = parent === null;
   const listed = anew ? existing.map(({ lineage }) => lineage) : (rest.replaces ?? []);
@@ -117,7 +117,7 @@ export async function createRecord(
     identities,
     line,
     parent,
-    checkpoints: own.map(({ name, step, lineage, progress: { evalLoss } }) => ({
+    checkpoints: lineCheckpoints.map(({ name, step, lineage, progress: { evalLoss } }) => ({
       name,
       step,
       lineage,

@@ -102,12 +102,12 @@ export class RunRanks {
   /** Runs `work` on every rank. If it fails on a rank, all ranks throw the error of the first one that failed. */
   async agree<T>(work: () => Promise<T> | T): Promise<T> {
     let value: T | undefined;
-    let own: unknown;
+    let failure: unknown;
     let failed: Failed | undefined;
     try {
       value = await work();
     } catch (error) {
-      own = error;
+      failure = error;
       const { code, message } = error as { code?: unknown; message?: unknown };
       failed = {
         code: error instanceof LowrankError ? error.code : "ERR_INTERNAL",
@@ -119,15 +119,17 @@ export class RunRanks {
     if (first < 0) return value as T;
     const { code, message } = outcomes[first] as Failed;
     const everywhere = outcomes.every((outcome) => outcome?.message === message);
-    const error = new LowrankError(code, everywhere ? message : `rank ${first}: ${message}`, { cause: own });
+    const error = new LowrankError(code, everywhere ? message : `rank ${first}: ${message}`, {
+      cause: failure,
+    });
     agreed.add(error);
     throw error;
   }
 
   /** Returns a value of every rank, in rank order, and takes over a request to stop. Values are cloned. */
   async gatherAll<T>(value: T): Promise<T[]> {
-    const own = serialize({ stopping: this.#asked.aborted, value });
-    const all = (await this.gatherBytes(own)).map(
+    const message = serialize({ stopping: this.#asked.aborted, value });
+    const all = (await this.gatherBytes(message)).map(
       (bytes) => deserialize(bytes) as { stopping: boolean; value: T },
     );
     if (all.some(({ stopping }) => stopping)) this.#stop.abort();
@@ -153,7 +155,7 @@ export class RunRanks {
    * Sums the gradients over all ranks, each bucket once its gradients are complete. The device waits for the sums after
    * the work that was recorded before this call. Resolves when all sums are on the device.
    */
-  async sumGradients(exchange: GradientExchange, own: OwnStep): Promise<SummedStep> {
+  async sumGradients(exchange: GradientExchange, localStep: OwnStep): Promise<SummedStep> {
     exchange.finish();
     const { values, answer, fail } = exchange;
     let computed = 0;
@@ -167,7 +169,7 @@ export class RunRanks {
         try {
           const gradients = await read;
           // The loss is known when backward has ended.
-          if (bucket === values.length - 1) received = await this.#describe(own, computed);
+          if (bucket === values.length - 1) received = await this.#describe(localStep, computed);
           const all = new Float32Array(gradients.length + received.length);
           all.set(gradients);
           all.set(received, gradients.length);

@@ -25,10 +25,10 @@ const COMPARED = { rows: 512, inner: 1024, outer: 1024 };
  * Errors: the errors of `checkModelDevice`, `openDevices` and `settleShares`.
  */
 export async function prepareDevices(settings: Settings): Promise<Settings> {
-  const own = await chooseForRank(settings);
-  await checkModelDevice(own);
-  if (own.devices.length > 1) await openDevices(own.devices);
-  return settleShares(own);
+  const prepared = await chooseForRank(settings);
+  await checkModelDevice(prepared);
+  if (prepared.devices.length > 1) await openDevices(prepared.devices);
+  return settleShares(prepared);
 }
 
 /**
@@ -44,8 +44,10 @@ async function chooseForRank(settings: Settings): Promise<Settings> {
   const gpus = devices().filter(({ kind }) => kind !== "cpu");
   const hardware = gpus.filter(({ kind }) => kind !== "software");
   const usable = hardware.length > 0 || device === "auto" ? hardware : gpus;
-  const own = usable[ranks.localRank % usable.length]?.device as Device | undefined;
-  return own === undefined || usable.length === 1 ? settings : { ...settings, device: own, devices: [own] };
+  const rankDevice = usable[ranks.localRank % usable.length]?.device as Device | undefined;
+  return rankDevice === undefined || usable.length === 1
+    ? settings
+    : { ...settings, device: rankDevice, devices: [rankDevice] };
 }
 
 /**
@@ -56,13 +58,13 @@ export async function openDevices(devices: readonly Device[]): Promise<void> {
   for (const device of devices) {
     await findDevices(device);
     memory(device);
-    const own = readGpuDetails(device)?.device ?? device;
-    const other = named.get(own);
+    const name = readGpuDetails(device)?.device ?? device;
+    const other = named.get(name);
     if (other !== undefined) {
       const what = other === device ? `names ${device} twice` : `names one GPU twice: ${other} is ${device}`;
       throw new LowrankError("ERR_OPTION", `${optionName("device")} ${what}; name each device once`);
     }
-    named.set(own, device);
+    named.set(name, device);
   }
 }
 

@@ -60,8 +60,8 @@ export function listShares({
   devices,
   deviceShares,
 }: Pick<Settings, "ranks" | "devices" | "deviceShares">): number[] {
-  const own = deviceShares ?? devices.map(() => 1);
-  return Array.from({ length: ranks?.size ?? 1 }, () => own).flat();
+  const weights = deviceShares ?? devices.map(() => 1);
+  return Array.from({ length: ranks?.size ?? 1 }, () => weights).flat();
 }
 
 /** Returns the rows per batch and the batches per full step on a part's device. */

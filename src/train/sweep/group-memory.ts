@@ -152,10 +152,10 @@ function evaluate(objective: Objective, counted: readonly Counted[]): void {
 function check(objective: Objective, counted: readonly Counted[]): void {
   for (const { trial, plan, prepared } of counted) {
     if (prepared.held.length > 0) continue;
-    const own = counted.length === 1 ? objective : new AdapterObjective(objective, trial.name);
+    const trialObjective = counted.length === 1 ? objective : new AdapterObjective(objective, trial.name);
     const [batch] = plan.listBatchesAt(0).batches;
     if (batch !== undefined)
-      noGrad(() => scope(() => own.computeLossSum(replaceBySilence(batch), 1))).dispose();
+      noGrad(() => scope(() => trialObjective.computeLossSum(replaceBySilence(batch), 1))).dispose();
   }
 }
 
@@ -238,9 +238,9 @@ function* listRounds(
   steps: number,
   limit: (step: number) => number,
 ): Generator<Round> {
-  const own = counted.map((trial) => listParts(trial, steps, limit));
+  const trialParts = counted.map((trial) => listParts(trial, steps, limit));
   for (let scanned = 0; scanned < SCANNED; scanned++) {
-    const parts = own.flatMap((rounds) => {
+    const parts = trialParts.flatMap((rounds) => {
       const next = rounds.next();
       return next.done === true ? [] : [next.value];
     });

@@ -47,13 +47,13 @@ export class Halving {
   continues(name: string, step: number): boolean {
     const ranked = [...this.#findLosses(step)].sort(([a, x], [b, y]) => (x === y ? (a < b ? -1 : 1) : x - y));
     const count = Math.max(1, Math.ceil(this.#options.keep * ranked.length));
-    return ranked.findIndex(([own]) => own === name) < count;
+    return ranked.findIndex(([rankedName]) => rankedName === name) < count;
   }
 
   #findLosses(step: number): Map<string, number> {
-    const own = this.#losses.get(step) ?? new Map<string, number>();
-    this.#losses.set(step, own);
-    return own;
+    const losses = this.#losses.get(step) ?? new Map<string, number>();
+    this.#losses.set(step, losses);
+    return losses;
   }
 }
 

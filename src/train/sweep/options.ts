@@ -84,8 +84,8 @@ export function parseSweep(options: SweepOptions): ParsedSweep {
   const output = shared.output ?? DEFAULT_OUTPUT;
   const parsed = makeTrials(axes, draws).map((values, i): Trial => {
     const name = `trial-${String(i + 1).padStart(3, "0")}`;
-    const own = { ...applyValues(shared, values), output: join(output, name) };
-    return { name, values, settings: parseTrial(own, values) };
+    const trialOptions = { ...applyValues(shared, values), output: join(output, name) };
+    return { name, values, settings: parseTrial(trialOptions, values) };
   });
   const common = (parsed[0] as Trial).settings;
   return {

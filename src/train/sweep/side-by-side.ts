@@ -133,9 +133,9 @@ export class SideBySide {
 export function groupBy<T>(values: readonly T[], key: (value: T) => string): T[][] {
   const groups = new Map<string, T[]>();
   for (const value of values) {
-    const own = groups.get(key(value));
-    if (own === undefined) groups.set(key(value), [value]);
-    else own.push(value);
+    const members = groups.get(key(value));
+    if (members === undefined) groups.set(key(value), [value]);
+    else members.push(value);
   }
   return [...groups.values()];
 }

@@ -153,8 +153,9 @@ class Sweep {
         `trials with different seeds hold out different rows by ${optionName("evalSplit")}, as finetune does; give ${optionName("evalData")} to compare them on the same rows`,
       );
     for (const reason of new Set(this.#reasons.values())) {
-      const own = trials.filter(({ name }) => this.#reasons.get(name) === reason);
-      const which = own.length === trials.length ? "the trials" : `${own.length} of ${trials.length} trials`;
+      const affected = trials.filter(({ name }) => this.#reasons.get(name) === reason);
+      const which =
+        affected.length === trials.length ? "the trials" : `${affected.length} of ${trials.length} trials`;
       warnings.push(`${which} run separately: ${reason}`);
     }
     return warnings;

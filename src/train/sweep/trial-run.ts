@@ -79,8 +79,8 @@ export class TrialRun {
       this.#summary.seconds += (performance.now() - began) / 1000;
       others?.leave(name);
       halving?.group.leave(name);
-      const own = this.#hostName;
-      if (listAdapters(model).has(own)) deleteAdapter(model, own);
+      const hostName = this.#hostName;
+      if (listAdapters(model).has(hostName)) deleteAdapter(model, hostName);
     }
     return this.#summary;
   }
@@ -152,7 +152,7 @@ export class TrialRun {
     const { name, settings } = this.#trial;
     const { base, model, objective, others } = this.#parts;
     const device = model.device;
-    const own = {
+    const options = {
       ...settings,
       overwrite,
       device,
@@ -160,12 +160,16 @@ export class TrialRun {
       matmulPrecision: base.precision,
       revision: base.settings.revision,
     };
-    const host = others === undefined ? new OwnModel(model, own) : new SharedModel(model, own, name, others);
+    const host =
+      others === undefined ? new OwnModel(model, options) : new SharedModel(model, options, name, others);
     return {
       model,
       others: [],
-      settings: own,
-      prepared: base.prepare(others === undefined ? objective : new AdapterObjective(objective, name), own),
+      settings: options,
+      prepared: base.prepare(
+        others === undefined ? objective : new AdapterObjective(objective, name),
+        options,
+      ),
       output,
       line: resumed?.line ?? createLine(),
       identities: base.identities,

@@ -53,10 +53,10 @@ export class TrainedParts {
 
   /** Splits the state into the tensors that the run changed or trains, and the others. Each tensor is listed once. */
   split(): { trained: Record<string, Tensor>; base: [name: string, tensor: Tensor][] } {
-    const own = new Set(this.#optimizer.groups.flatMap(({ params }) => params));
+    const trainedTensors = new Set(this.#optimizer.groups.flatMap(({ params }) => params));
     for (const [, layer] of listLoraLayers(this.#model))
       for (const adapter of layer.adapters.values())
-        for (const tensor of listTensors(adapter)) own.add(tensor);
+        for (const tensor of listTensors(adapter)) trainedTensors.add(tensor);
     const trained: [string, Tensor][] = [];
     const base: [string, Tensor][] = [];
     const seen = new Set<Tensor>();
@@ -64,7 +64,7 @@ export class TrainedParts {
       if (seen.has(tensor)) continue;
       seen.add(tensor);
       const changed = this.#began.get(tensor) !== readVersion(tensor);
-      const stored = own.has(tensor) || changed || this.#continued.has(name);
+      const stored = trainedTensors.has(tensor) || changed || this.#continued.has(name);
       (stored ? trained : base).push([name, tensor]);
     }
     return { trained: Object.fromEntries(trained), base };
@@ -89,16 +89,16 @@ export async function checkBase(
   base: readonly BaseTensor[],
   stored: ReadonlySet<string>,
 ): Promise<void> {
-  const own = model.stateDict();
+  const state = model.stateDict();
   const named = new Set(base.map(({ name }) => name));
-  const held = new Set([...stored, ...named].map((name) => own[name]));
-  for (const [name, tensor] of Object.entries(own)) {
+  const held = new Set([...stored, ...named].map((name) => state[name]));
+  for (const [name, tensor] of Object.entries(state)) {
     // A tensor with two names was written under the first.
     if (!held.has(tensor))
       throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: the run's model had no ${name}`);
   }
   for (const { name, shape, dtype } of base) {
-    const tensor = own[name];
+    const tensor = state[name];
     if (tensor === undefined)
       throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: ${name} of the run's model is missing`);
     if (tensor.shape.join() !== shape.join() || tensor.dtype !== dtype)
@@ -108,7 +108,7 @@ export async function checkBase(
       );
   }
   for (const { name, hash } of base) {
-    if ((await hashTensor(own[name] as Tensor)) !== hash)
+    if ((await hashTensor(state[name] as Tensor)) !== hash)
       throw new LowrankError(
         "ERR_OPTION",
         `${file}: ${name} has other values than in the run's model, which the checkpoint does not store; load the model that the run began with`,

@@ -184,9 +184,9 @@ export async function readTrainerCheckpoint(
   const tensors = await load(file, { device: "cpu" });
   const names = Object.keys(tensors);
   try {
-    const own = model.stateDict();
-    for (const name of new Set([...(base === undefined ? Object.keys(own) : []), ...names])) {
-      const [given, wanted] = [tensors[name], own[name]];
+    const state = model.stateDict();
+    for (const name of new Set([...(base === undefined ? Object.keys(state) : []), ...names])) {
+      const [given, wanted] = [tensors[name], state[name]];
       if (given === undefined || wanted === undefined) {
         const what = given === undefined ? "is missing" : "is not in the model";
         throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: ${name} ${what}`);

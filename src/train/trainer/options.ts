@@ -201,9 +201,9 @@ function checkNoTypo(save: string): void {
 
 /** Throws `ERR_OPTION` for an optimizer over tensors that are not parameters of `model`: checkpoints would omit them. */
 function checkParameters(model: Module, optimizer: Optimizer): void {
-  const own = new Set(model.parameters());
+  const parameters = new Set(model.parameters());
   const trained = optimizer.groups.flatMap(({ params }) => params);
-  const foreign = trained.filter((tensor) => !own.has(tensor));
+  const foreign = trained.filter((tensor) => !parameters.has(tensor));
   const [first] = foreign;
   if (first === undefined) return;
   const what =

@@ -292,8 +292,8 @@ class Saver<M extends Module, B> {
     if (good) this.#good = path;
     const { options, from } = this.#given;
     // A checkpoint in another folder belongs to another run.
-    const own = path !== from || dirname(resolve(path)) === resolve(parseSaving(options).folder ?? "");
-    if (own) await markTrainerCheckpoint(path, good);
+    const isOwn = path !== from || dirname(resolve(path)) === resolve(parseSaving(options).folder ?? "");
+    if (isOwn) await markTrainerCheckpoint(path, good);
     await this.#prune();
   }
 

@@ -24,8 +24,8 @@ export async function findUnpacker(
   file: string,
 ): Promise<Unpack> {
   if (codec === undefined) throw new Error("a column without a codec");
-  const own = listUnpackers(decoder)[codec];
-  if (own !== undefined) return requireExactSize(own);
+  const unpack = listUnpackers(decoder)[codec];
+  if (unpack !== undefined) return requireExactSize(unpack);
   const what = `${file}: Parquet compressed by ${codec.toLowerCase()}`;
   const { compressors } = (await importOptional("hyparquet-compressors", what)) as { compressors: External };
   const external = compressors[codec];

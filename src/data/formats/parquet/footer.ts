@@ -61,10 +61,10 @@ export async function readFooter(
     const fields: Field[] = [];
     for (const [i, tree] of root.children.entries()) {
       if (read === "training" && !FIELDS.includes(columns[i] as string)) continue;
-      const own = leaves.filter(({ path }) => path[1] === tree);
+      const inner = leaves.filter(({ path }) => path[1] === tree);
       fields.push({
         tree,
-        leaves: await Promise.all(own.map((leaf) => checkReadable(leaf, metadata, decoder, name))),
+        leaves: await Promise.all(inner.map((leaf) => checkReadable(leaf, metadata, decoder, name))),
       });
     }
     return { fields, groups };
@@ -152,10 +152,10 @@ async function checkReadable(
 ): Promise<Leaf> {
   const { element } = path.at(-1) as Schema;
   const key = joinPath(names);
-  const own = groups.map(({ columns }) =>
+  const chunks = groups.map(({ columns }) =>
     columns.find((candidate) => joinPath(candidate.meta_data?.path_in_schema ?? []) === key),
   );
-  const [codec, ...others] = [...new Set(own.map((chunk) => chunk?.meta_data?.codec))];
+  const [codec, ...others] = [...new Set(chunks.map((chunk) => chunk?.meta_data?.codec))];
   const column = `the column ${names.join(".")}`;
   if (others.length > 0) throw new Error(`${column} is compressed with several codecs`);
   if (element.type === undefined) throw new Error(`${column} has no type`);

@@ -73,7 +73,9 @@ async function* groupRows(
       if (count === 0) throw new Error(`a group of ${group.rows} rows has ${position} in a column`);
       return {
         count,
-        columns: columns.map(({ tree, readers: own }) => assembleRows(decoder, tree, own, count)),
+        columns: columns.map(({ tree, readers: columnReaders }) =>
+          assembleRows(decoder, tree, columnReaders, count),
+        ),
       };
     });
     const read = group.start + readers.reduce((sum, reader) => sum + reader.read, 0);
