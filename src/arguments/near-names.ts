@@ -8,7 +8,7 @@ const MOST_KNOWN = 10_000;
  * other fields of the same objects, such as `id` or `timestamp`, may have any name.
  */
 export class NearNames {
-  readonly #found = new Map<string, string | undefined>();
+  readonly #closest = new Map<string, string | undefined>();
 
   constructor(private readonly wanted: readonly string[]) {}
 
@@ -23,9 +23,9 @@ export class NearNames {
   }
 
   #findClosest(name: string): string | undefined {
-    if (this.#found.has(name)) return this.#found.get(name);
+    if (this.#closest.has(name)) return this.#closest.get(name);
     const closest = findClosest(name, this.wanted);
-    if (this.#found.size < MOST_KNOWN) this.#found.set(name, closest);
+    if (this.#closest.size < MOST_KNOWN) this.#closest.set(name, closest);
     return closest;
   }
 }

@@ -20,11 +20,11 @@ export class OutOfBounds extends Error {}
 
 /** The library's interpreter with a step counter. */
 export class BoundedInterpreter extends Interpreter {
-  #left: number;
+  #remainingSteps: number;
 
   constructor(environment: ConstructorParameters<typeof Interpreter>[0], steps = STEPS) {
     super(environment);
-    this.#left = steps;
+    this.#remainingSteps = steps;
   }
 
   override evaluate(...[statement, environment]: Parameters<Evaluate>): Value {
@@ -44,8 +44,8 @@ export class BoundedInterpreter extends Interpreter {
   }
 
   #count(steps: number): void {
-    this.#left -= steps;
-    if (this.#left < 0) throw new OutOfBounds("it does not terminate");
+    this.#remainingSteps -= steps;
+    if (this.#remainingSteps < 0) throw new OutOfBounds("it does not terminate");
   }
 }
 

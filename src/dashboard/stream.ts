@@ -46,7 +46,7 @@ export class EventStream {
   readonly #places: StreamPosition[];
   readonly #patience: number;
   readonly #closing = new AbortController();
-  #told = performance.now();
+  #lastWrite = performance.now();
   #passes: (() => void)[] = [];
   #wake: () => void = () => {};
 
@@ -77,7 +77,7 @@ export class EventStream {
         if (waiting > 0) await later(0);
         for (const passed of this.#passes.splice(0, waiting)) passed();
         await this.#waitForLines();
-        if (performance.now() - this.#told > SILENCE_MS) await this.#write(": here\n\n");
+        if (performance.now() - this.#lastWrite > SILENCE_MS) await this.#write(": here\n\n");
       }
     } catch {
       // The page is slow or gone, or a file is unreadable. The page reconnects, and the list of runs reports the error.
@@ -136,7 +136,7 @@ export class EventStream {
   }
 
   async #write(text: string): Promise<void> {
-    this.#told = performance.now();
+    this.#lastWrite = performance.now();
     if (this.#response.write(text)) return;
     const { signal } = this.#closing;
     const slow = AbortSignal.timeout(this.#patience);

@@ -39,16 +39,16 @@ interface Index {
  */
 export class SharedExamples extends StoredExamples {
   readonly length: number;
-  readonly #own: ExampleStore;
+  readonly #store: ExampleStore;
   readonly #processes: RowExchange;
   readonly #runs: readonly Run[];
   readonly #index: Index;
-  readonly #kept = new Map<number, Example>();
+  readonly #examples = new Map<number, Example>();
 
   private constructor(store: ExampleStore, processes: RowExchange, runs: readonly Run[], index: Index) {
     super();
     this.length = index.lengths.length;
-    this.#own = store;
+    this.#store = store;
     this.#processes = processes;
     this.#runs = runs;
     this.#index = index;
@@ -124,13 +124,13 @@ export class SharedExamples extends StoredExamples {
 
   override async keep(rows: readonly number[]): Promise<void> {
     const read = await this.gather(Array.from({ length: this.#processes.size }, () => rows));
-    for (const row of rows) this.#kept.set(row, read(row));
+    for (const row of rows) this.#examples.set(row, read(row));
   }
 
   override at(row: number): Example | undefined {
     if (row < 0 || row >= this.length) return undefined;
     if (this.#isOwn(row)) return this.#readOwn(row);
-    const example = this.#kept.get(row);
+    const example = this.#examples.get(row);
     if (example === undefined)
       throw new LowrankError("ERR_INTERNAL", `row ${row} is held by another process`);
     return example;
@@ -158,7 +158,7 @@ export class SharedExamples extends StoredExamples {
 
   #readOwn(row: number): Example {
     const { start, first } = this.#locate(row);
-    return this.#own.at(row - start + first) as Example;
+    return this.#store.at(row - start + first) as Example;
   }
 
   /** Returns the run that contains a row, by binary search. */

@@ -24,8 +24,8 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
   #resolve: (result: FinetuneResult) => void = () => {};
   #reject: (error: unknown) => void = () => {};
   /** Events read since the server last received credit. */
-  #read = 0;
-  #saved: { step: number; path: string } | undefined;
+  #readEvents = 0;
+  #checkpoint: { step: number; path: string } | undefined;
   #failure: { error: unknown } | undefined;
   #settled = false;
   /** The last requested pause that has not ended. */
@@ -116,7 +116,7 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
         this.#queue.push(reply.event);
         return false;
       case "saved":
-        this.#saved = reply;
+        this.#checkpoint = reply;
         this.#post({ kind: "noted", run: this.#run });
         return false;
       case "paused":
@@ -151,9 +151,9 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
       return;
     }
     const from =
-      this.#saved === undefined
+      this.#checkpoint === undefined
         ? "it reported no checkpoint; resume: true continues from one in its output folder, if there is any"
-        : `start it again with resume: true, which continues from its last checkpoint, ${this.#saved.path} (step ${this.#saved.step})`;
+        : `start it again with resume: true, which continues from its last checkpoint, ${this.#checkpoint.path} (step ${this.#checkpoint.step})`;
     this.fail(createDisconnected(loss, ` during a run; ${from}`));
   }
 
@@ -172,8 +172,8 @@ export class RemoteRun implements Pick<Run<FinetuneResult>, keyof Run<FinetuneRe
 
   /** Returns credit in halves of the window, so that not every event causes a message. */
   #returnCredit(): void {
-    if (++this.#read < WINDOW / 2) return;
-    this.#post({ kind: "pull", run: this.#run, credit: this.#read });
-    this.#read = 0;
+    if (++this.#readEvents < WINDOW / 2) return;
+    this.#post({ kind: "pull", run: this.#run, credit: this.#readEvents });
+    this.#readEvents = 0;
   }
 }

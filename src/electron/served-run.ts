@@ -22,10 +22,10 @@ export class ServedRun {
   #watched = true;
   #credit = 0;
   /** Wakes `#send`, which waits for credit. */
-  #more: () => void = () => {};
+  #resumeSending: () => void = () => {};
   /** The newest checkpoint, if the client has not yet confirmed an earlier one. */
-  #untold: CheckpointEvent | undefined;
-  #telling = false;
+  #unsentCheckpoint: CheckpointEvent | undefined;
+  #isSendingCheckpoint = false;
 
   /** Starts the run once `free` has settled, by default at `priority`. Calls `finished` when everything is sent. */
   constructor(
@@ -54,14 +54,14 @@ export class ServedRun {
   discardMessages(): void {
     this.#watched = false;
     this.#credit = Infinity;
-    this.#more();
+    this.#resumeSending();
   }
 
   take(request: Extract<Request, { kind: "pull" | "stop" | "pause" | "resume" | "abort" | "noted" }>): void {
     switch (request.kind) {
       case "pull":
         this.#credit += request.credit;
-        this.#more();
+        this.#resumeSending();
         break;
       case "stop":
         this.stop();
@@ -79,8 +79,8 @@ export class ServedRun {
         this.#aborting.abort();
         break;
       case "noted":
-        this.#telling = false;
-        if (this.#untold !== undefined) this.#sendCheckpoint(this.#untold);
+        this.#isSendingCheckpoint = false;
+        if (this.#unsentCheckpoint !== undefined) this.#sendCheckpoint(this.#unsentCheckpoint);
         break;
     }
   }
@@ -117,7 +117,7 @@ export class ServedRun {
   /** Sends events according to the credit, then the end. */
   async #send(): Promise<void> {
     for (;;) {
-      while (this.#credit === 0) await new Promise<void>((resolve) => (this.#more = resolve));
+      while (this.#credit === 0) await new Promise<void>((resolve) => (this.#resumeSending = resolve));
       const next = await this.#queue.next();
       if (next.done === true) break;
       this.#credit -= 1;
@@ -133,9 +133,9 @@ export class ServedRun {
 
   /** Sends a checkpoint unless an unconfirmed one is in transit, so that a client that does not read is not flooded. */
   #sendCheckpoint(checkpoint: CheckpointEvent): void {
-    this.#untold = this.#telling ? checkpoint : undefined;
-    if (this.#telling) return;
-    this.#telling = true;
+    this.#unsentCheckpoint = this.#isSendingCheckpoint ? checkpoint : undefined;
+    if (this.#isSendingCheckpoint) return;
+    this.#isSendingCheckpoint = true;
     this.#reply({ kind: "saved", run: this.#number, step: checkpoint.step, path: checkpoint.path });
   }
 }

@@ -21,7 +21,7 @@ function formatField(value: unknown): string {
  * and the key; their code is `ERR_FILE_FORMAT` by default.
  */
 export class ConfigFields {
-  readonly #read = new Set<string>();
+  readonly #readKeys = new Set<string>();
 
   constructor(
     readonly file: string,
@@ -31,20 +31,20 @@ export class ConfigFields {
   ) {}
 
   has(key: string): boolean {
-    this.#read.add(key);
+    this.#readKeys.add(key);
     return key in this.fields;
   }
 
   /** Keys that have a value and were never read. */
   listUnread(): string[] {
     return Object.keys(this.fields).filter(
-      (key) => (this.fields[key] ?? null) !== null && !this.#read.has(key),
+      (key) => (this.fields[key] ?? null) !== null && !this.#readKeys.has(key),
     );
   }
 
   /** Keys that were read. */
   listRead(): string[] {
-    return [...this.#read];
+    return [...this.#readKeys];
   }
 
   /** The object itself. */
@@ -64,7 +64,7 @@ export class ConfigFields {
   }
 
   readValue(key: string): unknown {
-    this.#read.add(key);
+    this.#readKeys.add(key);
     return this.fields[key] ?? undefined;
   }
 

@@ -26,7 +26,7 @@ export type NextToken = { text: DecodedText } & (
 interface Group {
   texts: readonly DecodedText[];
   /** Tokens chosen so far for each text. */
-  made: number;
+  generated: number;
 }
 
 /** A row of a step's batch. */
@@ -68,19 +68,19 @@ export class Decoding {
   #past: PendingStep[] = [];
   readonly #ended = new WeakSet<DecodedText>();
   /** Whether the device feeds tokens to the next step; such ids are not checked against the embedding's rows. */
-  readonly #ahead: boolean;
+  readonly #recordsAhead: boolean;
 
   constructor(
     private readonly model: CausalLM,
     private readonly signal?: AbortSignal | undefined,
   ) {
-    this.#ahead = model.lm_head.outFeatures <= model.getInputEmbedding().numEmbeddings;
+    this.#recordsAhead = model.lm_head.outFeatures <= model.getInputEmbedding().numEmbeddings;
   }
 
   /** Adds texts, starting with the next step. */
   admit(texts: readonly DecodedText[]): void {
     const wanted = texts.filter(({ count }) => count > 0);
-    if (wanted.length > 0) this.#entering.push({ texts: wanted, made: 0 });
+    if (wanted.length > 0) this.#entering.push({ texts: wanted, generated: 0 });
   }
 
   /**
@@ -103,7 +103,7 @@ export class Decoding {
     const steps = this.#recorded;
     this.#recorded = [];
     try {
-      if (this.#ahead) {
+      if (this.#recordsAhead) {
         const following = this.#continue(steps.map((step) => ({ step })));
         if (following !== undefined) this.#recorded = [following];
       }
@@ -148,7 +148,7 @@ export class Decoding {
             chosen.push(...this.#fail(group, failure));
         }
       }
-      if (!this.#ahead) this.#past.push({ step, tokens });
+      if (!this.#recordsAhead) this.#past.push({ step, tokens });
     }
     return chosen;
   }
@@ -227,7 +227,7 @@ export class Decoding {
   }
 
   #isWanted({ group, text }: Row): boolean {
-    return !this.#ended.has(text) && group.made < text.count;
+    return !this.#ended.has(text) && group.generated < text.count;
   }
 
   /**
@@ -235,7 +235,7 @@ export class Decoding {
    * that fails.
    */
   #recordStep(batch: TextBatch, rows: readonly Row[], given: () => Tensor): Step {
-    const draws = rows.map(({ group }) => group.made);
+    const draws = rows.map(({ group }) => group.generated);
     let choice: Choice;
     try {
       choice = runEvaluating(() => noGrad(() => scope(() => this.#choose(batch, rows, given(), draws))));
@@ -243,7 +243,7 @@ export class Decoding {
       batch.dispose();
       throw error;
     }
-    for (const group of new Set(rows.map(({ group }) => group))) group.made++;
+    for (const group of new Set(rows.map(({ group }) => group))) group.generated++;
     const [tokens, logprobs] = [choice.read(), choice.readLogprobs()];
     // Reads of a step that is discarded must not become unhandled rejections.
     for (const read of [tokens, logprobs]) read.catch(() => undefined);

@@ -72,7 +72,7 @@ const NUMBERS = 7;
  */
 export class Sampler {
   /** i32 [n, V], 1 for tokens that occur in the row's text; undefined if no row has a repetition penalty. */
-  #seen: Tensor | undefined;
+  #seenTokens: Tensor | undefined;
   /** Per row: seed, draw, temperature, top k, top p, min p, repetition penalty. */
   readonly #numbers: Float64Array;
 
@@ -95,8 +95,8 @@ export class Sampler {
     const seen = new Int32Array(texts.length * vocabulary);
     for (const [row, text] of texts.entries())
       if (isPenalised(text)) for (const id of text.prompt) seen[row * vocabulary + id] = 1;
-    sampler.#seen = tensor(seen, { shape: [texts.length, vocabulary], device });
-    keep(sampler.#seen);
+    sampler.#seenTokens = tensor(seen, { shape: [texts.length, vocabulary], device });
+    keep(sampler.#seenTokens);
     return sampler;
   }
 
@@ -107,12 +107,12 @@ export class Sampler {
     const sampler = new Sampler(texts, vocabulary, device);
     if (!texts.some(isPenalised)) return sampler;
     const seen = groupRuns(places).map(({ sampler, row, count }) =>
-      sampler.#seen === undefined
+      sampler.#seenTokens === undefined
         ? zeros([count, vocabulary], { dtype: "i32", device })
-        : sampler.#seen.slice(0, row, row + count),
+        : sampler.#seenTokens.slice(0, row, row + count),
     );
-    sampler.#seen = concatenate(seen);
-    keep(sampler.#seen);
+    sampler.#seenTokens = concatenate(seen);
+    keep(sampler.#seenTokens);
     return sampler;
   }
 
@@ -142,10 +142,9 @@ export class Sampler {
       };
     }
     for (const [row, draw] of draws.entries()) this.#numbers[row * NUMBERS + 1] = draw;
-    const [token, bad] = recordOps(() => session().sample(logits.id, this.#seen?.id, this.#numbers)) as [
-      Tensor,
-      Tensor,
-    ];
+    const [token, bad] = recordOps(() =>
+      session().sample(logits.id, this.#seenTokens?.id, this.#numbers),
+    ) as [Tensor, Tensor];
     return {
       token: token.reshape(-1, 1),
       evidence: bad,
@@ -165,7 +164,7 @@ export class Sampler {
   }
 
   dispose(): void {
-    this.#seen?.dispose();
+    this.#seenTokens?.dispose();
   }
 }
 

@@ -86,9 +86,9 @@ export class Tokenizer extends TemplatedTokenizer {
   readonly #templates = new Map<boolean, { source: TemplateSource; template: ChatTemplate }>();
   #assigned: ChatTemplates | undefined;
   /** The model's templates, by whether there are tools; read on first use. */
-  readonly #own = new Map<boolean, TemplateSource | undefined>();
+  readonly #storedTemplates = new Map<boolean, TemplateSource | undefined>();
   /** Whether its `tokenizer.json` is generated from a GGUF file. */
-  readonly #made: boolean;
+  readonly #isGenerated: boolean;
   /** The file that it was read from. */
   readonly path: string;
   /** @internal Its companion files. */
@@ -106,13 +106,13 @@ export class Tokenizer extends TemplatedTokenizer {
     this.#native =
       parts?.own ?? wrapMethods(call(() => native().Tokenizer.fromFile(resolveNativePath(path))));
     this.companions = parts?.companions ?? openCompanions(dirname(path));
-    this.#made = parts !== undefined;
+    this.#isGenerated = parts !== undefined;
   }
 
   /** @internal Returns the text of its `tokenizer.json`, read or generated, and the file's name in errors. */
   readSource(): { place: string; text: string } {
     const name = "tokenizer.json";
-    const generated = this.#made ? this.companions.text(name) : undefined;
+    const generated = this.#isGenerated ? this.companions.text(name) : undefined;
     if (generated !== undefined) return { place: this.companions.place(name), text: generated };
     return { place: this.path, text: readFileSync(this.path, "utf8") };
   }
@@ -344,8 +344,9 @@ export class Tokenizer extends TemplatedTokenizer {
   #findSource(tools: boolean): TemplateSource | undefined {
     const given = this.#assigned ?? this.adapterTemplates?.();
     if (given === undefined) {
-      if (!this.#own.has(tools)) this.#own.set(tools, readChatTemplate(this.companions, tools));
-      return this.#own.get(tools);
+      if (!this.#storedTemplates.has(tools))
+        this.#storedTemplates.set(tools, readChatTemplate(this.companions, tools));
+      return this.#storedTemplates.get(tools);
     }
     return { text: (tools ? given.tools : undefined) ?? given.text, where: given.where };
   }

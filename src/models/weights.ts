@@ -135,11 +135,11 @@ export interface Double {
 
 /** Takes weights from a file by name, and reports unused and missing ones at the end. */
 export class FileWeights extends Weights {
-  readonly #used = new Set<string>();
+  readonly #usedNames = new Set<string>();
   readonly #names: Set<string>;
   readonly #missing: string[] = [];
   readonly #wrongShapes: string[] = [];
-  readonly #drawn: string[] = [];
+  readonly #drawnNames: string[] = [];
   readonly #draws: FreshWeights;
   /** Tensors that were converted to f16. */
   readonly halved: Halved[] = [];
@@ -171,7 +171,7 @@ export class FileWeights extends Weights {
   takeDuplicate(name: string): Double | undefined {
     const found = this.#find(name);
     if (found === undefined) return undefined;
-    this.#used.add(found);
+    this.#usedNames.add(found);
     return { name: found, tensor: () => this.file.tensor(found, "cpu") };
   }
 
@@ -184,7 +184,7 @@ export class FileWeights extends Weights {
     if (this.#wrongShapes.length > 0) {
       throw new LowrankError("ERR_SHAPE_MISMATCH", `${where}: ${this.#wrongShapes.slice(0, 3).join("; ")}`);
     }
-    const left = [...this.#names].filter((name) => !this.#used.has(name));
+    const left = [...this.#names].filter((name) => !this.#usedNames.has(name));
     const extras = left.filter((name) => this.naming.extras.test(name));
     const unexpected = left.filter((name) => !this.naming.extras.test(name));
     const parts = [
@@ -197,9 +197,9 @@ export class FileWeights extends Weights {
       const few = extras.slice(0, 3).join(", ") + (extras.length > 3 ? ", …" : "");
       notices.push(`${where}: ignored ${extras.length} unused tensors: ${few}`);
     }
-    if (this.#drawn.length > 0) {
+    if (this.#drawnNames.length > 0) {
       notices.push(
-        `${where}: has no weights for ${listSome(this.#drawn)}; they are initialised randomly and need training`,
+        `${where}: has no weights for ${listSome(this.#drawnNames)}; they are initialised randomly and need training`,
       );
     }
     return notices;
@@ -217,7 +217,7 @@ export class FileWeights extends Weights {
       this.#missing.push(name);
       return createPlaceholder(shape);
     }
-    this.#used.add(found);
+    this.#usedNames.add(found);
     const stated = this.file.shape(found);
     if (stated.join() !== shape.join()) {
       if (fresh && this.options.otherLabels === true) return this.#draw(name, shape, start, drawing);
@@ -264,7 +264,7 @@ export class FileWeights extends Weights {
   }
 
   #draw(name: string, shape: number[], start: Start, drawing: Drawing): Tensor {
-    this.#drawn.push(name);
+    this.#drawnNames.push(name);
     const drawn = this.#draws.take(name, shape, start, drawing);
     drawn.requiresGrad = false;
     return drawn;

@@ -1,8 +1,9 @@
 /** Batches deferred reads with the next awaited read. */
 import { session, unwrapResult } from "./binding.js";
 
-/** A started read: of the tensor with id `of`, which is then freed; or a promise that needs no help. */
-export type StartedRead = { of: number; heard: (bytes: Uint8Array | undefined) => void } | Promise<unknown>;
+/** A started read: of the tensor with this id, which is then freed; or a promise that needs no help. */
+export type StartedRead =
+  { id: number; handleRead: (bytes: Uint8Array | undefined) => void } | Promise<unknown>;
 
 const waiting = new Set<() => StartedRead | undefined>();
 
@@ -30,7 +31,7 @@ async function readAll(...ids: number[]): Promise<unknown[]> {
   const ours = begun.filter(
     (started): started is Exclude<StartedRead, Promise<unknown>> => !(started instanceof Promise),
   );
-  const startedIds = ours.map((started) => started.of);
+  const startedIds = ours.map((started) => started.id);
   let all: unknown[] = [];
   try {
     const read =
@@ -40,9 +41,9 @@ async function readAll(...ids: number[]): Promise<unknown[]> {
   } finally {
     // Also runs after an error, so that everyone who awaits a deferred read continues. The error itself is reported by the
     // read that was awaited.
-    for (const [i, { heard }] of ours.entries()) {
+    for (const [i, { handleRead }] of ours.entries()) {
       const bytes = all[ids.length + i];
-      heard(bytes instanceof Uint8Array ? bytes : undefined);
+      handleRead(bytes instanceof Uint8Array ? bytes : undefined);
     }
   }
   await Promise.all(others.map((promise) => promise.catch(() => {})));

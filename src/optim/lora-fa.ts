@@ -34,7 +34,7 @@ const RIDGE = 1e-8;
  */
 export class LoraFA extends AdamW {
   readonly #pairs: readonly Pair[];
-  #turned: readonly Turned[];
+  #projections: readonly Turned[];
 
   private constructor(
     params: Tensor[],
@@ -44,7 +44,7 @@ export class LoraFA extends AdamW {
   ) {
     super(params, options);
     this.#pairs = pairs;
-    this.#turned = turned;
+    this.#projections = turned;
   }
 
   /**
@@ -76,8 +76,8 @@ export class LoraFA extends AdamW {
 
   /** @internal */
   override async renew(): Promise<void> {
-    const before = this.#turned;
-    this.#turned = await Promise.all(this.#pairs.map(turn));
+    const before = this.#projections;
+    this.#projections = await Promise.all(this.#pairs.map(turn));
     for (const { projection } of before) projection.dispose();
   }
 
@@ -87,7 +87,7 @@ export class LoraFA extends AdamW {
     const norm = max === undefined ? undefined : clipGradNorm(params, max);
     noGrad(() =>
       scope(() => {
-        for (const { loraB, projection } of this.#turned) {
+        for (const { loraB, projection } of this.#projections) {
           const { grad } = loraB;
           if (grad === null) continue;
           const r = loraB.shape[1] as number;
@@ -104,7 +104,7 @@ export class LoraFA extends AdamW {
   /** Frees the state, and the projection matrices. The parameters stay unchanged. */
   override dispose(): void {
     super.dispose();
-    for (const { projection } of this.#turned) projection.dispose();
+    for (const { projection } of this.#projections) projection.dispose();
   }
 }
 

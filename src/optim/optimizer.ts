@@ -99,9 +99,9 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   #disposed = false;
   #skipped = 0;
   /** Cancels the scheduled reading of the number of skipped steps. */
-  #unheard: (() => void) | undefined;
+  #cancelRead: (() => void) | undefined;
   /** The pending reading of that number. */
-  #hearing: Promise<void> | undefined;
+  #pendingRead: Promise<void> | undefined;
 
   /**
    * `states` are the names of states with one value for each element, or a function that returns the shapes of a
@@ -152,7 +152,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   stepClipped(max: number | undefined): Tensor {
     const norm = this.update(max, false);
     // A meta device runs nothing, and has no values.
-    if (!norm.device.startsWith("meta")) this.#unheard ??= registerRead(() => this.#readSkipped());
+    if (!norm.device.startsWith("meta")) this.#cancelRead ??= registerRead(() => this.#readSkipped());
     return norm;
   }
 
@@ -185,24 +185,24 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
 
   /** Starts to read the number of skipped steps, which are then uncounted and reported; one reading at a time. */
   #readSkipped(): StartedRead | undefined {
-    this.#unheard?.();
-    this.#unheard = undefined;
+    this.#cancelRead?.();
+    this.#cancelRead = undefined;
     if (this.#disposed) return undefined;
-    if (this.#hearing !== undefined) {
-      return this.#hearing.then(() => {
-        this.#unheard ??= registerRead(() => this.#readSkipped());
+    if (this.#pendingRead !== undefined) {
+      return this.#pendingRead.then(() => {
+        this.#cancelRead ??= registerRead(() => this.#readSkipped());
         return readAlong();
       });
     }
     const id = session().optimizerLeftOut(this.#id);
     let done = (): void => {};
-    this.#hearing = new Promise((resolve) => (done = resolve));
+    this.#pendingRead = new Promise((resolve) => (done = resolve));
     const handleRead = (bytes: Uint8Array | undefined): void => {
-      this.#hearing = undefined;
+      this.#pendingRead = undefined;
       done();
       if (bytes !== undefined) this.#count(new Float32Array(bytes.buffer, bytes.byteOffset, 1)[0] as number);
     };
-    return { of: id, heard: handleRead };
+    return { id, handleRead };
   }
 
   #count(steps: number): void {
@@ -270,7 +270,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   async save(path: string): Promise<void> {
     checkText("optimizer.save", "path", path);
     // Skipped steps count until their number has been read.
-    if (this.#unheard !== undefined) await readAlong();
+    if (this.#cancelRead !== undefined) await readAlong();
     await writeState(path, this.#rule, this.stateDict());
   }
 
@@ -359,7 +359,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.#unheard?.();
+    this.#cancelRead?.();
     net.unregister(this);
     session().disposeOptimizer(this.#id);
   }

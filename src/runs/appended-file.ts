@@ -15,14 +15,14 @@ export class AppendedFile {
   readonly #staging: string;
   readonly #onFailure: (error: NodeJS.ErrnoException) => void;
   #handle: FileHandle | undefined;
-  #placed = false;
+  #isInPlace = false;
   #failed = false;
   #waiting: Uint8Array[] = [];
   #bytes = 0;
   #writing: Promise<void> | undefined;
-  #written = -Infinity;
+  #lastWrite = -Infinity;
   /** Whether `flush` is waiting. */
-  #asked = false;
+  #isFlushing = false;
   #wake: () => void = () => {};
 
   /** `place` is the final path; `onFailure` is called with the first error. */
@@ -34,7 +34,7 @@ export class AppendedFile {
 
   /** The current path: the staging file's until `moveIntoPlace`. */
   get path(): string {
-    return this.#placed ? this.#place : this.#staging;
+    return this.#isInPlace ? this.#place : this.#staging;
   }
 
   /** Creates the staging file with the content that `fill` writes. */
@@ -48,14 +48,14 @@ export class AppendedFile {
 
   /** Renames the staging file to its final path, over an existing file. Closed meanwhile, as Windows requires. */
   async moveIntoPlace(): Promise<void> {
-    if (this.#placed) return;
+    if (this.#isInPlace) return;
     await this.flush();
     await this.#attempt(async () => {
       await this.#handle?.sync();
       await this.#handle?.close();
       this.#handle = undefined;
       await rename(this.#staging, this.#place);
-      this.#placed = true;
+      this.#isInPlace = true;
       this.#handle = await open(this.#place, "a");
     });
   }
@@ -74,18 +74,18 @@ export class AppendedFile {
   /** Resolves when all bytes appended so far are in the file. */
   async flush(): Promise<void> {
     while (this.#writing !== undefined) {
-      this.#asked = true;
+      this.#isFlushing = true;
       this.#wake();
       await this.#writing;
     }
-    this.#asked = false;
+    this.#isFlushing = false;
   }
 
   async close(): Promise<void> {
     await this.flush();
     await this.#handle?.close().catch(() => {});
     this.#handle = undefined;
-    if (this.#failed && !this.#placed) await rm(this.#staging, { force: true }).catch(() => {});
+    if (this.#failed && !this.#isInPlace) await rm(this.#staging, { force: true }).catch(() => {});
   }
 
   /** Closes the file and removes it. */
@@ -104,15 +104,15 @@ export class AppendedFile {
       this.#waiting = [];
       await this.#attempt(async () => void (await this.#handle?.writeFile(bytes)));
       this.#bytes -= bytes.length;
-      this.#written = performance.now();
+      this.#lastWrite = performance.now();
     }
     this.#writing = undefined;
   }
 
   /** Waits until the next write is due. */
   async #waitForWrite(): Promise<void> {
-    const rest = this.#written + GATHER_MS - performance.now();
-    if (rest <= 0 || this.#asked) return;
+    const rest = this.#lastWrite + GATHER_MS - performance.now();
+    if (rest <= 0 || this.#isFlushing) return;
     let timer: NodeJS.Timeout | undefined;
     await new Promise<void>((resolve) => {
       this.#wake = resolve;

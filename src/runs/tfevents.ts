@@ -94,12 +94,12 @@ export class TensorboardFormat implements MetricsFormat {
   /** The folder to open in TensorBoard. */
   static readonly folder = "tensorboard";
   readonly name: string;
-  readonly #began: number;
+  readonly #startTime: number;
 
   /** `began` is the start, in milliseconds since 1970. */
   constructor(began = Date.now()) {
-    this.#began = began;
-    const seconds = Math.floor(this.#began / 1000);
+    this.#startTime = began;
+    const seconds = Math.floor(this.#startTime / 1000);
     this.name = `${TensorboardFormat.folder}/events.out.tfevents.${seconds}.${process.pid}.${length++}.lowrank`;
   }
 
@@ -112,7 +112,7 @@ export class TensorboardFormat implements MetricsFormat {
     // file_version = 3; session_log = 7, whose status = 1 is START.
     const version = encodeDelimited(3, Buffer.from("brain.Event:2"));
     const start = encodeDelimited(7, encodeField(1, VARINT, encodeVarint(1)));
-    return Buffer.concat([encodeEvent(this.#began, 0, version), encodeEvent(this.#began, 0, start)]);
+    return Buffer.concat([encodeEvent(this.#startTime, 0, version), encodeEvent(this.#startTime, 0, start)]);
   }
 
   add(event: RecordedEvent): Buffer {

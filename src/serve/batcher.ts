@@ -42,24 +42,24 @@ interface Running {
   index: number;
   stream: TextStream;
   /** The number of chosen tokens, end token included, and of released tokens. */
-  made: number;
+  generated: number;
   given: number;
 }
 
 /** A waiting or running request, as a stream of its events. */
 export class Job implements AsyncIterable<GenerationEvent> {
   /** The number of texts that have not ended. */
-  left: number;
+  unfinished: number;
   readonly #events: GenerationEvent[] = [];
   #failure: { error: unknown } | undefined;
   #wake = (): void => {};
 
   constructor(readonly generation: Generation) {
-    this.left = generation.prompts.length;
+    this.unfinished = generation.prompts.length;
   }
 
   push(event: GenerationEvent): void {
-    if (event.finish !== null) this.left--;
+    if (event.finish !== null) this.unfinished--;
     this.#events.push(event);
     this.#wake();
   }
@@ -75,7 +75,7 @@ export class Job implements AsyncIterable<GenerationEvent> {
       yield* this.#events.splice(0);
       if (this.#events.length > 0) continue;
       if (this.#failure !== undefined) throw this.#failure.error;
-      if (this.left === 0) return;
+      if (this.unfinished === 0) return;
       await new Promise<void>((resolve) => (this.#wake = resolve));
     }
   }
@@ -130,14 +130,15 @@ export class Batcher {
 
   /** Whether a request can start now, after those queued before it. */
   #fits(job: Job): boolean {
-    const before = this.#waiting.reduce((sum, { left }) => sum + left, this.#running.size);
-    return before + job.left <= this.#options.maxConcurrent;
+    const before = this.#waiting.reduce((sum, { unfinished }) => sum + unfinished, this.#running.size);
+    return before + job.unfinished <= this.#options.maxConcurrent;
   }
 
   /** The number of requests that wait for others to end, not only for the next step. */
   #countQueued(): number {
     let texts = this.#running.size;
-    return this.#waiting.filter(({ left }) => (texts += left) > this.#options.maxConcurrent).length;
+    return this.#waiting.filter(({ unfinished }) => (texts += unfinished) > this.#options.maxConcurrent)
+      .length;
   }
 
   /** Ends a request whose client has disconnected, and frees its slots at once. */
@@ -220,7 +221,7 @@ export class Batcher {
         this.#decoding.admit(texts);
         for (const [index, text] of texts.entries()) {
           const stream = new TextStream(this.#model.tokenizer, text.prompt, options.stops);
-          this.#running.set(text, { job, index, stream, made: 0, given: 0 });
+          this.#running.set(text, { job, index, stream, generated: 0, given: 0 });
         }
       } catch (error) {
         job.fail(error);
@@ -237,10 +238,10 @@ export class Batcher {
       this.cancel(job);
       return;
     }
-    running.made++;
+    running.generated++;
     const over = job.generation.ends.includes(chosen.token);
     const pieces = over ? [] : stream.add(chosen.token, readLogprobs(chosen));
-    const full = running.made >= chosen.text.count;
+    const full = running.generated >= chosen.text.count;
     const ended = over || stream.ended;
     if (!stream.ended && (over || full)) pieces.push(...stream.finish());
     running.given += pieces.length;

@@ -29,17 +29,17 @@ const MOST_STOPS = 4;
 
 /** The body of a request, whose parameters are taken one by one. */
 export class Parameters {
-  readonly #left: Map<string, unknown>;
+  readonly #untaken: Map<string, unknown>;
 
   /** Null parameters count as absent. */
   constructor(body: Readonly<Record<string, unknown>>) {
-    this.#left = new Map(Object.entries(body).filter(([, value]) => value !== null));
+    this.#untaken = new Map(Object.entries(body).filter(([, value]) => value !== null));
   }
 
   /** Takes a parameter; undefined if it is absent. */
   take(name: string): unknown {
-    const value = this.#left.get(name);
-    this.#left.delete(name);
+    const value = this.#untaken.get(name);
+    this.#untaken.delete(name);
     return value;
   }
 
@@ -100,7 +100,7 @@ export class Parameters {
 
   /** Rejects every parameter that was not taken, unless its value has no effect. */
   end(): void {
-    for (const [name, value] of this.#left) {
+    for (const [name, value] of this.#untaken) {
       if (WITHOUT_EFFECT.includes(name)) continue;
       const neutral = Object.hasOwn(NEUTRAL, name) ? NEUTRAL[name] : undefined;
       if (neutral === undefined)

@@ -77,7 +77,7 @@ export async function parseChatRequest(
     );
   checkPlainAnswer(given);
   const maxTokens = limits[0] ?? limits[1] ?? service.maxTokens;
-  const common = readCommon(given, served, { asked: maxTokens, logprobs: readChatLogprobs(given) }, service);
+  const common = readCommon(given, served, { maxTokens, logprobs: readChatLogprobs(given) }, service);
   const template = findTemplate(service, served, conversation.tools !== undefined);
   const text = render(template, conversation, variables);
   const [prompt] = await encodeTexts(service.model, [text], "messages", false);
@@ -99,7 +99,7 @@ export async function parseCompletionRequest(
   const prompt = given.require("prompt");
   const maxTokens = given.takeWhole("max_tokens", 1) ?? COMPLETION_TOKENS;
   const logprobs = given.takeWhole("logprobs", 0, MOST_ALTERNATIVES);
-  const common = readCommon(given, served, { asked: maxTokens, logprobs }, service);
+  const common = readCommon(given, served, { maxTokens, logprobs }, service);
   const prompts = await readPrompts(prompt, service);
   return request(common, service, prompts, service.model.config.eosTokenIds);
 }
@@ -120,14 +120,14 @@ function findServed(given: Parameters, { served }: Service): Served {
 function readCommon(
   given: Parameters,
   served: Served,
-  { asked, logprobs }: { asked: number; logprobs: number | undefined },
+  { maxTokens, logprobs }: { maxTokens: number; logprobs: number | undefined },
   service: Service,
 ): Common {
   const stream = given.takeFlag("stream");
   const first = given.takeWhole("seed", 0) ?? randomInt(2 ** 47);
   const n = given.takeWhole("n", 1, service.maxTexts) ?? 1;
   const options = checkGenerateOptions("request", {
-    maxNewTokens: Math.min(asked, service.maxTokens),
+    maxNewTokens: Math.min(maxTokens, service.maxTokens),
     temperature: given.takeNumber("temperature", (t) => t >= 0 && t <= 2, "a number from 0 to 2") ?? 1,
     topP: given.takeNumber("top_p", (p) => p > 0 && p <= 1, "a number above 0 and at most 1"),
     topK: given.takeWhole("top_k", 0),

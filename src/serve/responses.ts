@@ -27,7 +27,7 @@ interface Text {
 export class Answer {
   readonly texts: readonly Text[];
   readonly #head: { id: string; created: number; model: string };
-  readonly #begun = new Set<number>();
+  readonly #begunChoices = new Set<number>();
 
   constructor(
     private readonly request: GenerationRequest,
@@ -94,8 +94,8 @@ export class Answer {
   #createChunks({ index, text, pieces, finish }: Omit<GenerationEvent, "tokens">, offset: number): object[] {
     const logprobs = pieces.length === 0 ? null : this.#formatLogprobs(pieces, offset);
     if (!this.chat) return [this.#createChoice({ index, text, logprobs, finish_reason: finish })];
-    const first = this.#begun.has(index) ? [] : [{ role: "assistant", content: "" }];
-    this.#begun.add(index);
+    const first = this.#begunChoices.has(index) ? [] : [{ role: "assistant", content: "" }];
+    this.#begunChoices.add(index);
     const chunk = (delta: object, choiceLogprobs: object | null, reason: FinishReason | null): object =>
       this.#createChoice({ index, delta, logprobs: choiceLogprobs, finish_reason: reason });
     return [

@@ -45,7 +45,7 @@ class ScopeTensors extends Set<Owned> {
 /** The modes that apply to the running code. */
 interface Frame {
   /** The tensors of the innermost scope; undefined outside any scope. */
-  made: ScopeTensors | undefined;
+  tensors: ScopeTensors | undefined;
   noGrad: boolean;
   /** The open checkpoint; 0 for none. */
   region: number;
@@ -56,7 +56,7 @@ interface Frame {
   /** Whether layers compute as in eval mode regardless of their `training`. */
   evaluating: boolean;
   /** Also records every new tensor here, without owning it. */
-  noted?: WeakSet<Owned> | undefined;
+  allocations?: WeakSet<Owned> | undefined;
 }
 
 /**
@@ -76,7 +76,7 @@ export type MatmulPrecision = "exact" | "bf16" | "f16";
 export const MATMUL_PRECISIONS = ["exact", "bf16", "f16"] as const satisfies readonly MatmulPrecision[];
 
 const OUTSIDE: Frame = {
-  made: undefined,
+  tensors: undefined,
   noGrad: false,
   region: 0,
   products: undefined,
@@ -118,13 +118,13 @@ export function enterCpuUse(): void {
 /** Adds `tensor` to the innermost scope. */
 export function addToScope(tensor: Owned): void {
   const frame = frames.getStore();
-  frame?.noted?.add(tensor);
-  transfer(tensor, frame?.made);
+  frame?.allocations?.add(tensor);
+  transfer(tensor, frame?.tensors);
 }
 
 /** Runs `fn` and records in `allocations` every tensor that it makes, without changing their ownership. */
 export function recordAllocations<T>(allocations: WeakSet<Owned>, fn: () => T): T {
-  return frames.run({ ...(frames.getStore() ?? OUTSIDE), noted: allocations }, fn);
+  return frames.run({ ...(frames.getStore() ?? OUTSIDE), allocations }, fn);
 }
 
 /** Removes `tensor` from the innermost scope, since modules and optimizers outlive scopes. */
@@ -135,7 +135,7 @@ export function keep(tensor: Owned): void {
 
 /** Removes `tensor`, which is being disposed, from the innermost scope. */
 export function removeFromScope(tensor: Owned): void {
-  frames.getStore()?.made?.delete(tensor);
+  frames.getStore()?.tensors?.delete(tensor);
 }
 
 function transfer(tensor: Owned, owner: ScopeTensors | undefined): void {
@@ -153,9 +153,9 @@ export function captureFrame(): <T>(fn: () => T) => T {
   // AsyncLocalStorage.snapshot() is equivalent but needs Node 18.16.
   const resume = AsyncResource.bind(<T>(work: () => T): T => work());
   return (fn) => {
-    let { made, region } = frame;
-    while (made?.ended) ({ made, region } = made.outer);
-    return resume(() => frames.run({ ...frame, made, region, products: precision }, fn));
+    let { tensors, region } = frame;
+    while (tensors?.ended) ({ tensors, region } = tensors.outer);
+    return resume(() => frames.run({ ...frame, tensors, region, products: precision }, fn));
   };
 }
 
@@ -180,9 +180,9 @@ export function scope<T>(fn: () => T): T {
   const tensors = new ScopeTensors(outer);
   return settle(
     tensors,
-    () => frames.run({ ...outer, made: tensors }, fn),
-    (result) => release(tensors, findReachable(result, tensors), outer.made),
-    () => release(tensors, new Set(), outer.made),
+    () => frames.run({ ...outer, tensors }, fn),
+    (result) => release(tensors, findReachable(result, tensors), outer.tensors),
+    () => release(tensors, new Set(), outer.tensors),
   );
 }
 
@@ -279,12 +279,12 @@ export function checkpoint<T>(fn: () => T): T {
   session().openRegion(region);
   const tensors = new ScopeTensors(outer);
   const end = (reachable: Set<unknown>): void => {
-    release(tensors, reachable, outer.made);
+    release(tensors, reachable, outer.tensors);
     session().closeRegion(region);
   };
   return settle(
     tensors,
-    () => frames.run({ ...outer, made: tensors, region }, fn),
+    () => frames.run({ ...outer, tensors, region }, fn),
     (result) => end(findReachable(result, tensors)),
     () => end(new Set()),
   );

@@ -3,20 +3,20 @@ import type { EarlyStoppingState } from "./output/checkpoint.js";
 
 export class EarlyStopping {
   readonly #patience: number | undefined;
-  #judged: EarlyStoppingState;
+  #state: EarlyStoppingState;
 
   /** `patience` is the number of evaluations without improvement that ends the run; undefined never ends it. */
   constructor(patience: number | undefined, judged: EarlyStoppingState = { best: null, since: 0 }) {
     this.#patience = patience;
-    this.#judged = judged;
+    this.#state = judged;
   }
 
   get judged(): EarlyStoppingState {
-    return this.#judged;
+    return this.#state;
   }
 
   get exhausted(): boolean {
-    return this.#patience !== undefined && this.#judged.since >= this.#patience;
+    return this.#patience !== undefined && this.#state.since >= this.#patience;
   }
 
   /**
@@ -25,10 +25,10 @@ export class EarlyStopping {
    */
   judge(step: number, loss: number): { save: boolean; end: boolean } {
     if (step === 0) return { save: false, end: false };
-    const { best, since } = this.#judged;
+    const { best, since } = this.#state;
     const better = best === null || loss < best.loss;
     if (step !== best?.step)
-      this.#judged = better ? { best: { step, loss }, since: 0 } : { best, since: since + 1 };
+      this.#state = better ? { best: { step, loss }, since: 0 } : { best, since: since + 1 };
     return { save: better && this.#patience !== undefined, end: this.exhausted };
   }
 }

@@ -166,9 +166,9 @@ class Loop {
   #evaluatedAt = -1;
   #evaluated: { step: number; loss: number } | undefined;
   /** The newest checkpoint, and whether its weights have been judged. */
-  #saved: { step: number; path: string; checked: boolean } | undefined;
+  #lastCheckpoint: { step: number; path: string; checked: boolean } | undefined;
   /** The newest checkpoint that is known to be good. */
-  #good: string | undefined;
+  #lastGood: string | undefined;
   /** Metrics that a warning has named. */
   readonly #reported = new Set<string>();
   readonly #timer: SaveTimer | undefined;
@@ -180,9 +180,9 @@ class Loop {
     this.#done = options.first;
     this.#rates = rates;
     const { first, saved, saveEvery, now = () => performance.now() } = options;
-    this.#good = saved?.good;
+    this.#lastGood = saved?.good;
     if (saved !== undefined)
-      this.#saved = { step: first, path: saved.path, checked: saved.path === saved.good };
+      this.#lastCheckpoint = { step: first, path: saved.path, checked: saved.path === saved.good };
     if (saveEvery !== undefined && "seconds" in saveEvery)
       this.#timer = new SaveTimer(saveEvery.seconds, now);
     this.#divergence = options.divergence ?? new Divergence();
@@ -284,7 +284,7 @@ class Loop {
     if (first > 0 && !missed) return false;
     const judged = await this.#evaluate(first);
     if (judged?.save === true) {
-      this.#saved = undefined;
+      this.#lastCheckpoint = undefined;
       await this.#save(first);
     }
     return judged?.end === true && first < steps;
@@ -404,16 +404,16 @@ class Loop {
 
   /** Records whether the newest checkpoint is good. Only the first judgement counts. */
   async #mark(good: boolean): Promise<void> {
-    const saved = this.#saved;
+    const saved = this.#lastCheckpoint;
     if (saved === undefined || saved.checked) return;
     saved.checked = true;
-    if (good) this.#good = saved.path;
+    if (good) this.#lastGood = saved.path;
     // A failure to write the mark, for example on a full disk, does not end the run.
     await this.#options.checked?.(saved.path, good).catch(() => {});
   }
 
   #findFallback(): string {
-    return this.#good === undefined ? "" : `; the last good checkpoint is ${this.#good}`;
+    return this.#lastGood === undefined ? "" : `; the last good checkpoint is ${this.#lastGood}`;
   }
 
   async #createNotFiniteError({ step }: Pending, loss: number, norm: number): Promise<never> {
@@ -471,10 +471,10 @@ class Loop {
 
   async #save(step: number): Promise<void> {
     const { save, context } = this.#options;
-    if (save === undefined || this.#saved?.step === step) return;
+    if (save === undefined || this.#lastCheckpoint?.step === step) return;
     const work = (): Promise<string> => save(step);
     const path = await (this.#timer === undefined ? work() : this.#timer.timeSave(work));
-    this.#saved = { step, path, checked: false };
+    this.#lastCheckpoint = { step, path, checked: false };
     this.#pace.pause();
     context.emit({ type: "checkpoint", step, path });
     if (this.#divergence.diverged) await this.#mark(false);

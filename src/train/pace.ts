@@ -4,19 +4,19 @@ const WINDOW = 10;
 /** The speed of the last steps, excluding pauses between them. */
 export class Pace {
   readonly #steps: { seconds: number; tokens: number }[] = [];
-  #since = performance.now();
+  #lastTime = performance.now();
 
   /** Records the end of a step. */
   add(tokens: number): void {
     const now = performance.now();
-    this.#steps.push({ seconds: (now - this.#since) / 1000, tokens });
+    this.#steps.push({ seconds: (now - this.#lastTime) / 1000, tokens });
     if (this.#steps.length > WINDOW) this.#steps.shift();
-    this.#since = now;
+    this.#lastTime = now;
   }
 
   /** Excludes the time since the last step, which an evaluation, a checkpoint or a pause took. */
   pause(): void {
-    this.#since = performance.now();
+    this.#lastTime = performance.now();
   }
 
   get tokensPerSecond(): number {

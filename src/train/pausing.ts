@@ -3,7 +3,7 @@
 /** The pauses of one run. */
 export class Pausing {
   /** The request; resolves once the work has paused, was resumed before it paused, or has ended. */
-  #asked: { resolve: () => void; promise: Promise<void> } | undefined;
+  #request: { resolve: () => void; promise: Promise<void> } | undefined;
   #ended = false;
   /** Functions that continue the waiting parts of the work. */
   readonly #waiting = new Set<() => void>();
@@ -13,24 +13,24 @@ export class Pausing {
 
   /** Whether the work should pause at its next opportunity. */
   get requested(): boolean {
-    return this.#asked !== undefined;
+    return this.#request !== undefined;
   }
 
   /** Requests a pause. Resolves once it has begun, or once the run has been resumed or has ended. */
   pause(): Promise<void> {
     if (this.#ended) return Promise.resolve();
-    if (this.#asked === undefined) {
+    if (this.#request === undefined) {
       let resolve = (): void => {};
       const promise = new Promise<void>((settle) => (resolve = settle));
-      this.#asked = { resolve, promise };
+      this.#request = { resolve, promise };
     }
-    return this.#asked.promise;
+    return this.#request.promise;
   }
 
   /** Ends the pause, or withdraws the request. */
   resume(): void {
-    this.#asked?.resolve();
-    this.#asked = undefined;
+    this.#request?.resolve();
+    this.#request = undefined;
     this.#wake();
   }
 
@@ -45,7 +45,7 @@ export class Pausing {
    * `paused` before the promise of `pause` resolves.
    */
   async wait(signals: readonly (AbortSignal | undefined)[], paused: () => void): Promise<void> {
-    if (this.#asked === undefined) return;
+    if (this.#request === undefined) return;
     const given = signals.filter((signal) => signal !== undefined);
     if (given.some((signal) => signal.aborted)) return;
     paused();
@@ -56,7 +56,7 @@ export class Pausing {
       resume = resolve;
       this.#waiting.add(resume);
       for (const signal of given) signal.addEventListener("abort", resume);
-      this.#asked?.resolve();
+      this.#request?.resolve();
     });
     for (const signal of given) signal.removeEventListener("abort", resume);
     this.#waiting.delete(resume);

@@ -10,7 +10,7 @@ export class Profile {
   readonly #path: string;
   readonly #file: InstanceType<ReturnType<typeof native>["TraceFile"]>;
   #device: Settled | undefined;
-  #began = 0;
+  #startTime = 0;
 
   /** Opens a staging file next to `path`. Throws `ERR_WRITE`. */
   constructor(path: string) {
@@ -22,7 +22,7 @@ export class Profile {
   start(device: Settled): void {
     session().startTrace(this.#file, device);
     this.#device = device;
-    this.#began = performance.now();
+    this.#startTime = performance.now();
   }
 
   /** Waits for the recorded work and moves the trace to its path. */
@@ -30,7 +30,7 @@ export class Profile {
     const device = this.#device;
     if (device === undefined) return undefined;
     await synchronize(device);
-    const seconds = (performance.now() - this.#began) / 1000;
+    const seconds = (performance.now() - this.#startTime) / 1000;
     const summary = unwrapResult(await session().finishTrace(this.#file, device));
     this.#device = undefined;
     const operations: OperationProfile[] = summary.totals.map(({ pass, ...total }) => ({

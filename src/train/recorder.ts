@@ -51,11 +51,11 @@ export class RunRecorder {
   #file: AppendedFile | undefined;
   #log: MetricsLog | undefined;
   #folder = "";
-  #fresh = true;
+  #isNewRun = true;
   /** Whether the folder contained nothing of this run before. */
   #new = true;
   #steps = 0;
-  #saved = false;
+  #hasSaved = false;
 
   /** Calls `warn` once if the file cannot be written; the run then continues unrecorded. */
   constructor(warn: (message: string) => void) {
@@ -92,7 +92,7 @@ export class RunRecorder {
   ): Promise<void> {
     const place = join(folder, EVENTS);
     this.#folder = folder;
-    this.#fresh = before === undefined;
+    this.#isNewRun = before === undefined;
     this.#new = before === undefined || resolve(before.home) !== resolve(folder);
     const file = new AppendedFile(place, this.#makeFailureHandler(place));
     const past = before && (await findPastEvents(before));
@@ -125,7 +125,7 @@ export class RunRecorder {
 
   /** Renames the events file of a branch that this run leaves behind, because its checkpoints are kept too. */
   async #keepLeft(line: Line): Promise<void> {
-    if (this.#fresh) return;
+    if (this.#isNewRun) return;
     const path = join(this.#folder, EVENTS);
     const header = await readHeader(path).catch(() => undefined);
     if (header === undefined || readLineage(header.line) === readLineage(line)) return;
@@ -139,11 +139,11 @@ export class RunRecorder {
 
   /** Called when the run has saved something: removes the events files of earlier runs. */
   async recordSave(): Promise<void> {
-    const first = !this.#saved;
-    this.#saved = true;
+    const first = !this.#hasSaved;
+    this.#hasSaved = true;
     await this.#file?.moveIntoPlace();
     await this.#log?.moveIntoPlace();
-    if (!first || !this.#fresh) return;
+    if (!first || !this.#isNewRun) return;
     await removeLogs(this.#folder, this.#log?.path);
     for (const name of await readdir(this.#folder).catch(() => []))
       if (LEFT_EVENTS.test(name)) await rm(join(this.#folder, name), { force: true });
@@ -157,7 +157,7 @@ export class RunRecorder {
     const file = this.#file;
     if (file === undefined) return;
     const staged = file.path !== join(this.#folder, EVENTS);
-    const worthless = !this.#saved && this.#new && (abandoned || this.#steps === 0);
+    const worthless = !this.#hasSaved && this.#new && (abandoned || this.#steps === 0);
     for (const each of [file, this.#log]) await (staged || worthless ? each?.discard() : each?.close());
     if (staged || worthless) await rmdir(join(this.#folder, TensorboardFormat.folder)).catch(() => {});
   }

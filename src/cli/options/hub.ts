@@ -24,7 +24,7 @@ export function declareHubOptions(command: Command): Command {
 /** Shows a download on standard error: a live line on a terminal, otherwise one line. */
 export class DownloadLine {
   #live = false;
-  #told = false;
+  #hasShown = false;
 
   constructor(private readonly output: Output = process.stderr) {}
 
@@ -36,8 +36,8 @@ export class DownloadLine {
         `${CLEAR}${formatDataLine(event, output.columns ?? 80, pc.createColors(pc.isColorSupported))}`,
       );
       this.#live = true;
-    } else if (!this.#told) output.write(`lowrank: ${describeDownload(model, size)}\n`);
-    this.#told = true;
+    } else if (!this.#hasShown) output.write(`lowrank: ${describeDownload(model, size)}\n`);
+    this.#hasShown = true;
   }
 
   /** Clears the live line. */

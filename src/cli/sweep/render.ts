@@ -41,19 +41,19 @@ export function createHumanRenderer(
 
 class HumanRenderer {
   readonly #output: Output;
-  readonly #now: () => number;
+  readonly #readClock: () => number;
   readonly #tty: boolean;
   readonly #colors: Colors;
   /** The last step of each trial that trains. */
   readonly #steps = new Map<string, StepEvent>();
   #live = false;
-  #drawn = -Infinity;
+  #lastDrawn = -Infinity;
   /** The share of the group at the last plain line. */
   #printed = 0;
 
   constructor(output: Output, now: () => number) {
     this.#output = output;
-    this.#now = now;
+    this.#readClock = now;
     this.#tty = output.isTTY === true;
     this.#colors = pc.createColors(this.#tty && pc.isColorSupported);
   }
@@ -124,8 +124,8 @@ class HumanRenderer {
       formatSize(slowest.memoryBytes),
     ];
     if (this.#tty) {
-      if (this.#now() - this.#drawn < REDRAW_MS) return;
-      this.#drawn = this.#now();
+      if (this.#readClock() - this.#lastDrawn < REDRAW_MS) return;
+      this.#lastDrawn = this.#readClock();
       const text = `${formatPercent(share, 0).padStart(4)} · ${figures.join(" · ")}`;
       const columns = this.#output.columns ?? 80;
       const withBar = columns > text.length + BAR + 1;

@@ -217,7 +217,7 @@ class Chart {
 export class Charts {
   readonly grid = createElement("div", { class: "charts" });
   readonly #charts: Chart[];
-  #known = "";
+  #drawnKey = "";
 
   constructor() {
     const all: Followers = {
@@ -233,8 +233,8 @@ export class Charts {
 
   draw(runs: readonly ChartedRun[], theme: string): void {
     const known = JSON.stringify([theme, runs.map(({ name, color }) => [name, color])]);
-    for (const chart of this.#charts) chart.draw(runs, known !== this.#known);
-    this.#known = known;
+    for (const chart of this.#charts) chart.draw(runs, known !== this.#drawnKey);
+    this.#drawnKey = known;
   }
 }
 

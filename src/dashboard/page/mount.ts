@@ -40,16 +40,16 @@ class Page {
   );
   readonly #notices = createElement("ul", { class: "notices", role: "alert" });
   #listing: Listing | undefined;
-  #shown: string[] = [];
+  #shownNames: string[] = [];
   #unwatch: () => void = () => {};
   #connection: Connection = "connected";
   #failure: string | undefined;
   /** The state that was requested and that the run has not reported yet. */
-  #asked: "paused" | "running" | undefined;
+  #requestedState: "paused" | "running" | undefined;
   /** Consecutive unanswered requests. */
   #unanswered = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #drawn = 0;
+  #lastDrawn = 0;
 
   constructor(root: HTMLElement, source: RunsSource) {
     this.#source = source;
@@ -88,7 +88,7 @@ class Page {
     try {
       if (!document.hidden || this.#listing === undefined) {
         const listing = await this.#source.list();
-        const first = this.#listing === undefined || this.#shown.length === 0;
+        const first = this.#listing === undefined || this.#shownNames.length === 0;
         this.#listing = listing;
         this.#failure = undefined;
         this.#unanswered = 0;
@@ -111,14 +111,15 @@ class Page {
 
   /** Shows these runs and no others. */
   #show(names: string[]): void {
-    this.#shown = names.slice(-AT_MOST);
-    for (const name of this.#histories.keys()) if (!this.#shown.includes(name)) this.#histories.delete(name);
-    for (const name of this.#shown) this.#histories.set(name, new RunHistory());
+    this.#shownNames = names.slice(-AT_MOST);
+    for (const name of this.#histories.keys())
+      if (!this.#shownNames.includes(name)) this.#histories.delete(name);
+    for (const name of this.#shownNames) this.#histories.set(name, new RunHistory());
     this.#unwatch();
     this.#unwatch = () => {};
-    if (this.#shown.length > 0) {
+    if (this.#shownNames.length > 0) {
       this.#unwatch = this.#source.watch(
-        this.#shown,
+        this.#shownNames,
         (run, events, begin) => {
           if (begin) this.#histories.set(run, new RunHistory());
           const history = this.#histories.get(run);
@@ -133,17 +134,17 @@ class Page {
     }
     const before = this.#choice.value;
     this.#choice.replaceChildren(
-      ...this.#shown.map((name) => createElement("option", { value: name }, name)),
+      ...this.#shownNames.map((name) => createElement("option", { value: name }, name)),
     );
-    this.#choice.value = this.#shown.includes(before) ? before : (this.#shown.at(-1) ?? "");
-    this.#details.hidden = this.#shown.length < 2;
+    this.#choice.value = this.#shownNames.includes(before) ? before : (this.#shownNames.at(-1) ?? "");
+    this.#details.hidden = this.#shownNames.length < 2;
     this.#scheduleDraw();
   }
 
   /** Schedules a drawing, one for all changes until then. A hidden page is not drawn. */
   #scheduleDraw(): void {
     if (this.#timer !== undefined || document.hidden) return;
-    const wait = Math.max(0, this.#drawn + REDRAW_MS - performance.now());
+    const wait = Math.max(0, this.#lastDrawn + REDRAW_MS - performance.now());
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
       this.#draw();
@@ -151,17 +152,17 @@ class Page {
   }
 
   #draw(): void {
-    this.#drawn = performance.now();
+    this.#lastDrawn = performance.now();
     const listing = this.#listing;
     if (listing === undefined) return;
     document.title = `${listing.title} – lowrank`;
     this.#title.textContent = listing.title;
-    const drawn: ChartedRun[] = this.#shown.map((name) => ({
+    const drawn: ChartedRun[] = this.#shownNames.map((name) => ({
       name,
       color: this.#selectColor(name),
       history: this.#histories.get(name) ?? new RunHistory(),
     }));
-    this.#list.draw(listing.runs, this.#shown, (name) => this.#selectColor(name));
+    this.#list.draw(listing.runs, this.#shownNames, (name) => this.#selectColor(name));
     this.#charts.draw(drawn, document.documentElement.dataset["theme"] ?? String(prefersDark()));
     const history = this.#histories.get(this.#choice.value);
     if (history !== undefined) this.#panels.draw(history);
@@ -189,15 +190,15 @@ class Page {
         ? `, ${formatDuration(history.etaSeconds)} left`
         : "";
     const done = steps === undefined ? "" : `, step ${step} of ${steps}`;
-    const many = this.#shown.length > 1 ? `${this.#choice.value}: ` : "";
+    const many = this.#shownNames.length > 1 ? `${this.#choice.value}: ` : "";
     this.#state.textContent = `${many}${state}${done}${left}`;
     this.#state.dataset["state"] = state;
     this.#progress.value = steps === undefined ? 0 : step / steps;
     const goes = state === "running" || state === "paused";
     this.#stop.hidden = this.#listing?.stops !== true || !goes;
     this.#pause.hidden = this.#listing?.pauses !== true || !goes;
-    if (this.#asked === undefined || this.#asked === state) {
-      this.#asked = undefined;
+    if (this.#requestedState === undefined || this.#requestedState === state) {
+      this.#requestedState = undefined;
       this.#pause.disabled = false;
       this.#pause.textContent = state === "paused" ? "Resume" : "Pause";
     }
@@ -243,19 +244,20 @@ class Page {
   /** Whether all shown runs have ended. */
   #isOver(): boolean {
     return (
-      this.#shown.length > 0 && this.#shown.every((name) => this.#histories.get(name)?.end !== undefined)
+      this.#shownNames.length > 0 &&
+      this.#shownNames.every((name) => this.#histories.get(name)?.end !== undefined)
     );
   }
 
   async #togglePause(): Promise<void> {
     const paused = this.#state.dataset["state"] === "paused";
     this.#pause.disabled = true;
-    this.#asked = paused ? "running" : "paused";
+    this.#requestedState = paused ? "running" : "paused";
     try {
       await (paused ? this.#source.resume?.() : this.#source.pause?.());
-      if (this.#asked !== undefined) this.#pause.textContent = paused ? "Resuming …" : "Pausing …";
+      if (this.#requestedState !== undefined) this.#pause.textContent = paused ? "Resuming …" : "Pausing …";
     } catch (error) {
-      this.#asked = undefined;
+      this.#requestedState = undefined;
       this.#failure = `the run cannot be ${paused ? "resumed" : "paused"}: ${(error as Error).message}`;
     }
     this.#scheduleDraw();

@@ -30,10 +30,10 @@ function formatSetting(value: unknown): string {
 }
 
 class Ranks {
-  readonly #made = createSection("Ranks", "ranks");
-  readonly section = this.#made.section;
+  readonly #panel = createSection("Ranks", "ranks");
+  readonly section = this.#panel.section;
   readonly #body = createElement("tbody");
-  #seen: readonly RankRow[] | undefined;
+  #drawnRanks: readonly RankRow[] | undefined;
 
   constructor() {
     const heads = RANK_HEADINGS.map((heading) => createElement("th", { scope: "col" }, heading));
@@ -45,13 +45,13 @@ class Ranks {
     );
     // Focusable, so that keys can scroll a table that is wider than the page.
     const region = { class: "scrolled", tabindex: "0", role: "region", "aria-label": "Ranks" };
-    this.#made.body.append(createElement("div", region, table));
+    this.#panel.body.append(createElement("div", region, table));
   }
 
   draw({ ranks }: RunHistory): void {
     this.section.hidden = ranks.length === 0;
-    if (ranks === this.#seen) return;
-    this.#seen = ranks;
+    if (ranks === this.#drawnRanks) return;
+    this.#drawnRanks = ranks;
     const rows = ranks.map(({ host, pid, devices, rows: count, tokensPerSecond, memoryBytes }, rank) => {
       const cells = [
         host,
@@ -69,16 +69,16 @@ class Ranks {
 }
 
 class Samples {
-  readonly #made = createSection("Samples, before and after", "samples");
-  readonly section = this.#made.section;
+  readonly #panel = createSection("Samples, before and after", "samples");
+  readonly section = this.#panel.section;
   readonly #choice = createElement("select", { id: "sample-step" });
   readonly #list = createElement("div");
   #history: RunHistory | undefined;
-  #seen = "";
+  #drawnKey = "";
 
   constructor() {
     const label = createElement("label", { for: "sample-step" }, "at step ");
-    this.#made.body.append(createElement("p", {}, label, this.#choice), this.#list);
+    this.#panel.body.append(createElement("p", {}, label, this.#choice), this.#list);
     this.#choice.addEventListener("change", () => this.#show());
   }
 
@@ -86,11 +86,11 @@ class Samples {
     this.section.hidden = history.samples.length === 0;
     const steps = history.samples.map(({ step }) => String(step));
     const seen = steps.join();
-    if (history === this.#history && seen === this.#seen) return;
+    if (history === this.#history && seen === this.#drawnKey) return;
     // If the newest sample is selected, the selection follows new samples.
     const newest = this.#choice.selectedIndex === this.#choice.options.length - 1;
     const before = history === this.#history && !newest ? this.#choice.value : steps.at(-1);
-    [this.#history, this.#seen] = [history, seen];
+    [this.#history, this.#drawnKey] = [history, seen];
     this.#choice.replaceChildren(...steps.map((step) => createElement("option", { value: step }, step)));
     this.#choice.value = before ?? "";
     this.#show();
@@ -118,14 +118,14 @@ class Samples {
 }
 
 class Rows {
-  readonly #made = createSection("Rows as trained", "rows");
-  readonly section = this.#made.section;
-  #seen: RunHistory["rows"] | undefined;
+  readonly #panel = createSection("Rows as trained", "rows");
+  readonly section = this.#panel.section;
+  #drawnRows: RunHistory["rows"] | undefined;
 
   draw({ rows }: RunHistory): void {
     this.section.hidden = rows.length === 0;
-    if (rows === this.#seen) return;
-    this.#seen = rows;
+    if (rows === this.#drawnRows) return;
+    this.#drawnRows = rows;
     const items = rows.map((parts) =>
       createElement(
         "li",
@@ -133,7 +133,7 @@ class Rows {
         ...parts.map(({ text, trained }) => (trained ? createElement("mark", {}, text) : text)),
       ),
     );
-    this.#made.body.replaceChildren(
+    this.#panel.body.replaceChildren(
       createElement("p", {}, "Highlighted tokens are trained."),
       createElement("ol", { class: "texts" }, ...items),
     );
@@ -141,14 +141,14 @@ class Rows {
 }
 
 class Settings {
-  readonly #made = createSection("Settings", "settings");
-  readonly section = this.#made.section;
-  #seen: unknown;
+  readonly #panel = createSection("Settings", "settings");
+  readonly section = this.#panel.section;
+  #drawnSettings: unknown;
 
   draw({ start }: RunHistory): void {
     this.section.hidden = start === undefined;
-    if (start === undefined || start === this.#seen) return;
-    this.#seen = start;
+    if (start === undefined || start === this.#drawnSettings) return;
+    this.#drawnSettings = start;
     const lines = Object.entries(start)
       .filter(([name]) => !LEFT_OUT.has(name))
       .map(([name, value]) =>
@@ -159,25 +159,25 @@ class Settings {
           createElement("dd", {}, formatSetting(value)),
         ),
       );
-    this.#made.body.replaceChildren(createElement("dl", {}, ...lines));
+    this.#panel.body.replaceChildren(createElement("dl", {}, ...lines));
   }
 }
 
 class Messages {
-  readonly #made = createSection("Messages", "messages");
-  readonly section = this.#made.section;
-  #seen: unknown;
+  readonly #panel = createSection("Messages", "messages");
+  readonly section = this.#panel.section;
+  #drawnMessages: unknown;
 
   draw({ messages }: RunHistory): void {
     this.section.hidden = messages.length === 0;
     const last = messages.at(-1);
-    if (last === this.#seen) return;
-    this.#seen = last;
+    if (last === this.#drawnMessages) return;
+    this.#drawnMessages = last;
     const lines = messages.toReversed().map(({ at, text }) => {
       const time = at === undefined ? "" : new Date(at).toLocaleTimeString();
       return createElement("li", {}, createElement("time", {}, time), ` ${text}`);
     });
-    this.#made.body.replaceChildren(createElement("ul", {}, ...lines));
+    this.#panel.body.replaceChildren(createElement("ul", {}, ...lines));
   }
 }
 

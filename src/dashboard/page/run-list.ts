@@ -6,11 +6,11 @@ import type { ListedRun } from "./source.js";
 const HEADINGS = ["run", "state", "model", "rank", "learning rate", "steps", "loss", "held out", "started"];
 
 export class RunList {
-  readonly #made = createSection("Runs", "runs");
-  readonly section = this.#made.section;
+  readonly #panel = createSection("Runs", "runs");
+  readonly section = this.#panel.section;
   readonly #body = createElement("tbody");
   readonly #onShow: (names: string[]) => void;
-  #seen = "";
+  #drawnKey = "";
 
   /** `onShow` is called with the names of the runs to show. */
   constructor(onShow: (names: string[]) => void) {
@@ -25,14 +25,14 @@ export class RunList {
       "aria-label": "Runs",
     });
     scrolled.append(createElement("table", {}, head, this.#body));
-    this.#made.body.append(scrolled);
+    this.#panel.body.append(scrolled);
   }
 
   draw(runs: readonly ListedRun[], shown: readonly string[], colorOf: (name: string) => string): void {
     this.section.hidden = runs.length < 2;
     const seen = JSON.stringify([runs, shown]);
-    if (seen === this.#seen) return;
-    this.#seen = seen;
+    if (seen === this.#drawnKey) return;
+    this.#drawnKey = seen;
     const focused = (document.activeElement as HTMLInputElement | null)?.value;
     this.#body.replaceChildren(
       ...runs.map((run) => this.#createRow(run, shown.includes(run.name), colorOf(run.name))),

@@ -20,7 +20,7 @@ export class HashedSource implements IdentifiedSource {
   readonly #hash = new PieceHasher();
   #sha256: string | undefined;
   /** Whether a read has reached the end. */
-  #whole = false;
+  #isComplete = false;
 
   constructor(source: ByteSource) {
     this.#source = source;
@@ -52,12 +52,12 @@ export class HashedSource implements IdentifiedSource {
       hash.update(block);
       yield block;
     }
-    this.#whole = true;
+    this.#isComplete = true;
     if (again !== undefined && joinPieces(again.digest()) !== this.#sha256) throw createChangedError(this);
   }
 
   async openRandomAccess(signal?: AbortSignal): Promise<RandomAccess> {
-    if (!this.#whole) for await (const _ of this.read(signal)) throwIfAborted(signal);
+    if (!this.#isComplete) for await (const _ of this.read(signal)) throwIfAborted(signal);
     return this.#source.openRandomAccess(signal);
   }
 

@@ -177,7 +177,7 @@ async function readTemporarySpace(): Promise<Space> {
 
 /** A stream, which can be read only once: its bytes are copied to a temporary file, from which later reads come. */
 export class Stream implements ByteSource {
-  #put: { file: number; size: number; folder: string } | undefined;
+  #stored: { file: number; size: number; folder: string } | undefined;
 
   constructor(
     readonly name: string,
@@ -201,11 +201,11 @@ export class Stream implements ByteSource {
   }
 
   get size(): number | undefined {
-    return this.#put?.size;
+    return this.#stored?.size;
   }
 
   async *read(signal?: AbortSignal): AsyncIterable<Uint8Array> {
-    yield* this.#put === undefined ? this.#readFirst(signal) : this.#readAgain(this.#put.file, signal);
+    yield* this.#stored === undefined ? this.#readFirst(signal) : this.#readAgain(this.#stored.file, signal);
   }
 
   async *#readFirst(signal: AbortSignal | undefined): AsyncIterable<Uint8Array> {
@@ -235,7 +235,7 @@ export class Stream implements ByteSource {
         yield chunk;
       }
       throwIfAborted(signal);
-      this.#put = { file, size, folder };
+      this.#stored = { file, size, folder };
       ended = true;
     } catch (cause) {
       if (signal?.aborted) throw readAbortReason(signal);
@@ -261,8 +261,8 @@ export class Stream implements ByteSource {
   }
 
   async openRandomAccess(signal?: AbortSignal): Promise<RandomAccess> {
-    if (this.#put === undefined) for await (const _ of this.#readFirst(signal)) throwIfAborted(signal);
-    const { file, size: byteLength } = this.#put as { file: number; size: number };
+    if (this.#stored === undefined) for await (const _ of this.#readFirst(signal)) throwIfAborted(signal);
+    const { file, size: byteLength } = this.#stored as { file: number; size: number };
     const readAt: ReadAt = (into, position) =>
       new Promise((resolve, reject) =>
         read(file, into, 0, into.length, position, (error, count) =>
@@ -273,8 +273,8 @@ export class Stream implements ByteSource {
   }
 
   close(): void {
-    if (this.#put !== undefined) remove(this.#put.file, this.#put.folder);
-    this.#put = undefined;
+    if (this.#stored !== undefined) remove(this.#stored.file, this.#stored.folder);
+    this.#stored = undefined;
   }
 }
 

@@ -5,7 +5,7 @@ import { call, type GgufFile } from "../../native/binding.js";
 
 /** The metadata of a file. Values are read on demand. */
 export class Metadata {
-  readonly #read = new Set<string>();
+  readonly #readKeys = new Set<string>();
   readonly #keys: Set<string>;
 
   constructor(
@@ -22,11 +22,11 @@ export class Metadata {
 
   /** Keys with this prefix that were never read. */
   listUnread(prefix: string): string[] {
-    return [...this.#keys].filter((key) => key.startsWith(prefix) && !this.#read.has(key));
+    return [...this.#keys].filter((key) => key.startsWith(prefix) && !this.#readKeys.has(key));
   }
 
   readValue(key: string): GgufValue | undefined {
-    this.#read.add(key);
+    this.#readKeys.add(key);
     return (call(() => this.file.metadata(key)) as GgufValue | null) ?? undefined;
   }
 
@@ -67,13 +67,13 @@ export class Metadata {
 
   /** Returns the length of a list of texts without reading them. */
   countTexts(key: string): number | undefined {
-    this.#read.add(key);
+    this.#readKeys.add(key);
     return call(() => this.file.textCount(key)) ?? undefined;
   }
 
   /** Reads entry `index` of a list of texts; undefined beyond its end. */
   readTextAt(key: string, index: number): string | undefined {
-    this.#read.add(key);
+    this.#readKeys.add(key);
     const isPlace = Number.isInteger(index) && index >= 0 && index < 2 ** 32;
     return isPlace ? (call(() => this.file.textAt(key, index)) ?? undefined) : undefined;
   }

@@ -53,11 +53,11 @@ export class Preparation {
   /** Aborted when the run is stopped or aborted: before training begins, both end it. */
   readonly #ending: AbortSignal;
   /** The model that was given loaded. */
-  readonly #given: PretrainedModel | undefined;
+  readonly #givenModel: PretrainedModel | undefined;
   readonly #restore: () => void;
   #model: PretrainedModel | undefined;
   #files: Files | undefined;
-  readonly #others: PretrainedModel[] = [];
+  readonly #replicas: PretrainedModel[] = [];
 
   constructor(settings: Settings, resumed: Resumed | undefined, output: RunOutput, context: RecordedContext) {
     const { signal, model } = settings;
@@ -68,9 +68,9 @@ export class Preparation {
     this.#output = output;
     this.#context = context;
     this.#ending = signal === undefined ? stopping : AbortSignal.any([signal, stopping]);
-    this.#given = typeof model === "string" ? undefined : model;
-    this.#restore = this.#given === undefined ? () => {} : snapshotModes(this.#given);
-    this.#model = this.#given;
+    this.#givenModel = typeof model === "string" ? undefined : model;
+    this.#restore = this.#givenModel === undefined ? () => {} : snapshotModes(this.#givenModel);
+    this.#model = this.#givenModel;
   }
 
   /** Throws the reason if the run was stopped or aborted. */
@@ -115,7 +115,7 @@ export class Preparation {
 
   async #findInputs(loading: Settings, data: Files, template: Inputs["template"]): Promise<Inputs> {
     const [settings, resumed] = [this.#settings, this.#resumed];
-    const located = this.#given === undefined ? await locateModel(loading, this.#context) : undefined;
+    const located = this.#givenModel === undefined ? await locateModel(loading, this.#context) : undefined;
     const place = located?.path ?? settings.model;
     const identities = await identifyInputs(place, data);
     if (resumed !== undefined) checkSame(resumed.identities, identities, settings);
@@ -134,14 +134,14 @@ export class Preparation {
   ): Promise<{ model: PretrainedModel; fitted: Settings }> {
     const fitted = { ...planned.settings, ...chosen?.changes };
     const loading = { labels, tokenizer: planned.tokenizer };
-    const model = this.#given ?? (await load(located as Located, fitted, loading, this.#context));
+    const model = this.#givenModel ?? (await load(located as Located, fitted, loading, this.#context));
     this.#model = model;
     if (template !== undefined) model.tokenizer?.assignTemplates(template);
     const { tokenizer } = model;
     for (const device of this.#settings.devices.slice(1)) {
       const replica = { ...fitted, device };
       const work = () => load(located as Located, replica, { labels, tokenizer }, { emit: () => {} });
-      this.#others.push(await runWithRandom(this.#settings.seed, work));
+      this.#replicas.push(await runWithRandom(this.#settings.seed, work));
     }
     profile?.start(model.device);
     return { model, fitted };
@@ -161,7 +161,7 @@ export class Preparation {
     const { revision } = model;
     return {
       model,
-      others: this.#others,
+      others: this.#replicas,
       settings: { ...fitted, signal: this.#settings.signal, matmulPrecision: this.precision, revision },
       prepared,
       output: this.#output,
@@ -175,8 +175,8 @@ export class Preparation {
   /** Frees the models that were loaded, and restores the given one. */
   release(): void {
     if (this.#files !== undefined) closeFiles(this.#files);
-    for (const replica of this.#others) replica.dispose();
-    if (this.#given === undefined) this.#model?.dispose();
+    for (const replica of this.#replicas) replica.dispose();
+    if (this.#givenModel === undefined) this.#model?.dispose();
     this.#restore();
   }
 }

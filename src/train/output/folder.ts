@@ -33,11 +33,11 @@ export class OutputFolder {
   readonly path: string;
   readonly #lock: OutputLock;
   /** The topmost folder that was created for it. */
-  readonly #made: string | undefined;
+  readonly #createdFolder: string | undefined;
   /** The record in the folder's `run.json` before this run. */
   readonly #record: RunRecord | undefined;
   /** This run's record, once it has begun. */
-  #own: RunRecord | undefined;
+  #runRecord: RunRecord | undefined;
   #written = false;
   #saved = false;
 
@@ -48,7 +48,7 @@ export class OutputFolder {
     record: RunRecord | undefined,
   ) {
     this.path = path;
-    this.#made = created;
+    this.#createdFolder = created;
     this.#lock = lock;
     this.#record = record;
   }
@@ -156,7 +156,7 @@ export class OutputFolder {
    * adapter, so that the folder is unchanged until then.
    */
   async begin(record: RunRecord, { replacing }: { replacing: boolean }): Promise<void> {
-    this.#own = record;
+    this.#runRecord = record;
     if (!replacing) await this.#write(record);
   }
 
@@ -270,10 +270,15 @@ export class OutputFolder {
 
   async release(): Promise<void> {
     // A record of a run that saved nothing is useless.
-    if (this.#written && !this.#saved && this.#own?.checkpoints.length === 0 && isEmpty(this.#own.files))
+    if (
+      this.#written &&
+      !this.#saved &&
+      this.#runRecord?.checkpoints.length === 0 &&
+      isEmpty(this.#runRecord.files)
+    )
       await rm(join(this.path, RUN), { force: true });
     await this.#lock.release();
-    if (this.#made !== undefined) await removeEmpty(this.path, this.#made);
+    if (this.#createdFolder !== undefined) await removeEmpty(this.path, this.#createdFolder);
   }
 
   /** Completes the unfinished work of a killed run if all of its files are there, otherwise removes it. */
@@ -323,9 +328,9 @@ export class OutputFolder {
   }
 
   #requireOwn(): RunRecord {
-    if (this.#own === undefined)
+    if (this.#runRecord === undefined)
       throw new LowrankError("ERR_INTERNAL", `${this.path}: the run has not begun`);
-    return this.#own;
+    return this.#runRecord;
   }
 
   async #checkLock(): Promise<void> {

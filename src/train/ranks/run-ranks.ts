@@ -65,12 +65,12 @@ export class RunRanks {
   readonly localSize: number;
   readonly host: string;
   readonly #ranks: Ranks;
-  readonly #asked: AbortSignal;
+  readonly #stopSignal: AbortSignal;
   readonly #inOrder: boolean;
   readonly #stop = new AbortController();
-  #last: Promise<unknown> = Promise.resolve();
+  #lastCall: Promise<unknown> = Promise.resolve();
   /** When the ranks last met, by `performance.now`. */
-  #met = performance.now();
+  #lastExchange = performance.now();
 
   /** `asked` is aborted when this rank is asked to stop. With `inOrder`, gradients are added in rank order. */
   constructor(ranks: Ranks, { asked, inOrder }: { asked: AbortSignal; inOrder: boolean }) {
@@ -80,7 +80,7 @@ export class RunRanks {
     this.localSize = ranks.localSize;
     this.host = ranks.host;
     this.#ranks = ranks;
-    this.#asked = asked;
+    this.#stopSignal = asked;
     this.#inOrder = inOrder;
   }
 
@@ -91,7 +91,7 @@ export class RunRanks {
 
   /** Aborted when this rank was asked to stop, before the others know. */
   get asked(): AbortSignal {
-    return this.#asked;
+    return this.#stopSignal;
   }
 
   /** Whether this rank writes and reports. */
@@ -128,7 +128,7 @@ export class RunRanks {
 
   /** Returns a value of every rank, in rank order, and takes over a request to stop. Values are cloned. */
   async gatherAll<T>(value: T): Promise<T[]> {
-    const message = serialize({ stopping: this.#asked.aborted, value });
+    const message = serialize({ stopping: this.#stopSignal.aborted, value });
     const all = (await this.gatherBytes(message)).map(
       (bytes) => deserialize(bytes) as { stopping: boolean; value: T },
     );
@@ -181,7 +181,7 @@ export class RunRanks {
           throw error;
         }
       }
-      this.#met = performance.now();
+      this.#lastExchange = performance.now();
       return this.#read(received);
     });
   }
@@ -189,8 +189,8 @@ export class RunRanks {
   /** `computed` is the time when the rank's gradients were complete. */
   async #describe({ loss, tokens, memoryBytes }: OwnStep, computed: number): Promise<Float32Array> {
     const values = new Float32Array(COMMON_VALUES + OWN_VALUES * this.size);
-    const seconds = (computed - this.#met) / 1000;
-    values.set([await loss, Number(this.#asked.aborted)]);
+    const seconds = (computed - this.#lastExchange) / 1000;
+    values.set([await loss, Number(this.#stopSignal.aborted)]);
     values.set([tokens / seconds, memoryBytes], COMMON_VALUES + OWN_VALUES * this.rank);
     return values;
   }
@@ -207,8 +207,8 @@ export class RunRanks {
 
   /** Runs `work` after all earlier work: MPI matches the calls of the ranks by their order. */
   #runInTurn<T>(work: () => Promise<T>): Promise<T> {
-    const done = this.#last.then(work);
-    this.#last = done.catch(() => {});
+    const done = this.#lastCall.then(work);
+    this.#lastCall = done.catch(() => {});
     return done;
   }
 }

@@ -44,7 +44,7 @@ export class Replicas {
   readonly #objectives: readonly Objective[];
   readonly #settings: Settings;
   /** The next step, whose rows are on their way. */
-  #ahead: FetchedStep | undefined;
+  #fetched: FetchedStep | undefined;
 
   private constructor(copies: DeviceReplica[], objectives: Objective[], settings: Settings) {
     this.copies = copies;
@@ -84,10 +84,10 @@ export class Replicas {
    */
   async planStep(plan: BatchPlan, step: number): Promise<StepWork> {
     const first = findFirstPart(this.#settings);
-    const { rows, read: reading } = this.#ahead?.step === step ? this.#ahead : this.#fetch(plan, step);
+    const { rows, read: reading } = this.#fetched?.step === step ? this.#fetched : this.#fetch(plan, step);
     const read = await reading;
     const next = step + 1 < plan.steps && this.#settings.ranks !== undefined;
-    this.#ahead = next ? this.#fetch(plan, step + 1) : undefined;
+    this.#fetched = next ? this.#fetch(plan, step + 1) : undefined;
     const { tokens, trained } = rows;
     const divided = this.#objectives.map((_, device) =>
       (rows.batches[first + device] ?? []).map((batch) => plan.build(batch, read)),

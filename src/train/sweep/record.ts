@@ -37,7 +37,7 @@ export class SweepRecord {
   readonly #value: SweepFile;
   readonly #trials: Map<string, RecordedTrial>;
   /** Writes are sequential. */
-  #written: Promise<void> = Promise.resolve();
+  #lastWrite: Promise<void> = Promise.resolve();
 
   private constructor(file: string, value: SweepFile) {
     this.#file = file;
@@ -144,8 +144,8 @@ export class SweepRecord {
   write(): Promise<void> {
     const ranked = rankTrials([...this.#trials.values()]);
     const text = sealJson({ ...this.#value, trials: ranked });
-    const written = this.#written.then(() => writeWhole(this.#file, text));
-    this.#written = written.catch(() => {});
+    const written = this.#lastWrite.then(() => writeWhole(this.#file, text));
+    this.#lastWrite = written.catch(() => {});
     return written;
   }
 }

@@ -17,7 +17,7 @@ export class SharedModel implements AdapterHost {
   readonly name: string;
   readonly #model: PretrainedModel;
   readonly #settings: Settings;
-  readonly #others: SideBySide;
+  readonly #sideBySide: SideBySide;
   #endTurn: () => void = () => {};
 
   /** `name` is the adapter's name in the model, which no other run uses. */
@@ -25,12 +25,12 @@ export class SharedModel implements AdapterHost {
     this.#model = model;
     this.#settings = settings;
     this.name = name;
-    this.#others = others;
+    this.#sideBySide = others;
   }
 
   /** Begins a turn that `createOptimizer` ends, so that one run after another allocates its tensors, as in the estimate. */
   async adapt(adapt: () => Promise<InjectReport>): Promise<InjectReport> {
-    this.#endTurn = await this.#others.takeTurn();
+    this.#endTurn = await this.#sideBySide.takeTurn();
     try {
       const report = await adapt();
       return countOwn(this.#model, this.name, report);
@@ -50,11 +50,11 @@ export class SharedModel implements AdapterHost {
 
   planStep(plan: BatchPlan, step: number): StepWork {
     const { batches, tokens, trained } = plan.listBatchesAt(step);
-    const recorded = batches.map((batch) => () => this.#others.record(this.name, batch, 1 / trained));
+    const recorded = batches.map((batch) => () => this.#sideBySide.record(this.name, batch, 1 / trained));
     return { losses: [], recorded, tokens, trained };
   }
 
-  readonly measure = (batch: Batch): Promise<Measured> => this.#others.measure(this.name, batch);
+  readonly measure = (batch: Batch): Promise<Measured> => this.#sideBySide.measure(this.name, batch);
 
   handleReload(): void {
     setAdapter(this.#model, []);

@@ -50,9 +50,9 @@ export class TrialRun {
   readonly #halt = new AbortController();
   readonly #recent: number[] = [];
   /** Losses since the last comparison. */
-  #since: number[] = [];
+  #recentLosses: number[] = [];
   /** The step that the trial was resumed from. */
-  #first = 0;
+  #firstStep = 0;
 
   constructor(trial: Trial, before: TrialSummary, parts: GroupParts) {
     this.#trial = trial;
@@ -144,7 +144,7 @@ export class TrialRun {
     if (this.#parts.overwrite || state === "waiting") return undefined;
     const { output } = this.#trial.settings;
     const resumed = await prepareResume({ home: output, name: undefined }, {}).catch(() => undefined);
-    this.#first = resumed?.checkpoint.step ?? 0;
+    this.#firstStep = resumed?.checkpoint.step ?? 0;
     return resumed;
   }
 
@@ -187,9 +187,11 @@ export class TrialRun {
     if (halving === undefined || !halving.all.isDue(step)) return true;
     const known = (summary.comparisons as Record<number, number>)[step];
     // A resumed trial may have been compared before it was stopped.
-    if (step === this.#first && known !== undefined) return true;
-    const loss = summary.evaluations[step] ?? (this.#since.length > 0 ? computeMean(this.#since) : Infinity);
-    this.#since = [];
+    if (step === this.#firstStep && known !== undefined) return true;
+    const loss =
+      summary.evaluations[step] ??
+      (this.#recentLosses.length > 0 ? computeMean(this.#recentLosses) : Infinity);
+    this.#recentLosses = [];
     (summary.comparisons as Record<number, number>)[step] = loss;
     const wait = (): Promise<boolean> => halving.group.arrive(name, step, loss);
     const continues = await (others === undefined ? wait() : others.runApart(name, wait));
@@ -205,7 +207,7 @@ export class TrialRun {
     Object.assign(summary, { steps: event.step, loss: event.loss });
     this.#recent.push(event.loss);
     if (this.#recent.length > RECENT) this.#recent.shift();
-    this.#since.push(event.loss);
+    this.#recentLosses.push(event.loss);
     summary.recentLoss = computeMean(this.#recent);
   }
 }

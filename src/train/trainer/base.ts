@@ -39,16 +39,17 @@ export class TrainedParts {
   readonly #model: Module;
   readonly #optimizer: Optimizer;
   /** The tensors of the state when the run began, with the versions of their values. */
-  readonly #began = new Map<Tensor, number>();
+  readonly #firstVersions = new Map<Tensor, number>();
   /** The names of the tensors in the checkpoint that the run continues from. */
-  readonly #continued: ReadonlySet<string>;
+  readonly #continuedNames: ReadonlySet<string>;
   readonly #hashes = new Map<Tensor, string>();
 
   constructor(model: Module, optimizer: Optimizer, continued: Iterable<string> = []) {
     this.#model = model;
     this.#optimizer = optimizer;
-    this.#continued = new Set(continued);
-    for (const tensor of Object.values(model.stateDict())) this.#began.set(tensor, readVersion(tensor));
+    this.#continuedNames = new Set(continued);
+    for (const tensor of Object.values(model.stateDict()))
+      this.#firstVersions.set(tensor, readVersion(tensor));
   }
 
   /** Splits the state into the tensors that the run changed or trains, and the others. Each tensor is listed once. */
@@ -63,8 +64,8 @@ export class TrainedParts {
     for (const [name, tensor] of Object.entries(this.#model.stateDict())) {
       if (seen.has(tensor)) continue;
       seen.add(tensor);
-      const changed = this.#began.get(tensor) !== readVersion(tensor);
-      const stored = trainedTensors.has(tensor) || changed || this.#continued.has(name);
+      const changed = this.#firstVersions.get(tensor) !== readVersion(tensor);
+      const stored = trainedTensors.has(tensor) || changed || this.#continuedNames.has(name);
       (stored ? trained : base).push([name, tensor]);
     }
     return { trained: Object.fromEntries(trained), base };

@@ -35,15 +35,15 @@ interface ReaderOptions<B> {
 /** Reads batches sequentially. */
 export class Reader<B> {
   readonly #options: ReaderOptions<B>;
-  readonly #made = new WeakSet<Tensor>();
+  readonly #allocations = new WeakSet<Tensor>();
   #iterator: Iterator<B> | AsyncIterator<B> | undefined;
   #position: Position = { epoch: 0, taken: 0, random: readRandomState() };
   /** The random state before the step that a stop interrupted. */
   #randomAtStop: RandomState | undefined;
   /** Whether batches may be disposed: an array exists beforehand and may be read again. */
-  #fresh = false;
-  #waits = false;
-  readonly #used: B[] = [];
+  #isIterated = false;
+  #isWaiting = false;
+  readonly #usedBatches: B[] = [];
 
   constructor(options: ReaderOptions<B>) {
     this.#options = options;
@@ -72,7 +72,7 @@ export class Reader<B> {
           `Trainer: ${name} has ${this.#position.taken} batches in epoch ${position.epoch + 1}, and the checkpoint was made after ${position.taken}: it is other data`,
         );
       }
-      this.#used.push(next.value);
+      this.#usedBatches.push(next.value);
       this.releaseUsed();
     }
   }
@@ -92,7 +92,7 @@ export class Reader<B> {
       const next = await this.#pull();
       if (next !== undefined) batches.push(next.value);
       else if (this.#stopped) {
-        this.#used.push(...batches);
+        this.#usedBatches.push(...batches);
         this.#position = position;
         this.#randomAtStop = random;
         return [];
@@ -101,13 +101,13 @@ export class Reader<B> {
         if (batches.length > 0) break;
       }
     }
-    this.#used.push(...batches);
+    this.#usedBatches.push(...batches);
     return batches;
   }
 
   /** Disposes tensors that the data created for used batches. */
   releaseUsed(): void {
-    for (const batch of this.#used.splice(0)) this.#release(batch);
+    for (const batch of this.#usedBatches.splice(0)) this.#release(batch);
   }
 
   /** Closes the data's iterator, which may hold files open. */
@@ -116,13 +116,13 @@ export class Reader<B> {
     const iterator = this.#iterator;
     this.#iterator = undefined;
     // A generator that is waiting would answer only after its pending read, which may never end.
-    const ended = Promise.resolve(this.#waits ? undefined : iterator?.return?.());
+    const ended = Promise.resolve(this.#isWaiting ? undefined : iterator?.return?.());
     ended.catch(() => {});
   }
 
   #release(batch: B): void {
-    if (!this.#options.release || !this.#fresh) return;
-    for (const tensor of collectTensors(batch)) if (this.#made.has(tensor)) tensor.dispose();
+    if (!this.#options.release || !this.#isIterated) return;
+    for (const tensor of collectTensors(batch)) if (this.#allocations.has(tensor)) tensor.dispose();
   }
 
   get #stopped(): boolean {
@@ -134,27 +134,27 @@ export class Reader<B> {
     this.#position.random = readRandomState();
     const { epoch } = this.#position;
     const source: unknown =
-      typeof data === "function" ? await recordAllocations(this.#made, () => data(epoch)) : data;
+      typeof data === "function" ? await recordAllocations(this.#allocations, () => data(epoch)) : data;
     if (typeof source !== "object" || source === null || !isIterable(source)) {
       const expected = "an array, an iterable, or a function that gives one for an epoch";
       refuse("Trainer", name, expected, source);
     }
-    this.#fresh = !Array.isArray(source);
+    this.#isIterated = !Array.isArray(source);
     const given = source as Partial<AsyncIterable<B>> & Iterable<B>;
     this.#iterator = given[Symbol.asyncIterator]?.() ?? given[Symbol.iterator]();
   }
 
   async #pull(): Promise<Pulled<B>> {
     const iterator = this.#iterator as Iterator<B> | AsyncIterator<B>;
-    const pulled = recordAllocations(this.#made, async () => {
+    const pulled = recordAllocations(this.#allocations, async () => {
       const next = await iterator.next();
       // An iterable may yield promises.
       return next.done === true ? undefined : { value: await next.value };
     });
-    this.#waits = true;
+    this.#isWaiting = true;
     const next = await this.#awaitUnlessEnding(pulled);
     if (next === ENDING) return undefined;
-    this.#waits = false;
+    this.#isWaiting = false;
     if (next === undefined) return undefined;
     for (const tensor of collectTensors(next.value)) {
       if (!tensor.disposed) continue;

@@ -41,10 +41,10 @@ const MOST = 10_000;
 class Thinned<T> {
   entries: T[] = [];
   #every = 1;
-  #seen = 0;
+  #seenSteps = 0;
 
   add(entry: T): void {
-    if (this.#seen++ % this.#every !== 0) return;
+    if (this.#seenSteps++ % this.#every !== 0) return;
     this.entries.push(entry);
     if (this.entries.length <= MOST) return;
     this.entries = this.entries.filter((_, i) => i % 2 === 0);

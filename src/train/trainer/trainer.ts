@@ -264,19 +264,19 @@ interface SaverOptions<M extends Module, B> extends Pick<Beginning, "run" | "fro
 class Saver<M extends Module, B> {
   /** The step of the newest checkpoint, or the first step of the run. */
   step: number;
-  readonly #given: SaverOptions<M, B>;
+  readonly #options: SaverOptions<M, B>;
   /** The newest good checkpoint; until one is known, the checkpoint that the run continues from. */
-  #good: string | undefined;
+  #lastGood: string | undefined;
 
   constructor(given: SaverOptions<M, B>) {
-    this.#given = given;
-    this.#good = given.good ?? given.from;
+    this.#options = given;
+    this.#lastGood = given.good ?? given.from;
     this.step = given.step;
   }
 
   /** Saves a checkpoint after `step` steps and returns its path. */
   async save(step: number): Promise<string> {
-    const { options, write } = this.#given;
+    const { options, write } = this.#options;
     this.step = step;
     if (typeof options.save === "function")
       return options.save(step, (folder, kind = "all") => write(folder, step, checkStored(kind)));
@@ -289,8 +289,8 @@ class Saver<M extends Module, B> {
 
   /** Records, also in the checkpoint itself, whether its weights are good. */
   async recordGood(path: string, good: boolean): Promise<void> {
-    if (good) this.#good = path;
-    const { options, from } = this.#given;
+    if (good) this.#lastGood = path;
+    const { options, from } = this.#options;
     // A checkpoint in another folder belongs to another run.
     const isOwn = path !== from || dirname(resolve(path)) === resolve(parseSaving(options).folder ?? "");
     if (isOwn) await markTrainerCheckpoint(path, good);
@@ -299,12 +299,12 @@ class Saver<M extends Module, B> {
 
   /** Removes old checkpoints. A failed removal does not end the run. */
   async #prune(): Promise<void> {
-    const { options, run, context } = this.#given;
+    const { options, run, context } = this.#options;
     const { keep } = options;
     if (keep === undefined) return;
     const folder = parseSaving(options).folder as string;
     try {
-      await pruneTrainerCheckpoints(folder, run, { keep, good: this.#good });
+      await pruneTrainerCheckpoints(folder, run, { keep, good: this.#lastGood });
     } catch (error) {
       context.emit({
         type: "warning",

@@ -27,17 +27,17 @@ export interface Extent {
 
 /** Reads a column of a row group, keeping one page and the column's dictionary in memory. */
 export class ColumnReader {
-  /** Bytes of the file from `#at` that have been read. */
+  /** Bytes of the file from `#offset` that have been read. */
   #bytes = new Uint8Array();
-  #at: number;
+  #offset: number;
   #dictionary: DecodedArray | undefined;
   /** Values in pages not yet read. */
-  #left: number;
-  /** Decoded rows; those before `#from` have been taken. The last row may continue in the next page. */
+  #remaining: number;
+  /** Decoded rows; those before `#firstRow` have been taken. The last row may continue in the next page. */
   #rows: DecodedArray = [];
-  #from = 0;
+  #firstRow = 0;
   /** Values of a row that fills whole pages and may continue. */
-  #continued = 0;
+  #continuedValues = 0;
 
   constructor(
     private readonly decoder: Decoder,
@@ -45,35 +45,36 @@ export class ColumnReader {
     readonly leaf: Leaf,
     private readonly extent: Extent,
   ) {
-    this.#at = extent.start;
-    this.#left = extent.values;
+    this.#offset = extent.start;
+    this.#remaining = extent.values;
   }
 
   /** Bytes consumed so far. */
   get read(): number {
-    return this.#at - this.extent.start;
+    return this.#offset - this.extent.start;
   }
 
   /** The number of complete rows to take. */
   get ready(): number {
-    const open = this.leaf.maxRepetition > 0 && this.#left > 0 ? 1 : 0;
-    return Math.max(this.#rows.length - this.#from - open, 0);
+    const open = this.leaf.maxRepetition > 0 && this.#remaining > 0 ? 1 : 0;
+    return Math.max(this.#rows.length - this.#firstRow - open, 0);
   }
 
   /** Takes `count` complete rows. */
   take(count: number): DecodedArray {
-    const rows = this.#rows.slice(this.#from, this.#from + count);
-    this.#from += count;
-    if (this.#from === this.#rows.length) [this.#rows, this.#from] = [[], 0];
+    const rows = this.#rows.slice(this.#firstRow, this.#firstRow + count);
+    this.#firstRow += count;
+    if (this.#firstRow === this.#rows.length) [this.#rows, this.#firstRow] = [[], 0];
     return rows;
   }
 
   /** Reads pages until a row is complete, or to the end of the column. */
   async fill(): Promise<void> {
-    while (this.ready === 0 && this.#left > 0) {
-      if (this.#at >= this.extent.end) throw new Error("a column has fewer values than its metadata states");
+    while (this.ready === 0 && this.#remaining > 0) {
+      if (this.#offset >= this.extent.end)
+        throw new Error("a column has fewer values than its metadata states");
       const header = await this.#readHeader();
-      checkHeader(header, this.extent.end - this.#at);
+      checkHeader(header, this.extent.end - this.#offset);
       const bytes = (await this.#peek(header.compressed_page_size)).subarray(0, header.compressed_page_size);
       this.#skip(bytes.length);
       checkSum(header, bytes);
@@ -89,15 +90,16 @@ export class ColumnReader {
   /** Returns whether rows are left, reading up to the end of the column if necessary. */
   async hasMore(): Promise<boolean> {
     await this.fill();
-    return this.#left > 0 || this.ready > 0;
+    return this.#remaining > 0 || this.ready > 0;
   }
 
   #add({ values, definitionLevels, repetitionLevels, count }: PageValues): void {
-    if (count > this.#left) throw new Error("a column has more values than its metadata states");
-    this.#left -= count;
+    if (count > this.#remaining) throw new Error("a column has more values than its metadata states");
+    this.#remaining -= count;
     if (count === 0) return;
     const { column, maxRepetition } = this.leaf;
-    const before = maxRepetition === 0 ? [] : Array.from(this.#rows.slice(this.#from) as ArrayLike<unknown>);
+    const before =
+      maxRepetition === 0 ? [] : Array.from(this.#rows.slice(this.#firstRow) as ArrayLike<unknown>);
     this.#rows = this.decoder.assembleLists(
       before,
       definitionLevels,
@@ -105,9 +107,9 @@ export class ColumnReader {
       values,
       column.schemaPath,
     );
-    this.#from = 0;
-    this.#continued = this.#rows.length === 1 ? this.#continued + count : 0;
-    if (this.#continued > MOST_VALUES) throw new Error(`a row of more than ${MOST_VALUES} values`);
+    this.#firstRow = 0;
+    this.#continuedValues = this.#rows.length === 1 ? this.#continuedValues + count : 0;
+    if (this.#continuedValues > MOST_VALUES) throw new Error(`a row of more than ${MOST_VALUES} values`);
   }
 
   /** Reads a page's header; its length is known only after parsing. */
@@ -127,15 +129,15 @@ export class ColumnReader {
 
   /** Returns at least `count` bytes, if the column has them, without consuming them. */
   async #peek(count: number): Promise<Uint8Array> {
-    if (this.#bytes.length < count && this.#at + this.#bytes.length < this.extent.end) {
-      const end = Math.min(this.extent.end, this.#at + Math.max(count, BLOCK));
-      this.#bytes = new Uint8Array(await this.file.slice(this.#at, end));
+    if (this.#bytes.length < count && this.#offset + this.#bytes.length < this.extent.end) {
+      const end = Math.min(this.extent.end, this.#offset + Math.max(count, BLOCK));
+      this.#bytes = new Uint8Array(await this.file.slice(this.#offset, end));
     }
     return this.#bytes;
   }
 
   #skip(count: number): void {
-    this.#at += count;
+    this.#offset += count;
     this.#bytes = this.#bytes.subarray(count);
   }
 }

@@ -72,7 +72,7 @@ function checkPrefixes(
   count: number,
   most: number,
 ): void {
-  const reader = { view: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), offset: offset };
+  const reader = { view: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), offset };
   const [prefixes, suffixes] = [new Int32Array(count), new Int32Array(count)];
   decoder.deltaBinaryUnpack(reader, count, prefixes);
   checkDeltaHeader(bytes, reader.offset);
