@@ -90,13 +90,13 @@ async function converse(
     ask();
     for await (const line of lines) {
       signal.throwIfAborted();
-      const said = findCommand(line);
-      if (said === "/exit") break;
-      if (said === "/reset") {
+      const command = findCommand(line);
+      if (command === "/exit") break;
+      if (command === "/reset") {
         history = [];
         notice("new conversation");
-      } else if (said === "/help") process.stderr.write(HELP);
-      else if (said !== undefined) notice(describeUnknown(said));
+      } else if (command === "/help") process.stderr.write(HELP);
+      else if (command !== undefined) notice(describeUnknown(command));
       else if (line.trim() !== "") {
         await answer(line.startsWith("//") ? line.slice(1) : line);
       }

@@ -63,12 +63,12 @@ async function readOptions(command: Command, config: string): Promise<SweepOptio
     });
     const flags = command.opts<Flags>();
     checkFlags(flags);
-    const held = flags.evalData === undefined && flags.evalSplit === undefined;
+    const needsSplit = flags.evalData === undefined && flags.evalSplit === undefined;
     return {
       ...listGivenOptions(command),
       model: defaultModel(),
       data: locateDefaultData(),
-      ...(held && { evalData: locateDefaultHeldOut() }),
+      ...(needsSplit && { evalData: locateDefaultHeldOut() }),
       ...settings,
     };
   }

@@ -58,9 +58,9 @@ export async function encodeTexts(
 
 /** Returns the special tokens that a tokenizer appends to a text. */
 export function findEndTokens(encoder: Encoder): Int32Array {
-  const [whole, plain] = [encoder.encode("a"), encoder.encode("a", { addSpecialTokens: false })];
-  for (let start = 0; start + plain.length <= whole.length; start++) {
-    if (plain.every((id, i) => whole[start + i] === id)) return whole.slice(start + plain.length);
+  const [withSpecial, plain] = [encoder.encode("a"), encoder.encode("a", { addSpecialTokens: false })];
+  for (let start = 0; start + plain.length <= withSpecial.length; start++) {
+    if (plain.every((id, i) => withSpecial[start + i] === id)) return withSpecial.slice(start + plain.length);
   }
   return new Int32Array();
 }
@@ -128,17 +128,17 @@ async function* cutAtSeams(
   parts: AsyncIterable<{ part: string; read: number }>,
   seam: (text: string) => number,
 ): AsyncGenerator<SizedText> {
-  let held = "";
+  let remainder = "";
   let read = 0;
   for await (const part of parts) {
-    held += part.part;
+    remainder += part.part;
     read = part.read;
-    const cut = seam(held);
+    const cut = seam(remainder);
     if (cut <= 0) continue;
-    yield { text: held.slice(0, cut), read };
-    held = held.slice(cut);
+    yield { text: remainder.slice(0, cut), read };
+    remainder = remainder.slice(cut);
   }
-  if (held !== "") yield { text: held, read };
+  if (remainder !== "") yield { text: remainder, read };
 }
 
 /** The number of parts in progress: while they are encoded, the next is read. */
@@ -156,10 +156,10 @@ export async function* runPipeline<T, R>(
   const running: Promise<R>[] = [];
   for await (const item of source) {
     throwIfAborted(signal);
-    const begun = work(item);
+    const promise = work(item);
     // Mark a rejection as handled until its turn to be awaited.
-    begun.catch(() => {});
-    running.push(begun);
+    promise.catch(() => {});
+    running.push(promise);
     if (running.length >= AHEAD) yield await makeAbortable(running.shift() as Promise<R>, signal);
   }
   for (const result of running) yield await makeAbortable(result, signal);

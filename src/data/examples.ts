@@ -269,20 +269,20 @@ async function addBlocks(
   { maxLength, vocabSize, signal, onProgress }: ExampleOptions,
   store: ExampleStore,
 ): Promise<void> {
-  let held = new Int32Array();
+  let remainder = new Int32Array();
   const report = store.begin(data);
   const before = store.length;
   const onCut = (): void => void report.roughCuts++;
   for await (const { ids, read } of encodeRunning(data.parts(signal), encoder, { signal, onCut })) {
     checkIds(ids, data.file, vocabSize);
-    const all = concatIds(Infinity, held, ids);
+    const all = concatIds(Infinity, remainder, ids);
     let offset = 0;
     for (; offset + maxLength <= all.length; offset += maxLength)
       store.add(all.subarray(offset, offset + maxLength), 0);
-    held = all.slice(offset);
-    onProgress?.({ file: data.file, read, size: data.size, tokens: store.tokens + held.length });
+    remainder = all.slice(offset);
+    onProgress?.({ file: data.file, read, size: data.size, tokens: store.tokens + remainder.length });
   }
-  if (held.length > 0) store.add(held, 0);
+  if (remainder.length > 0) store.add(remainder, 0);
   report.rows = store.length - before;
 }
 
@@ -304,10 +304,10 @@ export function keepTrained(
     if (why.length > 0)
       throw new LowrankError("ERR_NO_TRAINED_TOKENS", `nothing to train on: ${why.join("; ")}`);
     const reason = `each row's first ${maxLength} tokens contain nothing to train on`;
-    const whole = hasOption("trainOn")
+    const hint = hasOption("trainOn")
       ? `, or train on all tokens with ${optionSetting("trainOn", "all")}`
       : "";
-    const remedy = `shorten the prompts, or raise ${optionName("maxLength")}${whole}`;
+    const remedy = `shorten the prompts, or raise ${optionName("maxLength")}${hint}`;
     throw new LowrankError("ERR_NO_TRAINED_TOKENS", `${file}: ${reason}; ${remedy}`);
   }
   if (count === examples.length) return examples;

@@ -155,10 +155,10 @@ export async function peekRows(rows: RowsInMemory): Promise<{ rows: RowsInMemory
       ? (rows as AsyncIterable<Row>)[Symbol.asyncIterator]()
       : (rows as Iterable<Row>)[Symbol.iterator]();
   const first = await iterator.next();
-  let begun = false;
+  let hasBegun = false;
   const next = async (): Promise<IteratorResult<Row>> => {
-    if (begun) return iterator.next();
-    begun = true;
+    if (hasBegun) return iterator.next();
+    hasBegun = true;
     return first;
   };
   const end = async (): Promise<IteratorResult<Row>> => {

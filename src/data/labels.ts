@@ -133,12 +133,12 @@ export async function tokenizeLabelled(
       signal,
     )) {
       for (const [i, { label, line }] of rows.entries()) {
-        const whole = encoded[i] as Encoded;
-        const ids = truncate(whole.ids, end, maxLength);
+        const complete = encoded[i] as Encoded;
+        const ids = truncate(complete.ids, end, maxLength);
         if (ids.length === 0) throw createRowError(source, line, "the row's text has no tokens");
         checkIds(ids, describeRow(source, line), vocabSize);
         store.add(ids, classes.get(String(label)) as number);
-        countRow(report, line, { total: whole.total, maxLength, trained: 1 });
+        countRow(report, line, { total: complete.total, maxLength, trained: 1 });
       }
       onProgress?.({ file, read, size, tokens: store.tokens });
     }

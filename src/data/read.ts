@@ -174,17 +174,17 @@ async function readText(source: HashedSource, { signal, onProgress }: ReadOption
 }
 
 async function* readTexts(source: ByteSource, signal?: AbortSignal): AsyncGenerator<DataChunk<string>> {
-  let held = "";
+  let remainder = "";
   let read = 0;
   for await (const part of streamText(source, false, signal)) {
-    const text = held + part.text;
+    const text = remainder + part.text;
     // CR and LF of one line end may be in different parts.
-    held = text.endsWith("\r") ? "\r" : "";
+    remainder = text.endsWith("\r") ? "\r" : "";
     read = part.read;
-    const whole = text.slice(0, text.length - held.length);
-    yield { part: whole.includes("\r") ? whole.replaceAll("\r\n", "\n") : whole, read };
+    const lines = text.slice(0, text.length - remainder.length);
+    yield { part: lines.includes("\r") ? lines.replaceAll("\r\n", "\n") : lines, read };
   }
-  if (held !== "") yield { part: held, read };
+  if (remainder !== "") yield { part: remainder, read };
 }
 
 async function readRows(

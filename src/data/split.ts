@@ -47,18 +47,18 @@ export function splitHeldOut(
     throw new LowrankError("ERR_OPTION", `${optionName("evalSplit")}: ${what}; ${remedy}`);
   }
   const next = createRandom(seed);
-  const held = new Uint8Array(length);
+  const groupOf = new Uint8Array(length);
   for (const [i, rows] of groups.entries()) {
     // The first steps of a Fisher–Yates shuffle draw without replacement.
     for (let k = 0; k < (counts[i] as number); k++) {
       const other = k + Math.floor((next() / 2 ** 32) * (rows.length - k));
       [rows[k], rows[other]] = [rows[other] as number, rows[k] as number];
-      held[rows[k] as number] = 1;
+      groupOf[rows[k] as number] = 1;
     }
   }
   const listPlaces = (which: number): Uint32Array => {
-    const rows = new Uint32Array(held.reduce((n, group) => n + (group === which ? 1 : 0), 0));
-    for (let row = 0, count = 0; row < length; row++) if (held[row] === which) rows[count++] = row;
+    const rows = new Uint32Array(groupOf.reduce((n, group) => n + (group === which ? 1 : 0), 0));
+    for (let row = 0, count = 0; row < length; row++) if (groupOf[row] === which) rows[count++] = row;
     return rows;
   };
   return { train: examples.pick(listPlaces(0)), held: examples.pick(listPlaces(1)) };

@@ -61,9 +61,9 @@ export async function tokenizeTranscripts(
           );
         }
         const { ids, total } = encoded[i] as Encoded;
-        const whole = Int32Array.of(...beginning, ...ids, ...end).subarray(0, maxLength);
-        checkIds(whole, describeRow(source, line), vocabSize);
-        store.addSpeech(whole, samples);
+        const tokens = Int32Array.of(...beginning, ...ids, ...end).subarray(0, maxLength);
+        checkIds(tokens, describeRow(source, line), vocabSize);
+        store.addSpeech(tokens, samples);
         const trained = store.trainedAt(store.length - 1);
         countRow(report, line, { total: beginning.length + total + end.length, maxLength, trained });
       }

@@ -95,8 +95,8 @@ async function compareWithCpu(
   if (check.readsF16 === true && details?.f16Storage === false)
     return { status: "skipped", reason: "this GPU does not read f16" };
   const expected = await check.run("cpu");
-  const got = await check.run(device);
-  return judge(compare(check, got, expected));
+  const outcome = await check.run(device);
+  return judge(compare(check, outcome, expected));
 }
 
 /** On the CPU: checks that two runs give identical bits. */

@@ -188,10 +188,10 @@ function findShaderCompiler(backend: string): string {
 /** Caches the result for `auto`. A short test that passed does not replace the result of a full one. */
 function cacheResult(info: DeviceInfo, steps: readonly StepResult[], full: boolean): void {
   const owner = identifyGpu(info);
-  const bad = steps.find(isBad);
-  if (bad === undefined && !full && readKept(owner)?.full === true) return;
-  const until = bad?.status === "hung" ? Date.now() + DAY : undefined;
-  keep(owner, { passed: bad === undefined, full, reason: bad && describe(bad), until });
+  const failed = steps.find(isBad);
+  if (failed === undefined && !full && readKept(owner)?.full === true) return;
+  const until = failed?.status === "hung" ? Date.now() + DAY : undefined;
+  keep(owner, { passed: failed === undefined, full, reason: failed && describe(failed), until });
 }
 
 /** Runs all steps of a device. If a process ends inside a step, a new process runs the remaining ones. */
@@ -241,13 +241,13 @@ function describeUnfinished(
   { died, hung, stderr }: { died: string | undefined; hung: boolean; stderr: string },
 ): StepResult {
   const step = last?.event === "begin" ? last : { name: "starting the test", family: "device" };
-  const said = stderr === "" ? "" : `; it said: ${stderr.split("\n").at(-1) ?? ""}`;
+  const output = stderr === "" ? "" : `; it said: ${stderr.split("\n").at(-1) ?? ""}`;
   const { name, family } = step;
   return {
     name,
     family,
     status: hung ? "hung" : "crashed",
-    reason: `${died ?? "it stopped"}${said}`,
+    reason: `${died ?? "it stopped"}${output}`,
     milliseconds: 0,
   };
 }

@@ -12,28 +12,28 @@ export function formatReport(diagnosis: Diagnosis): string {
     ...problems.map((step) => `PROBLEM: ${describe(step)}`),
   ];
   for (const device of devices) lines.push("", ...formatSection(device));
-  const bad = devices.filter(({ healthy }) => !healthy).map(({ info }) => info.device);
+  const unhealthy = devices.filter(({ healthy }) => !healthy).map(({ info }) => info.device);
   const form = quick ? "short test" : "full test";
   lines.push(
     "",
     diagnosis.healthy
       ? `Nothing is wrong (${form}, ${seconds.toFixed(0)} s).`
-      : `Something is wrong${bad.length > 0 ? ` with ${bad.join(" and ")}` : ""} (${form}, ${seconds.toFixed(0)} s).`,
+      : `Something is wrong${unhealthy.length > 0 ? ` with ${unhealthy.join(" and ")}` : ""} (${form}, ${seconds.toFixed(0)} s).`,
   );
   return `${lines.join("\n")}\n`;
 }
 
 function formatSection(device: DiagnosedDevice): string[] {
   const { info, hazards, steps, healthy, seconds } = device;
-  const bad = steps.filter(isBad);
+  const failed = steps.filter(isBad);
   const skipped = steps.filter(({ status }) => status === "skipped");
-  const passed = steps.length - bad.length - skipped.length;
+  const passed = steps.length - failed.length - skipped.length;
   return [
     `${info.device}: ${info.name} (${info.kind === "cpu" ? info.backend : `${info.kind} GPU, ${info.backend}`})`,
     ...formatFacts(device).map((line) => `  ${line}`),
     ...hazards.map(({ id, what, source }) => `  known hazard ${id}: ${what} (${source})`),
     `  ${healthy ? "ok" : "WRONG"}: ${passed} of ${steps.length} steps passed in ${seconds.toFixed(0)} s`,
-    ...bad.map((step) => `  ${step.status.toUpperCase()} ${step.family}: ${describe(step)}`),
+    ...failed.map((step) => `  ${step.status.toUpperCase()} ${step.family}: ${describe(step)}`),
     ...groupByReason(skipped),
     ...(info.kind === "cpu" ? [] : formatMargins(steps)),
   ];

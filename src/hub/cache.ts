@@ -122,8 +122,8 @@ export async function listShards(repo: string, index: string): Promise<string[]>
     // The error is thrown below.
   }
   const names = typeof map === "object" && map !== null ? [...new Set<unknown>(Object.values(map))] : [];
-  const good = (name: unknown): name is string =>
+  const isFileName = (name: unknown): name is string =>
     typeof name === "string" && /^\w[\w.-]*\.safetensors$/.test(name);
-  if (names.length > 0 && names.every(good)) return names;
+  if (names.length > 0 && names.every(isFileName)) return names;
   throw new LowrankError("ERR_FILE_FORMAT", `${repo}: ${INDEX} does not say which files hold the weights`);
 }

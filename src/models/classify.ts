@@ -76,9 +76,9 @@ export async function classify(
     for (const [i, logits] of (await computeLogits(model, batch)).entries()) {
       const place = places[i] as number;
       const { total } = encoded[place] as { total: number };
-      const bad = logits.find((logit) => !Number.isFinite(logit));
-      if (bad !== undefined)
-        throw new LowrankError("ERR_NOT_FINITE", `classify: a logit of texts[${place}] is ${bad}`);
+      const invalid = logits.find((logit) => !Number.isFinite(logit));
+      if (invalid !== undefined)
+        throw new LowrankError("ERR_NOT_FINITE", `classify: a logit of texts[${place}] is ${invalid}`);
       found[place] = {
         ...scoreClasses(logits, model.config, topK),
         tokens: total,

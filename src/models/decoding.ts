@@ -154,9 +154,9 @@ export class Decoding {
   }
 
   /** Ends groups with a row whose logits are not finite; returns their errors. */
-  #endFailed({ rows, batch }: Step, bad: Int32Array): NextToken[] {
+  #endFailed({ rows, batch }: Step, invalid: Int32Array): NextToken[] {
     return rows.flatMap(({ group, text }, row): NextToken[] => {
-      const place = bad[row] as number;
+      const place = invalid[row] as number;
       if (place < 0 || this.#ended.has(text)) return [];
       const groupRows = rows.filter((other) => other.group === group);
       const which =
@@ -211,9 +211,9 @@ export class Decoding {
     if (only === undefined) return undefined;
     // Adjacent rows of the same adapter share one matrix product.
     if (batches.size > 1) live.sort((a, b) => compareAdapters(a.row.text, b.row.text));
-    const whole = batches.size === 1 && live.length === only.step.batch.rows;
+    const isWholeBatch = batches.size === 1 && live.length === only.step.batch.rows;
     const places = live.map(({ step: { batch }, at }): BatchRow => ({ batch, row: at }));
-    const batch = whole ? only.step.batch : scope(() => TextBatch.fromRows(places));
+    const batch = isWholeBatch ? only.step.batch : scope(() => TextBatch.fromRows(places));
     const gatherIds = (): Tensor => {
       if (only.tokens === undefined) return gatherChosenIds(live);
       const ids = Int32Array.from(live, ({ tokens, at }) => tokens?.[at] as number);

@@ -165,8 +165,8 @@ function readSettings(model: TextEncoder, given: EmbedOptions): SentenceSettings
 
 /** Prepends the prompt and lowercases the text, code point by code point, as the folder's settings say. */
 function prepareText(text: string, { prompt, lowercase }: SentenceSettings): string {
-  const whole = prompt + text;
-  return lowercase ? Array.from(whole, (letter) => letter.toLowerCase()).join("") : whole;
+  const fullText = prompt + text;
+  return lowercase ? Array.from(fullText, (letter) => letter.toLowerCase()).join("") : fullText;
 }
 
 /** Counts the prompt's tokens, with the special tokens before it and without those after it. */

@@ -142,12 +142,12 @@ export class Sampler {
       };
     }
     for (const [row, draw] of draws.entries()) this.#numbers[row * NUMBERS + 1] = draw;
-    const [token, bad] = recordOps(() =>
+    const [token, firstInvalid] = recordOps(() =>
       session().sample(logits.id, this.#seenTokens?.id, this.#numbers),
     ) as [Tensor, Tensor];
     return {
       token: token.reshape(-1, 1),
-      evidence: bad,
+      evidence: firstInvalid,
       // Where all logits are −∞, a greedy row takes token 0, as in a batch of greedy rows only.
       badOf: (_, places) =>
         Int32Array.from(places, (place, row) =>
@@ -157,9 +157,11 @@ export class Sampler {
   }
 
   /** Returns the error of a row without a token; `which` is inserted after the logit's name. */
-  createNotFiniteError(row: number, bad: number, which = ""): LowrankError {
+  createNotFiniteError(row: number, invalid: number, which = ""): LowrankError {
     const what =
-      bad < this.vocabulary ? `the logit of token ${bad}${which} is NaN` : `every logit${which} is −∞`;
+      invalid < this.vocabulary
+        ? `the logit of token ${invalid}${which} is NaN`
+        : `every logit${which} is −∞`;
     return new LowrankError("ERR_NOT_FINITE", `${this.texts[row]?.where}: ${what}`);
   }
 

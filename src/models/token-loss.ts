@@ -32,7 +32,7 @@ export function computeTokenLoss(
   }
   const apart = { ...options, reduction: "none" } as const;
   // Where no adapter changes the head, one call handles all rows.
-  const whole = runPerRow(model, B, names, () =>
+  const loss = runPerRow(model, B, names, () =>
     readDenseHead(head, B * T) ? computeHeadLoss(head, hidden, targets, apart) : undefined,
   );
   const byRun = (): Tensor[] =>
@@ -41,7 +41,7 @@ export function computeTokenLoss(
       const states = hidden.slice(0, start, start + count);
       return runPerRow(model, 1, [name], () => computeHeadLoss(head, states, runTargets, apart));
     });
-  const losses = (whole ?? joinRows(byRun())).reshape(B, T);
+  const losses = (loss ?? joinRows(byRun())).reshape(B, T);
   if (options.reduction === "none") return losses;
   if (options.reduction === "sum") return losses.sum();
   return computeLossPerAdapter(losses, countTargets(targets).reshape(B, T), names);

@@ -211,18 +211,18 @@ export class FileWeights extends Weights {
 
   override take(name: string, shape: number[], start: Start = "normal", drawing: Drawing = {}): Tensor {
     const found = this.#find(name);
-    const fresh = this.naming.fresh?.test(name) ?? false;
+    const isNew = this.naming.fresh?.test(name) ?? false;
     if (found === undefined) {
-      if (fresh) return this.#draw(name, shape, start, drawing);
+      if (isNew) return this.#draw(name, shape, start, drawing);
       this.#missing.push(name);
       return createPlaceholder(shape);
     }
     this.#usedNames.add(found);
-    const stated = this.file.shape(found);
-    if (stated.join() !== shape.join()) {
-      if (fresh && this.options.otherLabels === true) return this.#draw(name, shape, start, drawing);
+    const statedShape = this.file.shape(found);
+    if (statedShape.join() !== shape.join()) {
+      if (isNew && this.options.otherLabels === true) return this.#draw(name, shape, start, drawing);
       this.#wrongShapes.push(
-        `${found} is [${stated.join(", ")}], the configuration expects [${shape.join(", ")}]`,
+        `${found} is [${statedShape.join(", ")}], the configuration expects [${shape.join(", ")}]`,
       );
       return createPlaceholder(shape);
     }
@@ -265,9 +265,9 @@ export class FileWeights extends Weights {
 
   #draw(name: string, shape: number[], start: Start, drawing: Drawing): Tensor {
     this.#drawnNames.push(name);
-    const drawn = this.#draws.take(name, shape, start, drawing);
-    drawn.requiresGrad = false;
-    return drawn;
+    const values = this.#draws.take(name, shape, start, drawing);
+    values.requiresGrad = false;
+    return values;
   }
 }
 
@@ -299,7 +299,7 @@ export class FreshWeights extends Weights {
   ): Tensor {
     const { device } = this;
     const dtype = name.endsWith(".bias") ? "f32" : this.dtype;
-    const drawn = noGrad(() =>
+    const values = noGrad(() =>
       scope(() => {
         if (typeof start === "function") return tensor(start(shape), { shape, device }).to(dtype);
         if (start !== "normal") return (start === "ones" ? ones : zeros)(shape, { device, dtype });
@@ -307,7 +307,7 @@ export class FreshWeights extends Weights {
         return (zeroRow === undefined ? wide : insertZeroRow(wide, zeroRow)).to(dtype);
       }),
     );
-    return makeParameter(drawn, this.dtype === "f32");
+    return makeParameter(values, this.dtype === "f32");
   }
 }
 

@@ -25,10 +25,10 @@ export function readAlong(): Promise<unknown> | undefined {
 }
 
 async function readAll(...ids: number[]): Promise<unknown[]> {
-  const begun = [...waiting].map((begin) => begin()).filter((started) => started !== undefined);
+  const startedReads = [...waiting].map((begin) => begin()).filter((started) => started !== undefined);
   waiting.clear();
-  const others = begun.filter((started) => started instanceof Promise);
-  const ours = begun.filter(
+  const others = startedReads.filter((started) => started instanceof Promise);
+  const ours = startedReads.filter(
     (started): started is Exclude<StartedRead, Promise<unknown>> => !(started instanceof Promise),
   );
   const startedIds = ours.map((started) => started.id);

@@ -20,8 +20,8 @@ const CELL: Cell = {
     const [inGates, inFresh] = projected.split([2 * H, H], 1) as [Tensor, Tensor];
     const [hiddenGates, hiddenFresh] = hidden.split([2 * H, H], 1) as [Tensor, Tensor];
     const [r, z] = inGates.add(hiddenGates).sigmoid().split(H, 1) as [Tensor, Tensor];
-    const fresh = inFresh.add(r.mul(hiddenFresh)).tanh();
-    return [fresh.add(z.mul(h.sub(fresh)))];
+    const candidate = inFresh.add(r.mul(hiddenFresh)).tanh();
+    return [candidate.add(z.mul(h.sub(candidate)))];
   },
 };
 

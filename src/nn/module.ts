@@ -67,8 +67,8 @@ export abstract class Module {
     checkText(where, "name", name);
     if (!isModule(module)) refuse(where, "module", "a module", module);
     const [property, index] = name.split(".") as [string, string | undefined];
-    const held = (this as Record<string, unknown>)[property];
-    if (index !== undefined && Array.isArray(held)) held[Number(index)] = module;
+    const value = (this as Record<string, unknown>)[property];
+    if (index !== undefined && Array.isArray(value)) value[Number(index)] = module;
     else (this as Record<string, unknown>)[name] = module;
   }
 
@@ -109,9 +109,9 @@ export abstract class Module {
     const { persistent = true } = checkKnownOptions(where, given, ["persistent"]);
     checkFlag(where, "persistent", persistent);
     if (name === "" || name.includes(".")) refuse(where, "name", "a name without dots", name);
-    const held = (this as unknown as Record<string, unknown>)[name];
+    const value = (this as unknown as Record<string, unknown>)[name];
     const isTaken =
-      name in this && held !== undefined && held !== null && !listBufferNames(this).includes(name);
+      name in this && value !== undefined && value !== null && !listBufferNames(this).includes(name);
     if (isTaken) refuse(where, "name", "the name of a new property", name);
     if (isTensor(tensor) && isParameter(tensor))
       refuse(where, name, "a tensor that is not a parameter; detach() makes one", tensor);

@@ -175,9 +175,9 @@ function computeLinearTaps(size: number, out: number, apart: number, alignCorner
 function interpolateAlong(x: Tensor, dim: number, taps: readonly Taps[]): Tensor {
   const { device } = x;
   const order = [dim, ...x.shape.map((_, d) => d).filter((d) => d !== dim)];
-  const turned = x.permute(order);
-  const [size, ...rest] = turned.shape as [number, ...number[]];
-  const table = turned.reshape(size, x.size / size);
+  const permuted = x.permute(order);
+  const [size, ...rest] = permuted.shape as [number, ...number[]];
+  const table = permuted.reshape(size, x.size / size);
   const parts = taps.map(({ places, shares }) => {
     const ids = tensor(places, { device });
     const rows = recordOp(() => session().embedding(table.id, ids.id, false));

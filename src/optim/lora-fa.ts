@@ -39,12 +39,12 @@ export class LoraFA extends AdamW {
   private constructor(
     params: Tensor[],
     pairs: readonly Pair[],
-    turned: readonly Turned[],
+    projections: readonly Turned[],
     options: Partial<AdamWOptions>,
   ) {
     super(params, options);
     this.#pairs = pairs;
-    this.#projections = turned;
+    this.#projections = projections;
   }
 
   /**
@@ -57,13 +57,13 @@ export class LoraFA extends AdamW {
       if (loraA.shape[0] === loraB.shape[1]) continue;
       throw createRefusal(ADAPTER_REFUSALS.fixedA, "LoraFA", path);
     }
-    const turned = await Promise.all(pairs.map(([, pair]) => turn(pair)));
+    const projections = await Promise.all(pairs.map(([, pair]) => turn(pair)));
     for (const [, { loraA }] of pairs) loraA.requiresGrad = false;
     const params = [...model.parameters()].filter((parameter) => parameter.requiresGrad);
     return new LoraFA(
       params,
       pairs.map(([, pair]) => pair),
-      turned,
+      projections,
       options,
     );
   }

@@ -436,7 +436,7 @@ function checkOptions<Options>(where: string, given: Options): Options {
 function checkState<Options>(given: OptimizerState<Options>): OptimizerState<Options> {
   const { state, paramGroups } = ((given as unknown) ?? {}) as Partial<OptimizerState<Options>>;
   const groups: unknown = paramGroups;
-  const whole =
+  const isComplete =
     typeof state === "object" &&
     state !== null &&
     Array.isArray(groups) &&
@@ -444,7 +444,7 @@ function checkState<Options>(given: OptimizerState<Options>): OptimizerState<Opt
     Object.values(state).every(
       (entry) => typeof entry === "object" && entry !== null && Number.isSafeInteger(entry.step),
     );
-  return whole ? given : refuse("loadStateDict", "the state", "what stateDict() gives", given);
+  return isComplete ? given : refuse("loadStateDict", "the state", "what stateDict() gives", given);
 }
 
 function findStateTensor(state: ParameterState, name: string, place: number): Tensor {

@@ -88,8 +88,8 @@ function parseLine(bytes: Buffer): RecordedEvent | undefined {
 function parseHeader(event: RecordedEvent | undefined): EventsHeader | undefined {
   const line = event?.["line"];
   if (event?.type !== "events" || !Array.isArray(line) || line.length === 0) return undefined;
-  const whole = line.every((segment: { lineage?: unknown } | null) => typeof segment?.lineage === "string");
-  return whole ? (event as unknown as EventsHeader) : undefined;
+  const isValid = line.every((segment: { lineage?: unknown } | null) => typeof segment?.lineage === "string");
+  return isValid ? (event as unknown as EventsHeader) : undefined;
 }
 
 /**
@@ -134,7 +134,7 @@ export async function* readLines(file: string, from = 0): AsyncGenerator<Recorde
   try {
     const piece = Buffer.allocUnsafe(PIECE);
     let rest: Buffer[] = [];
-    let held = 0;
+    let bufferedBytes = 0;
     let offset = from;
     for (;;) {
       const { bytesRead } = await handle.read(piece, 0, PIECE, offset);
@@ -146,14 +146,14 @@ export async function* readLines(file: string, from = 0): AsyncGenerator<Recorde
         if (end === -1) break;
         const part = Buffer.from(piece.subarray(begin, end + 1));
         const bytes = rest.length === 0 ? part : Buffer.concat([...rest, part]);
-        const length = held + part.length;
+        const length = bufferedBytes + part.length;
         yield length > LONGEST_LINE ? new RecordedLine(NEWLINE, length) : new RecordedLine(bytes, length);
         rest = [];
-        held = 0;
+        bufferedBytes = 0;
         begin = end + 1;
       }
-      held += bytesRead - begin;
-      if (held <= LONGEST_LINE) rest.push(Buffer.from(piece.subarray(begin, bytesRead)));
+      bufferedBytes += bytesRead - begin;
+      if (bufferedBytes <= LONGEST_LINE) rest.push(Buffer.from(piece.subarray(begin, bytesRead)));
       else rest = [];
     }
   } finally {

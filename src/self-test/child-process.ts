@@ -86,10 +86,10 @@ export async function runChild(
   restart();
   signal?.addEventListener("abort", kill, { once: true });
   child.stdout.setEncoding("utf8").on("data", (text: string) => {
-    const whole = `${buffered}${text}`;
-    const end = whole.lastIndexOf("\n") + 1;
-    buffered = whole.slice(end);
-    for (const line of parseLines(whole.slice(0, end))) {
+    const joined = `${buffered}${text}`;
+    const end = joined.lastIndexOf("\n") + 1;
+    buffered = joined.slice(end);
+    for (const line of parseLines(joined.slice(0, end))) {
       restart();
       lines.push(line);
       onLine(line);

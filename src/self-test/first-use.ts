@@ -61,14 +61,14 @@ function findVerdict(gpu: Gpu, order: Order): Verdict | undefined {
 
 /** The result of a process; undefined if it says nothing about the GPU. */
 function judge({ lines, died, hung, interrupted, stderr }: Ended, full: boolean): CachedResult | undefined {
-  const bad = lines.find((line) => line.event === "end" && isBad(line.result));
-  if (bad?.event === "end") return { passed: false, full, reason: describe(bad.result) };
+  const failed = lines.find((line) => line.event === "end" && isBad(line.result));
+  if (failed?.event === "end") return { passed: false, full, reason: describe(failed.result) };
   if (lines.at(-1)?.event === "done") return { passed: true, full };
-  const begun = lines.findLast((line): line is Line & { event: "begin" } => line.event === "begin");
+  const lastBegun = lines.findLast((line): line is Line & { event: "begin" } => line.event === "begin");
   // A process that began no step, or was ended from outside, did not fail because of the GPU.
-  if (begun === undefined || interrupted) return undefined;
-  const said = stderr === "" ? "" : ` (${stderr.split("\n").at(-1) ?? ""})`;
-  const reason = `${begun.name} ended the process of the test: ${died ?? "it stopped"}${said}`;
+  if (lastBegun === undefined || interrupted) return undefined;
+  const output = stderr === "" ? "" : ` (${stderr.split("\n").at(-1) ?? ""})`;
+  const reason = `${lastBegun.name} ended the process of the test: ${died ?? "it stopped"}${output}`;
   // A busy machine looks like a GPU that hangs, so the test is repeated after a day.
   return { passed: false, full, reason, until: hung ? Date.now() + DAY : undefined };
 }

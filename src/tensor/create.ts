@@ -261,8 +261,8 @@ export function drawUniform(
   options: Omit<TensorOptions, "shape"> = {},
 ): Tensor {
   const device = resolveDevice(options.device);
-  const drawn = session().randomUniform(device, [...shape], ...drawStream(), low, high);
-  return finishTensor(wrapHandle(drawn), options);
+  const id = session().randomUniform(device, [...shape], ...drawStream(), low, high);
+  return finishTensor(wrapHandle(id), options);
 }
 
 /** @internal Draws normally distributed values with mean 0 on the device, without a host copy. */
@@ -272,6 +272,6 @@ export function drawNormal(
   options: Omit<TensorOptions, "shape"> = {},
 ): Tensor {
   const device = resolveDevice(options.device);
-  const drawn = session().randomNormal(device, [...shape], ...drawStream(), deviation);
-  return finishTensor(wrapHandle(drawn), options);
+  const id = session().randomNormal(device, [...shape], ...drawStream(), deviation);
+  return finishTensor(wrapHandle(id), options);
 }

@@ -36,8 +36,8 @@ export const cumulative = {
       const sizes = rest.map((d) => shape[d] as number);
       const count = dims.reduce((n, d) => n * (shape[d] as number), 1);
       const last = rest.every((d, i) => d === i);
-      const turned = last ? widen(this) : widen(this).permute([...rest, ...dims]);
-      const y = multiplyAlong(turned.reshape([...sizes, count]));
+      const permuted = last ? widen(this) : widen(this).permute([...rest, ...dims]);
+      const y = multiplyAlong(permuted.reshape([...sizes, count]));
       return y.reshape(keepDim ? replaceByOnes(shape, dims) : sizes);
     });
   },

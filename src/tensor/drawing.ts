@@ -68,10 +68,10 @@ export const drawing = {
         const weights = widen(this).reshape(-1, classes);
         const rows = weights.shape[0] as number;
         const sound = weights.clamp(0, 3e38).eq(weights).all(-1, { keepDim: true });
-        const drawn = replacement
+        const samples = replacement
           ? drawWithReplacement(weights, count)
           : drawWithoutReplacement(weights, count);
-        const indices = drawn.indices.to("f32").where(drawn.values.gt(0), -1).where(sound, -1).to("i32");
+        const indices = samples.indices.to("f32").where(samples.values.gt(0), -1).where(sound, -1).to("i32");
         return shape.length === 1 ? indices.reshape(count) : indices.reshape(rows, count);
       }),
     );

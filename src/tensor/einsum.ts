@@ -43,9 +43,9 @@ export function einsum(spec: string, ...tensors: Tensor[]): Tensor {
       rest = later;
     }
     const { tensor, names } = sumOver(sofar, new Set(result));
-    const whole = names.length > 1 ? tensor.permute(result.map((name) => names.indexOf(name))) : tensor;
+    const permuted = names.length > 1 ? tensor.permute(result.map((name) => names.indexOf(name))) : tensor;
     // The result has every named dimension, also dimensions of size 1.
-    return whole.reshape(result.map((name) => sizes.get(name) as number));
+    return permuted.reshape(result.map((name) => sizes.get(name) as number));
   });
 }
 
@@ -66,15 +66,15 @@ function parseSpec(spec: string, operands: readonly Tensor[]): { terms: string[]
     const { shape } = operands[i] as Tensor;
     const letters = part.replace("...", "");
     if (!/^[A-Za-z]*$/.test(letters)) refuseSpec(spec, `"${part}" is not a term of letters and ...`);
-    const fresh = shape.length - letters.length;
-    if (fresh < 0 || (fresh > 0 && letters === part)) {
+    const broadcast = shape.length - letters.length;
+    if (broadcast < 0 || (broadcast > 0 && letters === part)) {
       refuseSpec(
         spec,
         `"${part}" names ${letters.length} of the ${shape.length} dimensions of ${formatShape(shape)}`,
       );
     }
-    if (letters !== part) most = Math.max(most, fresh);
-    return expandEllipsis(part, fresh);
+    if (letters !== part) most = Math.max(most, broadcast);
+    return expandEllipsis(part, broadcast);
   });
   if (right === undefined) {
     const counts = new Map<string, number>();
@@ -96,9 +96,11 @@ function nameEllipsis(count: number): string[] {
   return Array.from({ length: count }, (_, i) => String(count - 1 - i));
 }
 
-function expandEllipsis(part: string, fresh: number): string[] {
+function expandEllipsis(part: string, broadcast: number): string[] {
   const index = part.indexOf("...");
-  return index < 0 ? [...part] : [...part.slice(0, index), ...nameEllipsis(fresh), ...part.slice(index + 3)];
+  return index < 0
+    ? [...part]
+    : [...part.slice(0, index), ...nameEllipsis(broadcast), ...part.slice(index + 3)];
 }
 
 /** Records the size of a name: 1 broadcasts, also for letters, as in PyTorch. */

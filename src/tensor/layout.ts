@@ -79,8 +79,8 @@ export const layout = {
     const axis = checkDimension("slice", dim, this.shape.length);
     const size = this.shape[axis] as number;
     const checkPosition = (name: string, p: number): number => {
-      const whole = p === Infinity || p === -Infinity ? p : checkInteger("slice", name, p);
-      return Math.min(Math.max(whole < 0 ? whole + size : whole, 0), size);
+      const integer = p === Infinity || p === -Infinity ? p : checkInteger("slice", name, p);
+      return Math.min(Math.max(integer < 0 ? integer + size : integer, 0), size);
     };
     const [from, to] = [checkPosition("start", start), checkPosition("end", end ?? size)];
     return recordOp(() => session().slice(this.id, axis, from, Math.max(from, to)));
@@ -168,11 +168,11 @@ export const layout = {
    */
   expand(...shape: number[] | [readonly number[]]): Tensor {
     const wanted = checkSizes("expand", shape, -1);
-    const fresh = wanted.length - this.shape.length;
-    const whole = wanted.map((n, d) => (n === -1 && d >= fresh ? (this.shape[d - fresh] as number) : n));
-    if (whole.includes(-1))
-      refuse("expand", `shape[${whole.indexOf(-1)}]`, "the size of a new dimension", -1);
-    return recordOp(() => session().expand(this.id, whole));
+    const added = wanted.length - this.shape.length;
+    const sizes = wanted.map((n, d) => (n === -1 && d >= added ? (this.shape[d - added] as number) : n));
+    if (sizes.includes(-1))
+      refuse("expand", `shape[${sizes.indexOf(-1)}]`, "the size of a new dimension", -1);
+    return recordOp(() => session().expand(this.id, sizes));
   },
 
   /**
@@ -181,14 +181,14 @@ export const layout = {
    */
   repeat(...counts: number[] | [readonly number[]]): Tensor {
     const times = checkSizes("repeat", counts);
-    const fresh = times.length - this.shape.length;
-    if (fresh < 0) {
+    const added = times.length - this.shape.length;
+    if (added < 0) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
         `repeat: [${times.join(", ")}] names ${times.length} of the ${this.shape.length} dimensions of ${formatShape(this.shape)}`,
       );
     }
-    const padded = [...times.slice(0, fresh).map(() => 1), ...this.shape];
+    const padded = [...times.slice(0, added).map(() => 1), ...this.shape];
     // Each repeated dimension is expanded through a new one in front of it, two per step: a copy has at most six
     // dimensions.
     return scope(() => {

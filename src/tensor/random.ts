@@ -11,11 +11,11 @@ export interface RandomState {
 }
 
 /** The environment's state. */
-const whole: RandomState = { seed: 0, draws: 0 };
+const processState: RandomState = { seed: 0, draws: 0 };
 const states = new AsyncLocalStorage<RandomState>();
 
 function findState(): RandomState {
-  return states.getStore() ?? whole;
+  return states.getStore() ?? processState;
 }
 
 /** Seeds this environment's generator. Equal seeds give equal values. Throws `ERR_OPTION`. */

@@ -243,8 +243,8 @@ export class Tensor {
         `item: a tensor of shape [${this.shape.join(", ")}] has ${this.size} values`,
       );
     }
-    const whole = this.dtype === "f32" || this.dtype === "i32" ? this : this.to("f32");
-    return (await whole.data())[0] as number;
+    const wide = this.dtype === "f32" || this.dtype === "i32" ? this : this.to("f32");
+    return (await wide.data())[0] as number;
   }
 
   /** Frees it at once, except for values that `backward` still needs. Repeated calls do nothing. */

@@ -32,8 +32,8 @@ export async function identifyInputs(
   const path = typeof model === "string" ? model : model.revision === undefined ? model.source : model.folder;
   const onDisk = path !== undefined && existsSync(path);
   if (onDisk && statSync(path).isFile() && isGguf(path)) {
-    const { tokenizer, model: said } = await digestMetadata(path);
-    const hash = createHash("sha256").update(said);
+    const { tokenizer, model: modelDigest } = await digestMetadata(path);
+    const hash = createHash("sha256").update(modelDigest);
     await explainReadErrors(path, () => addSampled(hash, path));
     return {
       base: hash.digest("hex"),

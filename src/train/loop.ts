@@ -205,9 +205,9 @@ class Loop {
       const evaluates = this.#evaluatesAt(done);
       const saves = this.#savesAt(done);
       if (evaluates || saves) await this.#settle();
-      const judged = evaluates ? await this.#evaluate(done) : undefined;
-      if (saves || judged?.save === true) await this.#save(done);
-      early = judged?.end === true && done < steps;
+      const verdict = evaluates ? await this.#evaluate(done) : undefined;
+      if (saves || verdict?.save === true) await this.#save(done);
+      early = verdict?.end === true && done < steps;
     }
     await this.#settle();
     throwIfAborted(signal);
@@ -216,8 +216,8 @@ class Loop {
     // nothing to save.
     if (stopped && this.#done > 0) await this.#save(this.#done);
     if (!stopped && this.#evaluatedAt !== this.#done) {
-      const judged = await this.#evaluate(this.#done);
-      if (judged?.save === true) await this.#save(this.#done);
+      const verdict = await this.#evaluate(this.#done);
+      if (verdict?.save === true) await this.#save(this.#done);
     }
     if (!stopped && this.#done > first) await this.#complete();
     return { steps: this.#done, loss: this.#loss, evalLoss: this.#evalLoss, stopped, early };
@@ -282,12 +282,12 @@ class Loop {
     // A stopped run does not wait for the evaluation that is due after its last step.
     const missed = saved?.unevaluated === true && evalEvery !== undefined && first % evalEvery === 0;
     if (first > 0 && !missed) return false;
-    const judged = await this.#evaluate(first);
-    if (judged?.save === true) {
+    const verdict = await this.#evaluate(first);
+    if (verdict?.save === true) {
       this.#lastCheckpoint = undefined;
       await this.#save(first);
     }
-    return judged?.end === true && first < steps;
+    return verdict?.end === true && first < steps;
   }
 
   /** Records forward, backward and update of one step, and starts reading its figures. */
@@ -464,9 +464,9 @@ class Loop {
     if (step === 0) this.#divergence.addUntrained(evaluation.loss);
     this.#pace.pause();
     context.emit({ type: "eval", step, ...evaluation });
-    const judged = judge?.(step, evaluation);
+    const verdict = judge?.(step, evaluation);
     await sample?.(step);
-    return judged;
+    return verdict;
   }
 
   async #save(step: number): Promise<void> {

@@ -54,10 +54,10 @@ export function findLargestProduct(model: PretrainedModel, tokens: number): Prod
 /** Measures a product's floating-point operations per second on the device. A quantised weight is timed as f32. */
 export async function measureRate(
   device: Exclude<Device, "auto">,
-  { rows, inner, outer: whole, dtype }: Product,
+  { rows, inner, outer: wholeOuter, dtype }: Product,
   precision: MatmulPrecision,
 ): Promise<number> {
-  const outer = Math.max(1, Math.min(whole, Math.floor(MOST.operations / (2 * rows * inner))));
+  const outer = Math.max(1, Math.min(wholeOuter, Math.floor(MOST.operations / (2 * rows * inner))));
   // Constants, because drawing a million random values takes longer than the products.
   const x = full([rows, inner], 1 / 3, { device });
   const weight = scope(() => full([outer, inner], 1 / 7, { device }).to(isBlock(dtype) ? "f32" : dtype));

@@ -119,13 +119,13 @@ async function findNewestGood(
 ): Promise<{ checkpoint: Checkpoint; notice?: string | undefined }> {
   const newest = await findNewestCheckpoint(home, record);
   if (newest.progress.good !== false) return { checkpoint: newest };
-  const good = await findLastGoodCheckpoint(home, record?.line ?? newest.progress.line, newest.step);
-  if (good === undefined)
+  const lastGood = await findLastGoodCheckpoint(home, record?.line ?? newest.progress.line, newest.step);
+  if (lastGood === undefined)
     throw new LowrankError(
       "ERR_NOT_FINITE",
       `${home}: training had diverged before its first checkpoint: none is good; start a new run with a lower learning rate (${optionName("optimizer.lr")}) or a longer warm-up (${optionName("warmup")}); ${optionName("overwrite")} replaces this one. To resume from a bad checkpoint, name it`,
     );
-  return { checkpoint: good, notice: describeDivergence(newest.folder, good.folder) };
+  return { checkpoint: lastGood, notice: describeDivergence(newest.folder, lastGood.folder) };
 }
 
 /** Accepts a checkpoint that was requested by name, good or not. */

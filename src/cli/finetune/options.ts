@@ -42,8 +42,8 @@ export function checkFlags(flags: Flags): void {
   for (const needy of ["model", "adapter"] as const)
     if (flags[needy] !== undefined && flags.data === undefined)
       throw new UsageError(`${name(needy)} needs ${name("data")} FILE to train on`);
-  const held = flags.evalData ?? flags.evalSplit;
-  if (flags.evalEvery !== undefined && held === undefined)
+  const evaluation = flags.evalData ?? flags.evalSplit;
+  if (flags.evalEvery !== undefined && evaluation === undefined)
     throw new UsageError(`${name("evalEvery")} needs ${name("evalData")} or ${name("evalSplit")}`);
   if (flags.patience !== undefined && flags.evalEvery === undefined)
     throw new UsageError(`${name("patience")} counts evaluations: it needs ${name("evalEvery")}`);

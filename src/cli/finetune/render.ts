@@ -35,7 +35,7 @@ export function createHumanRenderer(output: Output, now: () => number = () => pe
   let first: EvalEvent | undefined;
   let last: EvalEvent | undefined;
   let live = false;
-  let drawn = -Infinity;
+  let lastDrawn = -Infinity;
   /** The model whose download has been announced. */
   let fetched: string | undefined;
 
@@ -52,8 +52,8 @@ export function createHumanRenderer(output: Output, now: () => number = () => pe
       if (isLogged(event)) print(formatPlainLine(event));
       return;
     }
-    if (now() - drawn < REDRAW_MS && event.step < event.steps) return;
-    drawn = now();
+    if (now() - lastDrawn < REDRAW_MS && event.step < event.steps) return;
+    lastDrawn = now();
     output.write(`${CLEAR}${formatLiveLine(event, output.columns ?? 80, colors)}`);
     live = true;
   };

@@ -185,7 +185,7 @@ function describeGroup({ trials, device, memory, limit }: GroupEvent): string {
 
 function describeEnd({ name, state, steps, loss, evalLoss, error }: TrialEndEvent): string {
   if (state === "failed") return `${name} failed: ${error ?? ""}`;
-  const held = evalLoss === null ? "" : `, held-out loss ${formatLoss(evalLoss)}`;
+  const heldOutLoss = evalLoss === null ? "" : `, held-out loss ${formatLoss(evalLoss)}`;
   const why = state === "halted" ? "halted: not among the best" : state;
-  return `${name} ${why} at step ${formatCount(steps)}: loss ${formatLoss(loss)}${held}`;
+  return `${name} ${why} at step ${formatCount(steps)}: loss ${formatLoss(loss)}${heldOutLoss}`;
 }

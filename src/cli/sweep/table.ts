@@ -6,21 +6,21 @@ import { nameInSpace } from "./config-file.js";
 /** Returns the lines of a table with one line per trial, in the given order. */
 export function formatTrials(trials: readonly TrialSummary[]): string[] {
   const paths = [...new Set(trials.flatMap(({ values }) => Object.keys(values)))];
-  const held = trials.some(({ evalLoss }) => evalLoss !== null);
+  const hasEvaluation = trials.some(({ evalLoss }) => evalLoss !== null);
   const head = [
     "trial",
     ...paths.map(nameInSpace),
     "steps",
     "loss",
-    ...(held ? ["held-out loss"] : []),
+    ...(hasEvaluation ? ["held-out loss"] : []),
     "state",
   ];
   const rows = trials.map((trial) => [
     trial.name,
     ...paths.map((path) => (path in trial.values ? formatShortly(trial.values[path]) : "")),
     String(trial.steps),
-    formatLoss(held ? trial.loss : trial.recentLoss),
-    ...(held ? [formatLoss(trial.evalLoss)] : []),
+    formatLoss(hasEvaluation ? trial.loss : trial.recentLoss),
+    ...(hasEvaluation ? [formatLoss(trial.evalLoss)] : []),
     trial.state,
   ]);
   const widths = head.map((name, i) =>

@@ -31,11 +31,11 @@ export function formatOffloaded({ inFile, inMemory }: OffloadedBytes): string {
 /** 9s, 2m 05s, 3h 04m */
 export function formatDuration(seconds: number): string {
   if (!Number.isFinite(seconds)) return "?";
-  const whole = Math.max(0, Math.round(seconds));
+  const total = Math.max(0, Math.round(seconds));
   const pad = (value: number): string => String(value).padStart(2, "0");
-  if (whole < 60) return `${whole}s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)}m ${pad(whole % 60)}s`;
-  return `${Math.floor(whole / 3600)}h ${pad(Math.floor((whole % 3600) / 60))}m`;
+  if (total < 60) return `${total}s`;
+  if (total < 3600) return `${Math.floor(total / 60)}m ${pad(total % 60)}s`;
+  return `${Math.floor(total / 3600)}h ${pad(Math.floor((total % 3600) / 60))}m`;
 }
 
 /** 2.00e-4 */

@@ -168,12 +168,12 @@ class Chart {
       const values = this.#columns[column] ?? [];
       return (index == null ? values.findLast((value) => value !== null) : values[index]) ?? undefined;
     };
-    const said = this.#runs.flatMap(({ name, color }, i) => {
+    const labels = this.#runs.flatMap(({ name, color }, i) => {
       const value = readValue(1 + i * each);
-      const held = this.#heldOut ? readValue(4 + i * each) : undefined;
+      const heldOut = this.#heldOut ? readValue(4 + i * each) : undefined;
       const texts = [
         ...(value === undefined ? [] : [this.#kind.format(value)]),
-        ...(held === undefined ? [] : [`held out ${this.#kind.format(held)}`]),
+        ...(heldOut === undefined ? [] : [`held out ${this.#kind.format(heldOut)}`]),
       ];
       if (texts.length === 0) return [];
       const swatch = createElement("span", { class: "swatch" });
@@ -184,7 +184,7 @@ class Chart {
     const where = index == null ? "last" : `step ${this.#columns[0][index] ?? 0}`;
     this.#readout.replaceChildren(
       createElement("b", {}, where),
-      ...(said.length === 0 ? ["nothing yet"] : said),
+      ...(labels.length === 0 ? ["nothing yet"] : labels),
     );
   }
 
@@ -247,9 +247,9 @@ function buildColumns(runs: readonly ChartedRun[], metric: MetricName, heldOut: 
     const { mean, greatest, least } = history.readBuckets(metric, width);
     for (const values of [mean, greatest, least]) columns.push(pad(values, length));
     if (!heldOut) continue;
-    const held = Array.from<number | null>({ length }).fill(null);
-    for (const { step, loss } of history.evals) held[Math.ceil(step / width)] = loss;
-    columns.push(held);
+    const heldOutLosses = Array.from<number | null>({ length }).fill(null);
+    for (const { step, loss } of history.evals) heldOutLosses[Math.ceil(step / width)] = loss;
+    columns.push(heldOutLosses);
   }
   return columns;
 }

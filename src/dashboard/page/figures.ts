@@ -15,9 +15,9 @@ export function formatBytes(value: number): string {
 
 /** Formats seconds as 9 s, 2 m 05 s, 3 h 04 m. */
 export function formatDuration(seconds: number): string {
-  const whole = Math.max(0, Math.round(seconds));
+  const total = Math.max(0, Math.round(seconds));
   const padTwo = (value: number): string => String(value).padStart(2, "0");
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} m ${padTwo(whole % 60)} s`;
-  return `${Math.floor(whole / 3600)} h ${padTwo(Math.floor((whole % 3600) / 60))} m`;
+  if (total < 60) return `${total} s`;
+  if (total < 3600) return `${Math.floor(total / 60)} m ${padTwo(total % 60)} s`;
+  return `${Math.floor(total / 3600)} h ${padTwo(Math.floor((total % 3600) / 60))} m`;
 }

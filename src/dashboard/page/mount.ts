@@ -157,13 +157,13 @@ class Page {
     if (listing === undefined) return;
     document.title = `${listing.title} – lowrank`;
     this.#title.textContent = listing.title;
-    const drawn: ChartedRun[] = this.#shownNames.map((name) => ({
+    const charted: ChartedRun[] = this.#shownNames.map((name) => ({
       name,
       color: this.#selectColor(name),
       history: this.#histories.get(name) ?? new RunHistory(),
     }));
     this.#list.draw(listing.runs, this.#shownNames, (name) => this.#selectColor(name));
-    this.#charts.draw(drawn, document.documentElement.dataset["theme"] ?? String(prefersDark()));
+    this.#charts.draw(charted, document.documentElement.dataset["theme"] ?? String(prefersDark()));
     const history = this.#histories.get(this.#choice.value);
     if (history !== undefined) this.#panels.draw(history);
     this.#showState(history);

@@ -13,9 +13,9 @@ export function createJsonLinesReader(
     async *read(source, signal) {
       const origin = { file: source.name, numbering };
       const shift = numbering === "index" ? 1 : 0;
-      let begun = (source.position?.offset ?? 0) > 0;
+      let hasBegun = (source.position?.offset ?? 0) > 0;
       for await (const { text, line, read } of streamText(source, true, signal)) {
-        begun ||= checkBegin(text, line, origin);
+        hasBegun ||= checkBegin(text, line, origin);
         yield { rows: parseLines(text, line - shift, origin), read };
       }
     },

@@ -84,7 +84,7 @@ function formatProblem(cause: unknown): string {
 
 async function* readLineRows(parts: Parts, file: string): AsyncGenerator<RawRows> {
   const origin = { file, numbering: "row" } as const;
-  let held = "";
+  let remainder = "";
   let count = 0;
   let end = 0;
   const takeParsed = (text: string): RawRow[] => {
@@ -96,10 +96,10 @@ async function* readLineRows(parts: Parts, file: string): AsyncGenerator<RawRows
   for await (const { text, read } of parts) {
     end = read;
     const last = text.lastIndexOf("\n") + 1;
-    if (last > 0) yield { rows: takeParsed(held + text.slice(0, last)), read };
-    held = last > 0 ? text.slice(last) : held + text;
-    if (held.length > LONGEST_ROW)
+    if (last > 0) yield { rows: takeParsed(remainder + text.slice(0, last)), read };
+    remainder = last > 0 ? text.slice(last) : remainder + text;
+    if (remainder.length > LONGEST_ROW)
       throw createRowError(origin, count + 1, `is longer than ${LONGEST_ROW >> 20} MiB; cut it into rows`);
   }
-  if (held.trim() !== "") yield { rows: takeParsed(held), read: end };
+  if (remainder.trim() !== "") yield { rows: takeParsed(remainder), read: end };
 }

@@ -72,7 +72,7 @@ export async function* streamText(
   const within = position.offset > 0;
   let waiting: Uint8Array[] = [];
   let { offset, line } = position;
-  let [held, read, begun] = [0, 0, within];
+  let [held, read, hasBegun] = [0, 0, within];
   const decode = (bytes: Uint8Array): TextChunk => {
     const part = { text: decodeUtf8(bytes, name, offset, line), line, read };
     const nul = bytes.indexOf(0);
@@ -89,15 +89,15 @@ export async function* streamText(
     waiting.push(chunk);
     held += chunk.length;
     // Wait for enough bytes to recognise the file type.
-    if (!begun && held < 8) continue;
+    if (!hasBegun && held < 8) continue;
     let end = chunk.length;
-    if (!begun) {
+    if (!hasBegun) {
       const start = dropBom(concatBytes(waiting), name);
       waiting = [start.bytes];
       held = start.bytes.length;
       offset = start.offset;
       end = held;
-      begun = true;
+      hasBegun = true;
     }
     const last = waiting.at(-1) as Uint8Array;
     end = lines ? last.lastIndexOf(0x0a) + 1 : end - countUnfinished(last);
@@ -113,7 +113,7 @@ export async function* streamText(
     held = last.length - end;
   }
   if (read === 0 && !within) throw new LowrankError("ERR_DATA_ROW", `${name}: the file is empty`);
-  if (!begun) {
+  if (!hasBegun) {
     const start = dropBom(concatBytes(waiting), name);
     [waiting, offset] = [[start.bytes], start.offset];
   }

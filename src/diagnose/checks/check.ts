@@ -156,18 +156,18 @@ function propagate(outputs: Tensor[]): void {
 /** Compares a GPU's numbers with the CPU's. */
 export function compare(
   check: Pick<Check, "family" | "tolerance">,
-  got: Outcome,
+  outcome: Outcome,
   expected: Outcome,
 ): Pick<StepResult, "error" | "wrong" | "kernels"> {
   const limit = check.tolerance ?? TOLERANCES[check.family].limit;
   let worst: WrongNumbers | undefined;
   for (const [name, values] of expected.values) {
-    const found = computeDifference(name, got.values.get(name) ?? [], values, limit);
+    const found = computeDifference(name, outcome.values.get(name) ?? [], values, limit);
     if (worst === undefined || found.error > worst.error) worst = found;
     // Outputs are compared first, since errors of forward also make gradients wrong.
     if (worst.error > worst.tolerance) break;
   }
-  const { forward, backward } = got.kernels;
+  const { forward, backward } = outcome.kernels;
   const launches = [...new Set([...forward, ...backward])].sort();
   if (worst === undefined || worst.error <= worst.tolerance)
     return { error: worst?.error, kernels: launches };
@@ -181,12 +181,12 @@ export function compare(
  */
 function computeDifference(
   value: string,
-  got: ArrayLike<number>,
+  actual: ArrayLike<number>,
   expected: ArrayLike<number>,
   limit: number,
 ): WrongNumbers {
-  const whole = expected instanceof Int32Array;
-  const tolerance = whole ? 0 : limit;
+  const isInteger = expected instanceof Int32Array;
+  const tolerance = isInteger ? 0 : limit;
   let scale = 1e-6;
   for (let i = 0; i < expected.length; i++) {
     const size = Math.abs(expected[i] as number);
@@ -195,14 +195,14 @@ function computeDifference(
   const worst: WrongNumbers = { value, error: 0, tolerance, at: 0, got: 0, expected: 0 };
   const recordWorst = (index: number, error: number): void => {
     if (error <= worst.error) return;
-    Object.assign(worst, { error, at: index, got: got[index] ?? NaN, expected: expected[index] ?? NaN });
+    Object.assign(worst, { error, at: index, got: actual[index] ?? NaN, expected: expected[index] ?? NaN });
   };
-  if (got.length !== expected.length) recordWorst(Math.min(got.length, expected.length), Infinity);
-  for (let i = 0; i < expected.length && i < got.length; i++) {
-    const [a, b] = [got[i] as number, expected[i] as number];
+  if (actual.length !== expected.length) recordWorst(Math.min(actual.length, expected.length), Infinity);
+  for (let i = 0; i < expected.length && i < actual.length; i++) {
+    const [a, b] = [actual[i] as number, expected[i] as number];
     if (a === b || (Number.isNaN(a) && Number.isNaN(b))) continue;
     const off = Math.abs(a - b) / scale;
-    recordWorst(i, whole || !Number.isFinite(off) ? Infinity : off);
+    recordWorst(i, isInteger || !Number.isFinite(off) ? Infinity : off);
   }
   return worst;
 }

@@ -55,7 +55,7 @@ export async function exportGguf(
   if (architecture === undefined || !(model instanceof CausalLM))
     refuseGguf("modelFamily", file, `a model of model_type "${config.modelType}"`, "ERR_UNSUPPORTED_MODEL");
   const written = convertModel(file, architecture, config);
-  const said = [...written.notices];
+  const notices = [...written.notices];
   const source = GgufSource.open(model.ggufPath, {
     query: config.numAttentionHeads,
     key: "numKeyValueHeads" in config ? config.numKeyValueHeads : config.numAttentionHeads,
@@ -72,7 +72,7 @@ export async function exportGguf(
     if (why !== undefined) other.set(why, [...(other.get(why) ?? []), exported.name]);
   }
   for (const [name, values] of written.factors) tensors.push(createVector(name, values));
-  for (const [why, names] of other) said.push(`${file}: ${why}: ${listSome(names)}`);
+  for (const [why, names] of other) notices.push(`${file}: ${why}: ${listSome(names)}`);
   const first = tensors.find(({ name }) => name === "token_embd.weight")?.type ?? "f32";
   const metadata = new Map<string, GgufValue>([
     ["general.architecture", { text: architecture.name }],
@@ -84,9 +84,9 @@ export async function exportGguf(
     ],
     ["general.quantization_version", { u32: 2 }],
     ...written.keys.map(([key, value]): [string, GgufValue] => [`${architecture.name}.${key}`, value]),
-    ...exportVocabulary(file, model, said),
+    ...exportVocabulary(file, model, notices),
   ]);
-  for (const text of said) notice(text);
+  for (const text of notices) notice(text);
   await writeGguf(file, metadata, tensors, signal);
 }
 
@@ -106,20 +106,21 @@ async function exportTensor(
   if (found === undefined || (end !== "weight" && end !== "bias"))
     throw new LowrankError("ERR_INTERNAL", `${file}: ${name} has no name in GGUF`);
   const { kind } = found;
-  const turned = config.modelType === "gpt2" && end === "weight" && /\.(c_attn|c_proj|c_fc)$/.test(path);
-  const shape = turned ? tensor.shape.toReversed() : tensor.shape;
+  const isTransposed =
+    config.modelType === "gpt2" && end === "weight" && /\.(c_attn|c_proj|c_fc)$/.test(path);
+  const shape = isTransposed ? tensor.shape.toReversed() : tensor.shape;
   const matrix = end === "weight" && shape.length > 1 && kind !== "position_embd";
   const stored = `${found.name}.${end}`;
   const before = source?.findType(stored, shape);
   const wanted = matrix ? (type ?? before ?? findTypeInMemory(tensor)) : "f32";
-  const change = (one: Tensor): Tensor => {
-    if (turned) return one.transpose();
-    if (architecture.shiftedNorms === true && kind.endsWith("norm")) return one.add(1);
+  const change = (original: Tensor): Tensor => {
+    if (isTransposed) return original.transpose();
+    if (architecture.shiftedNorms === true && kind.endsWith("norm")) return original.add(1);
     if (architecture.paired === true && "numKeyValueHeads" in config) {
-      if (kind === "attn_q") return interleaveRows(one, config.numAttentionHeads);
-      if (kind === "attn_k") return interleaveRows(one, config.numKeyValueHeads);
+      if (kind === "attn_q") return interleaveRows(original, config.numAttentionHeads);
+      if (kind === "attn_k") return interleaveRows(original, config.numKeyValueHeads);
     }
-    return one;
+    return original;
   };
   const writable = chooseWritable(wanted);
   // A type that cannot be written can still be copied from the source file.
@@ -165,16 +166,16 @@ function createVector(name: string, values: Float32Array): GgufTensor {
 }
 
 /** Returns the tokenizer's keys; without a tokenizer, the key that says so. */
-function exportVocabulary(file: string, model: CausalLM, said: string[]): [string, GgufValue][] {
+function exportVocabulary(file: string, model: CausalLM, notices: string[]): [string, GgufValue][] {
   const { tokenizer } = model;
   if (tokenizer === undefined) {
-    said.push(`${file}: the model has no tokenizer.json, so the file accepts only token ids`);
+    notices.push(`${file}: the model has no tokenizer.json, so the file accepts only token ids`);
     return [["tokenizer.ggml.model", { text: "none" }]];
   }
   const { chatTemplate } = tokenizer;
   const { place, text } = tokenizer.readSource();
   return [
-    ...convertVocabulary(file, place, text, model.config.vocabSize, (text) => said.push(text)),
+    ...convertVocabulary(file, place, text, model.config.vocabSize, (text) => notices.push(text)),
     ...convertSpecialTokens(file, model, tokenizer),
     ...(chatTemplate === undefined
       ? []

@@ -84,11 +84,11 @@ function convertGemma3(file: string, config: Gemma3Config): [string, GgufValue][
   if (!slidingLayers.includes(true)) return [];
   if (slidingRope.scaling.type !== "default")
     refuseGguf("rope", file, `rope scaling ${slidingRope.scaling.type} of the layers that slide`);
-  const usual = slidingLayers.every((slides, i) => slides === ((i + 1) % 6 !== 0));
+  const isUsual = slidingLayers.every((slides, i) => slides === ((i + 1) % 6 !== 0));
   return [
     ["attention.sliding_window", { u32: config.slidingWindow }],
     ["rope.freq_base_swa", { f32: slidingRope.theta }],
-    ...(usual
+    ...(isUsual
       ? []
       : [["attention.sliding_window_pattern", { bools: slidingLayers }] satisfies [string, GgufValue]]),
   ];

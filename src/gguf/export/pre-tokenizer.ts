@@ -39,8 +39,9 @@ export function recognisePreTokenizer(preTokenizer: unknown, ignoresMerges: bool
   const { type, behavior, invert = false, pattern } = first;
   const regex = (pattern as Json | undefined)?.["Regex"];
   // The patterns match the whole text, so keeping only matches is equivalent to splitting around them.
-  const whole = (behavior === "Isolated" && invert === false) || (behavior === "Removed" && invert === true);
-  if (type !== "Split" || !whole || byPattern) return undefined;
+  const keepsAll =
+    (behavior === "Isolated" && invert === false) || (behavior === "Removed" && invert === true);
+  if (type !== "Split" || !keepsAll || byPattern) return undefined;
   if (typeof regex !== "string" || !Object.hasOwn(NAMES, regex)) return undefined;
   return NAMES[regex]?.[ignoresMerges ? "ignoringMerges" : "plain"];
 }

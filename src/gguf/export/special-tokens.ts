@@ -59,7 +59,7 @@ export function convertSpecialTokens(
 /** Returns the tokens that the tokenizer adds before and after a text. */
 function findFrameTokens(tokenizer: Tokenizer): { before: number[]; after: number[] } {
   const plain = [...tokenizer.encode("a", { addSpecialTokens: false })];
-  const whole = [...tokenizer.encode("a")];
-  const start = whole.findIndex((_, i) => plain.every((id, j) => whole[i + j] === id));
-  return { before: whole.slice(0, start), after: whole.slice(start + plain.length) };
+  const framed = [...tokenizer.encode("a")];
+  const start = framed.findIndex((_, i) => plain.every((id, j) => framed[i + j] === id));
+  return { before: framed.slice(0, start), after: framed.slice(start + plain.length) };
 }

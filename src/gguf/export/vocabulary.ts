@@ -192,14 +192,14 @@ function listTokens(
   };
   for (const [token, id] of vocabulary) put(id, token, kindOf(token));
   for (const { id, content, special } of added) put(id, content, special ? KIND.control : KIND.userDefined);
-  const whole = tokens.map((token, id) => token ?? `[PAD${id}]`);
+  const complete = tokens.map((token, id) => token ?? `[PAD${id}]`);
   const seen = new Set<string>();
-  for (const token of whole) {
+  for (const token of complete) {
     if (seen.has(token))
       refuseGguf("vocabulary", file, `the token ${JSON.stringify(token)} of ${path}, which has two ids,`);
     seen.add(token);
   }
-  return { tokens: whole, kinds };
+  return { tokens: complete, kinds };
 }
 
 /** Throws `ERR_FILE_FORMAT`. */

@@ -107,11 +107,11 @@ function convertDecoder(sizes: Sizes, names: ReadonlySet<string>, factors: Facto
   const { meta, architecture } = sizes;
   const hidden = sizes.requireNumber("embedding_length");
   const heads = sizes.requireNumber("attention.head_count");
-  const turned = sizes.readNumber("rope.dimension_count");
+  const rotated = sizes.readNumber("rope.dimension_count");
   const values = sizes.readNumber("attention.value_length");
   const headDim =
     sizes.readNumber("attention.key_length") ??
-    (architecture === "llama" ? turned : undefined) ??
+    (architecture === "llama" ? rotated : undefined) ??
     hidden / heads;
   if (values !== undefined && values !== headDim)
     throw meta.createUnsupported(
@@ -136,7 +136,7 @@ function convertDecoder(sizes: Sizes, names: ReadonlySet<string>, factors: Facto
       {
         architecture,
         headDim,
-        turned: turned ?? headDim,
+        turned: rotated ?? headDim,
         positions,
         factors,
       },

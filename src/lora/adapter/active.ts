@@ -138,8 +138,8 @@ function swap(model: Module, note: AdapterNote, which: "original" | "copy"): voi
       const replacement = biases.get(path);
       return replacement === undefined ? [] : [replacement.original, replacement.copy];
     });
-    const held = owner as unknown as { bias: Tensor };
-    if (known.includes(held.bias)) held.bias = bias as Tensor;
+    const holder = owner as unknown as { bias: Tensor };
+    if (known.includes(holder.bias)) holder.bias = bias as Tensor;
   }
 }
 

@@ -137,9 +137,9 @@ function settle(model: Module): void {
     biases.clear();
   }
   unload(model);
-  const held = listTensorsIn(model);
-  for (const tensor of frozen) if (held.has(tensor) && tensor.requiresGrad) tensor.requiresGrad = false;
-  for (const tensor of replaced) if (!held.has(tensor)) release(tensor);
+  const tensors = listTensorsIn(model);
+  for (const tensor of frozen) if (tensors.has(tensor) && tensor.requiresGrad) tensor.requiresGrad = false;
+  for (const tensor of replaced) if (!tensors.has(tensor)) release(tensor);
 }
 
 /** Merges active trained rows into their weights and restores the plain layers. Returns the replaced weights. */

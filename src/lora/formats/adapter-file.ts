@@ -38,11 +38,11 @@ export async function checkFinite(tensors: Readonly<Record<string, Tensor>>, fil
   const all = noGrad(() => (rest.length === 0 ? first : first.concat(rest, 0)));
   const largest = [...(await all.data())];
   for (const tensor of new Set([first, ...rest, all])) tensor.dispose();
-  const bad = floats.filter((_, i) => !Number.isFinite(largest[i])).map(([name]) => name);
-  if (bad.length > 0) {
+  const notFinite = floats.filter((_, i) => !Number.isFinite(largest[i])).map(([name]) => name);
+  if (notFinite.length > 0) {
     throw new LowrankError(
       "ERR_NOT_FINITE",
-      `${file}: ${listSome(bad)} ${bad.length === 1 ? "holds" : "hold"} NaN or infinity`,
+      `${file}: ${listSome(notFinite)} ${notFinite.length === 1 ? "holds" : "hold"} NaN or infinity`,
     );
   }
 }

@@ -20,7 +20,7 @@ export interface Description {
 
 /**
  * Returns options and targets that select exactly the layers of an adapter, with their ranks and alphas. They are the
- * ones given to `inject` if these still select the same layers, otherwise the layers' paths. `held` maps paths to the
+ * ones given to `inject` if these still select the same layers, otherwise the layers' paths. `adapters` maps paths to the
  * adapters to be written.
  *
  * Throws `ERR_OPTION` with the layer's path if layers differ in an option that PEFT has only once per adapter.
@@ -28,18 +28,18 @@ export interface Description {
 export function describeAdapter(
   model: Targetable,
   { note, layers }: ModelAdapter,
-  held: ReadonlyMap<string, Adapter>,
+  adapters: ReadonlyMap<string, Adapter>,
 ): Description {
   const common = findCommonOptions(
-    held,
+    adapters,
     new Set([...layers].flatMap(([p, l]) => (l instanceof Embedding ? [p] : []))),
   );
-  const stated = note?.options;
+  const given = note?.options;
   const targets =
-    note !== undefined && selectsExactly(model, note, [...held.keys()])
+    note !== undefined && selectsExactly(model, note, [...adapters.keys()])
       ? note.targets
-      : matchExactly(model, [...held.keys()], []);
-  const base = stated ?? completeOptions(model, { targetModules: targets });
+      : matchExactly(model, [...adapters.keys()], []);
+  const base = given ?? completeOptions(model, { targetModules: targets });
   const options = {
     ...base,
     ...common,
@@ -50,8 +50,8 @@ export function describeAdapter(
     for (const key of ["excludeModules", "layersToTransform", "layersPattern"] as const) delete options[key];
   }
   const scaled = common.useRslora
-    ? held
-    : new Map([...held].map(([path, adapter]) => [path, rescaleAlpha(adapter)]));
+    ? adapters
+    : new Map([...adapters].map(([path, adapter]) => [path, rescaleAlpha(adapter)]));
   return {
     targets,
     options: matchesRanks(options, scaled) ? options : { ...options, ...describeRanks(scaled) },
@@ -85,35 +85,40 @@ function selectsExactly(
 /** Whether the options give every layer its rank and alpha. */
 function matchesRanks(
   { r, loraAlpha, rankPattern, alphaPattern }: AdapterOptions,
-  held: ReadonlyMap<string, { r: number; loraAlpha: number }>,
+  adapters: ReadonlyMap<string, { r: number; loraAlpha: number }>,
 ): boolean {
   const rankOf = compilePatterns(rankPattern, "rankPattern");
   const alphaOf = compilePatterns(alphaPattern, "alphaPattern");
-  return [...held].every(
+  return [...adapters].every(
     ([path, ranked]) => (rankOf(path) ?? r) === ranked.r && (alphaOf(path) ?? loraAlpha) === ranked.loraAlpha,
   );
 }
 
 /** Returns the options that PEFT has once for all layers. */
 function findCommonOptions(
-  held: ReadonlyMap<string, Adapter>,
+  adapters: ReadonlyMap<string, Adapter>,
   embeddings: ReadonlySet<string>,
 ): Pick<AdapterOptions, "loraDropout" | "useRslora" | "useDora" | "loraBias"> {
-  const [useDora = false] = findCommonValue(held, "useDora", ({ magnitude }) => magnitude !== undefined);
-  const [loraBias = false] = findCommonValue(held, "loraBias", ({ loraBias: bias }) => bias !== undefined);
+  const [useDora = false] = findCommonValue(adapters, "useDora", ({ magnitude }) => magnitude !== undefined);
+  const [loraBias = false] = findCommonValue(
+    adapters,
+    "loraBias",
+    ({ loraBias: bias }) => bias !== undefined,
+  );
   // Embeddings have no dropout.
-  const dropping = new Map([...held].filter(([path]) => !embeddings.has(path)));
+  const dropping = new Map([...adapters].filter(([path]) => !embeddings.has(path)));
   const [loraDropout = 0] = findCommonValue(dropping, "loraDropout", (adapter) => adapter.loraDropout);
-  const useRslora = held.size > 0 && [...held.values()].every((adapter) => adapter.useRslora === true);
+  const useRslora =
+    adapters.size > 0 && [...adapters.values()].every((adapter) => adapter.useRslora === true);
   return { loraDropout, useRslora, useDora, loraBias };
 }
 
 function findCommonValue<T>(
-  held: ReadonlyMap<string, Adapter>,
+  adapters: ReadonlyMap<string, Adapter>,
   option: string,
   read: (adapter: Adapter) => T,
 ): T[] {
-  const [first, ...rest] = held;
+  const [first, ...rest] = adapters;
   if (first === undefined) return [];
   const value = read(first[1]);
   const other = rest.find(([, adapter]) => read(adapter) !== value);

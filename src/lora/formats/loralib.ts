@@ -93,9 +93,9 @@ async function extractSlices(module: MergedLinear, b: Tensor): Promise<Tensor | 
   const { slices, width, outFeatures } = module;
   const [rows, rank] = b.shape as [number, number];
   if (rows !== outFeatures || slices.length === 0 || rank % slices.length !== 0) return undefined;
-  const whole = noGrad(() => b.to("f32"));
-  const values = (await whole.data()) as Float32Array;
-  if (whole !== b) whole.dispose();
+  const wide = noGrad(() => b.to("f32"));
+  const values = (await wide.data()) as Float32Array;
+  if (wide !== b) wide.dispose();
   const out = extractBlocks(module, values, rank);
   if (out === undefined) return undefined;
   return tensor(out, { shape: [width * slices.length, rank / slices.length], device: b.device });

@@ -32,17 +32,17 @@ export function collectAdapterState(
   );
 }
 
-/** Like `adapterState`, but with the adapters that `held` returns for the layers. */
+/** Like `adapterState`, but with the adapters that `adapterAt` returns for the layers. */
 export function collectState(
   model: Module,
   { layers, modules, biases }: ModelAdapter,
   { targets, bias: mode }: { targets: Targets; bias: BiasMode },
-  held: (path: string) => Adapter | undefined,
+  adapterAt: (path: string) => Adapter | undefined,
 ): Map<string, Tensor> {
   const state = new Map<string, Tensor>();
   const withBase = typeof targets === "string" || SAVED_WITH_BASE.some((module) => targets.includes(module));
   for (const [path, layer] of layers) {
-    const adapter = held(path);
+    const adapter = adapterAt(path);
     if (adapter === undefined) continue;
     for (const [part, tensor] of listParts(adapter))
       state.set(`${PREFIX}${resolveDiskPath(path, layers)}.${layer.nameOnDisk(part)}`, tensor);
@@ -202,10 +202,12 @@ function findWeightBeside(
   const path = key.slice(PREFIX.length, base ? -BASE.length : -".weight".length);
   const module = modules.get(path);
   const embeds = module instanceof Embedding || SAVED_WITH_BASE.includes(path.split(".").pop() as string);
-  const held = base ? isAdaptable(module) : embeds && modulesToSave.length === 0 && !trainableTokenIndices;
+  const isStored = base
+    ? isAdaptable(module)
+    : embeds && modulesToSave.length === 0 && !trainableTokenIndices;
   const own =
     module instanceof LoRALayer ? module.baseWeight : (module as { weight?: unknown } | undefined)?.weight;
-  return held && isTensor(own) ? own : undefined;
+  return isStored && isTensor(own) ? own : undefined;
 }
 
 /** Returns the rank dimension of A or B. */

@@ -98,11 +98,11 @@ function checkRank(init: string, { path, layer, r }: StartOf): void {
 }
 
 /** Returns a two-dimensional weight in f32 on the host, optionally transposed. */
-async function readMatrix(weight: Tensor, turned = false): Promise<Matrix> {
+async function readMatrix(weight: Tensor, transposed = false): Promise<Matrix> {
   const wide = noGrad(() =>
     scope(() => {
-      const whole = weight.to("f32");
-      return turned ? whole.transpose() : whole;
+      const floats = weight.to("f32");
+      return transposed ? floats.transpose() : floats;
     }),
   );
   const [rows, columns] = wide.shape as [number, number];

@@ -28,8 +28,8 @@ export function restoreStart(model: Module, name: string, init: InitLoraWeights)
     Object.assign(adapter, { r, loraAlpha, scaling: computeScaling(r, loraAlpha, adapter.useRslora) });
   }
   if (note === undefined) return;
-  const held = new Map([...layers].map(([path, layer]) => [path, layer.findAdapter(name)]));
-  Object.assign(note.options, { initLoraWeights: init, ...describeRanks(held) });
+  const adapters = new Map([...layers].map(([path, layer]) => [path, layer.findAdapter(name)]));
+  Object.assign(note.options, { initLoraWeights: init, ...describeRanks(adapters) });
 }
 
 function splitHalves({ loraA, loraB }: Adapter, r: number): Record<"a" | "a0" | "b" | "b0", Tensor> {

@@ -34,15 +34,15 @@ export function composeForward(
   const applyDropout = (adapter: Adapter): Tensor =>
     hasDropout(adapter) ? x.dropout(adapter.loraDropout) : x;
   if (!shares.some(({ adapter }) => adapter.magnitude)) {
-    const whole = computeBias(bias, shares);
+    const totalBias = computeBias(bias, shares);
     const [first, ...rest] = shares;
     const sum =
-      first === undefined || whole !== null || hasDropout(first.adapter)
+      first === undefined || totalBias !== null || hasDropout(first.adapter)
         ? undefined
         : products.sum?.(x, first.adapter, first.scaling);
     return (sum === undefined ? shares : rest).reduce(
       (y, { adapter, scaling }) => y.add(lowRank(applyDropout(adapter), adapter, scaling)),
-      sum ?? base(x, whole),
+      sum ?? base(x, totalBias),
     );
   }
   const along = layer.computeBroadcastShape(x.shape);
@@ -60,6 +60,6 @@ export function composeForward(
       .add(lowRank(given, adapter, scaling).mul(c));
   };
   const y = shares.reduce<Tensor | null>(step, null) as Tensor;
-  const whole = computeBias(bias, shares);
-  return whole === null ? y : y.add(whole.reshape(along));
+  const totalBias = computeBias(bias, shares);
+  return totalBias === null ? y : y.add(totalBias.reshape(along));
 }

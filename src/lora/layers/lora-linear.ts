@@ -51,8 +51,8 @@ export function multiplyWithAdapters(
       windows: [...layer.listWindows(adapter)],
     };
   });
-  const whole = computeBias(bias, shares);
-  return recordOp(() => session().loraLinear(x.id, weight.id, whole?.id, layer.fanInFanOut, paths));
+  const totalBias = computeBias(bias, shares);
+  return recordOp(() => session().loraLinear(x.id, weight.id, totalBias?.id, layer.fanInFanOut, paths));
 }
 
 /** Concatenates adapters along the rank into one. */

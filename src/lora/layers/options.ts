@@ -107,11 +107,11 @@ export function checkBase<T extends object>(
   chosen: unknown,
 ): T {
   if (!(given instanceof Base)) return refuse(`${layer}.fromBase`, "layer", what, given);
-  const held = (given as { adapters?: ReadonlyMap<string, unknown> | undefined }).adapters;
-  if (held !== undefined && held.size > 0)
+  const adapters = (given as { adapters?: ReadonlyMap<string, unknown> | undefined }).adapters;
+  if (adapters !== undefined && adapters.size > 0)
     throw new LowrankError(
       "ERR_OPTION",
-      `${layer}.fromBase: the layer has adapters already (${[...held.keys()].join(", ")}), which would be lost; give it one more with inject`,
+      `${layer}.fromBase: the layer has adapters already (${[...adapters.keys()].join(", ")}), which would be lost; give it one more with inject`,
     );
   if (!isStandard(given))
     throw createRefusal(ADAPTER_REFUSALS.ownFromBase, `${layer}.fromBase`, describeOwn(given));

@@ -21,12 +21,12 @@ export function computeOverWeight<R>(layer: AnyLoRALayer, forward: () => R): R {
   const { name } = layer.constructor;
   if (isTraining(layer) && shares.some(({ adapter }) => adapter.loraDropout > 0))
     throw createRefusal(ADAPTER_REFUSALS.ownForwardDropout, "forward", name);
-  const held = { weight: layer.weight, bias: layer.bias };
+  const original = { weight: layer.weight, bias: layer.bias };
   const [base, bias] = [layer.baseWeight, layer.baseBias];
   const weight = shares.length === 0 ? base : computeAdaptedWeight(layer, shares).to(base.dtype);
   const shift = computeBias(bias, shares);
   layer.weight = weight;
-  if (held.bias !== undefined || shift !== null) layer.bias = shift;
+  if (original.bias !== undefined || shift !== null) layer.bias = shift;
   running.add(layer);
   try {
     const y = forward();
@@ -38,8 +38,8 @@ export function computeOverWeight<R>(layer: AnyLoRALayer, forward: () => R): R {
     return y;
   } finally {
     running.delete(layer);
-    layer.weight = held.weight;
-    if (held.bias !== undefined || shift !== null) layer.bias = held.bias;
+    layer.weight = original.weight;
+    if (original.bias !== undefined || shift !== null) layer.bias = original.bias;
   }
 }
 

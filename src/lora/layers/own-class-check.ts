@@ -77,9 +77,9 @@ function findFieldsFault(layer: Module): Fault | undefined {
       return { refusal, found: name };
   }
   const { shape, dtype } = (layer as unknown as Record<string, Tensor>)[names.weight] as Tensor;
-  const usual = shapeOf(layer);
-  if (shape.join() !== usual.join())
-    return { refusal, found: `${names.weight} [${shape.join(", ")}] instead of [${usual.join(", ")}]` };
+  const expected = shapeOf(layer);
+  if (shape.join() !== expected.join())
+    return { refusal, found: `${names.weight} [${shape.join(", ")}] instead of [${expected.join(", ")}]` };
   return dtype !== "f32" && hasOwnForward(layer)
     ? { refusal: ADAPTER_REFUSALS.ownForwardDtype, found: dtype, code: "ERR_DTYPE" }
     : undefined;

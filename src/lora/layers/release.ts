@@ -8,10 +8,10 @@ interface Releasable {
 let waiting: Set<Releasable> | undefined;
 
 /** Frees an object that a layer or a model no longer uses: at once, or after the current change has succeeded. */
-export function release(held: Releasable | null | undefined): void {
-  if (!held) return;
-  if (waiting === undefined) held.dispose();
-  else waiting.add(held);
+export function release(resource: Releasable | null | undefined): void {
+  if (!resource) return;
+  if (waiting === undefined) resource.dispose();
+  else waiting.add(resource);
 }
 
 /** Runs `step` and frees the objects that it released once it returns. If it throws, calls `undo` with the result of `note`. */
@@ -31,6 +31,6 @@ export function postpone<S, T>(note: () => S, step: () => T, undo: (state: S) =>
     released = waiting ?? new Set();
     waiting = undefined;
   }
-  for (const held of released) held.dispose();
+  for (const resource of released) resource.dispose();
   return result;
 }

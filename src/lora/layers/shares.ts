@@ -47,13 +47,13 @@ export function listShares(layer: Adapted, rows: number): Share[] {
     const adapter = name === null ? undefined : layer.adapters.get(name);
     if (adapter === undefined) return [];
     const adapterRuns = runs.filter((run) => run.name === name);
-    const whole = adapterRuns[0]?.count === rows;
+    const coversAll = adapterRuns[0]?.count === rows;
     const generator = name === null ? undefined : findGenerator(name);
     return addStart({
       adapter,
       scaling: adapter.scaling,
       generator,
-      ...(whole ? {} : { runs: adapterRuns }),
+      ...(coversAll ? {} : { runs: adapterRuns }),
     });
   });
 }

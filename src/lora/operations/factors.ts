@@ -68,7 +68,7 @@ function sliceBlock({ a, b, blocks, blockRank, rows }: Factors, j: number) {
 /** Returns scaling·B·A [rows, columns], block by block. */
 export async function multiplyFactors(source: WeightedFactors): Promise<Float32Array> {
   const { blocks, blockRank, scaling } = source;
-  const whole = noGrad(() =>
+  const product = noGrad(() =>
     scope(() => {
       const parts = Array.from({ length: blocks }, (_, j) => {
         const { a, b, columns, height } = sliceBlock(source, j);
@@ -81,8 +81,8 @@ export async function multiplyFactors(source: WeightedFactors): Promise<Float32A
       return rest.length === 0 ? first : first.concat(rest, 0);
     }),
   );
-  const values = (await whole.data()) as Float32Array;
-  whole.dispose();
+  const values = (await product.data()) as Float32Array;
+  product.dispose();
   return values;
 }
 

@@ -79,8 +79,8 @@ export async function hotSwap(
     }
     if (note === undefined) return;
     setTemplates(model, name, templates);
-    const held = new Map([...layers].map(([layerPath, layer]) => [layerPath, layer.findAdapter(name)]));
-    Object.assign(note.options, { loraDropout, useRslora: false, ...describeRanks(held) });
+    const adapters = new Map([...layers].map(([layerPath, layer]) => [layerPath, layer.findAdapter(name)]));
+    Object.assign(note.options, { loraDropout, useRslora: false, ...describeRanks(adapters) });
   } finally {
     for (const tensor of created) tensor.dispose();
     disposeFile(read);

@@ -270,8 +270,8 @@ async function computeSum(
     refuse(`rank must be a multiple of ${perBlock}, the groups of a convolution, got ${wanted}`);
   const sum = concatenateFactors(sources);
   if (combination === "linear" || combination === "cat") {
-    const whole = rank === undefined || rank >= sum.blockRank * perBlock;
-    return createSum(whole ? sum : await reduceRank(sum, wanted / perBlock));
+    const isExact = rank === undefined || rank >= sum.blockRank * perBlock;
+    return createSum(isExact ? sum : await reduceRank(sum, wanted / perBlock));
   }
   if (combination === "svd") return createSum(await reduceRank(sum, wanted / perBlock));
   const arithmetic: ArithmeticOptions = {
@@ -321,10 +321,10 @@ async function readSources({ weight, ...adapter }: Part): Promise<WeightedFactor
 
 /** Returns options for `inject` that make an adapter with the ranks of `sums` and a scaling of 1. */
 function describe(model: Targetable, inputs: readonly Input[], sums: ReadonlyMap<string, Sum>) {
-  const stated = inputs.flatMap(({ note }) => note?.options ?? []);
-  const bias = stated.find((options) => options.bias !== "none")?.bias;
-  const taskType = stated[0]?.taskType;
-  const tokens = stated.find((options) => options.trainableTokenIndices)?.trainableTokenIndices;
+  const options = inputs.flatMap(({ note }) => note?.options ?? []);
+  const bias = options.find((options) => options.bias !== "none")?.bias;
+  const taskType = options[0]?.taskType;
+  const tokens = options.find((options) => options.trainableTokenIndices)?.trainableTokenIndices;
   return {
     ...describeRanks(new Map([...sums].map(([path, { r }]) => [path, { r, loraAlpha: r }]))),
     targetModules: matchExactly(
@@ -332,7 +332,7 @@ function describe(model: Targetable, inputs: readonly Input[], sums: ReadonlyMap
       [...sums.keys()],
       inputs.map(({ note, layers }) => note?.targets ?? [...layers.keys()]),
     ),
-    modulesToSave: [...new Set(stated.flatMap((options) => options.modulesToSave))],
+    modulesToSave: [...new Set(options.flatMap((options) => options.modulesToSave))],
     ...(bias === undefined ? {} : { bias }),
     ...(tokens === undefined ? {} : { trainableTokenIndices: tokens }),
     ...(taskType === undefined ? {} : { taskType }),

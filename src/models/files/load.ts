@@ -237,7 +237,7 @@ function build<T extends Task>(
       if (double !== undefined) doubles.push(double);
     }
     const notice = createNotice(options);
-    for (const said of [...weights.finish(), ...stored.notices]) notice(said);
+    for (const message of [...weights.finish(), ...stored.notices]) notice(message);
     model.tokenizer = options.tokenizer ?? stored.tokenizer();
   } catch (error) {
     model.dispose();

@@ -50,9 +50,9 @@ function compareModules(model: Module, likeness: Module): string | undefined {
   const expected = new Map(likeness.namedModules());
   const found = new Map(model.namedModules());
   for (const [path, module] of found) {
-    const usual = expected.get(path);
+    const counterpart = expected.get(path);
     const what = `${path || "the model"}, a ${module.constructor.name}`;
-    if (usual === undefined || !hasForwardOf(module, usual)) return what;
+    if (counterpart === undefined || !hasForwardOf(module, counterpart)) return what;
   }
   for (const [path, module] of expected)
     if (!found.has(path)) return `${path}, a ${module.constructor.name}, is missing`;
@@ -60,19 +60,19 @@ function compareModules(model: Module, likeness: Module): string | undefined {
 }
 
 /** Whether a module has the forward of the expected one; a low-rank layer of rank 0 counts as a plain layer. */
-function hasForwardOf(module: Module, usual: Module): boolean {
-  if (module instanceof LoRALayer && isStandard(module)) return isStandard(usual);
-  return (module.forward as unknown) === usual.forward;
+function hasForwardOf(module: Module, expected: Module): boolean {
+  if (module instanceof LoRALayer && isStandard(module)) return isStandard(expected);
+  return (module.forward as unknown) === expected.forward;
 }
 
 function compareTensors(model: Module, likeness: Module): string | undefined {
-  const [state, usual] = [model.stateDict(), likeness.stateDict()];
+  const [state, expectedState] = [model.stateDict(), likeness.stateDict()];
   for (const [name, { shape }] of Object.entries(state)) {
-    const expected = usual[name]?.shape;
+    const expected = expectedState[name]?.shape;
     if (expected === undefined) return name;
     if (expected.join() !== shape.join())
       return `${name} [${shape.join(", ")}] instead of [${expected.join(", ")}]`;
   }
-  const missing = Object.keys(usual).find((name) => !(name in state));
+  const missing = Object.keys(expectedState).find((name) => !(name in state));
   return missing === undefined ? undefined : `${missing} is missing`;
 }

@@ -58,13 +58,13 @@ export function buildBeginning(
       `${optionName("language")} must be one of ${[...languages.keys()].join(", ")}, got "${name}"${near}`,
     );
   };
-  const said = language ?? generation.language;
-  const spoken = said === undefined ? (forced[0] ?? (languages.size > 0 ? "find" : undefined)) : findId(said);
+  const name = language ?? generation.language;
+  const spoken = name === undefined ? (forced[0] ?? (languages.size > 0 ? "find" : undefined)) : findId(name);
   const wanted = task ?? generation.task;
   if (wanted !== undefined && tasks[wanted] === undefined)
     refused(`the model's generation_config.json has no token of the task ${wanted} (task_to_id)`);
   const own =
-    wanted === undefined ? ((said === undefined ? forced[1] : undefined) ?? tasks.transcribe) : tasks[wanted];
+    wanted === undefined ? ((name === undefined ? forced[1] : undefined) ?? tasks.transcribe) : tasks[wanted];
   return { language: spoken, rest: own === undefined ? [noTimes] : [own, noTimes] };
 }
 

@@ -110,17 +110,17 @@ export class AdapterRun {
     const { model, settings, prepared } = this.#subject;
     const { ranks } = this.#subject;
     const first = await agree(ranks, () => (resumed === undefined ? 0 : this.#resume(resumed)));
-    const held: { dispose(): void }[] = [];
+    const resources: { dispose(): void }[] = [];
     try {
       const { report, optimizer, replicas } = await agree(ranks, async () => {
         const report = await this.#host.adapt(() => this.#adapt(model, resumed));
         setTemplates(model, this.#host.name, this.#templates);
         const optimizer = await this.#host.createOptimizer();
-        held.push(optimizer);
+        resources.push(optimizer);
         if (resumed !== undefined)
           await restoreState(resumed.checkpoint.folder, resumed.checkpoint.progress, optimizer);
         const replicas = await this.#replicate(optimizer, resumed);
-        held.unshift(replicas);
+        resources.unshift(replicas);
         await this.#begin(optimizer, resumed);
         return { report, optimizer, replicas };
       });
@@ -140,7 +140,7 @@ export class AdapterRun {
       this.#host.abandon();
       throw error;
     } finally {
-      for (const resource of held) resource.dispose();
+      for (const resource of resources) resource.dispose();
     }
   }
 
@@ -190,9 +190,9 @@ export class AdapterRun {
     }
     const { best } = progress.judged;
     const elsewhere = join(folder, "..");
-    const judged =
+    const stopping =
       best === null ? progress.judged : { ...progress.judged, best: { folder: elsewhere, ...best } };
-    this.#stopping = new EarlyStopping(this.#subject.settings.patience, judged);
+    this.#stopping = new EarlyStopping(this.#subject.settings.patience, stopping);
     if (progress.evalLoss !== null) this.#evaluated = { step: first, loss: progress.evalLoss };
     return first;
   }
@@ -422,8 +422,8 @@ function describeScheduleChange(
   { first, steps, total }: { first: number; steps: number; total: number | undefined },
 ): string | undefined {
   if (schedule === "constant" || total === undefined || total === steps || first >= steps) return undefined;
-  const formatRate = (whole: number): string =>
-    (lr * schedules[schedule]({ warmup, total: whole })(first)).toPrecision(3);
+  const formatRate = (totalSteps: number): string =>
+    (lr * schedules[schedule]({ warmup, total: totalSteps })(first)).toPrecision(3);
   return (
     `resume: the ${schedule} schedule now ends at step ${steps} instead of ${total}: from step ${first + 1} on the ` +
     `learning rate follows the new length (${formatRate(steps)} at that step instead of ${formatRate(total)}); completed steps are not affected`

@@ -121,8 +121,8 @@ export function reportPlan(
 }
 
 function omitBatch(peak: PeakMemory): HeldMemory {
-  const { batch: _, ...held } = peak;
-  return held;
+  const { batch: _, ...memory } = peak;
+  return memory;
 }
 
 /** Returns the block formats of the weights, the one with the most values first. */

@@ -163,9 +163,9 @@ function* listStorages(
 
 /** Yields lengths that shrink to 3/4, 1/2, 3/8, 1/4, … of `length`. */
 function* listShorterLengths(length: number): Generator<number> {
-  for (let whole = length; whole > SHORTEST; whole /= 2) {
+  for (let shorter = length; shorter > SHORTEST; shorter /= 2) {
     for (const share of [3 / 4, 1 / 2]) {
-      const next = Math.floor(whole * share);
+      const next = Math.floor(shorter * share);
       if (next >= SHORTEST) yield next;
     }
   }

@@ -61,8 +61,8 @@ export async function chooseDryBatches(
     held: files.held && sampleData(files.held, settings),
   };
   try {
-    const whole = { ...settings, evalSplit: undefined };
-    const { objective, train, held } = await prepare(model, sample, labels, whole, quiet);
+    const undivided = { ...settings, evalSplit: undefined };
+    const { objective, train, held } = await prepare(model, sample, labels, undivided, quiet);
     const splits = settings.evalSplit !== undefined;
     return createLargestBatches(
       objective,

@@ -116,7 +116,7 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
     const inPool = loaded.live - before.live + resident;
     const mapped = loaded.mapped - before.mapped;
     const batch = findLargest(work);
-    const held = {
+    const heldOut = {
       peakBytes,
       mapped,
       weights: inPool + mapped,
@@ -126,7 +126,7 @@ async function countMemory({ settings, load, batches }: DrySubject): Promise<Dry
       ...extra,
       batch,
     };
-    return { held, cost: { ...cost, product: findLargestProduct(model, batch[0] * batch[1]) } };
+    return { held: heldOut, cost: { ...cost, product: findLargestProduct(model, batch[0] * batch[1]) } };
   } finally {
     trainer?.dispose();
     model.dispose();

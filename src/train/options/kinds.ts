@@ -80,10 +80,10 @@ export function findFault(kind: Kind<unknown>, value: unknown): string | undefin
 export function checkKind(option: string, kind: Kind<unknown>, value: unknown): void {
   const fault = findFault(kind, value);
   if (fault === undefined) return;
-  const got = fault.startsWith("be ")
+  const suffix = fault.startsWith("be ")
     ? `, got ${formatValue(value)}${didYouMean(value, kind.choices ?? [])}`
     : "";
-  throw new LowrankError("ERR_OPTION", `${optionName(option)} must ${fault}${got}`);
+  throw new LowrankError("ERR_OPTION", `${optionName(option)} must ${fault}${suffix}`);
 }
 
 /** A whole number of at least `least`. */

@@ -111,7 +111,7 @@ export async function readProgress(folder: string): Promise<Progress> {
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${(cause as Error).message}`, { cause });
   }
   const { cursor, random, updates } = value;
-  const whole =
+  const isComplete =
     value.version === VERSION &&
     value.kind === "checkpoint" &&
     Number.isSafeInteger(cursor?.step) &&
@@ -119,7 +119,7 @@ export async function readProgress(folder: string): Promise<Progress> {
     Array.isArray(updates) &&
     updates.every(Number.isSafeInteger) &&
     isLine(value.line);
-  if (!whole) throw new LowrankError("ERR_FILE_FORMAT", `${file}: not a checkpoint of this version`);
+  if (!isComplete) throw new LowrankError("ERR_FILE_FORMAT", `${file}: not a checkpoint of this version`);
   return value as Progress;
 }
 

@@ -142,17 +142,17 @@ export async function placeCheckpoint(
   staging: string,
   step: number,
 ): Promise<{ name: string; moved?: { name: string; lineage: string } | undefined }> {
-  const usual = nameCheckpoint(step);
-  const exists = existsSync(join(output, usual));
-  const found = exists ? await readCheckpoint(output, usual).catch(() => undefined) : undefined;
+  const usualName = nameCheckpoint(step);
+  const exists = existsSync(join(output, usualName));
+  const found = exists ? await readCheckpoint(output, usualName).catch(() => undefined) : undefined;
   const other = found !== undefined && (await isWhollyOwn(found)) ? found : undefined;
   let moved: { name: string; lineage: string } | undefined;
   if (other !== undefined) {
     const { lineage } = other;
-    moved = { name: findFreeName(output, `${usual}-${lineage}`), lineage };
+    moved = { name: findFreeName(output, `${usualName}-${lineage}`), lineage };
     await move(other.folder, join(output, moved.name));
   }
-  const name = exists && other === undefined ? findFreeName(output, `${usual}-2`) : usual;
+  const name = exists && other === undefined ? findFreeName(output, `${usualName}-2`) : usualName;
   await move(join(output, staging), join(output, name));
   await syncFolder(output);
   return moved === undefined ? { name } : { name, moved };
@@ -174,9 +174,9 @@ function findFreeName(output: string, name: string): string {
 export function selectSuperfluous<
   T extends { step: number; evalLoss: number | null; good?: boolean | undefined },
 >(checkpoints: readonly T[], keep: number): T[] {
-  const judged = checkpoints.filter(({ evalLoss, good }) => evalLoss !== null && good !== false);
-  const least = Math.min(...judged.map(({ evalLoss }) => evalLoss as number));
-  const best = judged.find(({ evalLoss }) => evalLoss === least);
+  const evaluated = checkpoints.filter(({ evalLoss, good }) => evalLoss !== null && good !== false);
+  const least = Math.min(...evaluated.map(({ evalLoss }) => evalLoss as number));
+  const best = evaluated.find(({ evalLoss }) => evalLoss === least);
   const sorted = [...checkpoints].sort((a, b) => b.step - a.step);
   const lastGood = sorted.find(({ good }) => good === true);
   const newest = sorted.slice(0, keep);

@@ -23,10 +23,10 @@ interface Holder extends ProcessIdentity {
 }
 
 /** The locks that this process holds, to remove them when it exits. */
-const held = new Set<OutputLock>();
+const heldLocks = new Set<OutputLock>();
 
 function leaveLocks(): void {
-  for (const lock of held) lock.leave();
+  for (const lock of heldLocks) lock.leave();
 }
 
 /**
@@ -63,8 +63,8 @@ export class OutputLock {
       await rm(temporary, { force: true });
     }
     const lock = new OutputLock(file, text, token);
-    if (held.size === 0) process.on("exit", leaveLocks);
-    held.add(lock);
+    if (heldLocks.size === 0) process.on("exit", leaveLocks);
+    heldLocks.add(lock);
     return lock;
   }
 
@@ -74,8 +74,8 @@ export class OutputLock {
   }
 
   async release(): Promise<void> {
-    held.delete(this);
-    if (held.size === 0) process.off("exit", leaveLocks);
+    heldLocks.delete(this);
+    if (heldLocks.size === 0) process.off("exit", leaveLocks);
     if (await this.isHeld()) await rm(this.#file, { force: true });
     releaseToken(this.#token);
   }

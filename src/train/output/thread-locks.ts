@@ -16,7 +16,7 @@ interface Said {
 /** Milliseconds without an answer after which a lock of another copy counts as abandoned. */
 const PATIENCE = 5000;
 
-const held = new Set<string>();
+const tokens = new Set<string>();
 /** Callbacks that wait for an answer, by token. */
 const waiting = new Map<string, () => void>();
 let open: BroadcastChannel | undefined;
@@ -27,7 +27,7 @@ function openChannel(): BroadcastChannel {
   created.addEventListener("message", (event) => {
     const { kind, token } = (event as Event & { data: Said }).data;
     if (kind === "held") waiting.get(token)?.();
-    else if (held.has(token)) created.postMessage({ kind: "held", token } satisfies Said);
+    else if (tokens.has(token)) created.postMessage({ kind: "held", token } satisfies Said);
   });
   created.unref();
   return (open = created);
@@ -36,13 +36,13 @@ function openChannel(): BroadcastChannel {
 /** Records that this thread holds the lock of a token. Returns the copy of the engine that tracks it. */
 export function hold(token: string): string {
   session().hold(token);
-  held.add(token);
+  tokens.add(token);
   openChannel();
   return session().copyOfLibrary();
 }
 
 export function releaseToken(token: string): void {
-  held.delete(token);
+  tokens.delete(token);
   session().letGo(token);
 }
 

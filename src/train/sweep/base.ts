@@ -77,8 +77,8 @@ export class SweepBase {
       try {
         if (template !== undefined) model.tokenizer?.assignTemplates(template);
         // Each trial holds out rows by its seed.
-        const whole = { ...settings, evalSplit: undefined };
-        const prepared = await prepare(model, files, labels, whole, context);
+        const undivided = { ...settings, evalSplit: undefined };
+        const prepared = await prepare(model, files, labels, undivided, context);
         const { tokenizer } = model;
         const read = { files, located, labels, template };
         return new SweepBase({ ...settings, revision: model.revision }, identities, read, {

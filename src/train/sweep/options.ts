@@ -127,8 +127,8 @@ function parseHalving(
   const { every, keep = 0.5 } = checkKnownOptions("sweep: halving", given, ["every", "keep"]);
   checkKind("halving.every", whole(2), every);
   checkKind("halving.keep", share, keep);
-  const held = (evalData ?? evalSplit) !== undefined;
-  if (held && (evalEvery === undefined || every % evalEvery !== 0))
+  const hasEvaluation = (evalData ?? evalSplit) !== undefined;
+  if (hasEvaluation && (evalEvery === undefined || every % evalEvery !== 0))
     refuse(
       `${optionName("halving.every")} is ${every}, and the trials are compared by their held-out losses; give ${optionName("evalEvery")} a divisor of it`,
     );

@@ -185,8 +185,8 @@ function draw({ path, values }: Axis, next: () => number): unknown {
   const { min, max, log = false } = values as Range;
   if (isWhole(path)) {
     // Each whole number has an interval of length 1 around it.
-    const drawn = log ? interpolate(min, max + 1, share, true) : min + share * (max + 1 - min);
-    return Math.min(Math.floor(drawn), max);
+    const value = log ? interpolate(min, max + 1, share, true) : min + share * (max + 1 - min);
+    return Math.min(Math.floor(value), max);
   }
   // Three digits are enough to compare trials, and readable.
   const rounded = Number(interpolate(min, max, share, log).toPrecision(3));

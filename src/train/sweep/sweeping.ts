@@ -143,8 +143,8 @@ class Sweep {
   #listWarnings(): string[] {
     const { common, trials } = this.#parsed;
     const warnings: string[] = [];
-    const held = common.evalData ?? common.evalSplit;
-    if (held === undefined)
+    const evaluation = common.evalData ?? common.evalSplit;
+    if (evaluation === undefined)
       warnings.push(
         `there are no held-out rows: trials are ranked by the mean loss of their last steps; give ${optionName("evalData")} or ${optionName("evalSplit")} to compare them on rows that they do not train on`,
       );

@@ -92,10 +92,10 @@ export async function checkBase(
 ): Promise<void> {
   const state = model.stateDict();
   const named = new Set(base.map(({ name }) => name));
-  const held = new Set([...stored, ...named].map((name) => state[name]));
+  const savedTensors = new Set([...stored, ...named].map((name) => state[name]));
   for (const [name, tensor] of Object.entries(state)) {
     // A tensor with two names was written under the first.
-    if (!held.has(tensor))
+    if (!savedTensors.has(tensor))
       throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: the run's model had no ${name}`);
   }
   for (const { name, shape, dtype } of base) {

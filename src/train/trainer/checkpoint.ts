@@ -124,16 +124,16 @@ export async function findTrainerCheckpoint(folder: string): Promise<FoundCheckp
   const [newest] = found;
   if (newest === undefined)
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: ${explainMissing(folder)}`);
-  const good = found.find(
+  const lastGood = found.find(
     ({ run, good, step }) => good === true && run !== undefined && run === newest.run && step <= newest.step,
   );
-  if (newest.good !== false) return { path: newest.path, good: good?.path };
-  if (good === undefined)
+  if (newest.good !== false) return { path: newest.path, good: lastGood?.path };
+  if (lastGood === undefined)
     throw new LowrankError(
       "ERR_NOT_FINITE",
       `${folder}: training had diverged before its first checkpoint: none is good; start a new run with a lower learning rate. To resume from a bad checkpoint, give its folder as resume`,
     );
-  return { path: good.path, good: good.path, notice: describeDivergence(newest.path, good.path) };
+  return { path: lastGood.path, good: lastGood.path, notice: describeDivergence(newest.path, lastGood.path) };
 }
 
 /** Records in a checkpoint whether it is good. Throws `ERR_WRITE`. */
@@ -237,7 +237,7 @@ async function readProgress(file: string): Promise<TrainerProgress> {
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${(cause as Error).message}`, { cause });
   }
   const counts = [value?.step, value?.position?.epoch, value?.position?.taken, value?.gradientAccumulation];
-  const whole =
+  const isComplete =
     value?.version === VERSION &&
     value.kind === "trainer" &&
     counts.every((n) => Number.isSafeInteger(n) && (n as number) >= 0) &&
@@ -247,7 +247,7 @@ async function readProgress(file: string): Promise<TrainerProgress> {
     (value.reference === undefined || isReference(value.reference)) &&
     (value.base === undefined || (Array.isArray(value.base) && value.base.every(isBaseTensor))) &&
     [value.random, value.position?.random].every(isRandomState);
-  if (!whole)
+  if (!isComplete)
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: not a Trainer's checkpoint of this version`);
   return value as TrainerProgress;
 }

@@ -18,17 +18,17 @@ export function makeStepWork<M extends Module, B>(
   weight: (batch: B) => number,
 ): StepWork {
   const weights = batches.map((batch) => readWeight(weight, batch));
-  const whole = weights.reduce((sum, batchWeight) => sum + batchWeight, 0);
-  if (!(whole > 0))
-    throw new LowrankError("ERR_NO_TRAINED_TOKENS", `the weights of the batches of a step sum to ${whole}`);
+  const total = weights.reduce((sum, batchWeight) => sum + batchWeight, 0);
+  if (!(total > 0))
+    throw new LowrankError("ERR_NO_TRAINED_TOKENS", `the weights of the batches of a step sum to ${total}`);
   const metrics = new MetricSums();
   const losses = batches.map((batch, i) => (): Tensor => {
     const share = weights[i] as number;
     const found = checkLoss(loss(model, batch));
     metrics.add(found.metrics, share);
-    return found.loss.mul(share / whole);
+    return found.loss.mul(share / total);
   });
-  return { losses, tokens: whole, trained: whole, metrics };
+  return { losses, tokens: total, trained: total, metrics };
 }
 
 function readWeight<B>(weight: (batch: B) => number, batch: B): number {

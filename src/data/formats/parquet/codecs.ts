@@ -86,9 +86,9 @@ function checkZstd(bytes: Uint8Array, size: number): void {
       throw new Error("a zstd window that is too large");
   }
   if (sizeBytes === 0) return;
-  let stated = sizeBytes === 2 ? 256 : 0;
-  for (let i = 0; i < sizeBytes; i++) stated += (bytes[offset + i] ?? 0) * 2 ** (8 * i);
-  if (stated > size) throw new Error(`a zstd frame of ${stated} bytes, but the page states ${size}`);
+  let statedSize = sizeBytes === 2 ? 256 : 0;
+  for (let i = 0; i < sizeBytes; i++) statedSize += (bytes[offset + i] ?? 0) * 2 ** (8 * i);
+  if (statedSize > size) throw new Error(`a zstd frame of ${statedSize} bytes, but the page states ${size}`);
 }
 
 function checkLz4(found: number, size: number): void {

@@ -73,10 +73,10 @@ export async function readFooter(
   }
 
   /** Checks the stated number of rows. */
-  function checkRows({ num_rows: stated, row_groups: groups }: FileMetaData): void {
+  function checkRows({ num_rows: statedRows, row_groups: groups }: FileMetaData): void {
     const found = groups.reduce((sum, { num_rows: rows }) => sum + BigInt(rows), 0n);
-    if (found !== BigInt(stated))
-      throw createFileError(name, `it states ${stated} rows, but its groups ${found}`);
+    if (found !== BigInt(statedRows))
+      throw createFileError(name, `it states ${statedRows} rows, but its groups ${found}`);
   }
 }
 
