@@ -7,7 +7,7 @@ import { noGrad, scope } from "../../tensor/scope.js";
 import { isTensor, type Tensor } from "../../tensor/tensor.js";
 import { removeLayer, unload } from "./active.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
-import { addPathToErrors } from "./at.js";
+import { addPathToErrors } from "./path-errors.js";
 import { keepTemplates } from "./chat-templates.js";
 import { change, listTensorsIn } from "./change.js";
 import { listLoraLayers, readNotes, findParents, type AdapterNote } from "./registry.js";

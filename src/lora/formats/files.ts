@@ -6,7 +6,7 @@ import { checkModule } from "../../nn/children.js";
 import { noGrad, scope } from "../../tensor/scope.js";
 import { listParts, type Adapter } from "../layers/adapter.js";
 import { setTrainable } from "../adapter/active.js";
-import { addPathToErrors } from "../adapter/at.js";
+import { addPathToErrors } from "../adapter/path-errors.js";
 import { readTemplates, setTemplates, selectTemplatesToStore } from "../adapter/chat-templates.js";
 import { change } from "../adapter/change.js";
 import { writeConfig } from "./config.js";
