@@ -11,7 +11,7 @@ import { rand } from "../src/tensor/create.js";
 import { BatchPlan } from "../src/data/batches.js";
 import { memory, synchronize } from "../src/device/device.js";
 import { inject } from "../src/lora/index.js";
-import { locateDefaultData, defaultModel } from "../src/models/default.js";
+import { locateDefaultData, locateDefaultModel } from "../src/models/default.js";
 import { loadModel } from "../src/models/files/load.js";
 import { AdamW } from "../src/optim/index.js";
 import { noGrad, scope } from "../src/tensor/scope.js";
@@ -31,7 +31,7 @@ const ROUNDS = 30;
 
 // The settings of models/default/finetune.yaml, with a constant rate.
 const settings = parseSettings({
-  model: defaultModel(),
+  model: locateDefaultModel(),
   data: locateDefaultData(),
   device,
   steps,
@@ -41,7 +41,7 @@ const settings = parseSettings({
   optimizer: { lr: 5e-3 },
 });
 const files = await readFiles(settings);
-const model = await loadModel(defaultModel(), { device });
+const model = await loadModel(locateDefaultModel(), { device });
 const { objective, train } = await prepare(model, files, settings);
 const { batchSize, gradientAccumulation, seed } = settings;
 const plan = new BatchPlan(train, {

@@ -1,7 +1,7 @@
 import { basename, resolve } from "node:path";
 import { Command } from "commander";
 import { ADAPTER_NAME, isAdapterName } from "../lora/options/adapter-name.js";
-import { defaultModel } from "../models/default.js";
+import { locateDefaultModel } from "../models/default.js";
 import type { Quantization } from "../models/quantization.js";
 import type { ModelServer } from "../serve/server.js";
 import type { StorageType } from "../train/options.js";
@@ -195,7 +195,7 @@ function parseAdapters(given: readonly string[]): NamedAdapter[] {
 
 /** Returns the base model's default name in requests. */
 function chooseModelName(source: string): string {
-  if (source === defaultModel()) return "default";
+  if (source === locateDefaultModel()) return "default";
   return (
     basename(source)
       .replace(/@[^@]*$/, "")

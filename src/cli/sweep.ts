@@ -4,7 +4,7 @@ import { LowrankError } from "../errors.js";
 import {
   locateDefaultData,
   locateDefaultHeldOut,
-  defaultModel,
+  locateDefaultModel,
   locateDefaultRecipe,
 } from "../models/default.js";
 import type { SweepOptions } from "../train/sweep/options.js";
@@ -66,7 +66,7 @@ async function readOptions(command: Command, config: string): Promise<SweepOptio
     const needsSplit = flags.evalData === undefined && flags.evalSplit === undefined;
     return {
       ...listGivenOptions(command),
-      model: defaultModel(),
+      model: locateDefaultModel(),
       data: locateDefaultData(),
       ...(needsSplit && { evalData: locateDefaultHeldOut() }),
       ...settings,

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { tensor } from "../tensor/create.js";
 import { inject } from "../lora/index.js";
 import type { CausalLM } from "../models/causal-lm.js";
-import { locateDefaultData, defaultModel } from "../models/default.js";
+import { locateDefaultData, locateDefaultModel } from "../models/default.js";
 import { loadModel } from "../models/files/load.js";
 import { AdamW } from "../optim/index.js";
 import { manualSeed } from "../tensor/random.js";
@@ -35,7 +35,11 @@ export async function train(
   steps: number,
 ): Promise<{ losses: number[]; milliseconds: number }> {
   manualSeed(0);
-  const model = (await loadModel(defaultModel(), { device, dtype: "f32", onNotice: () => {} })) as CausalLM;
+  const model = (await loadModel(locateDefaultModel(), {
+    device,
+    dtype: "f32",
+    onNotice: () => {},
+  })) as CausalLM;
   try {
     await inject(model, { r: 8, loraAlpha: 16, targetModules: "all-linear" });
     model.train();

@@ -19,7 +19,7 @@ import { isGguf } from "../gguf/read.js";
 import { parseHubName } from "../hub/name.js";
 import type { DownloadProgress } from "../hub/settings.js";
 import { readTemplateFile } from "../models/chat-template-files.js";
-import { defaultModel } from "../models/default.js";
+import { locateDefaultModel } from "../models/default.js";
 import { loadLocated } from "../models/files/load.js";
 import { locate, type Located } from "../models/files/locate.js";
 import { PretrainedModel } from "../models/pretrained.js";
@@ -156,7 +156,7 @@ async function describeData(
   path: string | readonly string[],
   options: InspectOptions,
 ): Promise<InspectedData> {
-  const { model: named = defaultModel(), signal, trainOn, language } = options;
+  const { model: named = locateDefaultModel(), signal, trainOn, language } = options;
   const { maxLength = 512, rows: shown = 3 } = options;
   const data = await readData(path, { format: options.dataFormat, signal });
   try {

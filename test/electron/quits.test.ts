@@ -9,7 +9,7 @@ import test from "ava";
 
 import { connect } from "../../src/electron/index.js";
 import { finetune } from "../../src/index.js";
-import { locateDefaultData, defaultModel } from "../../src/models/default.js";
+import { locateDefaultData, locateDefaultModel } from "../../src/models/default.js";
 import { temporary } from "../hashed.js";
 import { endAll, start, type Host, type Kind } from "./hosts.js";
 
@@ -20,7 +20,7 @@ const ENDS = Number(process.env["LOWRANK_ENDS"] ?? 1);
 
 /** Steps of the embedded model take a tenth of a second, so that any moment is during a step. */
 const run = {
-  model: defaultModel(),
+  model: locateDefaultModel(),
   data: locateDefaultData(),
   device: "cpu",
   maxLength: 256,

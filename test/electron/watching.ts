@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 
 import { connect } from "../../src/electron/index.js";
-import { locateDefaultData, defaultModel } from "../../src/models/default.js";
+import { locateDefaultData, locateDefaultModel } from "../../src/models/default.js";
 import { temporary } from "../hashed.js";
 import { start, type Kind } from "./hosts.js";
 
@@ -52,7 +52,7 @@ await client.ready;
 await after(200);
 const turns = new Turns();
 const run = client.finetune({
-  model: defaultModel(),
+  model: locateDefaultModel(),
   data: locateDefaultData(),
   device: "cpu",
   output: join(temporary(), "out"),

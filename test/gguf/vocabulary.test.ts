@@ -7,7 +7,7 @@ import test, { type ExecutionContext } from "ava";
 import { LlamaForCausalLM, loadModel, manualSeed, saveModel } from "../../src/index.js";
 import { recognisePreTokenizer } from "../../src/gguf/export/pre-tokenizer.js";
 import { convertVocabulary } from "../../src/gguf/export/vocabulary.js";
-import { defaultModel } from "../../src/models/default.js";
+import { locateDefaultModel } from "../../src/models/default.js";
 import { addedToken } from "../added-token.js";
 import { readGguf } from "./file.js";
 import { temporary } from "../hashed.js";
@@ -208,11 +208,11 @@ for (const [what, json, message, rows] of odd) {
 }
 
 test("byte-level BPE: the embedded model's tokens and merges are unchanged", async (t) => {
-  const model = await loadModel(defaultModel(), { device });
+  const model = await loadModel(locateDefaultModel(), { device });
   const path = join(temporary(), "model.gguf");
   await saveModel(model, path, { dtype: "q4_0" });
   const { keys, tensors } = readGguf(path);
-  const { model: own } = JSON.parse(readFileSync(join(defaultModel(), "tokenizer.json"), "utf8")) as {
+  const { model: own } = JSON.parse(readFileSync(join(locateDefaultModel(), "tokenizer.json"), "utf8")) as {
     model: { vocab: Record<string, number>; merges: [string, string][] };
   };
   t.is(keys["tokenizer.ggml.model"], "gpt2");
@@ -295,7 +295,7 @@ const unusual: [what: string, json: (own: Record<string, unknown>) => object, me
 
 for (const [what, change, message] of unusual) {
   test(`refused of a byte-level tokenizer: ${what}`, async (t: ExecutionContext) => {
-    const own = JSON.parse(readFileSync(join(defaultModel(), "tokenizer.json"), "utf8")) as Record<
+    const own = JSON.parse(readFileSync(join(locateDefaultModel(), "tokenizer.json"), "utf8")) as Record<
       string,
       unknown
     >;
@@ -304,7 +304,7 @@ for (const [what, change, message] of unusual) {
 }
 
 test("an NFC normalizer is ignored, since texts are assumed to be in NFC", async (t) => {
-  const own = JSON.parse(readFileSync(join(defaultModel(), "tokenizer.json"), "utf8")) as Record<
+  const own = JSON.parse(readFileSync(join(locateDefaultModel(), "tokenizer.json"), "utf8")) as Record<
     string,
     unknown
   >;
@@ -315,7 +315,7 @@ test("an NFC normalizer is ignored, since texts are assumed to be in NFC", async
 });
 
 test("a pattern that llama.cpp implements differently causes a notice", async (t) => {
-  const own = JSON.parse(readFileSync(join(defaultModel(), "tokenizer.json"), "utf8")) as Record<
+  const own = JSON.parse(readFileSync(join(locateDefaultModel(), "tokenizer.json"), "utf8")) as Record<
     string,
     unknown
   >;

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import test from "ava";
 
 import { findBaseModel, resolveBaseName } from "../../src/lora/formats/base-model.js";
-import { defaultModel } from "../../src/models/default.js";
+import { locateDefaultModel } from "../../src/models/default.js";
 import { temporary } from "../hashed.js";
 
 test("an absolute path is used unchanged, a relative one below the adapter's folder if a model is there", (t) => {
@@ -28,7 +28,7 @@ test("the embedded model is found in any installation of the package", (t) => {
     "/gone/node_modules/lowrank/models/default",
     "/gone/app.asar.unpacked/lowrank/models/default",
   ])
-    t.is(findBaseModel(temporary(), path).path, defaultModel());
+    t.is(findBaseModel(temporary(), path).path, locateDefaultModel());
   t.is(findBaseModel(temporary(), "/gone/models/default").path, undefined);
 });
 

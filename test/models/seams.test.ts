@@ -4,7 +4,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import test from "ava";
 import { encodeRunning } from "../../src/data/encode.js";
-import { defaultModel } from "../../src/models/default.js";
+import { locateDefaultModel } from "../../src/models/default.js";
 import { Tokenizer } from "../../src/models/tokenizer.js";
 import { addedToken } from "../added-token.js";
 import { temporary } from "../hashed.js";
@@ -12,7 +12,7 @@ import { temporary } from "../hashed.js";
 type Json = Record<string, unknown>;
 
 const folder = temporary();
-const embedded = JSON.parse(readFileSync(join(defaultModel(), "tokenizer.json"), "utf8")) as Json;
+const embedded = JSON.parse(readFileSync(join(locateDefaultModel(), "tokenizer.json"), "utf8")) as Json;
 
 const GPT4 = String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
 const O200K = String.raw`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
@@ -237,7 +237,7 @@ for (const [name, json] of Object.entries(BUILT)) {
 
 test("pieces run in parallel: a long text has the ids of the whole", async (t) => {
   const tokenizer = open(embedded);
-  const long = readFileSync(join(defaultModel(), "moby-dick.txt"), "utf8")
+  const long = readFileSync(join(locateDefaultModel(), "moby-dick.txt"), "utf8")
     .replaceAll("\r\n", "\n")
     .slice(0, 300_000);
   const at = tokenizer.parts?.lastSeam(long) ?? 0;

@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 
 import { loadModel, lora, noGrad, saveModel, scope, tensor, type CausalLM } from "../../src/index.js";
 import { collectAdapterState } from "../../src/lora/formats/state.js";
-import { defaultModel } from "../../src/models/default.js";
+import { locateDefaultModel } from "../../src/models/default.js";
 import { goldenModel, hashed, temporary } from "../hashed.js";
 import { error, goldens } from "./goldens.js";
 
@@ -341,8 +341,8 @@ function byteLetters(text: string): string[] {
 async function cuts(name: string, step: object, ignoresMerges: boolean): Promise<void> {
   const folder = temporary();
   for (const file of ["config.json", "model.safetensors"])
-    copyFileSync(join(defaultModel(), file), join(folder, file));
-  const json = JSON.parse(readFileSync(join(defaultModel(), "tokenizer.json"), "utf8")) as {
+    copyFileSync(join(locateDefaultModel(), file), join(folder, file));
+  const json = JSON.parse(readFileSync(join(locateDefaultModel(), "tokenizer.json"), "utf8")) as {
     pre_tokenizer: object;
     model: { ignore_merges: boolean; vocab: Record<string, number>; merges: string[][] };
   };
@@ -377,7 +377,7 @@ async function cuts(name: string, step: object, ignoresMerges: boolean): Promise
 for (const [name, one] of Object.entries(cases)) await small(name, one);
 if (only !== "transformers")
   for (const [name, [step, ignores]] of Object.entries(patterns)) await cuts(name, step, ignores);
-await whole("the embedded model", defaultModel(), "The whale");
+await whole("the embedded model", locateDefaultModel(), "The whale");
 const stories = process.env["LOWRANK_STORIES260K"];
 if (stories !== undefined) await whole("stories260k", stories, "Once upon a time");
 if (failures > 0) process.exitCode = 1;

@@ -12,7 +12,7 @@ import {
   saveModel,
   type CausalLM,
 } from "../../src/index.js";
-import { defaultModel } from "../../src/models/default.js";
+import { locateDefaultModel } from "../../src/models/default.js";
 import { runHere as run } from "../cli/lowrank.js";
 import { temporary } from "../hashed.js";
 
@@ -22,11 +22,11 @@ async function drawn(make: () => CausalLM): Promise<string> {
   const model = make();
   await saveModel(model, folder);
   model.dispose();
-  cpSync(join(defaultModel(), "tokenizer.json"), join(folder, "tokenizer.json"));
+  cpSync(join(locateDefaultModel(), "tokenizer.json"), join(folder, "tokenizer.json"));
   return folder;
 }
 
-const tied = defaultModel();
+const tied = locateDefaultModel();
 const biased = await drawn(() =>
   LlamaForCausalLM.fromConfig(
     {

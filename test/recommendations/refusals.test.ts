@@ -15,13 +15,13 @@ import {
   type CausalLM,
   type Tensor,
 } from "../../src/index.js";
-import { defaultModel } from "../../src/models/default.js";
+import { locateDefaultModel } from "../../src/models/default.js";
 import { runHere as run } from "../cli/lowrank.js";
 import { temporary, tinyData } from "../hashed.js";
 import { rowsFile, seaAndLand, tinyEncoder } from "../tiny-encoder.js";
 
 /** Its tokenizer is supported in GGUF files. */
-const folder = defaultModel();
+const folder = locateDefaultModel();
 const data = tinyData();
 const room = temporary();
 let made = 0;

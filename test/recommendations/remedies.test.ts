@@ -22,11 +22,11 @@ import {
   type CausalLM,
   type Tensor,
 } from "../../src/index.js";
-import { defaultModel } from "../../src/models/default.js";
+import { locateDefaultModel } from "../../src/models/default.js";
 import { temporary, tinyModel } from "../hashed.js";
 import { tinyEncoder } from "../tiny-encoder.js";
 
-const folder = defaultModel();
+const folder = locateDefaultModel();
 const room = temporary();
 let made = 0;
 const fresh = (name: string): string => join(room, `${made++}-${name}`);

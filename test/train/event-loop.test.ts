@@ -5,7 +5,7 @@ import { join } from "node:path";
 import test from "ava";
 
 import { finetune } from "../../src/index.js";
-import { locateDefaultData, defaultModel } from "../../src/models/default.js";
+import { locateDefaultData, locateDefaultModel } from "../../src/models/default.js";
 import { temporary } from "../hashed.js";
 
 /** Returns the main thread's processor time in milliseconds, which other processes do not affect. */
@@ -18,7 +18,7 @@ const MOST_MS = 30;
 test("no turn of the event loop takes long while a run trains", async (t) => {
   if (process.platform !== "linux") return t.pass("only Linux reports the time of a thread");
   const run = finetune({
-    model: defaultModel(),
+    model: locateDefaultModel(),
     data: locateDefaultData(),
     device: "cpu",
     output: join(temporary(), "out"),

@@ -3,7 +3,7 @@ import { join } from "node:path";
 
 import test from "ava";
 import { memory, sweep, trim, type SweepOptions } from "../../src/index.js";
-import { locateDefaultData, defaultModel } from "../../src/models/default.js";
+import { locateDefaultData, locateDefaultModel } from "../../src/models/default.js";
 import { session } from "../../src/native/binding.js";
 import { atRest } from "../at-rest.js";
 import { temporary, tinyData } from "../hashed.js";
@@ -26,7 +26,7 @@ for (const [name, more] of Object.entries(CASES)) {
     const before = await atRest("cpu");
     session().restartPeak("cpu");
     const run = sweep({
-      model: defaultModel(),
+      model: locateDefaultModel(),
       data: locateDefaultData(),
       device: "cpu",
       steps: 6,

@@ -12,7 +12,7 @@ import { BatchPlan } from "../../../src/data/batches.js";
 import { keepTrained } from "../../../src/data/examples.js";
 import { readData } from "../../../src/data/read.js";
 import { countElements } from "../../../src/lora/inject/inject.js";
-import { locateDefaultData, locateDefaultHeldOut, defaultModel } from "../../../src/models/default.js";
+import { locateDefaultData, locateDefaultHeldOut, locateDefaultModel } from "../../../src/models/default.js";
 import { evaluate } from "../../../src/train/evaluate.js";
 import { LanguageModelling } from "../../../src/train/objective.js";
 import { readTokenisation } from "../../../src/train/prepare.js";
@@ -54,7 +54,7 @@ async function run(
   full: boolean,
   lr: number,
 ): Promise<{ before: number; after: number; share: number; tokensPerByte: number; steps: number }> {
-  const model = await loadModel(defaultModel(), { task: "causal-lm", device: "cpu", dtype: "f32" });
+  const model = await loadModel(locateDefaultModel(), { task: "causal-lm", device: "cpu", dtype: "f32" });
   manualSeed(0);
   if (full) for (const weight of Object.values(model.stateDict())) weight.requiresGrad = true;
   else

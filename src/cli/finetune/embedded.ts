@@ -1,6 +1,6 @@
 /** The run without options: samples of the embedded model before and after training, and its compression rate. */
 import { readFile } from "node:fs/promises";
-import { locateDefaultHeldOut, defaultModel } from "../../models/default.js";
+import { locateDefaultHeldOut, locateDefaultModel } from "../../models/default.js";
 import { LowrankError } from "../../errors.js";
 import { runInterruptible } from "../terminal/interrupt.js";
 import { loadLanguageModel } from "../options/models.js";
@@ -19,7 +19,12 @@ export interface Sample {
 export function readSample(device: string, adapter?: string): Promise<Sample> {
   return runInterruptible(async (signal) => {
     const adapters = adapter === undefined ? [] : [adapter];
-    const { model, name } = await loadLanguageModel({ model: defaultModel(), adapters, device, signal });
+    const { model, name } = await loadLanguageModel({
+      model: locateDefaultModel(),
+      adapters,
+      device,
+      signal,
+    });
     try {
       if (model.tokenizer === undefined)
         throw new LowrankError("ERR_FILE_NOT_FOUND", `${name}: no tokenizer.json`);

@@ -1,7 +1,7 @@
 /** The combinations of `finetune`'s flags, and their conversion to the library's options. */
 import type { Command } from "commander";
 import { DATA_FORMATS } from "../../data/format.js";
-import { locateDefaultData, defaultModel } from "../../models/default.js";
+import { locateDefaultData, locateDefaultModel } from "../../models/default.js";
 import { optionName } from "../../arguments/option-name.js";
 import { OPEN } from "../../train/changeable.js";
 import { OPTIMIZER_DEFAULTS } from "../../train/options/optimizer-defaults.js";
@@ -72,7 +72,7 @@ export function toLibraryOptions(flags: Flags, open: readonly string[] = []): Fi
   const completed: Flags = { ...flags, lr, data: flags.data ?? [locateDefaultData()] };
   // An adapter to start from has a base model, a rank and an alpha.
   if (flags.adapter === undefined) {
-    completed.model ??= defaultModel();
+    completed.model ??= locateDefaultModel();
     completed.alpha ??= 2 * flags.rank;
   }
   return Object.assign(nestOptions({ ...completed, ...choosePrecision(flags) }), { [OPEN]: open });

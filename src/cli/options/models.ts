@@ -4,7 +4,7 @@ import type { Device } from "../../device/device.js";
 import { LowrankError } from "../../errors.js";
 import { findBaseOfAdapter } from "../../models/adapter-base.js";
 import { readConfigFields } from "../../models/config-fields.js";
-import { defaultModel } from "../../models/default.js";
+import { locateDefaultModel } from "../../models/default.js";
 import type { CausalLM } from "../../models/causal-lm.js";
 import type { LoadOptions } from "../../models/files/load.js";
 import type { Quantization } from "../../models/quantization.js";
@@ -28,7 +28,7 @@ export function resolveModel({
 }: Pick<ModelFlags, "model" | "revision" | "adapters">): NamedModel {
   if (model !== undefined) return { model, revision };
   const adapter = adapters?.[0];
-  if (adapter === undefined) return { model: defaultModel(), revision };
+  if (adapter === undefined) return { model: locateDefaultModel(), revision };
   const base = findBaseOfAdapter(adapter);
   if (base.name === undefined) throw new UsageError(`${adapter} does not say its model: give --model`);
   if (base.model === undefined) {
