@@ -72,7 +72,8 @@ test.serial("--json prints one event per line, of each trial with its name", asy
   const { status, stdout } = await run("sweep", "--config", file, "--output", output, "--json");
   t.is(status, 0);
   const events = eventsOf(stdout);
-  t.is(events[0]?.type, "sweep");
+  // Preparations that take long report their progress first.
+  t.is(events.find(({ type }) => type !== "progress")?.type, "sweep");
   const steps = events.flatMap((event) => (event.type === "step" ? [`${event.trial} ${event.step}`] : []));
   t.deepEqual(steps.sort(), ["trial-001 1", "trial-001 2", "trial-002 1", "trial-002 2"]);
   const end = events.at(-1) as SweepEndEvent;

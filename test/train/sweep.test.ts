@@ -174,11 +174,11 @@ test("the trials are ranked, and sweep.json has their settings and losses", asyn
   t.true((best.evalLoss as number) < (worst.evalLoss as number));
   t.deepEqual(Object.keys(best.evaluations), ["0", "3", "6"]);
   const file = JSON.parse(readFileSync(join(asked.output as string, "sweep.json"), "utf8")) as {
-    trials: (TrialSummary & { options: { optimizer: { lr: number } } })[];
+    trials: (TrialSummary & { options: { optimizer: { lr: number } }; lineage: string; replaces: boolean })[];
   };
   t.deepEqual(
     file.trials.map((trial) => {
-      const { options: _options, ...summary } = trial;
+      const { options: _options, lineage: _lineage, replaces: _replaces, ...summary } = trial;
       return summary;
     }),
     result.trials,

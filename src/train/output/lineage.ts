@@ -26,6 +26,11 @@ export function readLineage(line: Line): string {
   return (line.at(-1) as Segment).lineage;
 }
 
+/** Returns the name of a run's first segment, which its branches share. */
+export function readOrigin(line: Line): string {
+  return (line[0] as Segment).lineage;
+}
+
 /** Whether a checkpoint belongs to a run. */
 export function isWithinLine(line: Line, { lineage, step }: { lineage: string; step: number }): boolean {
   return line.some((segment) => segment.lineage === lineage && step <= (segment.until ?? Infinity));

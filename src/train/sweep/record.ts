@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { LowrankError, readSystemCode } from "../../errors.js";
 import { writeWhole } from "../../files/safetensors.js";
 import { optionName } from "../../arguments/option-name.js";
+import { type Line, readOrigin } from "../output/lineage.js";
 import { parseSealed, sealJson } from "../output/manifest.js";
 import type { Identities } from "../output/run-file.js";
 import { rankTrials, type TrialSummary } from "./events.js";
@@ -14,9 +15,14 @@ import { listDecidingOptions, type ParsedSweep, type Trial } from "./options.js"
 export const SWEEP_FILE = "sweep.json";
 const VERSION = 1;
 
-/** A trial in the file, with the options that decide its result. */
+/** A trial in the file. */
 interface RecordedTrial extends TrialSummary {
+  /** The options that decide its result. */
   options: Record<string, unknown>;
+  /** The first lineage of its run in this sweep; absent before it trains. */
+  lineage?: string;
+  /** Whether it replaces a run that was in its folder before this sweep. */
+  replaces: boolean;
 }
 
 interface SweepFile {
@@ -72,14 +78,18 @@ export class SweepRecord {
   }
 
   /** Makes the record of a new sweep. */
-  static create(folder: string, { trials, halving }: ParsedSweep, identities: Identities): SweepRecord {
+  static create(
+    folder: string,
+    { trials, halving, common }: ParsedSweep,
+    identities: Identities,
+  ): SweepRecord {
     return new SweepRecord(join(folder, SWEEP_FILE), {
       version: VERSION,
       kind: "sweep",
       started: new Date().toISOString(),
       identities,
       halving: halving ?? null,
-      trials: trials.map(makeRecorded),
+      trials: trials.map((trial) => makeRecorded(trial, common.overwrite)),
     });
   }
 
@@ -109,7 +119,7 @@ export class SweepRecord {
       refuse(`it has ${this.#trials.size} trials, and there are ${trials.length} now`);
     for (const trial of trials) {
       const known = this.#trials.get(trial.name);
-      const current = makeRecorded(trial);
+      const current = makeRecorded(trial, false);
       if (known === undefined) this.#trials.set(trial.name, current);
       else {
         const name = findDifference(known.options, current.options);
@@ -123,7 +133,7 @@ export class SweepRecord {
 
   get trials(): TrialSummary[] {
     return [...this.#trials.values()].map((trial) => {
-      const { options: _options, ...summary } = trial;
+      const { options: _options, lineage: _lineage, replaces: _replaces, ...summary } = trial;
       return summary;
     });
   }
@@ -131,6 +141,26 @@ export class SweepRecord {
   isFinished(name: string): boolean {
     const state = this.#trials.get(name)?.state;
     return state !== undefined && FINISHED.has(state);
+  }
+
+  /** Whether a run that a new run of the trial finds in its folder is to be replaced. */
+  replaces(name: string): boolean {
+    const { lineage, replaces } = this.#trials.get(name) as RecordedTrial;
+    return replaces || lineage !== undefined;
+  }
+
+  /** Returns the first lineage of a trial's run in this sweep; undefined if the trial has not begun. */
+  findOrigin(name: string): string | undefined {
+    return this.#trials.get(name)?.lineage;
+  }
+
+  /** Records that a trial begins, so that it can be continued if the process is killed. Throws `ERR_WRITE`. */
+  async begin(name: string, line: Line): Promise<void> {
+    const known = this.#trials.get(name) as RecordedTrial;
+    const lineage = readOrigin(line);
+    if (known.lineage === lineage) return;
+    this.#trials.set(name, { ...known, lineage });
+    await this.write();
   }
 
   /** Replaces the summary of a trial and writes the file atomically. Throws `ERR_WRITE`. */
@@ -150,7 +180,7 @@ export class SweepRecord {
   }
 }
 
-function makeRecorded({ name, values, settings }: Trial): RecordedTrial {
+function makeRecorded({ name, values, settings }: Trial, replaces: boolean): RecordedTrial {
   return {
     name,
     folder: name,
@@ -164,6 +194,7 @@ function makeRecorded({ name, values, settings }: Trial): RecordedTrial {
     comparisons: {},
     seconds: 0,
     options: listDecidingOptions(settings),
+    replaces,
   };
 }
 

@@ -246,8 +246,8 @@ class Sweep {
     const others =
       trials.length === 1 ? undefined : this.#createSideBySide(model, objective, trials, context);
     const halving = this.#halving && { all: this.#halving, group: this.#halving.group(names) };
-    const { overwrite } = this.#parsed.common;
-    const parts: GroupParts = { base, model, objective, draws, others, halving, context, overwrite };
+    const record = this.#record;
+    const parts: GroupParts = { base, model, objective, draws, others, halving, context, record };
     for (const name of names) others?.join(name);
     const summaries = new Map(this.#record.trials.map((summary) => [summary.name, summary]));
     const ended = await Promise.allSettled(

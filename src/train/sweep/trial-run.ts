@@ -11,7 +11,7 @@ import { OwnModel } from "../finetune/adapter-host.js";
 import { recordEnd } from "../finetune/finetuning.js";
 import type { Objective } from "../objective.js";
 import { OutputFolder } from "../output/folder.js";
-import { createLine } from "../output/lineage.js";
+import { createLine, readOrigin } from "../output/lineage.js";
 import { Pausing } from "../pausing.js";
 import { checkOwnEvents, RunRecorder } from "../recorder.js";
 import { prepareResume, type Resumed } from "../resume.js";
@@ -22,6 +22,7 @@ import type { SweepBase } from "./base.js";
 import type { EventOfTrial, SweepEvent, TrialSummary } from "./events.js";
 import type { Halving, HalvingGroup } from "./halving.js";
 import type { Trial } from "./options.js";
+import type { SweepRecord } from "./record.js";
 import { SharedModel } from "./shared-model.js";
 import type { SideBySide } from "./side-by-side.js";
 
@@ -39,8 +40,7 @@ export interface GroupParts {
   others: SideBySide | undefined;
   halving: { all: Halving; group: HalvingGroup } | undefined;
   context: RunContext<SweepEvent>;
-  /** Whether to replace earlier runs in the folders. */
-  overwrite: boolean;
+  record: SweepRecord;
 }
 
 export class TrialRun {
@@ -104,7 +104,7 @@ export class TrialRun {
 
   async #train(began: number): Promise<EndEvent> {
     const { name, settings } = this.#trial;
-    const { base, context } = this.#parts;
+    const { base, context, record } = this.#parts;
     const emit = (event: TrainEvent): void => {
       recorder.record(event);
       this.#note(event);
@@ -116,7 +116,7 @@ export class TrialRun {
     try {
       const adapter = settings.lora.name ?? "default";
       const resumed = await this.#findResumed();
-      const overwrite = resumed === undefined && (this.#parts.overwrite || this.#summary.state === "stopped");
+      const overwrite = resumed === undefined && record.replaces(name);
       if (resumed === undefined) await output.checkFree(overwrite, adapter);
       else await output.checkOwn(undefined, adapter);
       await checkOwnEvents(output.path, settings.log);
@@ -124,7 +124,9 @@ export class TrialRun {
       const stopping = AbortSignal.any([context.stopping, this.#halt.signal]);
       const pausing = this.#parts.others === undefined ? context.pausing : new Pausing();
       const recorded = { emit, stopping, pausing, recorder, watched };
-      const run = new AdapterRun(this.#createSubject(output, resumed, overwrite), recorded);
+      const subject = this.#createSubject(output, resumed, overwrite);
+      await record.begin(name, subject.line);
+      const run = new AdapterRun(subject, recorded);
       const work = (): Promise<FinetuneResult> =>
         runWithRandom(settings.seed, () => {
           setRandomState({ seed: settings.seed, draws: this.#parts.draws });
@@ -138,13 +140,25 @@ export class TrialRun {
     }
   }
 
-  /** Finds the checkpoint of a trial that an earlier run of the sweep has stopped. */
+  /**
+   * Finds the checkpoint of a trial that was stopped or killed. Throws the errors of `prepareResume`, except that there is
+   * no checkpoint.
+   */
   async #findResumed(): Promise<Resumed | undefined> {
-    const { state } = this.#summary;
-    if (this.#parts.overwrite || state === "waiting") return undefined;
-    const { output } = this.#trial.settings;
-    const resumed = await prepareResume({ home: output, name: undefined }, {}).catch(() => undefined);
-    this.#firstStep = resumed?.checkpoint.step ?? 0;
+    const { name, settings } = this.#trial;
+    const origin = this.#parts.record.findOrigin(name);
+    if (origin === undefined) return undefined;
+    const resumed = await prepareResume({ home: settings.output, name: undefined }, {}).catch(
+      (error: unknown) => {
+        if (!(error instanceof LowrankError)) throw error;
+        if (error.code === "ERR_FILE_NOT_FOUND") return undefined;
+        const message = `${error.message}. The sweep restarts ${name} if ${settings.output} is removed`;
+        throw new LowrankError(error.code, message, { cause: error });
+      },
+    );
+    // A trial that was killed before its first checkpoint may have the run in its folder that it replaces.
+    if (resumed === undefined || readOrigin(resumed.line) !== origin) return undefined;
+    this.#firstStep = resumed.checkpoint.step;
     return resumed;
   }
 
@@ -186,13 +200,15 @@ export class TrialRun {
     const summary = this.#summary;
     if (halving === undefined || !halving.all.isDue(step)) return true;
     const known = (summary.comparisons as Record<number, number>)[step];
-    // A resumed trial may have been compared before it was stopped.
-    if (step === this.#firstStep && known !== undefined) return true;
+    // A resumed trial may have reached the comparison before it was stopped.
+    const reached = step === this.#firstStep ? known : undefined;
     const loss =
+      reached ??
       summary.evaluations[step] ??
       (this.#recentLosses.length > 0 ? computeMean(this.#recentLosses) : Infinity);
     this.#recentLosses = [];
     (summary.comparisons as Record<number, number>)[step] = loss;
+    if (reached === undefined) await this.#parts.record.update({ ...summary });
     const wait = (): Promise<boolean> => halving.group.arrive(name, step, loss);
     const continues = await (others === undefined ? wait() : others.runApart(name, wait));
     if (!continues) this.#halt.abort();
@@ -202,6 +218,8 @@ export class TrialRun {
   /** Collects the figures of an event. */
   #note(event: TrainEvent): void {
     const summary = this.#summary;
+    // A failed write is reported by the next one, at a comparison or at the end.
+    if (event.type === "checkpoint") void this.#parts.record.update({ ...summary }).catch(() => {});
     if (event.type === "eval") (summary.evaluations as Record<number, number>)[event.step] = event.loss;
     if (event.type !== "step") return;
     Object.assign(summary, { steps: event.step, loss: event.loss });
