@@ -25,6 +25,10 @@ export const FOLLOWED: readonly Followed[] = [
     "test/train/offload-memory.test.ts: gpu: offloaded weights that the system's memory cannot keep are refused before they are read",
   ],
   [
+    /before any comparison; give a smaller number, or leave <halving> out$/,
+    "test/train/sweep-options.test.ts: the remedies of the messages help",
+  ],
+  [
     /give <evalData> or <evalSplit> to compare them on rows|give <evalData> to compare them on the same rows$/,
     "test/train/sweep-options.test.ts: the remedies of the messages help",
   ],

@@ -143,6 +143,10 @@ const REFUSED: Record<string, [more: Record<string, unknown>, message: RegExp]> 
   "an unknown key of halving": [{ halving: { every: 2, most: 1 } }, /halving: there is no option most/],
   "halving without steps": [{ halving: {} }, /halving\.every must be a whole number of at least 2/],
   "a share of halving": [{ halving: { every: 2, keep: 1 } }, /halving\.keep must be between 0 and 1, got 1/],
+  "halving that compares nothing": [
+    { halving: { every: 4 }, steps: 4 },
+    /halving\.every is 4, and the trials end after 4 steps, before any comparison; give a smaller number/,
+  ],
   "halving between evaluations": [
     { halving: { every: 3 }, evalSplit: 0.2, evalEvery: 2 },
     /halving\.every is 3, and the trials are compared by their held-out losses; give evalEvery a divisor of it/,
@@ -225,6 +229,8 @@ test("the remedies of the messages help", async (t) => {
   t.true((await run({ space: { seed: [0, 9] } })).done);
   // One sweep for each value of an option that all trials share, and the folder of a model.
   for (const maxLength of [16, 24]) t.true((await run({ maxLength })).done);
+  // Comparisons before the last step.
+  t.false((await run({ halving: { every: 2 }, steps: 4 })).done);
   // Less memory for each trial.
   const memory = 300_000;
   const large = { memory, batchSize: 8, maxLength: 60 };

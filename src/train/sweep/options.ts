@@ -121,7 +121,7 @@ function parseTrial(options: FinetuneOptions, values: TrialValues): Settings {
 
 function parseHalving(
   given: HalvingOptions | undefined,
-  { evalEvery, evalData, evalSplit }: Settings,
+  { evalEvery, evalData, evalSplit, steps }: Settings,
 ): Required<HalvingOptions> | undefined {
   if (given === undefined) return undefined;
   const { every, keep = 0.5 } = checkKnownOptions("sweep: halving", given, ["every", "keep"]);
@@ -131,6 +131,10 @@ function parseHalving(
   if (hasEvaluation && (evalEvery === undefined || every % evalEvery !== 0))
     refuse(
       `${optionName("halving.every")} is ${every}, and the trials are compared by their held-out losses; give ${optionName("evalEvery")} a divisor of it`,
+    );
+  if (steps !== undefined && every >= steps)
+    refuse(
+      `${optionName("halving.every")} is ${every}, and the trials end after ${steps} steps, before any comparison; give a smaller number, or leave ${optionName("halving")} out`,
     );
   return { every, keep };
 }
