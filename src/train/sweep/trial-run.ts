@@ -43,6 +43,21 @@ export interface GroupParts {
   record: SweepRecord;
 }
 
+/** Writes a trial's events, and its evaluations into the record of the sweep, before each checkpoint. */
+class TrialRecorder extends RunRecorder {
+  readonly #update: () => Promise<void>;
+
+  constructor(warn: (message: string) => void, update: () => Promise<void>) {
+    super(warn);
+    this.#update = update;
+  }
+
+  override async flush(): Promise<void> {
+    await super.flush();
+    await this.#update();
+  }
+}
+
 export class TrialRun {
   readonly #trial: Trial;
   readonly #parts: GroupParts;
@@ -110,7 +125,10 @@ export class TrialRun {
       this.#note(event);
       context.emit({ ...event, trial: name } as EventOfTrial);
     };
-    const recorder = new RunRecorder((message) => context.emit({ type: "warning", message, trial: name }));
+    const recorder = new TrialRecorder(
+      (message) => context.emit({ type: "warning", message, trial: name }),
+      () => record.update({ ...this.#summary }),
+    );
     const watched = new Watched();
     const output = await OutputFolder.claim(settings.output);
     try {
@@ -218,8 +236,6 @@ export class TrialRun {
   /** Collects the figures of an event. */
   #note(event: TrainEvent): void {
     const summary = this.#summary;
-    // A failed write is reported by the next one, at a comparison or at the end.
-    if (event.type === "checkpoint") void this.#parts.record.update({ ...summary }).catch(() => {});
     if (event.type === "eval") (summary.evaluations as Record<number, number>)[event.step] = event.loss;
     if (event.type !== "step") return;
     Object.assign(summary, { steps: event.step, loss: event.loss });
