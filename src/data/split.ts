@@ -10,7 +10,7 @@ import type { StoredExamples } from "./store.js";
  * total suffices, every class with two or more rows has at least one row held out, however rare it is. The draw is a
  * function of rows and seed. Both sets keep the data's order.
  *
- * Throws `ERR_OPTION` for a fraction that is not between 0 and 1, for fewer than two rows, and where every class has
+ * Throws `ERR_OPTION` for a fraction that is not above 0 and below 1, for fewer than two rows, and where every class has
  * only one row.
  */
 export function splitHeldOut(
@@ -21,7 +21,7 @@ export function splitHeldOut(
   if (!(fraction > 0 && fraction < 1)) {
     throw new LowrankError(
       "ERR_OPTION",
-      `${optionName("evalSplit")} must be between 0 and 1, got ${fraction}`,
+      `${optionName("evalSplit")} must be above 0 and below 1, got ${fraction}`,
     );
   }
   const { length } = examples;

@@ -168,10 +168,10 @@ const WRONG: Record<string, [lines: string, message: RegExp]> = {
     "side-by-side: 0\nspace: {rank: [2]}",
     /side-by-side must be a whole number/,
   ],
-  "a wrong halving": ["halving: 2\nspace: {rank: [2]}", /halving must have the keys every and keep/],
+  "a wrong halving": ["halving: 2\nspace: {rank: [2]}", /halving must have the key every, and may have keep/],
   "a wrong share of halving": [
     "halving: {every: 2, keep: 3}\nspace: {rank: [2]}",
-    /halving\.keep must be between 0 and 1, got 3/,
+    /halving\.keep must be above 0 and below 1, got 3/,
   ],
   "an option of a single run": ["dashboard: 8080\nspace: {rank: [2]}", /unknown key "dashboard"/],
   "no YAML": ["space: {rank: [2", /not YAML/],

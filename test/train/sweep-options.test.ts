@@ -142,7 +142,10 @@ const REFUSED: Record<string, [more: Record<string, unknown>, message: RegExp]> 
   ],
   "an unknown key of halving": [{ halving: { every: 2, most: 1 } }, /halving: there is no option most/],
   "halving without steps": [{ halving: {} }, /halving\.every must be a whole number of at least 2/],
-  "a share of halving": [{ halving: { every: 2, keep: 1 } }, /halving\.keep must be between 0 and 1, got 1/],
+  "a share of halving": [
+    { halving: { every: 2, keep: 1 } },
+    /halving\.keep must be above 0 and below 1, got 1/,
+  ],
   "halving that compares nothing": [
     { halving: { every: 4 }, steps: 4 },
     /halving\.every is 4, and the trials end after 4 steps, before any comparison; give a smaller number/,

@@ -64,7 +64,7 @@ function readHalving(value: unknown, file: string): Own["halving"] {
   const other = keys.find((key) => key !== "every" && key !== "keep");
   if (!isPlain(value) || !keys.includes("every") || other !== undefined)
     throw new UsageError(
-      `${file}: halving must have the keys every and keep, such as {every: 100, keep: 0.5}`,
+      `${file}: halving must have the key every, and may have keep, such as {every: 100, keep: 0.5}`,
     );
   return value as Own["halving"];
 }

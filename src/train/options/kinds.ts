@@ -128,7 +128,7 @@ export function belowOne(phrase = "from 0 to below 1"): Kind<number> {
 export const share: Kind<number> = {
   name: "number",
   type: "number",
-  schema: pipe(finiteNumber, gtValue(0, "be between 0 and 1"), ltValue(1, "be between 0 and 1")),
+  schema: pipe(finiteNumber, gtValue(0, "be above 0 and below 1"), ltValue(1, "be above 0 and below 1")),
 };
 
 /** A number from 0 to 1. */
