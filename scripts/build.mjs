@@ -25,8 +25,8 @@ const source = (name) => join(root, "src", `${name}.ts`);
 /** Entries that are imported or run by name and therefore keep their path in dist/. */
 const REQUIRED = ["index", "electron/index"];
 const ENTRIES = [...REQUIRED, "cli/main", "diagnose/child"];
-/** Bundled, because few of their functions are used: of the hub's two, and its packages take twelve megabytes. */
-const TAKEN_IN = ["@huggingface/hub", "valibot"];
+/** Bundled, because few of their files are used: the hub's packages take twelve megabytes, csv-parse contains five builds. */
+const TAKEN_IN = ["@huggingface/hub", "csv-parse", "valibot"];
 /** Bundled into the CommonJS build, since it is an ES module that older Node versions cannot require. */
 const MODULES_ALONE = "leven";
 /** Bundled into the dashboard's page, which loads nothing from the network. */
