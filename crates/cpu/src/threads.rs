@@ -114,7 +114,7 @@ impl Threads {
 
     /// Calls `body` with these threads as the current ones.
     pub fn install<T>(&self, body: impl FnOnce() -> T) -> T {
-        let _restored = Restored(CURRENT.replace(self));
+        let _restored = RestoreThreads(CURRENT.replace(self));
         body()
     }
 
@@ -122,7 +122,7 @@ impl Threads {
     pub(crate) fn run(&self, threads: usize, work: &(dyn Fn(usize) + Sync)) {
         let count = threads.min(self.count());
         // Nested launches run on the calling thread only.
-        let _restored = Restored(CURRENT.replace(std::ptr::null()));
+        let _restored = RestoreThreads(CURRENT.replace(std::ptr::null()));
         // SAFETY: every worker is idle, and none uses the pointer after this returns: posted work is taken back or
         // awaited.
         unsafe { *self.team.work.get() = std::mem::transmute::<&(dyn Fn(usize) + Sync), *const Work>(work) };
@@ -154,9 +154,9 @@ impl Drop for Threads {
 }
 
 /// Restores the current threads.
-struct Restored(*const Threads);
+struct RestoreThreads(*const Threads);
 
-impl Drop for Restored {
+impl Drop for RestoreThreads {
     fn drop(&mut self) {
         CURRENT.set(self.0);
     }

@@ -10,10 +10,10 @@ use std::time::Instant;
 use lowrank_engine::context::{Context, Value};
 use lowrank_engine::device::{Device, Sink, gpu::Gpu};
 use lowrank_engine::dtype::DType;
-use lowrank_engine::kernel::{Access, Kernel, Launch, Twin};
+use lowrank_engine::kernel::{Access, Implementations, Kernel, Launch};
 use lowrank_engine::kernels::elementwise::Function;
 use lowrank_engine::kernels::gemm::{Gemm, Matrix, gemm};
-use lowrank_engine::ops::added_norm::Added;
+use lowrank_engine::ops::added_norm::AddedNorm;
 use lowrank_engine::ops::attention::Attention;
 use lowrank_engine::ops::binary::Binary;
 use lowrank_engine::ops::dropout::Dropout;
@@ -35,7 +35,7 @@ static CHAINS: Kernel = Kernel {
     name: "bench_chains",
     bindings: &[("x", Access::ReadWrite)],
     scalars: Chains::members,
-    twin: Twin::Gpu(|[chains, unrolled, ..]| {
+    implementations: Implementations::Gpu(|[chains, unrolled, ..]| {
         let each = |line: &dyn Fn(u32) -> String| (0..chains).map(line).collect::<String>();
         format!(
             "fn kernel(group: u32, lane: u32) {{
@@ -231,7 +231,7 @@ impl Block {
         let o = tape.apply(attention, &[&turned[0], &turned[1], &qkv[2]]).unwrap().swap_remove(0);
         let o = tape.apply1(Reshape { shape: [T, C].into() }, &[&o]).unwrap();
         drop((normed, qkv, turned));
-        let sum = tape.apply(Added(norm), &[x, &layer(3, &o), &self.norms[1]]).unwrap();
+        let sum = tape.apply(AddedNorm(norm), &[x, &layer(3, &o), &self.norms[1]]).unwrap();
         drop(o);
         let [normed, x] = [&sum[0], &sum[1]];
         let gated = [4, 5].map(|i| layer(i, normed));

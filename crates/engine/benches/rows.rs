@@ -15,7 +15,7 @@ use lowrank_engine::kernels::reduce::{Reduction, argmax, reduce};
 use lowrank_engine::op::{Backward, Op, run};
 use lowrank_engine::ops::cross_entropy::{self, CrossEntropy};
 use lowrank_engine::ops::layer_norm::LayerNorm;
-use lowrank_engine::ops::linear_cross_entropy::{LinearCrossEntropy, Wanted};
+use lowrank_engine::ops::linear_cross_entropy::{LinearCrossEntropy, WantedGradients};
 use lowrank_engine::ops::rms_norm::RmsNorm;
 use lowrank_engine::ops::softmax::Softmax;
 
@@ -127,11 +127,11 @@ fn main() {
         ignore_index: -100,
         label_smoothing: 0.0,
         reduction: cross_entropy::Reduction::Mean,
-        wanted: Wanted { hidden: true, ..Wanted::default() },
+        wanted: WantedGradients { hidden: true, ..WantedGradients::default() },
         precision: Precision::Exact,
     };
     operation(&cx, "linear cross entropy", &op, &[&x, &head, &targets], 4 * v * c);
-    let op = LinearCrossEntropy { wanted: Wanted::default(), ..op };
+    let op = LinearCrossEntropy { wanted: WantedGradients::default(), ..op };
     time(&cx, "linear cross entropy without gradient", 4 * v * c, || {
         drop(run(&cx, &op, &[&x, &head, &targets]).unwrap());
     });

@@ -20,7 +20,7 @@ pub mod problem;
 pub mod profile;
 pub mod recording;
 pub mod shape;
+pub mod staged_file;
 pub mod tape;
 pub mod trace;
 pub mod tune;
-pub mod whole_file;

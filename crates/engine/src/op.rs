@@ -14,15 +14,15 @@ use crate::trace::Pass;
 
 /// The inputs and outputs that backward reads, as bit masks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reads {
+pub struct BackwardReads {
     pub inputs: u32,
     pub outputs: u32,
 }
 
-impl Reads {
+impl BackwardReads {
     /// For a product of inputs 0 and 1: the gradient of each depends on the other.
-    pub fn of_product(needs: &[bool]) -> Reads {
-        Reads { inputs: needs[1] as u32 | (needs[0] as u32) << 1, outputs: 0 }
+    pub fn of_product(needs: &[bool]) -> BackwardReads {
+        BackwardReads { inputs: needs[1] as u32 | (needs[0] as u32) << 1, outputs: 0 }
     }
 }
 
@@ -30,7 +30,7 @@ impl Reads {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gradient {
     /// Backward exists and reads these.
-    Reads(Reads),
+    BackwardReads(BackwardReads),
     /// Piecewise constant (comparisons, argmax): the output requires no gradient, as in PyTorch.
     Constant,
     /// No gradient exists: an input that requires one is an error.
@@ -39,12 +39,12 @@ pub enum Gradient {
 
 impl Gradient {
     pub const fn reads(inputs: u32, outputs: u32) -> Gradient {
-        Gradient::Reads(Reads { inputs, outputs })
+        Gradient::BackwardReads(BackwardReads { inputs, outputs })
     }
 }
 
 /// Another operation that recomputes an operation's first output from values that its backward keeps.
-pub struct Remaking {
+pub struct Recomputation {
     pub op: Rc<dyn Op>,
     /// Its inputs.
     pub of: Vec<Source>,
@@ -90,10 +90,10 @@ pub trait Op: std::fmt::Debug + 'static {
 
     /// The values that backward reads if only the inputs in `needs` need a gradient: a subset of `gradient()`. For
     /// example, a product by a frozen factor need not keep the other factor.
-    fn reads(&self, _needs: &[bool]) -> Reads {
+    fn reads(&self, _needs: &[bool]) -> BackwardReads {
         match self.gradient() {
-            Gradient::Reads(reads) => reads,
-            Gradient::Constant | Gradient::Missing => Reads::default(),
+            Gradient::BackwardReads(reads) => reads,
+            Gradient::Constant | Gradient::Missing => BackwardReads::default(),
         }
     }
 
@@ -104,12 +104,12 @@ pub trait Op: std::fmt::Debug + 'static {
     }
 
     /// The operation that recomputes the first output, if it is not this one.
-    fn remaking(&self) -> Option<Remaking> {
+    fn remaking(&self) -> Option<Recomputation> {
         None
     }
 
     /// Appends the launches of the gradients of the inputs in `pass.needs`, and returns one entry per input. A returned
-    /// value may be a `d_out` itself. Called only if `gradient()` is `Reads`, some input needs a gradient and some
+    /// value may be a `d_out` itself. Called only if `gradient()` is `BackwardReads`, some input needs a gradient and some
     /// output has one.
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients>;
 }

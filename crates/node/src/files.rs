@@ -8,8 +8,8 @@ use lowrank_engine::error as engine;
 use lowrank_engine::format::safetensors::{self, TensorData, stored};
 use lowrank_engine::format::weights::Weights;
 use lowrank_engine::mapped_file;
+use lowrank_engine::staged_file::StagedFile;
 use lowrank_engine::tape::Tensor;
-use lowrank_engine::whole_file::WholeFile;
 use napi::Env;
 use napi::bindgen_prelude::{Either, Object, Uint8Array};
 use napi_derive::napi;
@@ -127,7 +127,7 @@ pub fn write_safetensors<'env>(
 #[napi(catch_unwind, ts_return_type = "Promise<null | Failure>")]
 pub fn write_file<'env>(env: &'env Env, path: String, bytes: Uint8Array) -> Result<Object<'env>> {
     background::done(env, "write", move || {
-        let mut file = WholeFile::create(Path::new(&path))?;
+        let mut file = StagedFile::create(Path::new(&path))?;
         file.write(&bytes)?;
         file.finish()
     })

@@ -30,7 +30,7 @@ use crate::error::{Result, internal, thrown};
 use crate::gguf::GgufFile;
 use crate::session::{Failure, failure};
 use encodings::{EncodingOptions, encodings};
-use offsets::{Placed, encode_with_offsets};
+use offsets::{TokenOffsets, encode_with_offsets};
 use seams::Seams;
 use vocabulary::GgufTokenizer;
 
@@ -51,16 +51,17 @@ const ROW_PIECE: usize = 1 << 10;
 const BYTES_A_TOKEN: usize = 4;
 
 /// A tokenizer with a BPE model and any other parts.
-type OfBpe = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+type BpeTokenizer =
+    TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 /// Parses a `tokenizer.json`. The generic parser builds a tree of JSON values first, which dominates the time at fifty
 /// thousand tokens. So it parses the file as BPE first and falls back to the generic parser.
 fn read(bytes: &[u8]) -> tokenizers::Result<Inner> {
-    serde_json::from_slice::<OfBpe>(bytes).map(Inner::from).or_else(|_| Inner::from_bytes(bytes))
+    serde_json::from_slice::<BpeTokenizer>(bytes).map(Inner::from).or_else(|_| Inner::from_bytes(bytes))
 }
 
 /// The ids of the start of a text.
-struct Beginning {
+struct TextStart {
     ids: Vec<i32>,
     /// The number of ids of the whole text; an estimate if it was not encoded to its end.
     total: usize,
@@ -104,9 +105,9 @@ impl Tokenizer {
     }
 
     /// Returns the first `limit` ids of a text and encodes little more than they need.
-    fn beginning(&self, text: &str, add_special_tokens: bool, limit: usize) -> engine::Result<Beginning> {
+    fn beginning(&self, text: &str, add_special_tokens: bool, limit: usize) -> engine::Result<TextStart> {
         let size = ROW_PIECE.max(limit.saturating_mul(BYTES_A_TOKEN));
-        let mut whole = Beginning { ids: Vec::new(), total: 0 };
+        let mut whole = TextStart { ids: Vec::new(), total: 0 };
         // Computing the seams of a large vocabulary takes longer than encoding a short text.
         let seams = (text.len() / 2 > size).then(|| self.seams()).filter(|seams| seams.can_find_seams());
         if let Some(seams) = seams {
@@ -222,7 +223,7 @@ impl Tokenizer {
         let tokenizer = self.clone();
         let limit = limit.map_or(usize::MAX, |limit| limit as usize);
         let encode = move || {
-            let rows: Vec<Beginning> = cpu_use::parallel(|| {
+            let rows: Vec<TextStart> = cpu_use::parallel(|| {
                 let beginning = |text: &String| tokenizer.beginning(text, add_special_tokens, limit);
                 texts.par_iter().map(beginning).collect::<engine::Result<_>>()
             })??;
@@ -252,9 +253,9 @@ impl Tokenizer {
         let tokenizer = self.clone();
         let encode = move || {
             let encode = |text: &String| encode_with_offsets(&tokenizer.inner, text).map_err(not_encoded);
-            let rows: Vec<Placed> =
+            let rows: Vec<TokenOffsets> =
                 cpu_use::parallel(|| texts.par_iter().map(encode).collect::<engine::Result<_>>())??;
-            let (mut all, mut ends) = (Placed::default(), Vec::with_capacity(rows.len()));
+            let (mut all, mut ends) = (TokenOffsets::default(), Vec::with_capacity(rows.len()));
             for row in rows {
                 all.ids.extend(row.ids);
                 all.starts.extend(row.starts);

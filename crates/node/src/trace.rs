@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use lowrank_engine::error::{Code, fail_code};
 use lowrank_engine::probe::probe;
+use lowrank_engine::staged_file::StagedFile;
 use lowrank_engine::trace::Trace as Collected;
-use lowrank_engine::whole_file::WholeFile;
 use napi::Env;
 use napi::bindgen_prelude::Object;
 use napi_derive::napi;
@@ -18,7 +18,7 @@ use crate::session::{Session, failure};
 /// The staging file of a trace.
 #[napi]
 pub struct TraceFile {
-    file: Mutex<Option<WholeFile>>,
+    file: Mutex<Option<StagedFile>>,
     trace: Mutex<Option<Arc<Collected>>>,
 }
 
@@ -57,7 +57,7 @@ impl TraceFile {
             let message = format!("{}: cannot be written: it is a folder", path.display());
             return Err(thrown(fail_code(Code::Write, message)));
         }
-        let file = WholeFile::create(path).map_err(thrown)?;
+        let file = StagedFile::create(path).map_err(thrown)?;
         Ok(TraceFile { file: Mutex::new(Some(file)), trace: Mutex::default() })
     }
 

@@ -3,7 +3,7 @@
 use lowrank_engine::device::registry::{self, Opened};
 use lowrank_engine::error::{self as engine, Code, fail_code};
 use lowrank_engine::kernels::TUNED;
-use lowrank_engine::tune::{self, Outcome, Setting, Tried, Verdict};
+use lowrank_engine::tune::{self, MeasuredVariant, Outcome, Setting, Verdict};
 use napi::Env;
 use napi::bindgen_prelude::{Either, Object};
 use napi_derive::napi;
@@ -97,21 +97,21 @@ fn class(outcome: &Outcome) -> TunedClass {
         class: (family.class)(&outcome.class.words),
         chosen: (family.describe)(outcome.chosen),
         flops: outcome.work as f64,
-        forms: outcome.variants.iter().map(|tried| describe_tried(tried, family)).collect(),
+        forms: outcome.variants.iter().map(|tried| describe_variant(tried, family)).collect(),
     }
 }
 
-fn describe_tried(tried: &Tried, family: &tune::Family) -> TriedForm {
-    let (verdict, reason) = match &tried.verdict {
+fn describe_variant(measured: &MeasuredVariant, family: &tune::Family) -> TriedForm {
+    let (verdict, reason) = match &measured.verdict {
         Verdict::Sound => ("right", None),
         Verdict::Wrong => ("wrong", None),
         Verdict::Refused(reason) => ("refused", Some(reason.clone())),
         Verdict::Slow => ("slow", None),
     };
     TriedForm {
-        form: (family.describe)(tried.variant),
+        form: (family.describe)(measured.variant),
         verdict: verdict.into(),
         reason,
-        milliseconds: tried.took.map(|took| took.as_secs_f64() * 1e3),
+        milliseconds: measured.took.map(|took| took.as_secs_f64() * 1e3),
     }
 }

@@ -55,7 +55,7 @@ impl Element for bf16 {
 }
 
 /// A position in B.
-pub trait At: Copy {
+pub trait Position: Copy {
     /// The position `elements` further. It may be outside of B, as long as it is not read there.
     fn plus(self, elements: usize) -> Self;
 
@@ -66,7 +66,7 @@ pub trait At: Copy {
     fn bytes(self, elements: usize) -> usize;
 }
 
-impl<T> At for *const T {
+impl<T> Position for *const T {
     #[inline(always)]
     fn plus(self, elements: usize) -> Self {
         self.wrapping_add(elements)
@@ -194,7 +194,7 @@ pub type PackB<P> = unsafe fn(Source<P>, usize, usize, usize, *mut f32);
 
 /// The kernel `dots` for one row of A in the arrangement that it needs.
 #[derive(Clone, Copy)]
-pub struct Arranged<P> {
+pub struct ArrangedRow<P> {
     pub arrangement: Arrangement,
     pub dots: DotKernel<P>,
 }

@@ -192,7 +192,7 @@ impl<T: Storage> Product<T> {
         &Plan { tiles, register_kc, blocking, .. }: &Plan,
         block: &CBlock,
         copied: Option<PackedA>,
-    ) -> TaskConfig<'static, T::At> {
+    ) -> TaskConfig<'static, T::Position> {
         // B is read in place where it already has the layout of a panel and is read too few times to pay for packing.
         let in_place = T::IS_F32 && self.b_column == 1 && self.is_narrow(block.rows, tiles);
         // If they are read more than single_group, rows of A that alias in L1 are copied, and so are columns if each

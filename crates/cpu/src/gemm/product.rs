@@ -1,6 +1,6 @@
 //! A product over raw operands.
 
-use super::arguments::{At, Epilogue, Left, PackA, Right, SecondTile, Source};
+use super::arguments::{Epilogue, Left, PackA, Position, Right, SecondTile, Source};
 use super::blocking::MAX_REGISTER_KC;
 use super::pack::a::PackedA;
 use super::partition::{CBlock, worth};
@@ -21,7 +21,7 @@ pub struct Product<T: Storage> {
     pub a_batch: usize,
     pub a_row: usize,
     pub a_column: usize,
-    pub b: T::At,
+    pub b: T::Position,
     pub b_batch: usize,
     pub b_row: usize,
     pub b_column: usize,
@@ -54,7 +54,7 @@ unsafe impl Sync for Second {}
 
 impl<T: Storage> Product<T> {
     /// C = A·Bᵀ of contiguous row-major matrices.
-    pub fn row_major([m, n, k]: [usize; 3], a: *const f32, b: T::At, c: *mut f32) -> Product<T> {
+    pub fn row_major([m, n, k]: [usize; 3], a: *const f32, b: T::Position, c: *mut f32) -> Product<T> {
         Product {
             batch: 1,
             m,

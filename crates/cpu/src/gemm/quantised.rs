@@ -4,7 +4,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::arguments::{Arranged, At, DotKernel, DotProducts, Left, Source, Strip, Sums};
+use super::arguments::{ArrangedRow, DotKernel, DotProducts, Left, Position, Source, Strip, Sums};
 use super::cache_line::{LINE, LINE_BYTES, prefetch};
 use super::gemv::dot::{self, ONE_ROW_CHAINS};
 use super::pack::b;
@@ -43,10 +43,10 @@ impl BlockPointer {
 
     /// The arrangement of a row of `k` elements for columns with a stride of `step`, if these are whole blocks that can
     /// be multiplied without unpacking.
-    pub(super) fn find_arrangement(self, k: usize, step: usize) -> Option<Arranged<BlockPointer>> {
+    pub(super) fn find_arrangement(self, k: usize, step: usize) -> Option<ArrangedRow<BlockPointer>> {
         let (arrangement, dots) = self.coded?;
         let whole = [k, step, self.element].iter().all(|n| n.is_multiple_of(arrangement.elements));
-        whole.then_some(Arranged { arrangement, dots })
+        whole.then_some(ArrangedRow { arrangement, dots })
     }
 
     /// Unpacks `count` elements from this one on to `to`.
@@ -60,7 +60,7 @@ impl BlockPointer {
     }
 }
 
-impl At for BlockPointer {
+impl Position for BlockPointer {
     #[inline(always)]
     fn plus(self, elements: usize) -> BlockPointer {
         BlockPointer { element: self.element + elements, ..self }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use half::{bf16, f16};
 
 use super::arguments::{
-    Arranged, At, DotKernel, DotProducts, Element, Left, MAX_GEMV_ROWS, PackA, PackB, Source, Strip,
+    ArrangedRow, DotKernel, DotProducts, Element, Left, MAX_GEMV_ROWS, PackA, PackB, Position, Source, Strip,
     StripKernel, Sums, TileProduct,
 };
 use super::blocking::MAX_REGISTER_KC;
@@ -84,27 +84,27 @@ impl KernelTable {
 /// A storage type of B: its positions and its kernels.
 pub trait Storage: Copy + 'static {
     const IS_F32: bool = false;
-    type At: At;
-    fn kernels(table: &KernelTable) -> &StorageKernels<Self::At>;
+    type Position: Position;
+    fn kernels(table: &KernelTable) -> &StorageKernels<Self::Position>;
     /// The arrangement of a row of A of `k` terms for dot products with rows of B (stride `step`), if they need one.
-    fn find_arrangement(_b: Self::At, _k: usize, _step: usize) -> Option<Arranged<Self::At>> {
+    fn find_arrangement(_b: Self::Position, _k: usize, _step: usize) -> Option<ArrangedRow<Self::Position>> {
         None
     }
 }
 
 impl Storage for Blocks {
-    type At = BlockPointer;
+    type Position = BlockPointer;
     fn kernels(table: &KernelTable) -> &StorageKernels<BlockPointer> {
         &table.blocks
     }
-    fn find_arrangement(b: BlockPointer, k: usize, step: usize) -> Option<Arranged<BlockPointer>> {
+    fn find_arrangement(b: BlockPointer, k: usize, step: usize) -> Option<ArrangedRow<BlockPointer>> {
         b.find_arrangement(k, step)
     }
 }
 
 impl Storage for f32 {
     const IS_F32: bool = true;
-    type At = *const f32;
+    type Position = *const f32;
     #[inline]
     fn kernels(table: &KernelTable) -> &StorageKernels<*const f32> {
         &table.f32
@@ -112,7 +112,7 @@ impl Storage for f32 {
 }
 
 impl Storage for f16 {
-    type At = *const f16;
+    type Position = *const f16;
     #[inline]
     fn kernels(table: &KernelTable) -> &StorageKernels<*const f16> {
         &table.f16
@@ -120,7 +120,7 @@ impl Storage for f16 {
 }
 
 impl Storage for bf16 {
-    type At = *const bf16;
+    type Position = *const bf16;
     #[inline]
     fn kernels(table: &KernelTable) -> &StorageKernels<*const bf16> {
         &table.bf16

@@ -14,7 +14,7 @@
 
 mod ahead;
 
-use super::arguments::{At, Left, PackB, PartialSums, Right, Source, TileProduct};
+use super::arguments::{Left, PackB, PartialSums, Position, Right, Source, TileProduct};
 use super::cache_line::leading_dimension;
 use super::microkernel::prefetch::{Prefetch, StridedPrefetch};
 use super::microkernel::row_pointers::STRIDE;
@@ -65,7 +65,7 @@ struct Task<'a, T: Storage> {
     product: &'a Product<T>,
     table: &'a KernelTable,
     block: &'a CBlock,
-    config: TaskConfig<'a, T::At>,
+    config: TaskConfig<'a, T::Position>,
     /// The first row and the number of rows of each tile.
     tile_rows: &'a [(usize, usize)],
     /// Tiles of rows per group.
@@ -125,7 +125,7 @@ impl<T: Storage> Product<T> {
     ///
     /// # Safety
     /// As for `run`.
-    pub unsafe fn run_task(&self, table: &KernelTable, block: &CBlock, config: TaskConfig<'_, T::At>) {
+    pub unsafe fn run_task(&self, table: &KernelTable, block: &CBlock, config: TaskConfig<'_, T::Position>) {
         let panel = config.tiles.panel();
         let mut tile_rows = Vec::new();
         block.for_each_tile(config.tiles, |row, rows| tile_rows.push((row, rows)));
@@ -190,7 +190,7 @@ impl<T: Storage> Task<'_, T> {
 
     /// The part of B for the panel of column `j` (relative to the task's first column) from term `from` on, and its
     /// width.
-    fn source(&self, from: usize, j: usize) -> (Source<T::At>, usize) {
+    fn source(&self, from: usize, j: usize) -> (Source<T::Position>, usize) {
         let (product, block) = (self.product, self.block);
         let column = (block.column + j) * product.b_column;
         let at = product.b.plus(block.z * product.b_batch + from * product.b_row + column);

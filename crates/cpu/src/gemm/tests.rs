@@ -47,13 +47,13 @@ impl Case {
 /// Returns C, computed on a pool of `threads`.
 fn run<T>(table: &'static KernelTable, threads: usize, case: &Case, narrow: impl Fn(f32) -> T) -> Vec<f32>
 where
-    T: Storage<At = *const T>,
+    T: Storage<Position = *const T>,
 {
     // SAFETY: `run_by` creates operands that cover the case.
     run_by(table, threads, case, &case.a(), narrow, |p, table, threads| unsafe { p.run(table, threads) })
 }
 
-fn run_by<T: Storage<At = *const T>>(
+fn run_by<T: Storage<Position = *const T>>(
     table: &'static KernelTable,
     threads: usize,
     case: &Case,
@@ -71,7 +71,7 @@ fn run_over<T: Storage>(
     threads: usize,
     case: &Case,
     a: &[f32],
-    b: T::At,
+    b: T::Position,
     run: impl Fn(&Product<T>, &'static KernelTable, usize) + Sync,
 ) -> Vec<f32> {
     let [batch, m, n, _] = case.sizes;
@@ -81,7 +81,7 @@ fn run_over<T: Storage>(
     c
 }
 
-fn product_of<T: Storage>(case: &Case, a: &[f32], b: T::At, bias: &[f32], c: &mut [f32]) -> Product<T> {
+fn product_of<T: Storage>(case: &Case, a: &[f32], b: T::Position, bias: &[f32], c: &mut [f32]) -> Product<T> {
     let [batch, m, n, k] = case.sizes;
     let (a_row, a_column) = if case.trans_a { (1, m) } else { (k, 1) };
     let (b_row, b_column) = if case.trans_b { (1, k) } else { (n, 1) };
@@ -278,7 +278,7 @@ fn narrow(v: f32) -> f32 {
 }
 
 /// Returns C after a product and a second segment of `k` terms: in one call and in two.
-fn of_two<T: Storage<At = *const T>>(
+fn of_two<T: Storage<Position = *const T>>(
     table: &'static KernelTable,
     case: &Case,
     (k, trans_b): (usize, bool),

@@ -13,7 +13,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use super::value::Lies;
+use super::value::Location;
 use super::{Context, Storage, Value};
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
@@ -86,8 +86,7 @@ impl Offload {
     pub fn resident_bytes(&self) -> u64 {
         let blocks = self.blocks.borrow();
         let weights = blocks.iter().flatten().filter_map(Weak::upgrade);
-        let in_pool =
-            |weight: &Rc<Storage>| matches!(&weight.lies, Lies::Offloaded(lies) if lies.is_in_pool());
+        let in_pool = |weight: &Rc<Storage>| matches!(&weight.location, Location::Offloaded(location) if location.is_in_pool());
         weights.filter(in_pool).map(|weight| weight.bytes()).sum()
     }
 
@@ -131,7 +130,7 @@ impl Offload {
 impl Storage {
     /// Returns the buffer to the pool. Recorded commands run before its next use.
     fn evict(&self) {
-        if let Lies::Offloaded(offloaded) = &self.lies
+        if let Location::Offloaded(offloaded) = &self.location
             && offloaded.resident.replace(false)
         {
             self.context.leave_pool(self.buffer.get(), self.bytes());
@@ -148,8 +147,8 @@ impl Context {
     pub fn offload(self: &Rc<Self>, from: &Value, offload: &Rc<Offload>, block: usize) -> Result<Value> {
         self.check_value(&from.shape, from.dtype)?;
         let bytes = from.bytes() as u64;
-        let source = match &from.storage.lies {
-            Lies::InFile { file, offset } if from.offset == 0 && !file.is_released() => {
+        let source = match &from.storage.location {
+            Location::InFile { file, offset } if from.offset == 0 && !file.is_released() => {
                 HostBytes::Mapped { file: file.clone(), offset: *offset }
             }
             _ if self.is_meta() => HostBytes::Absent,
@@ -158,8 +157,9 @@ impl Context {
         let kept = if matches!(source, HostBytes::Mapped { .. }) { &offload.mapped } else { &offload.copied };
         kept.set(kept.get() + bytes);
         let (offloaded, dtype, resident) = (offload.clone(), from.dtype, Cell::new(false));
-        let lies = Lies::Offloaded(Offloaded { offload: offloaded, block, source, bytes, dtype, resident });
-        let storage = Storage::new(self, BufferId::next(), bytes.next_multiple_of(4), lies);
+        let location =
+            Location::Offloaded(Offloaded { offload: offloaded, block, source, bytes, dtype, resident });
+        let storage = Storage::new(self, BufferId::next(), bytes.next_multiple_of(4), location);
         offload.add(block, &storage);
         Ok(Value { shape: from.shape.clone(), dtype: from.dtype, storage, offset: 0 })
     }
@@ -173,8 +173,8 @@ impl Context {
         self: &Rc<Self>,
         values: impl Iterator<Item = &'a Value> + Clone,
     ) -> Result<()> {
-        let offloaded = values.filter_map(|value| match &value.storage.lies {
-            Lies::Offloaded(offloaded) => Some((offloaded, &value.storage)),
+        let offloaded = values.filter_map(|value| match &value.storage.location {
+            Location::Offloaded(offloaded) => Some((offloaded, &value.storage)),
             _ => None,
         });
         for (Offloaded { offload, block, resident, .. }, _) in offloaded.clone() {
@@ -190,7 +190,7 @@ impl Context {
     }
 
     fn make_resident(self: &Rc<Self>, storage: &Rc<Storage>) -> Result<()> {
-        let Lies::Offloaded(Offloaded { source, bytes, dtype, resident, .. }) = &storage.lies else {
+        let Location::Offloaded(Offloaded { source, bytes, dtype, resident, .. }) = &storage.location else {
             return Ok(());
         };
         if resident.get() || *bytes == 0 {

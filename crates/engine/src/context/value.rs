@@ -19,14 +19,14 @@ pub struct Storage {
     /// Changes with each upload of an offloaded weight.
     pub(super) buffer: Cell<BufferId>,
     bytes: u64,
-    pub(super) lies: Lies,
+    pub(super) location: Location,
     version: Cell<u64>,
     /// The host's copy of an i32 tensor that JavaScript made; plans may read it.
     pub host: RefCell<Option<Rc<[i32]>>>,
 }
 
 /// The location of a storage's bytes, which decides how they are freed.
-pub(super) enum Lies {
+pub(super) enum Location {
     InPool,
     InFile {
         file: Arc<MappedFile>,
@@ -39,10 +39,15 @@ pub(super) enum Lies {
 }
 
 impl Storage {
-    pub(super) fn new(context: &Rc<Context>, buffer: BufferId, bytes: u64, lies: Lies) -> Rc<Storage> {
+    pub(super) fn new(
+        context: &Rc<Context>,
+        buffer: BufferId,
+        bytes: u64,
+        location: Location,
+    ) -> Rc<Storage> {
         let (version, host) = (Cell::new(0), RefCell::new(None));
         let buffer = Cell::new(buffer);
-        Rc::new(Storage { context: context.clone(), buffer, bytes, lies, version, host })
+        Rc::new(Storage { context: context.clone(), buffer, bytes, location, version, host })
     }
 
     /// The buffer that has its bytes.
@@ -50,7 +55,7 @@ impl Storage {
     /// # Panics
     /// If it is an offloaded weight that `load_offloaded` has not uploaded.
     pub fn buffer(&self) -> BufferId {
-        if let Lies::Offloaded(offloaded) = &self.lies {
+        if let Location::Offloaded(offloaded) = &self.location {
             assert!(offloaded.is_resident(), "an offloaded weight is read and was not uploaded");
         }
         self.buffer.get()
@@ -58,7 +63,7 @@ impl Storage {
 
     /// Whether the host keeps its bytes, so that it cannot be written in place.
     pub fn is_offloaded(&self) -> bool {
-        matches!(self.lies, Lies::Offloaded(_))
+        matches!(self.location, Location::Offloaded(_))
     }
 
     pub fn version(&self) -> u64 {
@@ -77,28 +82,28 @@ impl Storage {
 
     /// Bytes of memory that are freed when it is dropped.
     pub fn owned_bytes(&self) -> u64 {
-        match &self.lies {
-            Lies::InPool => self.bytes,
-            Lies::InFile { file, .. } if file.is_released() => self.bytes,
-            Lies::InFile { .. } | Lies::OnPage(_) => 0,
-            Lies::Offloaded(offloaded) => offloaded.copied_bytes(),
+        match &self.location {
+            Location::InPool => self.bytes,
+            Location::InFile { file, .. } if file.is_released() => self.bytes,
+            Location::InFile { .. } | Location::OnPage(_) => 0,
+            Location::Offloaded(offloaded) => offloaded.copied_bytes(),
         }
     }
 }
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        match std::mem::replace(&mut self.lies, Lies::InPool) {
-            Lies::InPool => self.context.leave_pool(self.buffer.get(), self.bytes),
-            Lies::InFile { file, .. } => {
+        match std::mem::replace(&mut self.location, Location::InPool) {
+            Location::InPool => self.context.leave_pool(self.buffer.get(), self.bytes),
+            Location::InFile { file, .. } => {
                 self.context.leave_file(&file, self.bytes);
                 self.context.push(Command::Destroy { buffer: self.buffer.get() });
             }
-            Lies::OnPage(page) => self.context.leave_page(Some(page)),
-            Lies::Offloaded(offloaded) if offloaded.is_in_pool() => {
+            Location::OnPage(page) => self.context.leave_page(Some(page)),
+            Location::Offloaded(offloaded) if offloaded.is_in_pool() => {
                 self.context.leave_pool(self.buffer.get(), self.bytes);
             }
-            Lies::Offloaded(_) => {}
+            Location::Offloaded(_) => {}
         }
     }
 }
@@ -160,7 +165,7 @@ impl Value {
 
     /// Whether no other handle reads this storage, so that it may be written in place.
     pub fn is_unshared(&self) -> bool {
-        let fixed = matches!(self.storage.lies, Lies::OnPage(_) | Lies::Offloaded(_));
+        let fixed = matches!(self.storage.location, Location::OnPage(_) | Location::Offloaded(_));
         Rc::strong_count(&self.storage) == 1 && !fixed
     }
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::constants::{ConstantSlot, PAGE_BYTES, Page};
-use super::value::Lies;
+use super::value::Location;
 use super::{Context, Storage, Value};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -32,7 +32,7 @@ impl Context {
     /// Allocates the storage of a new value. Its content is unspecified.
     pub fn allocate(self: &Rc<Self>, bytes: usize) -> Result<Rc<Storage>> {
         let buffer = self.allocate_buffer(bytes as u64)?;
-        Ok(Storage::new(self, buffer, bytes as u64, Lies::InPool))
+        Ok(Storage::new(self, buffer, bytes as u64, Location::InPool))
     }
 
     /// Takes a buffer from the pool.
@@ -134,7 +134,7 @@ impl Context {
         if first {
             self.push(Command::Create { buffer: page.0, bytes: PAGE_BYTES });
         }
-        let storage = Storage::new(self, page.0, PAGE_BYTES, Lies::OnPage(page));
+        let storage = Storage::new(self, page.0, PAGE_BYTES, Location::OnPage(page));
         let made = Value { shape: Shape::new(&[]), dtype, storage, offset: slot };
         if new {
             self.write(&made, word.to_le_bytes().to_vec());
@@ -170,7 +170,7 @@ impl Context {
                 self.sink.send(Recording { commands, owner, cpu_use, ..Recording::default() });
             })?;
             self.in_files.borrow_mut().add(file, bytes);
-            let storage = Storage::new(self, buffer, bytes, Lies::InFile { file: file.clone(), offset });
+            let storage = Storage::new(self, buffer, bytes, Location::InFile { file: file.clone(), offset });
             return Ok(Value { shape, dtype, storage, offset: 0 });
         }
         let value = self.empty(shape, dtype)?;

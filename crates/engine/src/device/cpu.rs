@@ -23,7 +23,7 @@ use crate::mapped_file::MappedFile;
 use crate::profile::{Kind, Profile};
 use crate::recording::{Command, CpuUse};
 use crate::trace::Note;
-use memory::{Loose, Memory};
+use memory::{FreedPages, Memory};
 
 /// A trivial hash for consecutive numbers; a launch looks up about five.
 #[derive(Default)]
@@ -43,7 +43,7 @@ impl Hasher for ByNumber {
 
 pub struct Cpu {
     buffers: HashMap<BufferId, Memory, BuildHasherDefault<ByNumber>>,
-    loose: Loose,
+    freed_pages: FreedPages,
     threads: Threads,
     /// Threads at low priority, created by the first background recording. They are separate, since on Linux an
     /// unprivileged process cannot raise a thread's priority again.
@@ -66,7 +66,7 @@ impl Cpu {
             profile(threads),
             Cpu {
                 buffers: HashMap::default(),
-                loose: Loose::default(),
+                freed_pages: FreedPages::default(),
                 threads: workers,
                 low_threads: None,
                 is_low: false,
@@ -103,13 +103,13 @@ fn no_threads(error: std::io::Error) -> Error {
 impl Runner for Cpu {
     fn run(&mut self, command: Command) -> Result<()> {
         if !matches!(command, Command::Create { .. } | Command::Destroy { .. } | Command::Reuse { .. }) {
-            self.loose.bound();
+            self.freed_pages.bound();
         }
         let cost = self.note.as_ref().and_then(|note| Some((note, command.cost()?)));
         let _working = cost.map(|(note, (kernel, cost))| note.working(kernel, cost));
         match command {
             Command::Create { buffer, bytes } => {
-                let memory = Memory::new(bytes as usize, &mut self.loose).ok_or_else(|| {
+                let memory = Memory::new(bytes as usize, &mut self.freed_pages).ok_or_else(|| {
                     Error::new(
                         Code::OutOfMemory,
                         format!("out of memory: the system did not allocate {bytes} bytes"),
@@ -121,7 +121,7 @@ impl Runner for Cpu {
             Command::Reuse { buffer, bytes } => self.poison(buffer, bytes),
             Command::Destroy { buffer } => {
                 if let Some(memory) = self.buffers.remove(&buffer) {
-                    self.loose.put(memory);
+                    self.freed_pages.put(memory);
                 }
             }
             Command::Map { buffer, file, offset, bytes } => {
@@ -144,7 +144,7 @@ impl Runner for Cpu {
                 let bindings = launch.bindings.iter().map(|range| (self.pointer(range), *range)).collect();
                 let given = NativeLaunch::new(&launch, self.threads().count(), bindings);
                 let name = launch.kernel.name;
-                let native = launch.kernel.twin.native();
+                let native = launch.kernel.implementations.native();
                 let native = native.unwrap_or_else(|| panic!("{name} was launched on a processor"));
                 self.threads().install(|| native(&given));
             }
@@ -160,7 +160,7 @@ impl Runner for Cpu {
     }
 
     fn idle(&mut self) -> Result<bool> {
-        self.loose.clear();
+        self.freed_pages.clear();
         Ok(false)
     }
 
@@ -208,7 +208,7 @@ impl Cpu {
         }
         let mut copies = Vec::with_capacity(lying.len());
         for (buffer, bytes) in lying {
-            let Some(memory) = Memory::new(bytes as usize, &mut self.loose) else {
+            let Some(memory) = Memory::new(bytes as usize, &mut self.freed_pages) else {
                 fail!(OutOfMemory, "out of memory: the system did not allocate {bytes} bytes");
             };
             let whole = Range { buffer, offset: 0, bytes, dtype: DType::I32 };

@@ -89,14 +89,14 @@ pub trait Runner {
 pub const REST: Duration = Duration::from_secs(2);
 
 /// Called on the device's thread whenever it rests.
-pub type Rested = Arc<dyn Fn() + Send + Sync>;
+pub type IdleCallback = Arc<dyn Fn() + Send + Sync>;
 
 /// The rest callbacks, each with the environment that it belongs to.
-type Listeners = Arc<Mutex<Vec<(CancelToken, Rested)>>>;
+type Listeners = Arc<Mutex<Vec<(CancelToken, IdleCallback)>>>;
 
 /// Emptied command lists for later recordings. Otherwise each recording would allocate about 50 KB on one thread and
 /// free it on another.
-type Emptied = Arc<Mutex<Vec<Vec<Command>>>>;
+type EmptyLists = Arc<Mutex<Vec<Vec<Command>>>>;
 /// The most lists that are kept.
 const EMPTIED: usize = 4;
 
@@ -158,7 +158,7 @@ impl Sink {
 }
 
 /// The autotuning results of a device.
-pub struct Found {
+pub struct TuningResults {
     /// Whether runs use them.
     pub used: bool,
     /// The file that stores them.
@@ -176,7 +176,7 @@ pub struct Device {
     stopping: Arc<AtomicBool>,
     /// The number of recordings that were sent and are not complete.
     waiting: Arc<AtomicUsize>,
-    emptied: Emptied,
+    emptied: EmptyLists,
     listeners: Listeners,
     /// The autotuning table, if the device has one.
     pub table: Option<Arc<Table>>,
@@ -187,7 +187,7 @@ pub struct Device {
 }
 
 /// The data that a device's thread reports once the device is open.
-struct Ready {
+struct OpenedDevice {
     profile: Profile,
     table: Option<Arc<Table>>,
     submissions: Arc<AtomicU64>,
@@ -200,12 +200,12 @@ impl Device {
         open: impl FnOnce() -> Result<(Profile, R)> + Send + 'static,
     ) -> Result<Arc<Device>> {
         let (sender, receiver) = channel::<Message>();
-        let (ready, opened) = channel::<Result<Ready>>();
+        let (ready, opened) = channel::<Result<OpenedDevice>>();
         let stopping = Arc::new(AtomicBool::new(false));
         let stop = stopping.clone();
         let waiting = Arc::new(AtomicUsize::new(0));
         let sent = waiting.clone();
-        let emptied = Emptied::default();
+        let emptied = EmptyLists::default();
         let used = emptied.clone();
         let listeners = Listeners::default();
         let told = listeners.clone();
@@ -217,7 +217,7 @@ impl Device {
                     Ok(Ok((profile, runner))) => {
                         let (table, submissions) = (runner.table(), runner.submissions());
                         let longest_submission = runner.longest_submission();
-                        ready.send(Ok(Ready { profile, table, submissions, longest_submission })).ok();
+                        ready.send(Ok(OpenedDevice { profile, table, submissions, longest_submission })).ok();
                         runner
                     }
                     Ok(Err(error)) => return drop(ready.send(Err(error))),
@@ -226,7 +226,7 @@ impl Device {
                 serve(&mut runner, &receiver, &stop, &sent, &used, &told);
             })
             .map_err(|e| Error::new(Code::Internal, format!("no thread for a device: {e}")))?;
-        let Ready { profile, table, submissions, longest_submission } =
+        let OpenedDevice { profile, table, submissions, longest_submission } =
             opened.recv().unwrap_or_else(|_| {
                 Err(Error::new(Code::DeviceLost, "the device's thread ended while opening"))
             })?;
@@ -255,7 +255,7 @@ impl Device {
     }
 
     /// Registers `rested`, to be called after each `REST` without work until `owner` is cancelled.
-    pub fn on_rest(&self, owner: CancelToken, rested: Rested) {
+    pub fn on_rest(&self, owner: CancelToken, rested: IdleCallback) {
         let mut listeners = self.listeners.lock().unwrap_or_else(|e| e.into_inner());
         listeners.retain(|(owner, _)| !owner.is_cancelled());
         listeners.push((owner, rested));
@@ -266,7 +266,7 @@ impl Device {
     ///
     /// # Errors
     /// `ERR_DEVICE_LOST` if the device stops responding.
-    pub fn tune(&self, families: &[&'static Family]) -> Result<Option<Found>> {
+    pub fn tune(&self, families: &[&'static Family]) -> Result<Option<TuningResults>> {
         let Some(table) = &self.table else { return Ok(None) };
         let classes = |family: &&'static Family| {
             let family = *family;
@@ -280,7 +280,7 @@ impl Device {
             fail!(DeviceLost, "{}: autotuning did not finish", self.profile.name);
         }
         let file = table.file().map(Path::to_path_buf);
-        Ok(Some(Found { used: table.is_background(), file, outcomes, failures }))
+        Ok(Some(TuningResults { used: table.is_background(), file, outcomes, failures }))
     }
 
     /// Cancels queued work and joins the thread, waiting at most `patience`.

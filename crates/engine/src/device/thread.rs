@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::low_thread::LowThread;
 use super::poisoned::Poisoned;
-use super::{EMPTIED, Emptied, Listeners, REST, Runner};
+use super::{EMPTIED, EmptyLists, Listeners, REST, Runner};
 use crate::error::{Code, Error, Result};
 use crate::recording::{CancelToken, Command, Recording};
 
@@ -32,7 +32,7 @@ pub(super) fn serve(
     receiver: &Receiver<Message>,
     stop: &AtomicBool,
     waiting: &AtomicUsize,
-    emptied: &Emptied,
+    emptied: &EmptyLists,
     listeners: &Listeners,
 ) {
     let (latched, poisoned) = (None, Poisoned::default());
@@ -59,7 +59,7 @@ struct Server<'a, R> {
     receiver: &'a Receiver<Message>,
     stop: &'a AtomicBool,
     waiting: &'a AtomicUsize,
-    emptied: &'a Emptied,
+    emptied: &'a EmptyLists,
     listeners: &'a Listeners,
     latched: Option<Error>,
     poisoned: Poisoned,

@@ -123,7 +123,7 @@ pub(crate) use every_variant;
 mod tests {
     use super::*;
     use crate::dtype::DType;
-    use crate::kernel::{Params, Twin};
+    use crate::kernel::{Implementations, Params};
 
     const PARAMS: [Params; 2] = [[0; 4], [1, 0, 0, 0]];
 
@@ -135,7 +135,7 @@ mod tests {
         name: "test_two",
         bindings: &[],
         scalars: Vec::new,
-        twin: Twin::Gpu(|_| String::new()),
+        implementations: Implementations::Gpu(|_| String::new()),
         variants: || PARAMS.map(variant).into(),
     };
 

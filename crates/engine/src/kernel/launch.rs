@@ -36,7 +36,7 @@ pub struct Launch {
     pub params: Params,
     pub bindings: SmallVec<[Range; 6]>,
     pub scalars: Words,
-    /// Workgroups on a GPU; the CPU twin runs the whole launch.
+    /// Workgroups on a GPU; the CPU implementation runs the whole launch.
     pub groups: u32,
     /// Invocations per workgroup.
     pub threads: u32,

@@ -46,14 +46,14 @@ pub struct Kernel {
     pub bindings: &'static [(&'static str, Access)],
     /// The shader's names and types of the launch's words (`scalars!`).
     pub scalars: fn() -> Vec<scalars::Member>,
-    pub twin: Twin,
+    pub implementations: Implementations,
     /// Every combination of parameters and storage types that a plan can return, for validation.
     pub variants: fn() -> Vec<Variant>,
 }
 
 /// The implementations of a kernel: a shader's body for a GPU, a function for the CPU.
 #[derive(Clone, Copy)]
-pub enum Twin {
+pub enum Implementations {
     Both {
         wgsl: fn(Params) -> String,
         native: fn(&NativeLaunch),
@@ -64,20 +64,20 @@ pub enum Twin {
     Native(fn(&NativeLaunch)),
 }
 
-impl Twin {
+impl Implementations {
     /// The function that returns the shader's body; `None` if no GPU runs this kernel.
     pub fn wgsl(&self) -> Option<fn(Params) -> String> {
         match *self {
-            Twin::Both { wgsl, .. } | Twin::Gpu(wgsl) => Some(wgsl),
-            Twin::Native(_) => None,
+            Implementations::Both { wgsl, .. } | Implementations::Gpu(wgsl) => Some(wgsl),
+            Implementations::Native(_) => None,
         }
     }
 
     /// The native function; `None` if no CPU runs this kernel.
     pub fn native(&self) -> Option<fn(&NativeLaunch)> {
         match *self {
-            Twin::Both { native, .. } | Twin::Native(native) => Some(native),
-            Twin::Gpu(_) => None,
+            Implementations::Both { native, .. } | Implementations::Native(native) => Some(native),
+            Implementations::Gpu(_) => None,
         }
     }
 }

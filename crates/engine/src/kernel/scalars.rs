@@ -1,4 +1,4 @@
-//! The scalars of a launch, declared once for the shader, the launch and the CPU twin.
+//! The scalars of a launch, declared once for the shader, the launch and the CPU implementation.
 
 use smallvec::SmallVec;
 

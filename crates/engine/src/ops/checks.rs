@@ -178,7 +178,7 @@ pub fn check(op: &dyn Op, inputs: &[Array], plain: Plain) {
 pub fn check_to(tolerance: f64, op: &dyn Op, inputs: &[Array], plain: Plain) {
     let expected = plain(inputs);
     let asks: Vec<bool> = inputs.iter().map(|x| x.dtype == DType::F32).collect();
-    let differentiable = matches!(op.gradient(), crate::op::Gradient::Reads(_));
+    let differentiable = matches!(op.gradient(), crate::op::Gradient::BackwardReads(_));
     let d_outs: Vec<Array> =
         expected.iter().enumerate().map(|(i, y)| Array::random(&format!("d_out{i}"), &y.shape)).collect();
     // Computed once, on demand, and shared by the devices.

@@ -40,7 +40,7 @@ struct Slab {
 }
 
 /// Adjacent parameters of one group and key.
-pub struct Neighbours<K> {
+pub struct AdjacentParameters<K> {
     pub block: usize,
     pub start: usize,
     /// Elements, including the padding between parameters.
@@ -159,8 +159,8 @@ impl Arena {
     }
 
     /// Adjacent parameters with the same group and key; parameters without a key are skipped.
-    pub fn runs<K: PartialEq>(&self, key: impl Fn(usize) -> Option<K>) -> Vec<Neighbours<K>> {
-        let mut runs: Vec<Neighbours<K>> = Vec::new();
+    pub fn runs<K: PartialEq>(&self, key: impl Fn(usize) -> Option<K>) -> Vec<AdjacentParameters<K>> {
+        let mut runs: Vec<AdjacentParameters<K>> = Vec::new();
         let mut joins = false;
         for (i, place) in self.places.iter().enumerate() {
             let Some(key) = key(i) else {
@@ -173,7 +173,7 @@ impl Arena {
                 {
                     run.count = place.start + place.size - run.start;
                 }
-                _ => runs.push(Neighbours {
+                _ => runs.push(AdjacentParameters {
                     block: place.block,
                     start: place.start,
                     count: place.size,
@@ -187,7 +187,7 @@ impl Arena {
     }
 
     /// Values and gradients of a run.
-    pub fn ranges<K>(&self, run: &Neighbours<K>) -> (Value, Value) {
+    pub fn ranges<K>(&self, run: &AdjacentParameters<K>) -> (Value, Value) {
         let block = &self.blocks[run.block];
         let range = |v: &Value| v.sub_range(run.start, [run.count]);
         (range(&block.value), range(&block.grad))

@@ -16,10 +16,10 @@ use crate::tape::{Completion, Tape, Tensor};
 use super::arena::Arena;
 use super::{Optimizer, Rule};
 
-type Answered = std::result::Result<Vec<u8>, Error>;
+type BucketSum = std::result::Result<Vec<u8>, Error>;
 
 /// The host's answer to a bucket: its new values, as bytes, or the reason why there are none.
-pub type Answer = Sender<Answered>;
+pub type Answer = Sender<BucketSum>;
 
 /// Gradients of an optimizer that are being read in buckets. Dropping it fails the buckets that were not read.
 pub struct Exchange {
@@ -39,7 +39,7 @@ struct Bucket {
     /// The number of them to which backward will still add.
     incomplete: usize,
     reply: Option<Reply>,
-    from: Receiver<Answered>,
+    from: Receiver<BucketSum>,
 }
 
 /// The range of a bucket, and the places of its parameters.

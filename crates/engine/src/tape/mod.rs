@@ -20,7 +20,7 @@ pub use completion::Completion;
 use completion::FirstUses;
 use node::{Node, Parent, SavedValues};
 use region::OpenRegion;
-use saved::{Remade, Saved};
+use saved::{RecomputedValue, Saved};
 pub use tensor::Tensor;
 
 use smallvec::SmallVec;
@@ -28,7 +28,7 @@ use smallvec::SmallVec;
 use crate::context::{Context, Value};
 use crate::error::Result;
 use crate::fail;
-use crate::op::{Gradient, Op, Remaking, Source, run_in};
+use crate::op::{Gradient, Op, Recomputation, Source, run_in};
 use crate::trace::Pass;
 
 /// The tape of an environment.
@@ -109,8 +109,8 @@ impl Tape {
         };
         if open.is_none() {
             let remade: Vec<_> = inputs.iter().map(|t| t.remade()).collect();
-            let kept = |(value, remade): (&Value, &Option<Rc<Remade>>)| match remade {
-                Some(remade) => Saved::Remade(remade.clone()),
+            let kept = |(value, remade): (&Value, &Option<Rc<RecomputedValue>>)| match remade {
+                Some(remade) => Saved::RecomputedValue(remade.clone()),
                 None => Saved::of(value),
             };
             let inputs: Vec<Saved> = values.iter().zip(&remade).map(kept).collect();
@@ -118,7 +118,7 @@ impl Tape {
                 Some(Some(first)) if node.op.alias(&refs).is_some() => Some(first),
                 _ if node.op.is_remade() => {
                     let (op, of) = match node.op.remaking() {
-                        Some(Remaking { op, of }) => {
+                        Some(Recomputation { op, of }) => {
                             let saved = |source: &Source| match *source {
                                 Source::Input(i) => inputs.get(i).cloned(),
                                 Source::Output(i) => outputs.get(i).map(Saved::of),
@@ -127,7 +127,7 @@ impl Tape {
                         }
                         None => (node.op.clone(), inputs.clone()),
                     };
-                    Some(Rc::new(Remade::new(op, of, &outputs[0])))
+                    Some(Rc::new(RecomputedValue::new(op, of, &outputs[0])))
                 }
                 _ => None,
             });

@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::region::Region;
-use super::saved::{Remade, Saved};
+use super::saved::{RecomputedValue, Saved};
 use super::tensor::Tensor;
 use crate::context::{Spec, Value};
 use crate::error::Result;
 use crate::fail;
-use crate::op::{Backward, Destinations, Op, Reads};
+use crate::op::{Backward, BackwardReads, Destinations, Op};
 
 pub struct Node {
     pub sequence: u64,
@@ -20,7 +20,7 @@ pub struct Node {
     pub saved: RefCell<SavedValues>,
     pub region: Option<Rc<Region>>,
     /// How its first output is recomputed, if it is not kept.
-    pub remade: RefCell<Option<Rc<Remade>>>,
+    pub remade: RefCell<Option<Rc<RecomputedValue>>>,
 }
 
 pub enum Parent {
@@ -52,7 +52,7 @@ impl Parent {
 
 impl SavedValues {
     /// Keeps the values that `reads` names and that exist.
-    pub fn values(reads: Reads, inputs: &[Option<Saved>], outputs: &[Option<Saved>]) -> SavedValues {
+    pub fn values(reads: BackwardReads, inputs: &[Option<Saved>], outputs: &[Option<Saved>]) -> SavedValues {
         let keep = |mask: u32, values: &[Option<Saved>]| {
             let named = |i: usize| mask >> i & 1 == 1;
             values.iter().enumerate().map(|(i, v)| v.clone().filter(|_| named(i))).collect()
@@ -67,7 +67,7 @@ impl Node {
         self.parents.iter().map(|p| !matches!(p, Parent::None)).collect()
     }
 
-    pub fn reads(&self) -> Reads {
+    pub fn reads(&self) -> BackwardReads {
         self.op.reads(&self.needs())
     }
 

@@ -24,11 +24,11 @@ pub struct Region {
 
 struct RegionOp {
     op: Rc<dyn Op>,
-    inputs: Vec<Entering>,
+    inputs: Vec<RegionInput>,
     node: Option<Weak<Node>>,
 }
 
-enum Entering {
+enum RegionInput {
     /// An input from outside, with its storage's version.
     External(Value, u64),
     /// An output of an operation of the region.
@@ -55,8 +55,8 @@ impl OpenRegion {
             .iter()
             .zip(values)
             .map(|(t, v)| match self.made.get(&t.id()) {
-                Some(&(op, out)) => Entering::Internal(op, out),
-                None => Entering::External(v.clone(), v.storage.version()),
+                Some(&(op, out)) => RegionInput::Internal(op, out),
+                None => RegionInput::External(v.clone(), v.storage.version()),
             })
             .collect();
         for (out, t) in outputs.iter().enumerate() {
@@ -82,8 +82,8 @@ impl RegionOp {
     /// Inputs that the region computed: the operation and output that computed it, and its input index here.
     fn internal_inputs(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
         self.inputs.iter().enumerate().filter_map(|(k, input)| match input {
-            Entering::Internal(from, out) => Some((*from, *out, k)),
-            Entering::External(..) => None,
+            RegionInput::Internal(from, out) => Some((*from, *out, k)),
+            RegionInput::External(..) => None,
         })
     }
 
@@ -136,13 +136,13 @@ impl Region {
                 let read = runs[i] || reads[i].inputs >> k & 1 == 1;
                 inputs.push(match input {
                     _ if !read => None,
-                    Entering::External(value, version) if value.storage.version() != *version => fail!(
+                    RegionInput::External(value, version) if value.storage.version() != *version => fail!(
                         Modified,
                         "backward: a tensor of shape {} that a checkpoint starts from was changed in place",
                         value.shape
                     ),
-                    Entering::External(value, _) => Some(value.clone()),
-                    Entering::Internal(from, out) => made[*from].as_ref().and_then(|m| m[*out].clone()),
+                    RegionInput::External(value, _) => Some(value.clone()),
+                    RegionInput::Internal(from, out) => made[*from].as_ref().and_then(|m| m[*out].clone()),
                 });
             }
             if runs[i] {

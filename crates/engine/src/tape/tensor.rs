@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::node::{Node, Parent};
-use super::saved::Remade;
+use super::saved::RecomputedValue;
 use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -156,7 +156,7 @@ impl Tensor {
     }
 
     /// How the value is recomputed, if its operation says that recomputing pays.
-    pub(super) fn remade(&self) -> Option<Rc<Remade>> {
+    pub(super) fn remade(&self) -> Option<Rc<RecomputedValue>> {
         let (node, output) = self.edge()?;
         if output > 0 {
             return None;

@@ -4,14 +4,14 @@ use std::fmt::Write;
 
 use super::{Event, Trace, Track};
 use crate::error::Result;
-use crate::whole_file::WholeFile;
+use crate::staged_file::StagedFile;
 
 impl Trace {
     /// Writes all events, and renames the file to its target.
     ///
     /// # Errors
     /// `ERR_WRITE`.
-    pub fn write(&self, mut file: WholeFile) -> Result<()> {
+    pub fn write(&self, mut file: StagedFile) -> Result<()> {
         let roof = self.roof();
         let head = serde_json::json!({
             "gemmFlopsPerSecond": roof.flops,

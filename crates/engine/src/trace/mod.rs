@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-pub use roof::{MEMORY, PRODUCT, Roof};
+pub use roof::{MEMORY, PRODUCT, PeakRates};
 
 use crate::kernel::{Access, Launch};
 
@@ -47,18 +47,18 @@ impl Pass {
 
 /// An operation in one of its passes: the key of totals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Mark {
+pub struct OperationPass {
     pub operation: &'static str,
     pub pass: Pass,
 }
 
-const OUTSIDE: Mark = Mark { operation: "outside of operations", pass: Pass::Other };
+const OUTSIDE: OperationPass = OperationPass { operation: "outside of operations", pass: Pass::Other };
 
 /// The operation of the following commands, and the trace that collects their times.
 #[derive(Clone)]
 pub struct Note {
     pub trace: Arc<Trace>,
-    pub mark: Mark,
+    pub mark: OperationPass,
 }
 
 /// The bytes and the arithmetic of a command.
@@ -108,7 +108,7 @@ pub enum Track {
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
     pub track: Track,
-    pub mark: Mark,
+    pub mark: OperationPass,
     /// The kernel of a launch; empty on the host.
     pub kernel: &'static str,
     /// Relative to the start of the trace.
@@ -133,15 +133,15 @@ pub struct Total {
 pub struct Trace {
     began: Instant,
     limit: usize,
-    collected: Mutex<Collected>,
+    collected: Mutex<TraceRecords>,
 }
 
 #[derive(Default)]
-struct Collected {
+struct TraceRecords {
     events: Vec<Event>,
     left_out: u64,
-    totals: HashMap<Mark, Total>,
-    roof: Roof,
+    totals: HashMap<OperationPass, Total>,
+    roof: PeakRates,
 }
 
 impl Default for Trace {
@@ -156,11 +156,11 @@ impl Trace {
     }
 
     /// The result of the probe, if it ran in this trace.
-    pub fn roof(&self) -> Roof {
+    pub fn roof(&self) -> PeakRates {
         self.lock_collected().roof
     }
 
-    fn lock_collected(&self) -> MutexGuard<'_, Collected> {
+    fn lock_collected(&self) -> MutexGuard<'_, TraceRecords> {
         self.collected.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -191,7 +191,7 @@ impl Trace {
     }
 
     /// Totals by operation and pass, longest on the device first; without the probe.
-    pub fn totals(&self) -> Vec<(Mark, Total)> {
+    pub fn totals(&self) -> Vec<(OperationPass, Total)> {
         let mut totals: Vec<_> = self.lock_collected().totals.iter().map(|(m, t)| (*m, *t)).collect();
         totals.sort_by_key(|(mark, total)| (std::cmp::Reverse(total.device), *mark));
         totals
@@ -219,7 +219,7 @@ impl Note {
 }
 
 /// A running command of the device; recorded when this is dropped.
-pub struct Working {
+pub struct RunningCommand {
     note: Note,
     kernel: &'static str,
     cost: Cost,
@@ -228,12 +228,12 @@ pub struct Working {
 
 impl Note {
     /// Starts the clock of a command.
-    pub fn working(&self, kernel: &'static str, cost: Cost) -> Working {
-        Working { note: self.clone(), kernel, cost, start: Instant::now() }
+    pub fn working(&self, kernel: &'static str, cost: Cost) -> RunningCommand {
+        RunningCommand { note: self.clone(), kernel, cost, start: Instant::now() }
     }
 }
 
-impl Drop for Working {
+impl Drop for RunningCommand {
     fn drop(&mut self) {
         self.note.record_work(self.kernel, self.cost, self.start, self.start.elapsed());
     }
@@ -245,16 +245,16 @@ pub struct Tracer(RefCell<Option<Tracing>>);
 
 struct Tracing {
     trace: Arc<Trace>,
-    inside: Option<Mark>,
+    inside: Option<OperationPass>,
 }
 
 /// An operation that has begun.
-pub struct Entered {
+pub struct BegunOperation {
     note: Note,
     start: Instant,
 }
 
-impl Entered {
+impl BegunOperation {
     pub fn note(&self) -> Note {
         self.note.clone()
     }
@@ -272,15 +272,15 @@ impl Tracer {
     }
 
     /// Begins an operation; `None` if nothing traces, or if this is part of an operation that has begun.
-    pub fn enter(&self, operation: &'static str, pass: Pass) -> Option<Entered> {
+    pub fn enter(&self, operation: &'static str, pass: Pass) -> Option<BegunOperation> {
         let mut tracing = self.0.borrow_mut();
         let tracing = tracing.as_mut().filter(|t| t.inside.is_none())?;
-        let mark = Mark { operation, pass };
+        let mark = OperationPass { operation, pass };
         tracing.inside = Some(mark);
-        Some(Entered { note: Note { trace: tracing.trace.clone(), mark }, start: Instant::now() })
+        Some(BegunOperation { note: Note { trace: tracing.trace.clone(), mark }, start: Instant::now() })
     }
 
-    pub fn exit(&self, entered: Entered) {
+    pub fn exit(&self, entered: BegunOperation) {
         if let Some(tracing) = self.0.borrow_mut().as_mut() {
             tracing.inside = None;
         }

@@ -8,14 +8,14 @@ pub const MEMORY: &str = "probe of memory";
 
 /// The peak rates of the device, as `crate::probe` measures them.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Roof {
+pub struct PeakRates {
     /// Floating-point operations per second, in a matrix product of f32.
     pub flops: f64,
     /// Bytes per second, read and written.
     pub bytes: f64,
 }
 
-impl Roof {
+impl PeakRates {
     /// The time of `cost` at the roofline, in seconds.
     pub(super) fn seconds(&self, cost: &Cost) -> f64 {
         let at = |amount: u64, rate: f64| if rate > 0.0 { amount as f64 / rate } else { 0.0 };

@@ -7,8 +7,8 @@ use crate::ops::linear::Linear;
 use crate::ops::sum::Sum;
 use crate::optim::{AdamW, NotFinite, Optimizer};
 use crate::probe::{EDGE, LENGTH, probe};
+use crate::staged_file::StagedFile;
 use crate::tape::{Mode, Tape, Tensor};
-use crate::whole_file::WholeFile;
 
 /// Forward, backward and an update of y = x·Wᵀ, twice, the second time in a region.
 fn train(cx: &Rc<Context>) {
@@ -108,7 +108,7 @@ fn a_file_is_json_with_two_tracks() {
     let cx = &contexts()[0];
     let path = std::env::temp_dir().join(format!("lowrank-trace-{}.json", std::process::id()));
     let trace = traced(cx, 1 << 20);
-    trace.write(WholeFile::create(&path).unwrap()).unwrap();
+    trace.write(StagedFile::create(&path).unwrap()).unwrap();
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     std::fs::remove_file(&path).unwrap();
     let events = json["traceEvents"].as_array().unwrap();

@@ -8,7 +8,7 @@ use crate::kernel::Params;
 
 /// The amount of work in a timed submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Load {
+pub struct Workload {
     /// Operations of one run at most, unless the class is smaller.
     pub work: u64,
     /// Consecutive runs.
@@ -32,7 +32,7 @@ pub trait Bench {
     fn agree(&mut self, class: &Class, variants: [Params; 2]) -> Result<bool>;
 
     /// Runs a variant in one submission.
-    fn time(&mut self, class: &Class, variant: Params, load: Load) -> Result<Sample>;
+    fn time(&mut self, class: &Class, variant: Params, load: Workload) -> Result<Sample>;
 
     /// Releases the buffers of a class.
     fn done(&mut self) -> Result<()>;

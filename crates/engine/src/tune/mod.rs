@@ -27,7 +27,7 @@ use std::hash::{Hash, Hasher};
 pub use setting::{Setting, keep_in};
 pub use store::{Choices, Owner, Store, Stored};
 pub use table::{Notice, Table};
-pub use tuner::{Outcome, Tried, Tuner, Verdict};
+pub use tuner::{MeasuredVariant, Outcome, Tuner, Verdict};
 
 use crate::error::Result;
 use crate::kernel::Params;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::bench::{Bench, Load};
+use super::bench::{Bench, Workload};
 use super::{Class, Table};
 use crate::error::{Code, Error, Result};
 use crate::kernel::Params;
@@ -45,7 +45,7 @@ pub enum Verdict {
 
 /// A variant of a class, and its result.
 #[derive(Clone, Debug)]
-pub struct Tried {
+pub struct MeasuredVariant {
     pub variant: Params,
     pub verdict: Verdict,
     /// The shortest time of one run.
@@ -57,7 +57,7 @@ pub struct Tried {
 pub struct Outcome {
     pub class: Class,
     /// In the given order.
-    pub variants: Vec<Tried>,
+    pub variants: Vec<MeasuredVariant>,
     pub chosen: Params,
     /// Operations of the timed run.
     pub work: u64,
@@ -89,16 +89,16 @@ enum Stage {
     },
 }
 
-struct Trying {
+struct ClassTrial {
     job: Job,
-    tried: Vec<Tried>,
+    tried: Vec<MeasuredVariant>,
     stage: Stage,
-    load: Load,
+    load: Workload,
     work: u64,
 }
 
 pub struct Tuner {
-    trying: Option<Trying>,
+    trying: Option<ClassTrial>,
     budget: Duration,
     spent: Duration,
 }
@@ -121,7 +121,7 @@ impl Tuner {
     /// The device was lost; any other failure leaves the class without a result.
     pub fn step(&mut self, bench: &mut impl Bench, table: &Table) -> Result<bool> {
         if self.trying.is_none() {
-            self.trying = table.next().map(|job| Trying::new(job, table));
+            self.trying = table.next().map(|job| ClassTrial::new(job, table));
         }
         let Some(trying) = &mut self.trying else { return Ok(false) };
         let asked = trying.job.asked;
@@ -158,18 +158,18 @@ impl Tuner {
     }
 }
 
-impl Trying {
-    fn new(job: Job, table: &Table) -> Trying {
+impl ClassTrial {
+    fn new(job: Job, table: &Table) -> ClassTrial {
         let tried = job.variants.iter().enumerate().map(|(i, variant)| {
             let wrong = i > 0 && table.is_wrong(&job.class, *variant);
-            Tried {
+            MeasuredVariant {
                 variant: *variant,
                 verdict: if wrong { Verdict::Wrong } else { Verdict::Sound },
                 took: None,
             }
         });
-        let load = Load { work: FIRST_WORK, repeats: 1 };
-        Trying { tried: tried.collect(), stage: Stage::Compare(1), load, work: 0, job }
+        let load = Workload { work: FIRST_WORK, repeats: 1 };
+        ClassTrial { tried: tried.collect(), stage: Stage::Compare(1), load, work: 0, job }
     }
 
     fn is_sound(&self, at: usize) -> bool {
@@ -250,8 +250,8 @@ impl Trying {
 
     fn probe(&mut self, bench: &mut impl Bench, at: usize, slow: u32) -> Result<bool> {
         let (load, share) = match self.load {
-            Load { work, repeats: 1 } => (Load { work: work / PROBE, repeats: 1 }, PROBE as u32),
-            Load { work, repeats } => (Load { work, repeats: 1 }, repeats),
+            Workload { work, repeats: 1 } => (Workload { work: work / PROBE, repeats: 1 }, PROBE as u32),
+            Workload { work, repeats } => (Workload { work, repeats: 1 }, repeats),
         };
         match bench.time(&self.job.class, self.tried[at].variant, load) {
             Ok(sample) if sample.took * share > LONGEST => {
@@ -301,7 +301,7 @@ impl Trying {
             .filter(|t| t.verdict == Verdict::Sound && t.took.is_some())
             .min_by_key(|t| t.took);
         let chosen = match (first.took, fastest) {
-            (Some(own), Some(Tried { variant, took: Some(took), .. }))
+            (Some(own), Some(MeasuredVariant { variant, took: Some(took), .. }))
                 if took.as_secs_f64() < (1.0 - MARGIN) * own.as_secs_f64() =>
             {
                 *variant

@@ -121,7 +121,7 @@ impl Session {
     /// Computes x + r and its norm; returns [sum, norm].
     #[napi(catch_unwind)]
     pub fn added_rms_norm(&self, x: u32, r: u32, weight: u32, eps: f64) -> Result<Vec<u32>> {
-        let op = ops::added_norm::Added(ops::rms_norm::RmsNorm { eps: eps as f32 });
+        let op = ops::added_norm::AddedNorm(ops::rms_norm::RmsNorm { eps: eps as f32 });
         Ok(self.apply_all(op, &[x, r, weight], 2)?.into_iter().rev().collect())
     }
 
@@ -138,7 +138,7 @@ impl Session {
         let norm =
             ops::layer_norm::LayerNorm { eps: eps as f32, weight: weight.is_some(), bias: bias.is_some() };
         let inputs: Vec<u32> = [x, r].into_iter().chain(weight).chain(bias).collect();
-        Ok(self.apply_all(ops::added_norm::Added(norm), &inputs, 2)?.into_iter().rev().collect())
+        Ok(self.apply_all(ops::added_norm::AddedNorm(norm), &inputs, 2)?.into_iter().rev().collect())
     }
 
     /// Applies rotary embeddings from position `offset`, or at `positions`, to one tensor, or to two in one launch.
@@ -242,7 +242,7 @@ impl Session {
     ) -> Result<u32> {
         let recorded = !self.state.borrow().tape.mode().no_grad;
         let asks = |id| Ok::<bool, Error>(recorded && self.requires_grad(id)?);
-        let wanted = ops::linear_cross_entropy::Wanted {
+        let wanted = ops::linear_cross_entropy::WantedGradients {
             hidden: asks(hidden)?,
             weight: asks(weight)?,
             bias: bias.map_or(Ok(false), asks)?,

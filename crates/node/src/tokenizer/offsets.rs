@@ -4,7 +4,7 @@ use tokenizers::{Model, OffsetType, PreTokenizer, Result, Tokenizer as Inner};
 
 /// Token ids of a text without special tokens, with each token's start and end in UTF-16 units.
 #[derive(Default)]
-pub struct Placed {
+pub struct TokenOffsets {
     pub ids: Vec<i32>,
     pub starts: Vec<i32>,
     pub ends: Vec<i32>,
@@ -12,7 +12,7 @@ pub struct Placed {
 
 /// Encodes a whole text. A token's range covers all its characters, including white space that a post-processor would
 /// trim. If several tokens form one character, each has the range of the whole character.
-pub fn encode_with_offsets(inner: &Inner, text: &str) -> Result<Placed> {
+pub fn encode_with_offsets(inner: &Inner, text: &str) -> Result<TokenOffsets> {
     let mut words = inner.get_added_vocabulary().extract_and_normalize(inner.get_normalizer(), text);
     if let Some(splitter) = inner.get_pre_tokenizer() {
         splitter.pre_tokenize(&mut words)?;
@@ -21,7 +21,7 @@ pub fn encode_with_offsets(inner: &Inner, text: &str) -> Result<Placed> {
     let encoding = words.into_encoding(None, 0, OffsetType::Byte)?;
     let units = units(text);
     let at = |byte: usize| units[byte.min(text.len())];
-    let mut placed = Placed::default();
+    let mut placed = TokenOffsets::default();
     for (id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
         let (mut start, mut end) = (start.min(text.len()), end.min(text.len()));
         while !text.is_char_boundary(start) {

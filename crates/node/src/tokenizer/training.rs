@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use lowrank_engine::error::{self as engine, Code, fail_code};
-use lowrank_engine::whole_file::WholeFile;
+use lowrank_engine::staged_file::StagedFile;
 use napi::Env;
 use napi::bindgen_prelude::Object;
 use napi_derive::napi;
@@ -29,7 +29,7 @@ pub fn train_bpe<'env>(
 ) -> Result<Object<'env>> {
     background::done(env, "train-bpe", move || {
         let json = train_tokenizer(&texts, vocab_size as usize, &special_tokens, bos.as_deref())?;
-        let mut file = WholeFile::create(Path::new(&path))?;
+        let mut file = StagedFile::create(Path::new(&path))?;
         file.write(json.as_bytes())?;
         file.finish()
     })

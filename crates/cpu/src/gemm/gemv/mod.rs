@@ -2,7 +2,7 @@
 
 pub mod dot;
 
-use super::arguments::{Arranged, At, COLUMNS, DotKernel, DotProducts, Left, MAX_GEMV_ROWS, Strip};
+use super::arguments::{ArrangedRow, COLUMNS, DotKernel, DotProducts, Left, MAX_GEMV_ROWS, Position, Strip};
 use super::partition::worth;
 use super::product::Product;
 use super::table::{KernelTable, Storage};
@@ -38,11 +38,11 @@ impl<T: Storage> Product<T> {
     unsafe fn with_arranged_row(&self, body: impl FnOnce(&RowOfA<T>)) {
         let one = self.m == 1 && self.batch == 1;
         let arranged = one.then(|| T::find_arrangement(self.b, self.k, self.b_column)).flatten();
-        let Some(Arranged { arrangement, dots }) = arranged else { return body(&RowOfA::InPlace) };
+        let Some(ArrangedRow { arrangement, dots }) = arranged else { return body(&RowOfA::InPlace) };
         with_workspace(arrangement.room(self.k), |space| {
             // SAFETY: guaranteed by the caller; the workspace has the requested room.
             unsafe { arrangement.arrange(self.k, self.a, space.as_mut_ptr()) };
-            body(&RowOfA::Arranged(space.as_ptr(), dots));
+            body(&RowOfA::ArrangedRow(space.as_ptr(), dots));
         });
     }
 
@@ -59,7 +59,7 @@ impl<T: Storage> Product<T> {
         unsafe {
             let (a, dots) = match row {
                 RowOfA::InPlace => (self.matrix_a(z), T::kernels(table).dots[self.m - 1]),
-                RowOfA::Arranged(at, dots) => (Left { at: *at, row: 0, k: 1 }, *dots),
+                RowOfA::ArrangedRow(at, dots) => (Left { at: *at, row: 0, k: 1 }, *dots),
             };
             let mut sums = [[0.0; COLUMNS]; MAX_GEMV_ROWS];
             for from in (column..column + width).step_by(COLUMNS) {
@@ -168,7 +168,7 @@ impl<T: Storage> Product<T> {
 /// A in the layout that `dots` reads: in place, or its only row as arranged for B, with the kernel for that.
 enum RowOfA<T: Storage> {
     InPlace,
-    Arranged(*const f32, DotKernel<T::At>),
+    ArrangedRow(*const f32, DotKernel<T::Position>),
 }
 
 // SAFETY: tasks only read it.

@@ -1,7 +1,7 @@
 //! Software prefetching during the products: without it, a product of a hundred rows waits for memory as it packs each
 //! panel of B.
 
-use crate::gemm::arguments::{At, Left, Source};
+use crate::gemm::arguments::{Left, Position, Source};
 use crate::gemm::cache_line::{LINE_BYTES, prefetch};
 
 /// A microkernel's prefetches: the panels of B that are packed next, and the rows of A that are read next. Both are
@@ -54,7 +54,7 @@ impl StridedPrefetch {
     }
 
     /// Adjacent panels of B.
-    pub fn panels<P: At>(b: Source<P>, columns: usize, terms: usize) -> StridedPrefetch {
+    pub fn panels<P: Position>(b: Source<P>, columns: usize, terms: usize) -> StridedPrefetch {
         let (at, bytes) = (b.at.address(), |elements| b.at.bytes(elements));
         match b.row {
             _ if columns == 0 => StridedPrefetch::nothing(),

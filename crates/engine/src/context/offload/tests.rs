@@ -113,7 +113,7 @@ fn the_next_block_is_there_before_it_is_used() {
     let cx = &contexts()[0];
     let (_offload, weights) = offloaded(cx, &folder, true);
     let is_there = |block: usize| {
-        let Lies::Offloaded(offloaded) = &weights[block].storage.lies else { unreachable!() };
+        let Location::Offloaded(offloaded) = &weights[block].storage.location else { unreachable!() };
         offloaded.is_resident()
     };
     let order = (0..BLOCKS).chain((0..BLOCKS - 1).rev()).chain(1..3);

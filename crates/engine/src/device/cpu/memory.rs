@@ -14,7 +14,7 @@ const PAGES: usize = if cfg!(miri) { usize::MAX } else { 256 << 10 };
 /// The minimum size, in bytes, for huge pages: 2 MiB, not 4, since a product with a C of 3 MiB takes 1 to 2% less time.
 #[cfg(target_os = "linux")]
 const LARGE_PAGES: usize = 2 << 20;
-/// Bytes of `Loose` that `bound` keeps.
+/// Bytes of `FreedPages` that `bound` keeps.
 const LOOSE: usize = 16 << 20;
 
 /// A buffer's bytes, aligned to a cache line unless they are mapped from a file.
@@ -26,13 +26,13 @@ pub enum Memory {
 
 impl Memory {
     /// Allocates a buffer with unspecified content. Returns `None` if the system has no memory left.
-    pub fn new(bytes: usize, loose: &mut Loose) -> Option<Memory> {
+    pub fn new(bytes: usize, freed_pages: &mut FreedPages) -> Option<Memory> {
         if bytes < PAGES {
             return Heap::new(bytes).map(Memory::Heap);
         }
-        let pages = loose.take(bytes).or_else(|| {
+        let pages = freed_pages.take(bytes).or_else(|| {
             // The loose pages may be the memory that is missing.
-            loose.clear();
+            freed_pages.clear();
             MmapMut::map_anon(bytes).ok().map(MmapRaw::from)
         })?;
         #[cfg(target_os = "linux")]
@@ -90,9 +90,9 @@ impl Drop for Heap {
 /// and steps of 32 to 512 tokens, new pages and time per step: 25,000 and 264 ms without this; 16,000 and 257 ms if
 /// nothing is kept past a launch; 13,000 and 250 ms here; 13,000 and 251 ms without a bound.
 #[derive(Default)]
-pub struct Loose(Vec<MmapRaw>);
+pub struct FreedPages(Vec<MmapRaw>);
 
-impl Loose {
+impl FreedPages {
     /// Adds a buffer's pages.
     pub fn put(&mut self, memory: Memory) {
         if let Memory::Pages(pages) = memory {

@@ -1,6 +1,6 @@
 //! Reuse of pages by later buffers.
 
-use super::memory::{Loose, Memory};
+use super::memory::{FreedPages, Memory};
 use super::*;
 
 const MIB: usize = 1 << 20;
@@ -19,11 +19,11 @@ fn bytes_of(memory: &mut Memory, bytes: usize) -> &mut [u8] {
 #[test]
 fn a_buffer_takes_over_pages_that_were_given_back() {
     for [old, new] in [[MIB, 2 * MIB], [3 * MIB, MIB], [MIB, MIB], [5 * MIB, 9 * MIB]] {
-        let mut loose = Loose::default();
-        let mut memory = Memory::new(old, &mut loose).unwrap();
+        let mut freed_pages = FreedPages::default();
+        let mut memory = Memory::new(old, &mut freed_pages).unwrap();
         filled(&mut memory, old);
-        loose.put(memory);
-        let mut memory = Memory::new(new, &mut loose).unwrap();
+        freed_pages.put(memory);
+        let mut memory = Memory::new(new, &mut freed_pages).unwrap();
         let bytes = bytes_of(&mut memory, new);
         if cfg!(target_os = "linux") {
             for i in (0..old.min(new)).step_by(4096) {
@@ -33,18 +33,19 @@ fn a_buffer_takes_over_pages_that_were_given_back() {
         }
         // All of it can be written.
         bytes.fill(7);
-        assert_eq!(loose.bytes(), 0);
+        assert_eq!(freed_pages.bytes(), 0);
     }
 }
 
 #[test]
 fn the_smallest_that_has_enough_is_taken_over_or_else_the_largest() {
     let left = |bytes: usize| {
-        let mut loose = Loose::default();
-        let sizes = [3 * MIB, MIB, 2 * MIB, 4 * MIB].map(|bytes| Memory::new(bytes, &mut loose).unwrap());
-        sizes.into_iter().for_each(|memory| loose.put(memory));
-        drop(Memory::new(bytes, &mut loose).unwrap());
-        10 * MIB - loose.bytes()
+        let mut freed_pages = FreedPages::default();
+        let sizes =
+            [3 * MIB, MIB, 2 * MIB, 4 * MIB].map(|bytes| Memory::new(bytes, &mut freed_pages).unwrap());
+        sizes.into_iter().for_each(|memory| freed_pages.put(memory));
+        drop(Memory::new(bytes, &mut freed_pages).unwrap());
+        10 * MIB - freed_pages.bytes()
     };
     if cfg!(target_os = "linux") {
         assert_eq!([MIB / 2, 2 * MIB, 2 * MIB + 1, 8 * MIB].map(left), [MIB, 2 * MIB, 3 * MIB, 4 * MIB]);
@@ -62,13 +63,13 @@ fn little_of_what_was_given_back_is_kept_and_only_until_the_device_waits() {
         }
         for (buffer, kept) in buffers.iter().zip([0, 5, 10, 15, 20, 25]) {
             cpu.run(Command::Destroy { buffer: *buffer }).unwrap();
-            assert_eq!(cpu.loose.bytes(), kept * MIB);
+            assert_eq!(cpu.freed_pages.bytes(), kept * MIB);
         }
         let (reply, _) = std::sync::mpsc::channel();
         cpu.run(Command::Fence { reply: Box::new(move |done| drop(reply.send(done))) }).unwrap();
-        assert_eq!(cpu.loose.bytes(), 15 * MIB);
+        assert_eq!(cpu.freed_pages.bytes(), 15 * MIB);
         assert!(!cpu.idle().unwrap());
-        assert_eq!(cpu.loose.bytes(), 0);
+        assert_eq!(cpu.freed_pages.bytes(), 0);
     };
     std::thread::spawn(run).join().unwrap();
 }

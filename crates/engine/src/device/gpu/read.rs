@@ -39,12 +39,12 @@ enum Answer {
         here: Arc<AtomicBool>,
         /// The number in the proof of its submission, once that is sealed.
         proof: Option<u32>,
-        whole: Rc<RefCell<Whole>>,
+        whole: Rc<RefCell<SplitRead>>,
     },
 }
 
 /// A read that is split into pieces.
-struct Whole {
+struct SplitRead {
     bytes: Vec<u8>,
     left: usize,
     reply: Option<Reply>,
@@ -64,7 +64,7 @@ impl Gpu {
                 return Err(error);
             }
         };
-        let whole = Rc::new(RefCell::new(Whole {
+        let whole = Rc::new(RefCell::new(SplitRead {
             bytes: Vec::with_capacity(from.bytes as usize),
             left: from.bytes.div_ceil(PIECE) as usize,
             reply: Some(reply),

@@ -43,7 +43,7 @@ pub struct Submitter {
     weights: Weights,
     /// The kernels of the encoded work.
     kernels: Kernels,
-    in_flight: VecDeque<Flight>,
+    in_flight: VecDeque<Submission>,
     submitted: Arc<AtomicU64>,
     /// Microseconds of the longest submission so far.
     longest: Arc<AtomicU64>,
@@ -57,7 +57,7 @@ pub struct Submitter {
 /// Kernels by name, with their counted work.
 type Kernels = SmallVec<[(&'static str, u64); 16]>;
 
-struct Flight {
+struct Submission {
     kernels: Kernels,
     index: wgpu::SubmissionIndex,
     work: u64,
@@ -167,7 +167,7 @@ impl Submitter {
         if let Some(times) = times {
             self.timing.ask(times, start);
         }
-        self.in_flight.push_back(Flight {
+        self.in_flight.push_back(Submission {
             index,
             work: std::mem::take(&mut self.work),
             commands: std::mem::take(&mut self.commands),
@@ -195,7 +195,7 @@ impl Submitter {
         let done = Arc::new(OnceLock::new());
         let index = self.queue.submit([]);
         let start = Instant::now();
-        self.in_flight.push_back(Flight {
+        self.in_flight.push_back(Submission {
             index,
             work: 1,
             commands: 1,

@@ -16,7 +16,7 @@ use super::*;
 use crate::context::{Context, Value};
 use crate::device::{Device, Sink};
 use crate::dtype::DType;
-use crate::kernel::{Access, Kernel, Launch, Range, Twin};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Range};
 use crate::scalars;
 
 scalars! {
@@ -32,7 +32,7 @@ static SCALE_ADD: Kernel = Kernel {
     name: "test_scale_add",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("result", Access::Write)],
     scalars: ScaleAdd::members,
-    twin: Twin::Gpu(|_| {
+    implementations: Implementations::Gpu(|_| {
         "fn kernel(group: u32, lane: u32) {
            let i = group * THREADS + lane;
            if i < p.n { store_result(i, fma(load_a(i), p.scale, load_b(i))); }
@@ -47,7 +47,7 @@ static BUSY: Kernel = Kernel {
     name: "test_busy",
     bindings: &[("x", Access::ReadWrite)],
     scalars: Busy::members,
-    twin: Twin::Gpu(|_| {
+    implementations: Implementations::Gpu(|_| {
         "fn kernel(group: u32, lane: u32) {
            let i = group * THREADS + lane;
            if i >= p.n { return; }
@@ -64,7 +64,9 @@ static BROKEN: Kernel = Kernel {
     name: "test_broken",
     bindings: &[("x", Access::ReadWrite)],
     scalars: Vec::new,
-    twin: Twin::Gpu(|_| "fn kernel(group: u32, lane: u32) { store_x(group, no_such_function()); }".into()),
+    implementations: Implementations::Gpu(|_| {
+        "fn kernel(group: u32, lane: u32) { store_x(group, no_such_function()); }".into()
+    }),
     variants: Vec::new,
 };
 

@@ -16,7 +16,7 @@ pub struct Timing {
     period: Option<f64>,
     set: Option<(wgpu::QuerySet, wgpu::Buffer)>,
     note: Option<Note>,
-    passes: Vec<Timed>,
+    passes: Vec<TimedPass>,
     anchor: Arc<Mutex<Option<Anchor>>>,
 }
 
@@ -46,16 +46,16 @@ fn nanoseconds(ticks: u64, period: f64) -> Duration {
 }
 
 /// A timed pass.
-struct Timed {
+struct TimedPass {
     note: Note,
     kernel: &'static str,
     cost: Cost,
 }
 
 /// The timestamps of a submission.
-pub struct Times {
+pub struct SubmissionTimes {
     buffer: wgpu::Buffer,
-    passes: Vec<Timed>,
+    passes: Vec<TimedPass>,
 }
 
 impl Timing {
@@ -91,7 +91,7 @@ impl Timing {
         if at >= PASSES {
             return None;
         }
-        self.passes.push(Timed { note, kernel: "", cost: Cost::default() });
+        self.passes.push(TimedPass { note, kernel: "", cost: Cost::default() });
         let (set, _) = self.set.get_or_insert_with(|| queries(&self.device));
         Some(wgpu::ComputePassTimestampWrites {
             query_set: set,
@@ -111,7 +111,7 @@ impl Timing {
     }
 
     /// Called before a submission: copies its timestamps to a read buffer.
-    pub fn resolve(&mut self, encoder: &mut wgpu::CommandEncoder) -> Option<Times> {
+    pub fn resolve(&mut self, encoder: &mut wgpu::CommandEncoder) -> Option<SubmissionTimes> {
         let passes = std::mem::take(&mut self.passes);
         let (set, resolved) = self.set.as_ref().filter(|_| !passes.is_empty())?;
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
@@ -123,13 +123,13 @@ impl Timing {
         let count = 2 * passes.len() as u32;
         encoder.resolve_query_set(set, 0..count, resolved, 0);
         encoder.copy_buffer_to_buffer(resolved, 0, &buffer, 0, u64::from(count) * 8);
-        Some(Times { buffer, passes })
+        Some(SubmissionTimes { buffer, passes })
     }
 
     /// Called after the submission at `submitted`: requests the timestamps.
-    pub fn ask(&self, times: Times, submitted: Instant) {
+    pub fn ask(&self, times: SubmissionTimes, submitted: Instant) {
         let (anchor, period) = (self.anchor.clone(), self.period.unwrap_or(1.0));
-        let Times { buffer, passes } = times;
+        let SubmissionTimes { buffer, passes } = times;
         let mapped = buffer.clone();
         buffer.map_async(wgpu::MapMode::Read, .., move |done| {
             // Unreadable timestamps are missing from the trace.

@@ -14,7 +14,7 @@ use super::submit::WORK_PER_BYTE;
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use crate::kernel::{Access, Kernel, Launch, Range, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Range, Variant};
 use crate::scalars;
 
 /// Bytes of a staging page; times `PAGES`, the limit for all uploads.
@@ -253,7 +253,7 @@ static COPY_HALVES: Kernel = Kernel {
     bindings: &[("source", Access::Read), ("to", Access::ReadWrite)],
     scalars: Halves::members,
     // Other devices copy bytes.
-    twin: Twin::Gpu(|_| {
+    implementations: Implementations::Gpu(|_| {
         "
 fn half_of(i: u32, kept: u32) -> u32 {
   if i < p.to_half || i >= p.to_half + p.count { return kept; }

@@ -11,14 +11,14 @@ use crate::fail;
 use crate::kernel::Params;
 use crate::profile::Profile;
 use crate::recording::Command;
-use crate::trace::{Mark, Note, Pass, Trace};
-use crate::tune::bench::{Bench, Load, Sample};
+use crate::trace::{Note, OperationPass, Pass, Trace};
+use crate::tune::bench::{Bench, Sample, Workload};
 use crate::tune::{Class, Extent, Table, Trial, Tuner};
 
 /// The longest wait for a trial's result: a software GPU compiles a shader at its first run, which takes seconds on a
 /// busy machine. A real GPU that hangs is reported as lost before.
 const PATIENCE: Duration = Duration::from_secs(60);
-const MARK: Mark = Mark { operation: "autotuning trial", pass: Pass::Other };
+const MARK: OperationPass = OperationPass { operation: "autotuning trial", pass: Pass::Other };
 
 /// The state of the trials.
 pub struct Trials {
@@ -50,7 +50,7 @@ impl Gpu {
     pub(super) fn try_variants(&mut self) -> Result<bool> {
         let Some(mut trials) = self.trials.take() else { return Ok(false) };
         let (table, mut tuner) = (trials.table.clone(), std::mem::take(&mut trials.tuner));
-        let mut bench = OnGpu { gpu: self, trials: &mut trials };
+        let mut bench = GpuTrials { gpu: self, trials: &mut trials };
         let more = tuner.step(&mut bench, &table);
         trials.tuner = tuner;
         self.trials = Some(trials);
@@ -60,12 +60,12 @@ impl Gpu {
     }
 }
 
-struct OnGpu<'a> {
+struct GpuTrials<'a> {
     gpu: &'a mut Gpu,
     trials: &'a mut Trials,
 }
 
-impl OnGpu<'_> {
+impl GpuTrials<'_> {
     fn run(&mut self, commands: Vec<Command>) -> Result<()> {
         self.gpu.trying = true;
         let ran = commands.into_iter().try_for_each(|command| self.gpu.run(command));
@@ -126,7 +126,7 @@ impl OnGpu<'_> {
     }
 }
 
-impl Bench for OnGpu<'_> {
+impl Bench for GpuTrials<'_> {
     fn now(&self) -> Duration {
         self.trials.began.elapsed().saturating_sub(self.trials.waited)
     }
@@ -137,7 +137,7 @@ impl Bench for OnGpu<'_> {
         Ok(self.output(first)? == self.output(other)?)
     }
 
-    fn time(&mut self, class: &Class, variant: Params, load: Load) -> Result<Sample> {
+    fn time(&mut self, class: &Class, variant: Params, load: Workload) -> Result<Sample> {
         self.hold(class, Extent::Within { work: load.work })?;
         let since = Instant::now();
         self.gpu.drain()?;

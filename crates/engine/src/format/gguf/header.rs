@@ -6,7 +6,7 @@
 use super::cursor::Cursor;
 use super::metadata;
 use super::names::Names;
-use super::tensors::{Data, Entry, Stated};
+use super::tensors::{Data, Entry, TensorEntry};
 use crate::format::json::Fault;
 use crate::format::quote;
 
@@ -46,7 +46,7 @@ impl Header {
         let first_tensor = cursor.offset();
         let mut names = Names::with_room(count, "tensor", &tensors)?;
         let read = (0..count).try_for_each(|_| {
-            let tensor = Stated::read(&mut cursor)?;
+            let tensor = TensorEntry::read(&mut cursor)?;
             names.push(file, tensor.at)
         });
         // A duplicate comes before the entry that could not be read.

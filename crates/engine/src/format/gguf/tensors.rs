@@ -52,7 +52,7 @@ pub struct Entry {
 }
 
 /// A tensor entry as stated by a header.
-pub(super) struct Stated<'a> {
+pub(super) struct TensorEntry<'a> {
     /// The offset of the entry.
     pub at: usize,
     name: &'a str,
@@ -63,9 +63,9 @@ pub(super) struct Stated<'a> {
     bytes: u64,
 }
 
-impl<'a> Stated<'a> {
+impl<'a> TensorEntry<'a> {
     /// Reads an entry and advances the cursor.
-    pub fn read(cursor: &mut Cursor<'a>) -> Result<Stated<'a>, Fault> {
+    pub fn read(cursor: &mut Cursor<'a>) -> Result<TensorEntry<'a>, Fault> {
         let at = cursor.offset();
         let name = cursor.text("a tensor's name")?;
         let within = |cursor: &Cursor, what: String| cursor.fault(format!("tensor {}: {what}", quote(name)));
@@ -105,7 +105,7 @@ impl<'a> Stated<'a> {
         }
         let bytes = if dims.contains(&0) { 0 } else { size / together as u64 };
         let shape: SmallVec<[usize; MOST_DIMS]> = dims.iter().rev().map(|d| *d as usize).collect();
-        Ok(Stated { at, name, kind, shape: Shape::new(&shape), place, bytes })
+        Ok(TensorEntry { at, name, kind, shape: Shape::new(&shape), place, bytes })
     }
 
     fn fault<T>(&self, what: String) -> Result<T, Fault> {
@@ -170,15 +170,16 @@ pub(super) struct Data {
 impl Data {
     /// Reads an entry, checks its location, and advances the cursor.
     pub fn entry(&self, cursor: &mut Cursor) -> Result<Entry, Fault> {
-        let Stated { name, kind, shape, place, bytes, .. } = self.check_region(Stated::read(cursor)?)?;
+        let TensorEntry { name, kind, shape, place, bytes, .. } =
+            self.check_region(TensorEntry::read(cursor)?)?;
         Ok(Entry { name: name.into(), kind, shape, offset: self.start + place, bytes })
     }
 
     /// Checks that the tensors of the entries at `order` are within the region and do not overlap.
     pub fn check(&self, file: &[u8], mut order: Vec<usize>) -> Result<(), Fault> {
-        let stated = |at: usize| Stated::read(&mut Cursor::new(file, at));
+        let stated = |at: usize| TensorEntry::read(&mut Cursor::new(file, at));
         order.sort_unstable_by_key(|at| stated(*at).map_or((0, 0, *at), |it| (it.place, it.bytes, *at)));
-        let mut before: Option<Stated> = None;
+        let mut before: Option<TensorEntry> = None;
         for at in order {
             let tensor = self.check_region(stated(at)?)?;
             if tensor.bytes == 0 {
@@ -198,8 +199,8 @@ impl Data {
     }
 
     /// Checks that a tensor is within the region.
-    fn check_region<'a>(&self, tensor: Stated<'a>) -> Result<Stated<'a>, Fault> {
-        let (Data { start, alignment, end }, Stated { place, bytes, .. }) = (self, &tensor);
+    fn check_region<'a>(&self, tensor: TensorEntry<'a>) -> Result<TensorEntry<'a>, Fault> {
+        let (Data { start, alignment, end }, TensorEntry { place, bytes, .. }) = (self, &tensor);
         if place % alignment != 0 {
             return tensor
                 .fault(format!("an offset that is a multiple of {alignment} was expected, this is {place}"));

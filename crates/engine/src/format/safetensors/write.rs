@@ -9,7 +9,7 @@ use super::header::{MAX_HEADER, METADATA};
 use crate::error::Result;
 use crate::fail;
 use crate::format::quote;
-use crate::whole_file::WholeFile;
+use crate::staged_file::StagedFile;
 
 /// The name, dtype and shape of a tensor to be written.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ pub fn write(path: &Path, tensors: &[TensorData], metadata: Option<&BTreeMap<Str
 /// A file being written one tensor at a time, so that only one needs to be in memory.
 pub struct Writer {
     path: PathBuf,
-    file: WholeFile,
+    file: StagedFile,
     order: Vec<usize>,
     /// Names and sizes in the order of the file.
     expected: Vec<(String, u64)>,
@@ -93,7 +93,7 @@ impl Writer {
         if header.len() as u64 > MAX_HEADER {
             fail!(Write, "{shown}: the header would be longer than {MAX_HEADER} bytes");
         }
-        let mut file = WholeFile::create(path)?;
+        let mut file = StagedFile::create(path)?;
         file.write(&(header.len() as u64).to_le_bytes())?;
         file.write(header.as_bytes())?;
         Ok(Writer { path: path.into(), file, order, expected, next: 0 })

@@ -15,7 +15,10 @@ use crate::kernel::{Access, Kernel, Params};
 pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -> String {
     let mut out = String::with_capacity(4096);
     let w = &mut out;
-    let body = kernel.twin.wgsl().unwrap_or_else(|| panic!("{} was launched on a GPU", kernel.name))(params);
+    let body = kernel
+        .implementations
+        .wgsl()
+        .unwrap_or_else(|| panic!("{} was launched on a GPU", kernel.name))(params);
     if body.contains("<f16>") {
         w.push_str("enable f16;\n");
     }

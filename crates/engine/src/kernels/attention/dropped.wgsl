@@ -1,4 +1,4 @@
-// The factors of weights: 0, or 1 / (1 - p). The CPU twin is native/dropped.rs.
+// The factors of weights: 0, or 1 / (1 - p). The CPU implementation is native/dropped.rs.
 // The factors of four keys from position 4 * quad on, for a row of the log-sum-exp.
 fn factors(quad: u32, row: u32) -> vec4<f32> {
   let random = philox(vec4<u32>(quad, p.row_base + row, 0u, 0u), vec2<u32>(p.key0, p.key1));

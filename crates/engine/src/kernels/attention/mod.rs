@@ -10,7 +10,7 @@
 //! Keys that no query of a tile sees are skipped. Hidden scores are −3.4e38.
 //! Cost: 4·T·S·D·H flops forward and 10·T·S·D·H backward (14 on a GPU, since both kernels compute S); half of that if
 //! causal; memory O(T). Windows of keys are merged through (o, L) in the outputs.
-//! Shaders: shader.rs. CPU twins: native.rs.
+//! Shaders: shader.rs. CPU implementations: native.rs.
 //! Source: Dao, FlashAttention-2, arXiv 2307.08691.
 
 mod config;
@@ -25,10 +25,10 @@ mod tile;
 pub use config::describe;
 pub use geometry::Sizes;
 pub use lowrank_cpu::attention::DIM;
-pub use plan::{Attend, Dropout, Flow, backward, forward};
+pub use plan::{AttentionCall, Dropout, Flow, backward, forward};
 
 use crate::dtype::DType;
-use crate::kernel::{Access, Kernel, Twin, Variant, concat, scalars};
+use crate::kernel::{Access, Implementations, Kernel, Variant, concat, scalars};
 use crate::scalars;
 use config::{CLASSES, Config, Decode};
 use geometry::Dropped;
@@ -53,7 +53,10 @@ static FORWARD: Kernel = Kernel {
     name: "attention",
     bindings: &BINDINGS,
     scalars: scalars::members::<Geometry>,
-    twin: Twin::Both { wgsl: |params| shader::forward(&BINDINGS, params), native: native::forward },
+    implementations: Implementations::Both {
+        wgsl: |params| shader::forward(&BINDINGS, params),
+        native: native::forward,
+    },
     variants: || configs(&DTYPES, true),
 };
 
@@ -66,7 +69,7 @@ static DECODE: Kernel = Kernel {
     name: "attention_decode",
     bindings: &BINDINGS,
     scalars: Split::members,
-    twin: Twin::Gpu(|params| shader::decode(&BINDINGS, params)),
+    implementations: Implementations::Gpu(|params| shader::decode(&BINDINGS, params)),
     variants: || {
         let of = |dim: &usize| Variant {
             params: Decode::new(*dim).params(),
@@ -83,7 +86,7 @@ static MERGE: Kernel = Kernel {
     name: "attention_merge",
     bindings: &[("os", Access::Read), ("lses", Access::Read), ("o", Access::Write), ("lse", Access::Write)],
     scalars: Parts::members,
-    twin: Twin::Gpu(|_| include_str!("merge.wgsl").into()),
+    implementations: Implementations::Gpu(|_| include_str!("merge.wgsl").into()),
     variants: || vec![Variant { params: [0; 4], dtypes: vec![F; 4], threads: THREADS as u32 }],
 };
 
@@ -94,7 +97,7 @@ static DELTA: Kernel = Kernel {
     name: "attention_delta",
     bindings: &[("d_o", Access::Read), ("o", Access::Read), ("delta", Access::Write)],
     scalars: Delta::members,
-    twin: Twin::Native(native::delta),
+    implementations: Implementations::Native(native::delta),
     variants: Vec::new,
 };
 /// All three gradients in one pass. Only a processor runs it: in a shader several workgroups would have to add to one
@@ -117,7 +120,7 @@ static BACKWARD: Kernel = Kernel {
         ("parts", Access::ReadWrite),
     ],
     scalars: scalars::members::<Geometry>,
-    twin: Twin::Native(native::backward),
+    implementations: Implementations::Native(native::backward),
     variants: Vec::new,
 };
 
@@ -145,7 +148,7 @@ static ROWS: Kernel = Kernel {
         ("rows", Access::Write),
     ],
     scalars: Rows::members,
-    twin: Twin::Gpu(|_| include_str!("rows.wgsl").into()),
+    implementations: Implementations::Gpu(|_| include_str!("rows.wgsl").into()),
     variants: || vec![Variant { params: [0; 4], dtypes: vec![F, F, F, F, I, I], threads: THREADS as u32 }],
 };
 /// `labels`: a key's segment or mask value; with both, one follows the other.
@@ -161,14 +164,14 @@ static BACKWARD_Q: Kernel = Kernel {
     name: "attention_backward_q",
     bindings: &concat::<_, 7>(&BACKWARD_READS, &[("d_q", Access::ReadWrite)]),
     scalars: scalars::members::<Geometry>,
-    twin: Twin::Gpu(|params| shader::backward_q(BACKWARD_Q.bindings, params)),
+    implementations: Implementations::Gpu(|params| shader::backward_q(BACKWARD_Q.bindings, params)),
     variants: || configs(&[F, F, F, F, I, I, F], false),
 };
 static BACKWARD_KV: Kernel = Kernel {
     name: "attention_backward_kv",
     bindings: &concat::<_, 8>(&BACKWARD_READS, &[("d_k", Access::ReadWrite), ("d_v", Access::ReadWrite)]),
     scalars: scalars::members::<Geometry>,
-    twin: Twin::Gpu(|params| shader::backward_kv(BACKWARD_KV.bindings, params)),
+    implementations: Implementations::Gpu(|params| shader::backward_kv(BACKWARD_KV.bindings, params)),
     variants: || configs(&[F, F, F, F, I, I, F, F], false),
 };
 
@@ -192,28 +195,31 @@ static FORWARD_DROPPED: Kernel = Kernel {
     name: "attention_dropped",
     bindings: &BINDINGS,
     scalars: Dropped::members,
-    twin: Twin::Both { wgsl: |params| shader::forward(&BINDINGS, params), native: native::forward_dropped },
+    implementations: Implementations::Both {
+        wgsl: |params| shader::forward(&BINDINGS, params),
+        native: native::forward_dropped,
+    },
     variants: || dropped_configs(&DTYPES),
 };
 static BACKWARD_DROPPED: Kernel = Kernel {
     name: "attention_backward_dropped",
     bindings: BACKWARD.bindings,
     scalars: Dropped::members,
-    twin: Twin::Native(native::backward_dropped),
+    implementations: Implementations::Native(native::backward_dropped),
     variants: Vec::new,
 };
 static BACKWARD_Q_DROPPED: Kernel = Kernel {
     name: "attention_backward_q_dropped",
     bindings: BACKWARD_Q.bindings,
     scalars: Dropped::members,
-    twin: Twin::Gpu(|params| shader::backward_q(BACKWARD_Q.bindings, params)),
+    implementations: Implementations::Gpu(|params| shader::backward_q(BACKWARD_Q.bindings, params)),
     variants: || dropped_configs(&[F, F, F, F, I, I, F]),
 };
 static BACKWARD_KV_DROPPED: Kernel = Kernel {
     name: "attention_backward_kv_dropped",
     bindings: BACKWARD_KV.bindings,
     scalars: Dropped::members,
-    twin: Twin::Gpu(|params| shader::backward_kv(BACKWARD_KV.bindings, params)),
+    implementations: Implementations::Gpu(|params| shader::backward_kv(BACKWARD_KV.bindings, params)),
     variants: || dropped_configs(&[F, F, F, F, I, I, F, F]),
 };
 

@@ -1,4 +1,4 @@
-//! The CPU twins: pass a launch's bindings to the attention of `lowrank_cpu`.
+//! The CPU implementations: pass a launch's bindings to the attention of `lowrank_cpu`.
 
 use lowrank_cpu::attention::{self, Geometry, Inputs, Labels, Mask, ROUNDED};
 use lowrank_cpu::simd::{Level, level};

@@ -32,7 +32,7 @@ use crate::profile::Kind;
 
 /// The operands and options of attention.
 #[derive(Clone, Copy)]
-pub struct Attend<'a> {
+pub struct AttentionCall<'a> {
     /// [B, T, H, D], or [B, H, T, D] with heads first.
     pub q: &'a Value,
     /// [B, S, Hkv, D], or [B, Hkv, S, D] with heads first.
@@ -77,7 +77,7 @@ pub struct Flow<'a> {
 const FEW: usize = if cfg!(test) { 16 } else { 256 };
 
 /// Appends o = attention and its log-sum-exp.
-pub fn forward(cx: &Rc<Context>, a: &Attend, o: &Value, lse: &Value) -> Result<()> {
+pub fn forward(cx: &Rc<Context>, a: &AttentionCall, o: &Value, lse: &Value) -> Result<()> {
     if !a.fits(cx) {
         return transposed::forward(cx, a, o, lse);
     }
@@ -92,7 +92,7 @@ pub fn forward(cx: &Rc<Context>, a: &Attend, o: &Value, lse: &Value) -> Result<(
 /// Appends the gradients: `d_q`, and `d_kv` for k and v.
 pub fn backward(
     cx: &Rc<Context>,
-    a: &Attend,
+    a: &AttentionCall,
     flow: &Flow,
     d_q: Option<&Value>,
     d_kv: Option<[&Value; 2]>,
@@ -135,7 +135,7 @@ pub fn backward(
 /// Appends one kernel for all three gradients.
 fn backward_at_once(
     cx: &Rc<Context>,
-    a: &Attend,
+    a: &AttentionCall,
     flow: &Flow,
     d_q: Option<&Value>,
     d_kv: Option<[&Value; 2]>,
@@ -168,7 +168,7 @@ fn backward_at_once(
 /// Appends the launches of a kernel that has `products` matrix products over queries and keys.
 fn launches(
     cx: &Rc<Context>,
-    a: &Attend,
+    a: &AttentionCall,
     (kernel, products): (&'static Kernel, usize),
     inner: Inner,
     binds: &[Bind],

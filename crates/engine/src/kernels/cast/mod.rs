@@ -13,7 +13,7 @@ use lowrank_cpu::quant::BlockType;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
 use crate::launch::{Bind, windows};
 use crate::scalars;
 
@@ -29,7 +29,7 @@ static CAST: Kernel = Kernel {
     name: "cast",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: Scalars::members,
-    twin: Twin::Both { wgsl, native: native::cast },
+    implementations: Implementations::Both { wgsl, native: native::cast },
     variants: || {
         DTYPES
             .into_iter()

@@ -28,7 +28,7 @@ use std::rc::Rc;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Launch, Twin, Variant, concat};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Variant, concat};
 use crate::launch::{Bind, Window, windows};
 use plan::{Config, candidates};
 use shader::Side;
@@ -47,7 +47,7 @@ const fn forward_kernel<const BIASED: bool>(name: &'static str, bindings: &'stat
         name,
         bindings,
         scalars: Scalars::members,
-        twin: Twin::Both {
+        implementations: Implementations::Both {
             wgsl: |params| shader::body(params, Side::Out, BIASED),
             native: native::forward::<BIASED>,
         },
@@ -59,7 +59,10 @@ static CONV_WEIGHT: Kernel = Kernel {
     name: "conv_weight",
     bindings: &[X, ("o", Access::Read), ("w", Access::ReadWrite)],
     scalars: Scalars::members,
-    twin: Twin::Both { wgsl: |params| shader::body(params, Side::Weight, false), native: native::weight },
+    implementations: Implementations::Both {
+        wgsl: |params| shader::body(params, Side::Weight, false),
+        native: native::weight,
+    },
     variants: || variants(Side::Weight, false),
 };
 

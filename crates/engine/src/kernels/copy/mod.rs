@@ -5,7 +5,7 @@
 //!
 //! Variants: one invocation per element in the order of the box (used if y and x share their innermost dimension); 16 ×
 //! 16 tiles through workgroup memory if x is contiguous along another dimension than y, so that reads and writes are
-//! whole lines. The CPU twin has the same two, as `memcpy` of rows and as tiles that fit L1.
+//! whole lines. The CPU implementation has the same two, as `memcpy` of rows and as tiles that fit L1.
 
 mod native;
 #[cfg(test)]
@@ -19,7 +19,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
 use crate::kernels::cast::cast;
 use crate::launch::{Bind, Indices, windows};
 use crate::profile::Kind;
@@ -41,7 +41,7 @@ static COPY: Kernel = Kernel {
     name: "copy",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
     scalars: Walk::members,
-    twin: Twin::Both { wgsl, native: native::copy },
+    implementations: Implementations::Both { wgsl, native: native::copy },
     variants: || {
         (1..=DIMS as u32)
             .flat_map(|dims| [(dims, 0), (dims, 1)])
@@ -214,23 +214,25 @@ pub fn with_f32_copies(
 }
 
 /// One dimension of the box.
-struct Walked {
+struct BoxDimension {
     n: usize,
     x: usize,
     y: usize,
 }
 
 /// Drops dimensions of size 1 and merges neighbours that are contiguous on both sides.
-fn collapse(dims: &[usize], x: &[usize], y: &[usize]) -> SmallVec<[Walked; DIMS]> {
-    let mut walked: SmallVec<[Walked; DIMS]> = SmallVec::new();
+fn collapse(dims: &[usize], x: &[usize], y: &[usize]) -> SmallVec<[BoxDimension; DIMS]> {
+    let mut walked: SmallVec<[BoxDimension; DIMS]> = SmallVec::new();
     for ((&n, &x), &y) in dims.iter().zip(x).zip(y).filter(|((n, _), _)| **n != 1) {
         match walked.last_mut() {
-            Some(outer) if outer.x == n * x && outer.y == n * y => *outer = Walked { n: outer.n * n, x, y },
-            _ => walked.push(Walked { n, x, y }),
+            Some(outer) if outer.x == n * x && outer.y == n * y => {
+                *outer = BoxDimension { n: outer.n * n, x, y }
+            }
+            _ => walked.push(BoxDimension { n, x, y }),
         }
     }
     if walked.is_empty() {
-        walked.push(Walked { n: 1, x: 1, y: 1 });
+        walked.push(BoxDimension { n: 1, x: 1, y: 1 });
     }
     walked
 }

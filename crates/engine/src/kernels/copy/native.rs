@@ -1,4 +1,4 @@
-//! The CPU twin: `memcpy` for rows, tiles for transpositions, single elements otherwise.
+//! The CPU implementation: `memcpy` for rows, tiles for transpositions, single elements otherwise.
 
 use lowrank_cpu::tasks::{GRAIN, Shared, each_row, each_task};
 

@@ -21,7 +21,7 @@ pub use plan::{Labels, Scale, row_losses, row_losses_backward, row_losses_in_pla
 use crate::dtype::DType;
 use crate::kernel::shader::WORKGROUP;
 use crate::kernel::shader::rows::RowConfig;
-use crate::kernel::{Access, Kernel, Params, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Params, Variant};
 use crate::scalars;
 
 const THREADS: u32 = 128;
@@ -49,7 +49,7 @@ static ROWS: Kernel = Kernel {
         ("log_sum", Access::Write),
     ],
     scalars: Row::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| by_rows(ROWS.bindings, params, include_str!("rows.wgsl")),
         native: native::rows,
     },
@@ -61,7 +61,7 @@ static IN_PLACE: Kernel = Kernel {
     name: "cross entropy in place",
     bindings: &[("x", Access::ReadWrite), ("targets", Access::Read), ("loss", Access::Write)],
     scalars: StridedRow::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| by_rows(IN_PLACE.bindings, params, include_str!("in_place.wgsl")),
         native: native::in_place,
     },
@@ -76,7 +76,10 @@ static SETTLE: Kernel = Kernel {
         ("count", Access::ReadWrite),
     ],
     scalars: Settled::members,
-    twin: Twin::Both { wgsl: |_| [WORKGROUP, include_str!("settle.wgsl")].concat(), native: native::settle },
+    implementations: Implementations::Both {
+        wgsl: |_| [WORKGROUP, include_str!("settle.wgsl")].concat(),
+        native: native::settle,
+    },
     variants: || variants(&[DType::F32, DType::I32, DType::F32, DType::F32], [SINGLE]),
 };
 /// Reads rows by single elements or vectors; no reduction.
@@ -91,7 +94,7 @@ static BACKWARD: Kernel = Kernel {
         ("d_x", Access::Write),
     ],
     scalars: ScaledRow::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| {
             let cells = RowConfig::of(params[0]).cells(BACKWARD.bindings, &["x", "d_x"]);
             cells + include_str!("backward.wgsl")

@@ -1,4 +1,4 @@
-//! The CPU twins, one row at a time. Forward reads a row once, in blocks that fit L1.
+//! The CPU implementations, one row at a time. Forward reads a row once, in blocks that fit L1.
 
 use lowrank_cpu::simd::{exp_or_zero, log_sum, max, sum, vectorised};
 use lowrank_cpu::tasks::{GRAIN, Shared, each_row};

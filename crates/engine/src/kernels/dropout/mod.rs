@@ -3,7 +3,7 @@
 //! Maths: element i is kept if word i mod 4 of Philox 4x32-10 at counter (i / 4, 0, offset) with key seed is at least p
 //! · 2^32. The bits are the same on every device, so backward runs this kernel on d_out. A dropped element is 0, or NaN
 //! if x is not finite, like x · 0.
-//! Cost: one pass and five wide products per element; the CPU twin computes 16 counters in vector lanes (0.5 ms for
+//! Cost: one pass and five wide products per element; the CPU implementation computes 16 counters in vector lanes (0.5 ms for
 //! 786,432 elements on two cores with AVX-512, five times a plain copy).
 
 mod native;
@@ -16,7 +16,7 @@ use crate::context::{Context, Value};
 use crate::error::Result;
 use crate::fail;
 use crate::kernel::shader::{HIGH_WORD, PHILOX};
-use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::elementwise;
 use crate::launch::{Bind, windows};
@@ -41,7 +41,7 @@ static DROPOUT: Kernel = Kernel {
     name: "dropout",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
     scalars: Scalars::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params: Params| {
             let store =
                 if params[0] == 1 { "store_y(i + w, load_y(i + w) + v);" } else { "store_y(i + w, v);" };

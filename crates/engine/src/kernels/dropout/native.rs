@@ -1,4 +1,4 @@
-//! The CPU twin: 64 elements at a time, compiled for each instruction set.
+//! The CPU implementation: 64 elements at a time, compiled for each instruction set.
 
 use lowrank_cpu::random::philox_lanes;
 use lowrank_cpu::simd::vectorised;

@@ -15,7 +15,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::native::NativeLaunch;
-use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
 use crate::launch::{Bind, windows};
 use crate::scalars;
 
@@ -32,7 +32,7 @@ pub static BACKWARD: Kernel = Kernel {
         ("d_up", Access::Write),
     ],
     scalars: Gated::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| match params[2] {
             1 => {
                 let names = ["gate", "up", "d", "d_up"].into_iter().enumerate();

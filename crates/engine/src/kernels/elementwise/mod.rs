@@ -27,7 +27,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernel::scalars::{Field, Member, Words};
-use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
 use crate::kernels::cast::cast;
 use crate::launch::{Bind, Indices, windows};
 use crate::profile::Kind;
@@ -73,21 +73,21 @@ static MAP1: Kernel = Kernel {
     name: "map1",
     bindings: &[("a", Access::Read), ("y", Access::Write)],
     scalars: members::<1>,
-    twin: Twin::Both { wgsl: |params| wgsl(params, 1), native: native::map::<1> },
+    implementations: Implementations::Both { wgsl: |params| wgsl(params, 1), native: native::map::<1> },
     variants: || variants(1),
 };
 static MAP2: Kernel = Kernel {
     name: "map2",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("y", Access::Write)],
     scalars: members::<2>,
-    twin: Twin::Both { wgsl: |params| wgsl(params, 2), native: native::map::<2> },
+    implementations: Implementations::Both { wgsl: |params| wgsl(params, 2), native: native::map::<2> },
     variants: || variants(2),
 };
 static MAP3: Kernel = Kernel {
     name: "map3",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("c", Access::Read), ("y", Access::Write)],
     scalars: members::<3>,
-    twin: Twin::Both { wgsl: |params| wgsl(params, 3), native: native::map::<3> },
+    implementations: Implementations::Both { wgsl: |params| wgsl(params, 3), native: native::map::<3> },
     variants: || variants(3),
 };
 scalars! {
@@ -98,7 +98,7 @@ static ACCUMULATE: Kernel = Kernel {
     name: "accumulate",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
     scalars: Accumulate::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| match params[2] {
             1 => wide::vectors("x", 0, false) + &wide::vectors("y", 1, true) + WIDE_ACCUMULATE_WGSL,
             _ => ACCUMULATE_WGSL.into(),

@@ -1,4 +1,4 @@
-//! The CPU twin: rows of the innermost dimension, in parallel chunks.
+//! The CPU implementation: rows of the innermost dimension, in parallel chunks.
 //!
 //! Each function has a loop over contiguous f32 operands. An operand that is broadcast, strided or of another dtype is
 //! first copied in blocks, which fit L1.
@@ -82,14 +82,14 @@ pub fn map<const N: usize>(l: &NativeLaunch) {
 }
 
 /// The offset of a piece of a row in each operand, and its stride there.
-type Places<const N: usize> = [(usize, usize); N];
+type PieceOffsets<const N: usize> = [(usize, usize); N];
 
 /// Calls `row` for every piece of a row of y.
 fn walk<const N: usize, T: Send>(
     l: &NativeLaunch,
     _: &[Operand; N],
     y: &mut [T],
-    row: &(dyn Fn(&mut [T], Places<N>) + Sync),
+    row: &(dyn Fn(&mut [T], PieceOffsets<N>) + Sync),
 ) {
     let dims = l.params[1] as usize;
     let (w, Steps::<N>(strides)) = l.scalars::<(Walk, Steps<N>)>();
@@ -104,7 +104,7 @@ fn walk<const N: usize, T: Send>(
         for r in block * per_task..((block + 1) * per_task).min(rows) {
             let mut rest = r;
             let mut y_start = from;
-            let mut places: Places<N> = std::array::from_fn(|k| {
+            let mut places: PieceOffsets<N> = std::array::from_fn(|k| {
                 let stride = strides[k][dims - 1];
                 (from * stride, stride)
             });
@@ -124,7 +124,13 @@ fn walk<const N: usize, T: Send>(
 }
 
 /// Computes y = f(operands), starting `from` elements after their offsets.
-fn apply<const N: usize>(run: Loop, y: &mut [f32], operands: &[Operand; N], places: &Places<N>, from: usize) {
+fn apply<const N: usize>(
+    run: Loop,
+    y: &mut [f32],
+    operands: &[Operand; N],
+    places: &PieceOffsets<N>,
+    from: usize,
+) {
     let n = y.len();
     let direct = |k: usize, from: usize, n: usize| match (&operands[k], places[k].1) {
         (Operand::F32(x), 1) => Some(&x[places[k].0 + from..][..n]),

@@ -1,4 +1,4 @@
-//! Compares every variant with its CPU twin, which the operations' tests compare with their plain forms.
+//! Compares every variant with its CPU implementation, which the operations' tests compare with their plain forms.
 
 use super::{Function, KERNELS, accumulate, map, silu_mul_backward};
 use crate::dtype::DType;

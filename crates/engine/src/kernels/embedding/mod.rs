@@ -20,7 +20,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
 use crate::launch::{Bind, windows};
 use crate::scalars;
 
@@ -67,7 +67,10 @@ static TAKE: Kernel = Kernel {
     name: "take",
     bindings: &[("table", Access::Read), ("ids", Access::Read), ("y", Access::ReadWrite)],
     scalars: Take::members,
-    twin: Twin::Both { wgsl: |_| include_str!("take.wgsl").into(), native: native::take },
+    implementations: Implementations::Both {
+        wgsl: |_| include_str!("take.wgsl").into(),
+        native: native::take,
+    },
     variants: || {
         let variant =
             |table| Variant { params: [0; 4], dtypes: vec![table, DType::I32, DType::F32], threads: THREADS };
@@ -82,7 +85,10 @@ static LINKS: Kernel = Kernel {
     name: "links",
     bindings: &[("ids", Access::Read), ("next", Access::Write), ("head", Access::Write)],
     scalars: Links::members,
-    twin: Twin::Both { wgsl: |_| include_str!("links.wgsl").into(), native: native::links },
+    implementations: Implementations::Both {
+        wgsl: |_| include_str!("links.wgsl").into(),
+        native: native::links,
+    },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::I32; 3], threads: THREADS }],
 };
 
@@ -95,7 +101,10 @@ static SCATTER: Kernel = Kernel {
         ("d_table", Access::ReadWrite),
     ],
     scalars: Scatter::members,
-    twin: Twin::Both { wgsl: |_| include_str!("scatter.wgsl").into(), native: native::scatter },
+    implementations: Implementations::Both {
+        wgsl: |_| include_str!("scatter.wgsl").into(),
+        native: native::scatter,
+    },
     variants: || {
         let dtypes = vec![DType::I32, DType::I32, DType::F32, DType::F32];
         vec![Variant { params: [0; 4], dtypes, threads: THREADS }]

@@ -1,4 +1,4 @@
-//! The CPU twin: rows in parallel.
+//! The CPU implementation: rows in parallel.
 
 use std::collections::HashMap;
 

@@ -10,7 +10,7 @@ use lowrank_cpu::tasks::each_chunk;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
 use crate::launch::{Bind, windows};
 use crate::scalars;
 use crate::shape::Shape;
@@ -26,7 +26,7 @@ static FILL: Kernel = Kernel {
     name: "fill",
     bindings: &[("y", Access::Write)],
     scalars: Scalars::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |_| WGSL.into(),
         native: |l| {
             let Scalars { word, .. } = l.scalars();

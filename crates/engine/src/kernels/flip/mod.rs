@@ -12,7 +12,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::native::NativeLaunch;
-use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
 use crate::launch::{Bind, windows};
 use crate::scalars;
 
@@ -26,7 +26,7 @@ static FLIP: Kernel = Kernel {
     name: "flip",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
     scalars: Scalars::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |_| WGSL.into(),
         native: |l| match l.dtype(0).bytes() {
             4 => native::<u32>(l),

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
 use crate::launch::{Bind, windows};
 use crate::scalars;
 
@@ -42,7 +42,7 @@ static GATHER: Kernel = Kernel {
     name: "gather",
     bindings: &[("x", Access::Read), ("index", Access::Read), ("y", Access::ReadWrite)],
     scalars: Walk::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| {
             let missing = match params[0] {
                 1 => "fn missing() -> i32 { return 0; }\n",
@@ -64,7 +64,7 @@ static GATHER_BACKWARD: Kernel = Kernel {
     name: "gather_backward",
     bindings: &[("d_x", Access::ReadWrite), ("index", Access::Read), ("d_y", Access::Read)],
     scalars: Walk::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("backward.wgsl")).into(),
         native: native::backward,
     },
@@ -78,7 +78,7 @@ static PUT: Kernel = Kernel {
     name: "put",
     bindings: &[("y", Access::ReadWrite), ("index", Access::Read), ("x", Access::Read)],
     scalars: Walk::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("put.wgsl")).into(),
         native: native::backward,
     },

@@ -1,4 +1,4 @@
-//! The CPU twin: lines of the outer dimension in parallel.
+//! The CPU implementation: lines of the outer dimension in parallel.
 
 use lowrank_cpu::tasks::{GRAIN, Shared, each_row};
 

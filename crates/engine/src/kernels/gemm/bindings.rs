@@ -1,4 +1,4 @@
-//! The bindings and scalars of products, which the shaders, the CPU twin and the f16 kernels share.
+//! The bindings and scalars of products, which the shaders, the CPU implementation and the f16 kernels share.
 
 use super::operands::Segment;
 use crate::kernel::Access;
@@ -24,7 +24,7 @@ scalars! {
         column_blocks: usize,
         /// Lanes per subgroup, for the variants that use subgroups.
         subgroup: u32,
-        /// Whether A is rounded to bf16 where B is bf16; read by the CPU twin only.
+        /// Whether A is rounded to bf16 where B is bf16; read by the CPU implementation only.
         rounded: bool,
     }
 }

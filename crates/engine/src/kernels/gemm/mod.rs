@@ -39,7 +39,7 @@ use smallvec::SmallVec;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Kernel, Launch, Params, Range, Twin, Variant};
+use crate::kernel::{Implementations, Kernel, Launch, Params, Range, Variant};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, windows};
 use crate::profile::Kind;
@@ -64,7 +64,7 @@ const fn kernel<const BIASED: bool, const TWO: bool, const OUT: usize>(
         name,
         bindings,
         scalars: if TWO { ScalarsOfTwo::members } else { Scalars::members },
-        twin: Twin::Both {
+        implementations: Implementations::Both {
             wgsl: |params| shader::body(params, BIASED, TWO),
             native: native::gemm::<BIASED, TWO, OUT>,
         },

@@ -2,7 +2,7 @@
 //! loop is too short to stage anything. They are bit-identical to the tiles.
 
 use super::emit::{PARTS, both, each};
-use super::plan::Reads;
+use super::plan::AccessPatterns;
 use super::stage::Read;
 
 /// Rows and columns of C per workgroup.
@@ -10,8 +10,8 @@ pub const SIDE: u32 = 32;
 pub const THREADS: u32 = 64;
 
 /// The WGSL body. C is read and written by vectors where the factors are.
-pub fn body(reads: Reads, place: &str, bias: bool) -> String {
-    let wide = reads != Reads::ELEMENTS;
+pub fn body(reads: AccessPatterns, place: &str, bias: bool) -> String {
+    let wide = reads != AccessPatterns::ELEMENTS;
     // Terms per read.
     let step = if reads.a == Read::Terms { 4 } else { 1 };
     let loads = match wide {

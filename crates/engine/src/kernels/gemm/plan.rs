@@ -13,46 +13,47 @@ use crate::kernel::{Params, Range};
 
 /// The access patterns of both factors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Reads {
+pub struct AccessPatterns {
     pub a: Read,
     pub b: Read,
 }
 
-impl Reads {
-    pub const ELEMENTS: Reads = Reads { a: Read::Elements, b: Read::Elements };
+impl AccessPatterns {
+    pub const ELEMENTS: AccessPatterns = AccessPatterns { a: Read::Elements, b: Read::Elements };
 
     /// All combinations: x·Wᵀ, x·W and dᵀ·x by vectors; everything else by elements.
-    pub const ALL: [Reads; 4] = [
-        Reads::ELEMENTS,
-        Reads { a: Read::Terms, b: Read::Terms },
-        Reads { a: Read::Terms, b: Read::Lines },
-        Reads { a: Read::Lines, b: Read::Lines },
+    pub const ALL: [AccessPatterns; 4] = [
+        AccessPatterns::ELEMENTS,
+        AccessPatterns { a: Read::Terms, b: Read::Terms },
+        AccessPatterns { a: Read::Terms, b: Read::Lines },
+        AccessPatterns { a: Read::Lines, b: Read::Lines },
     ];
 
     /// The index among all.
     pub fn number(self) -> u32 {
-        Reads::ALL.iter().position(|reads| *reads == self).expect("one of those that there are") as u32
+        AccessPatterns::ALL.iter().position(|reads| *reads == self).expect("one of those that there are")
+            as u32
     }
 
     /// The combination at an index.
-    pub fn of_number(number: u32) -> Reads {
-        Reads::ALL[number as usize & 3]
+    pub fn of_number(number: u32) -> AccessPatterns {
+        AccessPatterns::ALL[number as usize & 3]
     }
 
     /// The combinations for B stored as `b`, with a bias or a second segment if `more`: dᵀ·x has neither, and no half
     /// storage.
-    pub fn list(b: DType, more: bool) -> impl Iterator<Item = Reads> {
+    pub fn list(b: DType, more: bool) -> impl Iterator<Item = AccessPatterns> {
         let count = if b == DType::F32 && !more { 4 } else { 3 };
-        Reads::ALL.into_iter().take(count)
+        AccessPatterns::ALL.into_iter().take(count)
     }
 
     /// The combinations for products by a weight, x·Wᵀ and x·W.
-    pub fn of_weights() -> impl Iterator<Item = Reads> {
-        Reads::list(DType::F32, true)
+    pub fn of_weights() -> impl Iterator<Item = AccessPatterns> {
+        AccessPatterns::list(DType::F32, true)
     }
 
     /// The widest access patterns that sizes and strides allow.
-    pub fn of(g: &Gemm, a: &Matrix, b: &Matrix, more: bool) -> Reads {
+    pub fn of(g: &Gemm, a: &Matrix, b: &Matrix, more: bool) -> AccessPatterns {
         let read = |factor: &Matrix, line_step: usize, term_step: usize, lines: usize| {
             let fours = |step: usize| step.is_multiple_of(4);
             let starts = fours(factor.value.offset) && (g.batch == 1 || fours(factor.batch));
@@ -62,10 +63,10 @@ impl Reads {
                 _ => Read::Elements,
             }
         };
-        let reads = Reads { a: read(a, a.row, a.column, g.m), b: read(b, b.column, b.row, g.n) };
-        match Reads::list(b.value.dtype, more).any(|listed| listed == reads) {
+        let reads = AccessPatterns { a: read(a, a.row, a.column, g.m), b: read(b, b.column, b.row, g.n) };
+        match AccessPatterns::list(b.value.dtype, more).any(|listed| listed == reads) {
             true => reads,
-            false => Reads::ELEMENTS,
+            false => AccessPatterns::ELEMENTS,
         }
     }
 
@@ -90,9 +91,9 @@ fn starts_whole(range: &Range) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Config {
     /// A tile per workgroup, over blocks of A and B in shared memory.
-    Tile(Tile, Reads),
+    Tile(Tile, AccessPatterns),
     /// 4 × 4 elements per invocation, over a few terms.
-    Outer(Reads),
+    Outer(AccessPatterns),
     /// 64 invocations share the terms of `rows` × 4 dot products.
     Dots { rows: u32, wide: bool, subgroups: bool },
     /// Groups of invocations share the terms of `rows` × 32 sums, for a row-major B.
@@ -102,7 +103,7 @@ pub enum Config {
 impl Config {
     /// Every variant of a product with B stored as `b`. The variants for few rows or few terms have no second segment.
     pub fn all(b: DType, bias: bool, two: bool) -> Vec<Config> {
-        let reads = || Reads::list(b, bias || two);
+        let reads = || AccessPatterns::list(b, bias || two);
         if b.is_block() {
             let tiles = reads().map(|reads| Config::Tile(OF_BLOCKS, reads));
             let dots = [1, FEW_ROWS as u32].map(|rows| Config::Dots { rows, wide: true, subgroups: false });
@@ -150,7 +151,7 @@ impl Config {
     /// The variant of a pipeline's key.
     pub fn of(params: Params) -> Config {
         let [kind, second, third, fourth] = params;
-        let reads = Reads::of_number(kind);
+        let reads = AccessPatterns::of_number(kind);
         match kind >> 16 {
             0 => Config::Tile(Tile::of([second, third, fourth]), reads),
             1 => Config::Outer(reads),
@@ -183,7 +184,7 @@ impl Config {
     /// Its properties in words: the division of the work, and the loads of the factors.
     pub fn describe(self) -> Vec<String> {
         let loads = |vectors: bool| if vectors { "vector loads" } else { "scalar loads" };
-        let of_reads = |reads: Reads| match reads.number() {
+        let of_reads = |reads: AccessPatterns| match reads.number() {
             0 => "scalar loads".into(),
             number => format!("vector loads of {}", ["A·Bᵀ", "A·B", "Aᵀ·B"][number as usize - 1]),
         };
@@ -218,19 +219,20 @@ impl Config {
 
     /// The variant for a part of the product: access by elements if the part does not consist of whole vectors.
     pub fn within(self, sizes: [usize; 3], a: &Range, b: &Range, c: &Range) -> Config {
-        let holds = |reads: Reads| if reads.hold(sizes, a, b) { reads } else { Reads::ELEMENTS };
+        let holds =
+            |reads: AccessPatterns| if reads.hold(sizes, a, b) { reads } else { AccessPatterns::ELEMENTS };
         match self {
             Config::Tile(tile, reads) => Config::Tile(tile, holds(reads)),
             Config::Outer(_) if !(sizes[1].is_multiple_of(4) && starts_whole(c)) => {
-                Config::Outer(Reads::ELEMENTS)
+                Config::Outer(AccessPatterns::ELEMENTS)
             }
             Config::Outer(reads) => Config::Outer(holds(reads)),
             Config::Dots { rows, wide, subgroups } => {
-                let wide = wide && Reads::ALL[1].hold(sizes, a, b);
+                let wide = wide && AccessPatterns::ALL[1].hold(sizes, a, b);
                 Config::Dots { rows, wide, subgroups }
             }
             Config::Columns { rows, wide } => {
-                let wide = wide && Reads::ALL[2].hold(sizes, a, b);
+                let wide = wide && AccessPatterns::ALL[2].hold(sizes, a, b);
                 Config::Columns { rows, wide }
             }
         }
@@ -250,7 +252,7 @@ const FEWER_ROWS: usize = 4;
 /// Whether a product is summed as dot products.
 pub fn is_dots(g: &Gemm, a: &Matrix, b: &Matrix) -> bool {
     let few = g.m <= FEW_ROWS && g.k >= LONG && b.row == 1 && a.column == 1;
-    few && (!b.value.dtype.is_block() || Reads::of(g, a, b, false) == Reads::ALL[1])
+    few && (!b.value.dtype.is_block() || AccessPatterns::of(g, a, b, false) == AccessPatterns::ALL[1])
 }
 
 /// Whether it is a product of a few rows by a row-major B.
@@ -289,12 +291,12 @@ pub fn candidates(
 ) -> Candidates {
     let fours = |n: usize| n.is_multiple_of(4);
     if is_in_f16(g, b) {
-        let reads = Reads::of(g, a, b, true);
+        let reads = AccessPatterns::of(g, a, b, true);
         let first = Tile::in_f16(g.batch, g.m, g.n);
         let others = Tile::IN_F16.iter().filter(|tile| **tile != first && tile.suits(g.m, g.n));
         return [first].iter().chain(others).map(|tile| Config::Tile(*tile, reads)).collect();
     }
-    let reads = Reads::of(g, a, b, bias || two);
+    let reads = AccessPatterns::of(g, a, b, bias || two);
     if b.value.dtype.is_block() {
         let rows = if g.m == 1 { 1 } else { FEW_ROWS as u32 };
         let dots = Config::Dots { rows, wide: true, subgroups: false };
@@ -302,13 +304,13 @@ pub fn candidates(
     }
     if is_dots(g, a, b) {
         let rows = if g.m == 1 { 1 } else { g.m.next_multiple_of(4) as u32 };
-        let wide = Reads::of(g, a, b, false) == Reads::ALL[1];
+        let wide = AccessPatterns::of(g, a, b, false) == AccessPatterns::ALL[1];
         let config = |subgroups| Config::Dots { rows, wide, subgroups };
         return if subgroups { smallvec![config(true), config(false)] } else { smallvec![config(false)] };
     }
     if is_columns(g, a, b) {
         let rows = if g.m == 1 { 1 } else { FEWER_ROWS as u32 };
-        let wide = Reads::of(g, a, b, false) == Reads::ALL[2];
+        let wide = AccessPatterns::of(g, a, b, false) == AccessPatterns::ALL[2];
         return smallvec![Config::Columns { rows, wide }];
     }
     let tiles = Config::tiles(bias, two);
@@ -317,7 +319,7 @@ pub fn candidates(
     let mut all = Candidates::new();
     if g.k <= FEW_TERMS && !two {
         let c_fours = fours(c.row) && fours(c.value.offset) && (g.batch == 1 || fours(c.batch));
-        all.push(Config::Outer(if c_fours && fours(g.n) { reads } else { Reads::ELEMENTS }));
+        all.push(Config::Outer(if c_fours && fours(g.n) { reads } else { AccessPatterns::ELEMENTS }));
     }
     all.push(Config::Tile(first, reads));
     let others = tiles.iter().filter(|tile| **tile != first && tile.suits(g.m, g.n));

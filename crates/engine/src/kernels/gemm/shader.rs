@@ -24,7 +24,7 @@
 //! stored result: an invocation writes its part of C twice and reads it once. It is bit-identical to two launches.
 
 use super::emit::place;
-use super::plan::{Config, Reads};
+use super::plan::{AccessPatterns, Config};
 use super::stage::{Factor, Read};
 use super::tile::Tile;
 use super::{columns, dots, outer};
@@ -85,7 +85,7 @@ fn epilogue(bias: bool, two: bool, sum: &str) -> String {
     )
 }
 
-fn emit_tiled(tile: Tile, reads: Reads, place: &str, two: bool) -> String {
+fn emit_tiled(tile: Tile, reads: AccessPatterns, place: &str, two: bool) -> String {
     let a = Factor {
         name: "a",
         base: "z * p.a_batch",

@@ -10,7 +10,7 @@ use super::{Gemm, Matrix, append, choose, plan};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
 use crate::launch::{Bind, windows};
 use crate::scalars;
 
@@ -40,7 +40,13 @@ const fn kernel(
     wgsl: fn(crate::kernel::Params) -> String,
     variants: fn() -> Vec<Variant>,
 ) -> Kernel {
-    Kernel { name, bindings, scalars: Scalars::members, twin: Twin::Gpu(wgsl), variants }
+    Kernel {
+        name,
+        bindings,
+        scalars: Scalars::members,
+        implementations: Implementations::Gpu(wgsl),
+        variants,
+    }
 }
 
 pub const KERNELS: [&Kernel; 2] = [&ADD, &ADD_BIAS];

@@ -38,7 +38,7 @@ impl Factor<'_> {
         let count = if read == Read::Lines { block.vectors() * block.depth } else { block.patches() };
         let fill = Fill { before: String::new(), within: String::new() };
         (0..count.div_ceil(block.threads)).fold(fill, |mut fill, i| {
-            let one = One { factor: self, block, name: format!("{}{i}", block.name) };
+            let one = Piece { factor: self, block, name: format!("{}{i}", block.name) };
             let own = match block.from {
                 _ if read == Read::Lines => "lane".to_string(),
                 0 => "lane".to_string(),
@@ -61,14 +61,14 @@ impl Factor<'_> {
 }
 
 /// One of an invocation's patches or vectors.
-struct One<'a> {
+struct Piece<'a> {
     factor: &'a Factor<'a>,
     block: Block,
     /// The prefix of its variables.
     name: String,
 }
 
-impl One<'_> {
+impl Piece<'_> {
     /// The lines and terms of a patch of four by four. Two invocations read adjacent terms, so that concurrent stores
     /// are to different banks.
     fn patch(&self) -> String {

@@ -3,7 +3,7 @@ use std::rc::Rc;
 use lowrank_cpu::quant::BlockType;
 use lowrank_cpu::testing::{draw_blocks, unpack_all};
 
-use super::plan::{Config, Reads, candidates};
+use super::plan::{AccessPatterns, Config, candidates};
 use super::stage::Read;
 use super::{Gemm, KERNELS, Matrix, Segment, append, gemm, gemm_with, in_f16, split};
 use crate::context::{Context, Value};
@@ -90,7 +90,7 @@ fn interchangeable_forms_equal_the_plain_one() {
 
 /// A problem whose factors can be read by `reads` and no wider.
 struct Problem {
-    reads: Reads,
+    reads: AccessPatterns,
     sizes: [usize; 3],
     batch: usize,
     /// The offset of A, in elements.
@@ -99,8 +99,8 @@ struct Problem {
 
 impl Problem {
     /// Sizes past the ends of the largest tiles, or of a few rows or terms.
-    fn new(reads: Reads, kind: [usize; 3], batch: usize) -> Problem {
-        let wide = reads != Reads::ELEMENTS;
+    fn new(reads: AccessPatterns, kind: [usize; 3], batch: usize) -> Problem {
+        let wide = reads != AccessPatterns::ELEMENTS;
         let odd = |n: usize| if wide { n } else { n + 1 };
         // Sizes along which no vectors are read may be odd.
         let [m, n, k] = kind;
@@ -132,7 +132,7 @@ impl Problem {
         let left =
             Matrix::new(&a, if trans[0] { m } else { k }).transposed_if(trans[0]).with_batch_stride(m * k);
         let right = Matrix::new(&b, if trans[1] { k } else { n }).transposed_if(trans[1]);
-        assert_eq!(Reads::of(&g, &left, &right, bias || two), *reads);
+        assert_eq!(AccessPatterns::of(&g, &left, &right, bias || two), *reads);
         let (a2, b2) = (Matrix::new(&a2, r), Matrix::new(&b2, r).t());
         let second = two.then_some(Segment { a: a2, b: b2, k: r, alpha: -0.75 });
         let mut first = None;
@@ -155,7 +155,7 @@ fn launches_every_form_of(b: DType) {
     let launched = launched_in(|| {
         for (bias, two) in [(false, false), (true, false), (false, true), (true, true)] {
             let all = Config::all(b, bias, two);
-            for reads in Reads::list(b, bias || two) {
+            for reads in AccessPatterns::list(b, bias || two) {
                 let of = |wanted: &dyn Fn(&Config) -> bool| -> Vec<Config> {
                     all.iter().copied().filter(wanted).collect()
                 };
@@ -173,7 +173,7 @@ fn launches_every_form_of(b: DType) {
                     let dots = of(&|config| match config {
                         Config::Dots { rows, wide, subgroups } => {
                             let runs = !subgroups || cx.profile.subgroup > 0;
-                            *rows == few && (!wide || reads == Reads::ALL[1]) && runs
+                            *rows == few && (!wide || reads == AccessPatterns::ALL[1]) && runs
                         }
                         _ => false,
                     });
@@ -183,7 +183,9 @@ fn launches_every_form_of(b: DType) {
                         problem.run(cx, &dots, b, bias, two);
                     }
                     let columns = of(&|config| match config {
-                        Config::Columns { rows, wide } => *rows == few && (!wide || reads == Reads::ALL[2]),
+                        Config::Columns { rows, wide } => {
+                            *rows == few && (!wide || reads == AccessPatterns::ALL[2])
+                        }
                         _ => false,
                     });
                     if reads.b == Read::Lines && reads.a != Read::Lines {
@@ -369,8 +371,8 @@ fn every_listed_form_of_blocks_is_launched_and_has_the_bits_of_f32() {
     let launched = launched_in(|| {
         for kind in BlockType::EVERY {
             for (bias, two) in [(false, false), (true, false), (false, true), (true, true)] {
-                for reads in Reads::list(DType::Block(kind), bias || two) {
-                    let few = if two || reads != Reads::ALL[1] { &[70][..] } else { &[1, 7, 70] };
+                for reads in AccessPatterns::list(DType::Block(kind), bias || two) {
+                    let few = if two || reads != AccessPatterns::ALL[1] { &[70][..] } else { &[1, 7, 70] };
                     few.iter().for_each(|m| product_of_blocks(cx, kind, reads, *m, bias, two));
                 }
             }
@@ -383,10 +385,17 @@ fn every_listed_form_of_blocks_is_launched_and_has_the_bits_of_f32() {
     assert_all(COVERED, &launched, of_blocks);
 }
 
-fn product_of_blocks(cx: &Rc<Context>, kind: BlockType, reads: Reads, m: usize, bias: bool, two: bool) {
+fn product_of_blocks(
+    cx: &Rc<Context>,
+    kind: BlockType,
+    reads: AccessPatterns,
+    m: usize,
+    bias: bool,
+    two: bool,
+) {
     let trans = reads.b != Read::Lines;
     // Reads of single elements start at an unaligned element of A.
-    let shift = if reads == Reads::ELEMENTS { 3 } else { 4 };
+    let shift = if reads == AccessPatterns::ELEMENTS { 3 } else { 4 };
     let [n, k] = if trans { [37, 512] } else { [512, 36] };
     let blocks = draw_blocks(kind, n * k, 5);
     let values = unpack_all(kind, &blocks);
@@ -400,7 +409,7 @@ fn product_of_blocks(cx: &Rc<Context>, kind: BlockType, reads: Reads, m: usize, 
     let g = Gemm::new(m, n, k).alpha(1.5).accumulate();
     let left = Matrix::new(&a, k);
     let right = |b| Matrix::new(b, shape[1]).transposed_if(trans);
-    assert_eq!(Reads::of(&g, &left, &right(&stored), bias || two), reads, "{kind}");
+    assert_eq!(AccessPatterns::of(&g, &left, &right(&stored), bias || two), reads, "{kind}");
     let config = candidates(&g, &left, &right(&stored), &Matrix::new(&bias_of, n), [bias, two], false)[0];
     let of = |b| {
         let c = c.upload(cx);

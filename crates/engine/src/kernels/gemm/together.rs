@@ -10,7 +10,7 @@ use lowrank_cpu::gemm::MAX_GEMV_ROWS;
 
 use super::native;
 use crate::context::{Context, Value};
-use crate::kernel::{Access, Kernel, Launch, Twin};
+use crate::kernel::{Access, Implementations, Kernel, Launch};
 use crate::profile::Kind;
 use crate::scalars;
 
@@ -32,7 +32,7 @@ static OF_TWO: Kernel = Kernel {
         ("y1", Access::Write),
     ],
     scalars: OfTwo::members,
-    twin: Twin::Native(|l| {
+    implementations: Implementations::Native(|l| {
         let s: OfTwo = l.scalars();
         native::gemm_together(l, s.m, s.k, s.n);
     }),
@@ -51,7 +51,7 @@ static OF_THREE: Kernel = Kernel {
         ("y2", Access::Write),
     ],
     scalars: OfThree::members,
-    twin: Twin::Native(|l| {
+    implementations: Implementations::Native(|l| {
         let s: OfThree = l.scalars();
         native::gemm_together(l, s.m, s.k, s.n);
     }),

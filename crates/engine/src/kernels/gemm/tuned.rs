@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::plan::{self, Config, Reads, candidates};
+use super::plan::{self, AccessPatterns, Config, candidates};
 use super::{Gemm, Matrix, Segment, append};
 use crate::context::Context;
 use crate::device::{Sink, cpu};
@@ -40,7 +40,7 @@ struct Shape {
     shares_b: bool,
     b: DType,
     /// The access patterns of the factors.
-    reads: Reads,
+    reads: AccessPatterns,
     bias: bool,
     /// Whether the sum has a second segment.
     two: bool,
@@ -72,7 +72,7 @@ impl Shape {
             b_rows: bit(1),
             shares_b: bit(2),
             bias: bit(3),
-            reads: Reads::of_number(reads),
+            reads: AccessPatterns::of_number(reads),
             two: bit(4),
             in_f16: bit(5),
             b: [DType::F32, DType::F16, DType::BF16][b as usize % 3],
@@ -96,7 +96,7 @@ impl Shape {
 
     /// Makes the sides multiples of 4, or not multiples, as the class's access patterns require.
     fn fit_sides(self) -> Shape {
-        let fours = self.reads != Reads::ELEMENTS;
+        let fours = self.reads != AccessPatterns::ELEMENTS;
         let odd = |n: usize| if fours || n < 4 { n } else { n - 1 };
         Shape { m: odd(self.m), n: odd(self.n), k: odd(self.k), ..self }
     }
@@ -144,7 +144,7 @@ pub fn class(g: &Gemm, a: &Matrix, b: &Matrix, [bias, two]: [bool; 2]) -> Class 
         b_rows: b.column == 1,
         shares_b: b.batch == 0,
         b: b.value.dtype,
-        reads: Reads::of(g, a, b, bias || two || plan::is_in_f16(g, b)),
+        reads: AccessPatterns::of(g, a, b, bias || two || plan::is_in_f16(g, b)),
         bias,
         two,
         in_f16: plan::is_in_f16(g, b),

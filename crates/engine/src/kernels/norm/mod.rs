@@ -26,7 +26,7 @@ pub use plan::{Residual, RowStatistics, Sums, Weights, normalise, normalise_back
 
 use crate::dtype::DType;
 use crate::kernel::shader::rows::RowConfig;
-use crate::kernel::{Access, Kernel, Params, Twin, Variant, concat};
+use crate::kernel::{Access, Implementations, Kernel, Params, Variant, concat};
 use crate::scalars;
 
 /// Invocations in a row's workgroup.
@@ -56,7 +56,7 @@ const FORWARD: Kernel = Kernel {
         ("scale", Access::Write),
     ],
     scalars: Forward::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| forward_wgsl(FORWARD.bindings, params, NO_MEAN),
         native: native::forward,
     },
@@ -67,7 +67,7 @@ static NORM: Kernel = FORWARD;
 const WITH_MEAN: Kernel = Kernel {
     name: "layer norm",
     bindings: &concat::<_, 6>(FORWARD.bindings, &[("mean", Access::Write)]),
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| forward_wgsl(WITH_MEAN.bindings, params, MEAN),
         native: native::forward,
     },
@@ -79,7 +79,7 @@ const ADDED: &[(&str, Access)] = &[("added", Access::Read), ("sum", Access::Writ
 static ADDED_NORM: Kernel = Kernel {
     name: "added norm",
     bindings: &concat::<_, 7>(FORWARD.bindings, ADDED),
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| forward_wgsl(ADDED_NORM.bindings, params, NO_MEAN),
         native: native::forward,
     },
@@ -89,7 +89,7 @@ static ADDED_NORM: Kernel = Kernel {
 static ADDED_LAYER_NORM: Kernel = Kernel {
     name: "added layer norm",
     bindings: &concat::<_, 8>(WITH_MEAN.bindings, ADDED),
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| forward_wgsl(ADDED_LAYER_NORM.bindings, params, MEAN),
         native: native::forward,
     },
@@ -107,7 +107,7 @@ static BACKWARD: Kernel = Kernel {
         ("d_x", Access::ReadWrite),
     ],
     scalars: Backward::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| {
             let config = RowConfig::of(params[0]);
             let cells = config.cells(BACKWARD.bindings, &["x", "weight", "d", "d_x"]);
@@ -127,7 +127,10 @@ static SUM_ROWS: Kernel = Kernel {
         ("y", Access::Write),
     ],
     scalars: Chunks::members,
-    twin: Twin::Both { wgsl: |_| include_str!("sums.wgsl").into(), native: native::sums },
+    implementations: Implementations::Both {
+        wgsl: |_| include_str!("sums.wgsl").into(),
+        native: native::sums,
+    },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 5], threads: THREADS }],
 };
 

@@ -1,4 +1,4 @@
-//! The CPU twins: one row, or one chunk of rows, at a time.
+//! The CPU implementations: one row, or one chunk of rows, at a time.
 
 use std::borrow::Cow;
 

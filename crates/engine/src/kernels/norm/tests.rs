@@ -5,7 +5,7 @@ use crate::dtype::DType;
 use crate::kernel::coverage::{self, every_variant};
 use crate::kernel::shader::rows::RowConfig;
 use crate::op::Op;
-use crate::ops::added_norm::Added;
+use crate::ops::added_norm::AddedNorm;
 use crate::ops::checks::{Array, equal_on_gpus, gpu_contexts, outputs_and_gradients};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::rms_norm::RmsNorm;
@@ -38,8 +38,8 @@ every_variant! {
         for (n, dtype) in stored {
             equal(&RMS, n, [1, 1], dtype);
             equal(&layer(true, true), n, [1, 2], dtype);
-            equal(&Added(RMS), n, [2, 1], dtype);
-            equal(&Added(layer(true, true)), n, [2, 2], dtype);
+            equal(&AddedNorm(RMS), n, [2, 1], dtype);
+            equal(&AddedNorm(layer(true, true)), n, [2, 2], dtype);
         }
         for n in [4, 5, 700] {
             equal(&RMS, n, [1, 0], DType::F32);

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
 use crate::launch::row_windows;
 use crate::scalars;
 
@@ -43,7 +43,10 @@ static PAD: Kernel = Kernel {
     name: "pad",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: Scalars::members,
-    twin: Twin::Both { wgsl: |params| mode(params) + include_str!("pad.wgsl"), native: native::pad },
+    implementations: Implementations::Both {
+        wgsl: |params| mode(params) + include_str!("pad.wgsl"),
+        native: native::pad,
+    },
     variants,
 };
 
@@ -51,7 +54,7 @@ static PAD_BACKWARD: Kernel = Kernel {
     name: "pad_backward",
     bindings: &[("d", Access::Read), ("d_x", Access::Write)],
     scalars: Scalars::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| mode(params) + include_str!("backward.wgsl"),
         native: native::backward,
     },

@@ -1,4 +1,4 @@
-//! The CPU twin: whole rows of `inner` elements.
+//! The CPU implementation: whole rows of `inner` elements.
 
 use lowrank_cpu::tasks::{GRAIN, Shared, each_row};
 

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
 use crate::launch::row_windows;
 use crate::scalars;
 
@@ -37,7 +37,10 @@ static POOL_MAX: Kernel = Kernel {
     name: "pool_max",
     bindings: &[("x", Access::Read), ("y", Access::Write), ("index", Access::Write)],
     scalars: Scalars::members,
-    twin: Twin::Both { wgsl: |params| body(params, include_str!("max.wgsl")), native: native::max },
+    implementations: Implementations::Both {
+        wgsl: |params| body(params, include_str!("max.wgsl")),
+        native: native::max,
+    },
     variants: || vec![variant([0; 4], &[DType::F32, DType::F32, DType::I32])],
 };
 
@@ -45,7 +48,7 @@ static POOL_MAX_BACKWARD: Kernel = Kernel {
     name: "pool_max_backward",
     bindings: &[("d", Access::Read), ("index", Access::Read), ("d_x", Access::Write)],
     scalars: Scalars::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| body(params, include_str!("max_backward.wgsl")),
         native: native::max_backward,
     },
@@ -56,7 +59,10 @@ static POOL_MEAN: Kernel = Kernel {
     name: "pool_mean",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: Scalars::members,
-    twin: Twin::Both { wgsl: |params| body(params, include_str!("mean.wgsl")), native: native::mean },
+    implementations: Implementations::Both {
+        wgsl: |params| body(params, include_str!("mean.wgsl")),
+        native: native::mean,
+    },
     variants: mean_variants,
 };
 
@@ -64,7 +70,7 @@ static POOL_MEAN_BACKWARD: Kernel = Kernel {
     name: "pool_mean_backward",
     bindings: &[("d", Access::Read), ("d_x", Access::Write)],
     scalars: Scalars::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| body(params, include_str!("mean_backward.wgsl")),
         native: native::mean_backward,
     },

@@ -1,4 +1,4 @@
-//! The CPU twin: each task has whole planes, so it can scatter gradients.
+//! The CPU implementation: each task has whole planes, so it can scatter gradients.
 
 use lowrank_cpu::tasks::{GRAIN, Shared, each_row};
 

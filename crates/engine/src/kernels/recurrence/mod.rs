@@ -22,7 +22,7 @@ use std::rc::Rc;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
 use crate::launch::{Bind, windows};
 use crate::scalars;
 
@@ -68,7 +68,7 @@ static RECURRENCE: Kernel = Kernel {
         ("carry", Access::ReadWrite),
     ],
     scalars: Scalars::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| {
             let [start, body] = [
                 ["1.0", "c = c * load_a(at); store_y(at, c);"],

@@ -1,4 +1,4 @@
-//! The CPU twin: up to 64 neighbouring lines, in f64.
+//! The CPU implementation: up to 64 neighbouring lines, in f64.
 
 use lowrank_cpu::tasks::{Shared, each_row};
 

@@ -6,7 +6,7 @@ use super::{Extreme, Plan, Rows, THREADS, native, plan_chunks};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
 use crate::launch::{Bind, windows};
 use crate::scalars;
 
@@ -30,7 +30,7 @@ pub static ARGMAX: Kernel = Kernel {
     bindings: &[("x", Access::Read), ("value", Access::ReadWrite), ("y", Access::ReadWrite)],
     scalars: Indexed::members,
     // All chunks have equal size but the last, which has a separate launch.
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| wgsl(params, "i32(p.begin + chunk * (p.x_chunk / p.x_step) + k)"),
         native: |l| native::argmax(l, false),
     },
@@ -47,7 +47,7 @@ pub static ARGMAX_OF_PARTS: Kernel = Kernel {
         ("y", Access::ReadWrite),
     ],
     scalars: Indexed::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| wgsl(params, "load_origin(base + k * p.x_step)"),
         native: |l| native::argmax(l, true),
     },
@@ -146,7 +146,7 @@ pub static PLACE: Kernel = Kernel {
     name: "place",
     bindings: &[("index", Access::Read), ("d", Access::Read), ("y", Access::Write)],
     scalars: Placed::members,
-    twin: Twin::Both { wgsl: |_| PLACE_WGSL.into(), native: native::place },
+    implementations: Implementations::Both { wgsl: |_| PLACE_WGSL.into(), native: native::place },
     variants: || {
         let dtypes = vec![DType::I32, DType::F32, DType::F32];
         vec![Variant { params: [0; 4], dtypes, threads: THREADS }]

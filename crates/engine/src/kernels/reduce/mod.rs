@@ -7,7 +7,7 @@
 //! reductions are split into chunks whose partial results are reduced again. The split depends only on the shape, so
 //! that the order of summation is fixed (within a subgroup the device determines it). If a binding is too short for a
 //! reduction, later windows add to the results of earlier ones.
-//! Cost: one pass; an addition for 4 bytes, so bound by memory. The CPU twin sums 1,024 terms in 32 lanes of f32, and
+//! Cost: one pass; an addition for 4 bytes, so bound by memory. The CPU implementation sums 1,024 terms in 32 lanes of f32, and
 //! these sums in f64.
 
 mod argmax;
@@ -26,7 +26,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::shader::rows::{ELEMENTS, RowConfig};
-use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
 use crate::launch::{Bind, Window, windows};
 use crate::scalars;
 
@@ -143,7 +143,7 @@ static REDUCE: Kernel = Kernel {
     name: "reduce",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
     scalars: Reduced::members,
-    twin: Twin::Both { wgsl: shader::reduce, native: native::reduce },
+    implementations: Implementations::Both { wgsl: shader::reduce, native: native::reduce },
     variants: || {
         let of = |config: Config| Variant {
             params: config.params(),

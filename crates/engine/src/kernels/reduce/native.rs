@@ -1,4 +1,4 @@
-//! The CPU twins: spans of 1,024 terms in f32 lanes, their sums in f64.
+//! The CPU implementations: spans of 1,024 terms in f32 lanes, their sums in f64.
 
 use lowrank_cpu::simd::{Fma, max, min, sum, sum_by, vectorised};
 use lowrank_cpu::tasks::{Shared, each_row};

@@ -15,7 +15,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::scalars::Words;
-use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant, concat};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant, concat};
 use crate::launch::{Bind, Window, windows};
 use crate::scalars;
 
@@ -55,7 +55,7 @@ const ONE: Kernel = Kernel {
         ("y", Access::Write),
     ],
     scalars: Rotary::members,
-    twin: Twin::Both { wgsl: |params| wgsl(params, ONE_WGSL), native: native::rotary },
+    implementations: Implementations::Both { wgsl: |params| wgsl(params, ONE_WGSL), native: native::rotary },
     variants: || variants(&[DType::F32, DType::F32, DType::F32, DType::I32, DType::F32]),
 };
 static ROTARY: Kernel = ONE;
@@ -65,7 +65,10 @@ static ROTARY_TWO: Kernel = {
         name: "rotary of two",
         bindings: &concat::<_, 7>(ONE.bindings, &[("x2", Access::Read), ("y2", Access::Write)]),
         scalars: RotaryTwo::members,
-        twin: Twin::Both { wgsl: |params| wgsl(params, TWO_WGSL), native: native::rotary_two },
+        implementations: Implementations::Both {
+            wgsl: |params| wgsl(params, TWO_WGSL),
+            native: native::rotary_two,
+        },
         variants: || {
             use DType::{F32, I32};
             variants(&[F32, F32, F32, I32, F32, F32, F32])

@@ -1,4 +1,4 @@
-//! The CPU twin: rows of [H, D] in parallel chunks; a position's table row serves all heads.
+//! The CPU implementation: rows of [H, D] in parallel chunks; a position's table row serves all heads.
 
 use lowrank_cpu::simd::vectorised;
 use lowrank_cpu::tasks::{GRAIN, Shared, each_row};

@@ -14,7 +14,7 @@
 //!
 //! Layout: logits [n, V]; one workgroup per row. Its options and R are 8 words of `rows` [n, 8], so that rows of
 //! different requests share a launch. Cost: no sort. Thresholds are found by digits of 8 bits, with four passes over
-//! the row each; the token is found by narrowing its range to a 256th three times. The CPU twin starts with digits of
+//! the row each; the token is found by narrowing its range to a 256th three times. The CPU implementation starts with digits of
 //! 12 bits and sorts the tokens that share the deciding digit. A row with NaN has no token: `bad` is the index of its
 //! first NaN, V if all logits are −∞, and −1 otherwise.
 
@@ -29,7 +29,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::shader::HIGH_WORD;
-use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
 use crate::launch::row_windows;
 use crate::scalars;
 
@@ -89,7 +89,7 @@ static SAMPLE: Kernel = Kernel {
         ("bad", Access::Write),
     ],
     scalars: Scalars::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |_| {
             wgsl("fn score(at: u32, row: Row) -> f32 { return load_logits(at); }\nfn see(at: u32) { }\n")
         },
@@ -109,7 +109,7 @@ static SAMPLE_UNSEEN: Kernel = Kernel {
         ("seen", Access::ReadWrite),
     ],
     scalars: Scalars::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |_| {
             wgsl(
                 "fn score(at: u32, row: Row) -> f32 {

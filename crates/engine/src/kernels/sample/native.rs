@@ -1,4 +1,4 @@
-//! The CPU twin: one row at a time, with its chunks spread over the threads.
+//! The CPU implementation: one row at a time, with its chunks spread over the threads.
 
 use std::cell::RefCell;
 

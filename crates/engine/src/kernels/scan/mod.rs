@@ -2,7 +2,7 @@
 //!
 //! Maths: y[o, k, i] = Σ x[o, j, i] over j ≤ k. Layout: row-major. If inner is 1, one workgroup per row, in blocks of
 //! `THREADS`: each block is scanned in workgroup memory (Hillis and Steele's, log₂ THREADS steps) and starts from the
-//! sum of the earlier blocks. Otherwise one invocation per column. The CPU twin uses f64. If a binding is too short for
+//! sum of the earlier blocks. Otherwise one invocation per column. The CPU implementation uses f64. If a binding is too short for
 //! a row, `carry` passes the sum from one window to the next. Cost: one pass. On a GPU a sum has at most n / THREADS +
 //! log₂ THREADS roundings.
 
@@ -15,7 +15,7 @@ use std::rc::Rc;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
 use crate::launch::{Bind, windows};
 use crate::scalars;
 
@@ -38,7 +38,7 @@ static SCAN: Kernel = Kernel {
     name: "scan",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite), ("carry", Access::ReadWrite)],
     scalars: Scalars::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |params| match params[0] {
             1 => include_str!("columns.wgsl").into(),
             _ => include_str!("rows.wgsl").into(),

@@ -21,7 +21,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::shader::LOG_SUM;
 use crate::kernel::shader::rows::RowConfig;
-use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
 use crate::launch::row_windows;
 use crate::scalars;
 
@@ -43,14 +43,14 @@ static SOFTMAX: Kernel = Kernel {
     name: "softmax",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: Scalars::members,
-    twin: Twin::Both { wgsl: forward_wgsl, native: native::forward },
+    implementations: Implementations::Both { wgsl: forward_wgsl, native: native::forward },
     variants: || variants(2),
 };
 static BACKWARD: Kernel = Kernel {
     name: "softmax backward",
     bindings: &[("y", Access::Read), ("d", Access::Read), ("d_x", Access::Write)],
     scalars: Scalars::members,
-    twin: Twin::Both { wgsl: backward_wgsl, native: native::backward },
+    implementations: Implementations::Both { wgsl: backward_wgsl, native: native::backward },
     variants: || variants(3),
 };
 

@@ -1,4 +1,4 @@
-//! The CPU twins: one row at a time, or up to 64 neighbouring columns.
+//! The CPU implementations: one row at a time, or up to 64 neighbouring columns.
 
 use lowrank_cpu::simd::{dot, exp_or_zero, max, sum, sum_by, vectorised};
 use lowrank_cpu::tasks::{GRAIN, Shared, each_row};

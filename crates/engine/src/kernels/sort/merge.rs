@@ -9,7 +9,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::scalars::Words;
-use crate::kernel::{Access, Kernel, Launch, Range, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Range, Variant};
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::gather::gather;
 use crate::launch::{Bind, windows};
@@ -73,7 +73,7 @@ pub(super) static KEYS: Kernel = Kernel {
     name: "sort keys",
     bindings: &[("x", Access::Read), ("keys", Access::ReadWrite), ("places", Access::ReadWrite)],
     scalars: Keys::members,
-    twin: Twin::Gpu(|params| {
+    implementations: Implementations::Gpu(|params| {
         let dtype = if params[0] == 1 { DType::I32 } else { DType::F32 };
         let turn = if params[1] == 1 { "~" } else { "" };
         format!(
@@ -103,7 +103,7 @@ pub(super) static RANK: Kernel = Kernel {
     name: "sort rank",
     bindings: &[("keys", Access::Read), ("others", Access::Read), ("ranks", Access::ReadWrite)],
     scalars: Rank::members,
-    twin: Twin::Gpu(|_| RANK_WGSL.into()),
+    implementations: Implementations::Gpu(|_| RANK_WGSL.into()),
     variants: || variants(&[([0; 4], &[DType::I32; 3])]),
 };
 
@@ -145,7 +145,7 @@ pub(super) static MOVE: Kernel = Kernel {
         ("new_places", Access::ReadWrite),
     ],
     scalars: Move::members,
-    twin: Twin::Gpu(|_| MOVE_WGSL.into()),
+    implementations: Implementations::Gpu(|_| MOVE_WGSL.into()),
     variants: || variants(&[([0; 4], &[DType::I32; 5])]),
 };
 
@@ -167,7 +167,7 @@ pub(super) static VALUES: Kernel = Kernel {
     name: "sort values",
     bindings: &[("keys", Access::Read), ("y", Access::Write)],
     scalars: Values::members,
-    twin: Twin::Gpu(|params| {
+    implementations: Implementations::Gpu(|params| {
         let turn = if params[1] == 1 { "~" } else { "" };
         format!(
             "fn kernel(group: u32, lane: u32) {{

@@ -3,7 +3,7 @@
 //! Elements are ordered by keys: 32-bit integers that compare like the elements, with −0 as 0 and NaN above all
 //! numbers; complemented for descending order. Equal keys keep their order. So the result is the same on every device.
 //!
-//! In the CPU twin a task sorts a line's words of key and position (O(n log n)), or selects the first `count` of them
+//! In the CPU implementation a task sorts a line's words of key and position (O(n log n)), or selects the first `count` of them
 //! and sorts only these. On a GPU runs of 1, 2, 4, … elements are merged. An element's position in the merged run is
 //! its position in its run plus the number of preceding elements of the neighbouring run, found by bisection. If a
 //! binding is too short for a line, these numbers are added over the parts of the neighbour. log₂ n passes of two
@@ -17,7 +17,7 @@ use std::rc::Rc;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Launch, Twin};
+use crate::kernel::{Access, Implementations, Kernel, Launch};
 use crate::launch::{Bind, windows};
 use crate::profile::Kind;
 use crate::scalars;
@@ -40,7 +40,7 @@ static SORT: Kernel = Kernel {
     name: "sort",
     bindings: &[("x", Access::Read), ("values", Access::ReadWrite), ("indices", Access::ReadWrite)],
     scalars: Scalars::members,
-    twin: Twin::Native(native::sort),
+    implementations: Implementations::Native(native::sort),
     variants: Vec::new,
 };
 

@@ -1,4 +1,4 @@
-//! The CPU twin: one line at a time, as words of key and position.
+//! The CPU implementation: one line at a time, as words of key and position.
 
 use lowrank_cpu::tasks::{Shared, each_range};
 

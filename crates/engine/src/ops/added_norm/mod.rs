@@ -16,7 +16,7 @@ use crate::context::{Context, Spec, Value};
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::norm::{Residual, RowStatistics, Weights, normalise};
-use crate::op::{Backward, Destinations, Gradient, Gradients, Op, Reads, Remaking, Source};
+use crate::op::{Backward, BackwardReads, Destinations, Gradient, Gradients, Op, Recomputation, Source};
 
 /// The index of the sum among the outputs.
 const SUM: usize = 1;
@@ -43,18 +43,18 @@ pub fn forward<N: Norm>(norm: &N, cx: &Rc<Context>, inputs: &[&Value], outputs: 
 
 /// Inputs: x, r, then the norm's weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Added<N>(pub N);
+pub struct AddedNorm<N>(pub N);
 
-impl<N: Norm> Added<N> {
-    fn norm_reads(&self) -> Reads {
+impl<N: Norm> AddedNorm<N> {
+    fn norm_reads(&self) -> BackwardReads {
         match self.0.gradient() {
-            Gradient::Reads(reads) => reads,
+            Gradient::BackwardReads(reads) => reads,
             Gradient::Constant | Gradient::Missing => unreachable!("norms have gradients"),
         }
     }
 }
 
-impl<N: Norm> Op for Added<N> {
+impl<N: Norm> Op for AddedNorm<N> {
     fn name(&self) -> &'static str {
         N::ADDED
     }
@@ -84,10 +84,10 @@ impl<N: Norm> Op for Added<N> {
         true
     }
 
-    fn remaking(&self) -> Option<Remaking> {
+    fn remaking(&self) -> Option<Recomputation> {
         // The sum, and weight and bias if present.
         let of = vec![Source::Output(SUM), Source::Input(2), Source::Input(3)];
-        Some(Remaking { op: Rc::new(self.0), of })
+        Some(Recomputation { op: Rc::new(self.0), of })
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {

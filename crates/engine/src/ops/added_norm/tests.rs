@@ -1,4 +1,4 @@
-use super::{Added, Norm, plain::plain};
+use super::{AddedNorm, Norm, plain::plain};
 use crate::error::Code;
 use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, TOLERANCE, check, check_non_finite, compare, contexts, read};
@@ -20,17 +20,17 @@ fn equals_the_plain_form() {
     // For rows of one or two elements the gradient of x is 0 except for the effect of ε.
     for n in [5, 63, 64, 65, 257] {
         for rows in [vec![1], vec![3], vec![2, 65]] {
-            check(&Added(RMS), &inputs(&rows, n, 0), &|x| plain(x, false));
-            check(&Added(RMS), &inputs(&rows, n, 1), &|x| plain(x, false));
-            check(&Added(LAYER), &inputs(&rows, n, 2), &|x| plain(x, true));
+            check(&AddedNorm(RMS), &inputs(&rows, n, 0), &|x| plain(x, false));
+            check(&AddedNorm(RMS), &inputs(&rows, n, 1), &|x| plain(x, false));
+            check(&AddedNorm(LAYER), &inputs(&rows, n, 2), &|x| plain(x, true));
         }
     }
 }
 
 #[test]
 fn rows_of_one() {
-    check_non_finite(&Added(RMS), &inputs(&[3], 1, 1), &|x| plain(x, false));
-    check_non_finite(&Added(LAYER), &inputs(&[3], 1, 2), &|x| plain(x, true));
+    check_non_finite(&AddedNorm(RMS), &inputs(&[3], 1, 1), &|x| plain(x, false));
+    check_non_finite(&AddedNorm(LAYER), &inputs(&[3], 1, 2), &|x| plain(x, true));
 }
 
 #[test]
@@ -39,8 +39,8 @@ fn non_finite_values_keep_to_their_rows() {
     let x = Array::new(&[4, 3], vec![f64::NAN, 1., 2., 1., 2., 3., 4., 1., -1., infinity, 1., 2.]);
     let r = Array::new(&[4, 3], vec![1., 1., 1., 1., f64::NAN, 2., infinity, 1., -1., -infinity, 1., 2.]);
     let [w, b] = ["w", "b"].map(|name| Array::random(name, &[3]));
-    check_non_finite(&Added(RMS), &[x.clone(), r.clone(), w.clone()], &|x| plain(x, false));
-    check_non_finite(&Added(LAYER), &[x, r, w, b], &|x| plain(x, true));
+    check_non_finite(&AddedNorm(RMS), &[x.clone(), r.clone(), w.clone()], &|x| plain(x, false));
+    check_non_finite(&AddedNorm(LAYER), &[x, r, w, b], &|x| plain(x, true));
 }
 
 /// Checks that one launch gives the bits of a separate sum and norm, and of their gradients.
@@ -50,7 +50,7 @@ fn is_the_sum_and_the_norm<N: Norm>(norm: N, weights: usize) {
             let given = inputs(&[rows], n, weights);
             let values: Vec<_> = given.iter().map(|x| x.upload(&cx)).collect();
             let refs: Vec<_> = values.iter().collect();
-            let together = run(&cx, &Added(norm), &refs).unwrap();
+            let together = run(&cx, &AddedNorm(norm), &refs).unwrap();
             let add = crate::ops::binary::Binary(crate::kernels::elementwise::Function::Add);
             let sum = run(&cx, &add, &refs[..2]).unwrap().swap_remove(0);
             let of_sum: Vec<_> = [&sum].into_iter().chain(refs[2..].iter().copied()).collect();
@@ -64,7 +64,8 @@ fn is_the_sum_and_the_norm<N: Norm>(norm: N, weights: usize) {
             let d = ["d", "d of the sum"].map(|name| Array::random(name, &[rows, n]));
             let backward = |d_outs| {
                 let needs = vec![true; values.len()];
-                Added(norm).backward(&cx, &Backward::after(&Added(norm), &values, &together, &needs, d_outs))
+                AddedNorm(norm)
+                    .backward(&cx, &Backward::after(&AddedNorm(norm), &values, &together, &needs, d_outs))
             };
             let one = |i: usize| {
                 let mut d_outs = vec![None; 2];
@@ -96,7 +97,7 @@ fn bits_are_those_of_a_sum_and_a_norm() {
 fn summands_that_differ_are_refused() {
     let cx = &contexts()[0];
     let [x, r] = [[2, 3], [3, 3]].map(|s| Array::random("x", &s).upload(cx));
-    let error = run(cx, &Added(RMS), &[&x, &r]).unwrap_err();
+    let error = run(cx, &AddedNorm(RMS), &[&x, &r]).unwrap_err();
     assert_eq!(
         (error.code, &*error.message),
         (Code::ShapeMismatch, "added rmsNorm: f32[2, 3] and f32[3, 3] differ")

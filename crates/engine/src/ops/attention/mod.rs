@@ -19,7 +19,7 @@ use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::attention::{Attend, DIM, Dropout as Dropped, Flow, Sizes, backward, forward};
+use crate::kernels::attention::{AttentionCall, DIM, Dropout as Dropped, Flow, Sizes, backward, forward};
 use crate::kernels::dropout::check_probability;
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Gradient, Gradients, Op};
@@ -51,10 +51,10 @@ pub struct Attention {
 }
 
 impl Attention {
-    fn attend<'a>(&self, inputs: &[&'a Value]) -> Attend<'a> {
+    fn attend<'a>(&self, inputs: &[&'a Value]) -> AttentionCall<'a> {
         let mut labels = inputs[3..].iter().copied();
         let q = inputs[0];
-        Attend {
+        AttentionCall {
             q,
             k: inputs[1],
             v: inputs[2],

@@ -308,8 +308,8 @@ fn what_scratch_held_changes_no_bit() {
     }
 }
 
-/// Runs the GPU's plan of forward, split for bindings of 4 KiB, on the CPU twin: this tests windows even without a GPU.
-/// Backward's kernels have no CPU twin.
+/// Runs the GPU's plan of forward, split for bindings of 4 KiB, on the CPU implementation: this tests windows even without a GPU.
+/// Backward's kernels have no CPU implementation.
 #[test]
 fn windows_of_a_launch_add_up_natively() {
     let device = Device::start(|| {

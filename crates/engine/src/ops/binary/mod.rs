@@ -15,7 +15,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map};
-use crate::op::{Backward, Gradient, Gradients, Op, Reads};
+use crate::op::{Backward, BackwardReads, Gradient, Gradients, Op};
 use crate::ops::sum::sum_to;
 use crate::shape::Shape;
 
@@ -53,7 +53,7 @@ impl Op for Binary {
         }
     }
 
-    fn reads(&self, needs: &[bool]) -> Reads {
+    fn reads(&self, needs: &[bool]) -> BackwardReads {
         let inputs = match self.0 {
             Function::Add | Function::Sub => 0,
             // The gradient of each factor reads the other factor.
@@ -61,7 +61,7 @@ impl Op for Binary {
             Function::Div => (needs[1] as u32) | 0b10,
             _ => 0b11,
         };
-        Reads { inputs, outputs: 0 }
+        BackwardReads { inputs, outputs: 0 }
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {

@@ -23,7 +23,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::conv::{Correlation, LARGEST, Walk, correlate, correlate_weight};
 use crate::kernels::reduce::{Reduction, reduce};
-use crate::op::{Backward, Gradient, Gradients, Op, Reads};
+use crate::op::{Backward, BackwardReads, Gradient, Gradients, Op};
 use crate::shape::{Shape, three};
 
 /// A convolution over [x, weight] or [x, weight, bias]; parameters have one entry for each dimension.
@@ -151,8 +151,8 @@ impl Op for Conv {
         Gradient::reads(0b11, 0)
     }
 
-    fn reads(&self, needs: &[bool]) -> Reads {
-        Reads::of_product(needs)
+    fn reads(&self, needs: &[bool]) -> BackwardReads {
+        BackwardReads::of_product(needs)
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {

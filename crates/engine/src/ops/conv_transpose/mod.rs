@@ -19,7 +19,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::conv::{Correlation, LARGEST, correlate, correlate_weight};
-use crate::op::{Backward, Gradient, Gradients, Op, Reads};
+use crate::op::{Backward, BackwardReads, Gradient, Gradients, Op};
 use crate::ops::conv::{Conv, backward};
 
 /// A transposed convolution over [x, weight]; parameters have one entry for each dimension.
@@ -118,8 +118,8 @@ impl Op for ConvTranspose {
         Gradient::reads(0b11, 0)
     }
 
-    fn reads(&self, needs: &[bool]) -> Reads {
-        Reads::of_product(needs)
+    fn reads(&self, needs: &[bool]) -> BackwardReads {
+        BackwardReads::of_product(needs)
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {

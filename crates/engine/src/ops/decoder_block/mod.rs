@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::gemm::{Precision, dense_together, goes_together};
 use crate::op::{Op, run, run_into, run1};
-use crate::ops::added_norm::Added;
+use crate::ops::added_norm::AddedNorm;
 use crate::ops::attention::Attention;
 use crate::ops::cache_write::{cache_write, place};
 use crate::ops::linear::Linear;
@@ -200,7 +200,7 @@ impl DecoderBlock {
 fn added_norm(cx: &Rc<Context>, norm: &Norm, x: &Value, r: Option<&Value>) -> Result<(Value, Value)> {
     let op = RmsNorm { eps: norm.eps };
     let Some(r) = r else { return Ok((x.clone(), run1(cx, &op, &[x, &norm.weight])?)) };
-    let mut made = run(cx, &Added(op), &[x, r, &norm.weight])?;
+    let mut made = run(cx, &AddedNorm(op), &[x, r, &norm.weight])?;
     let sum = made.swap_remove(1);
     Ok((sum, made.swap_remove(0)))
 }

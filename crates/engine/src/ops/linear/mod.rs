@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::gemm::{Gemm, Matrix, Precision, Segment, gemm, gemm_with};
 use crate::kernels::reduce::{Reduction, reduce};
-use crate::op::{Backward, Destinations, Gradient, Gradients, Op, Reads};
+use crate::op::{Backward, BackwardReads, Destinations, Gradient, Gradients, Op};
 use crate::shape::Shape;
 
 /// A dense layer over [x, weight] or [x, weight, bias].
@@ -51,8 +51,8 @@ impl Op for Linear {
         Gradient::reads(0b11, 0)
     }
 
-    fn reads(&self, needs: &[bool]) -> Reads {
-        Reads::of_product(needs)
+    fn reads(&self, needs: &[bool]) -> BackwardReads {
+        BackwardReads::of_product(needs)
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {

@@ -30,7 +30,7 @@ const ROWS: std::ops::RangeInclusive<usize> = 64..=1024;
 const TILE: usize = 12;
 
 /// The inputs of a pass: hidden [N, C], W [V, C], b [V] and the labels [N].
-pub struct Given<'a> {
+pub struct PassInputs<'a> {
     pub hidden: &'a Value,
     pub weight: &'a Value,
     pub bias: Option<&'a Value>,
@@ -38,7 +38,7 @@ pub struct Given<'a> {
 }
 
 /// The outputs of a pass: the losses [N], and the gradients of their sum, with the inputs' shapes.
-pub struct Made<'a> {
+pub struct PassOutputs<'a> {
     pub losses: &'a Value,
     pub d_hidden: Option<&'a Value>,
     pub d_weight: Option<&'a Value>,
@@ -47,8 +47,8 @@ pub struct Made<'a> {
 
 impl LinearCrossEntropy {
     /// Processes N > 0 rows.
-    pub(super) fn pass(&self, cx: &Rc<Context>, given: &Given, made: &Made) -> Result<()> {
-        let Given { hidden, weight, bias, targets } = *given;
+    pub(super) fn pass(&self, cx: &Rc<Context>, given: &PassInputs, made: &PassOutputs) -> Result<()> {
+        let PassInputs { hidden, weight, bias, targets } = *given;
         let (rows, c, v) = (targets.size(), weight.shape[1], weight.shape[0]);
         let [few, many] = logit_bytes(cx.profile.kind).map(|bytes| bytes / (4 * v));
         let most = few.max(many.min(AMORTISED)).clamp(*ROWS.start(), *ROWS.end());

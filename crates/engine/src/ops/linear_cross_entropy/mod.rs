@@ -28,18 +28,18 @@ use crate::kernels::elementwise::{Function, accumulate, map};
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::cross_entropy::{Reduction, check_rows, check_targets};
-use chunks::{Given, Made};
+use chunks::{PassInputs, PassOutputs};
 use rows::Labelled;
 
 /// The gradients that forward computes; without any there is no backward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedGradients {
     pub hidden: bool,
     pub weight: bool,
     pub bias: bool,
 }
 
-impl Wanted {
+impl WantedGradients {
     pub fn any(self) -> bool {
         self.hidden || self.weight || self.bias
     }
@@ -61,7 +61,7 @@ pub struct LinearCrossEntropy {
     /// In [0, 1]: the share of the target distribution that is spread evenly over all columns.
     pub label_smoothing: f32,
     pub reduction: Reduction,
-    pub wanted: Wanted,
+    pub wanted: WantedGradients,
     /// The precision of the products by W: the logits, and the gradient of hidden.
     pub precision: Precision,
 }
@@ -128,9 +128,9 @@ impl Op for LinearCrossEntropy {
                 Some(d) if !labelled.is_all() => Some((labelled.empty(cx, c)?, d)),
                 _ => None,
             };
-            let given = Given { hidden: &gathered, weight, bias, targets: &labelled.targets };
+            let given = PassInputs { hidden: &gathered, weight, bias, targets: &labelled.targets };
             let d_hidden = d_gathered.as_ref().map(|(d, _)| d).or(d_hidden);
-            self.pass(cx, &given, &Made { losses: &losses, d_hidden, d_weight, d_bias })?;
+            self.pass(cx, &given, &PassOutputs { losses: &losses, d_hidden, d_weight, d_bias })?;
             if let Some((from, to)) = &d_gathered {
                 labelled.spread(cx, from, to, c)?;
             }

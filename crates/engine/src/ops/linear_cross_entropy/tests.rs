@@ -1,6 +1,6 @@
 use lowrank_cpu::quant::BlockType;
 
-use super::{LinearCrossEntropy, Wanted, plain::plain};
+use super::{LinearCrossEntropy, WantedGradients, plain::plain};
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::kernels::gemm::Precision;
@@ -9,8 +9,8 @@ use crate::ops::checks::{Array, TOLERANCE, check, compare, contexts, in_blocks, 
 use crate::ops::cross_entropy::Reduction;
 use crate::profile::Kind;
 
-const HIDDEN: Wanted = Wanted { hidden: true, weight: false, bias: false };
-const ALL: Wanted = Wanted { hidden: true, weight: true, bias: true };
+const HIDDEN: WantedGradients = WantedGradients { hidden: true, weight: false, bias: false };
+const ALL: WantedGradients = WantedGradients { hidden: true, weight: true, bias: true };
 const OP: LinearCrossEntropy = LinearCrossEntropy {
     ignore_index: -100,
     label_smoothing: 0.0,
@@ -58,10 +58,10 @@ fn a_head_that_is_trained() {
                 let op = LinearCrossEntropy { reduction, label_smoothing, ..OP };
                 let whole = LinearCrossEntropy { wanted: ALL, ..op };
                 check_loss(whole, &[hidden.clone(), weight.clone(), targets.clone(), bias.clone()]);
-                let unbiased = LinearCrossEntropy { wanted: Wanted { bias: false, ..ALL }, ..op };
+                let unbiased = LinearCrossEntropy { wanted: WantedGradients { bias: false, ..ALL }, ..op };
                 check_loss(unbiased, &[hidden.clone(), weight.clone(), targets.clone()]);
                 // Stored as f16, so that the weight needs no gradient.
-                let biased = LinearCrossEntropy { wanted: Wanted { weight: false, ..ALL }, ..op };
+                let biased = LinearCrossEntropy { wanted: WantedGradients { weight: false, ..ALL }, ..op };
                 check_loss(biased, &[hidden, weight.stored(DType::F16), targets, bias]);
             }
         }
@@ -82,7 +82,7 @@ fn ignored_rows_are_left_out() {
             check_loss(LinearCrossEntropy { reduction, ..OP }, &x);
             if reduction != None {
                 x[1] = x[1].stored(DType::F32);
-                let wanted = Wanted { bias: false, ..ALL };
+                let wanted = WantedGradients { bias: false, ..ALL };
                 check_loss(LinearCrossEntropy { reduction, wanted, ..OP }, &x);
             }
         }
@@ -117,7 +117,7 @@ fn chunks_give_what_the_whole_gives() {
         for (i, d) in [&d_hidden, &d_weight, &d_bias].into_iter().enumerate() {
             compare(&format!("gradient {i} on {label}"), &read(&y[2 + i]), d, TOLERANCE);
         }
-        let forward_only = LinearCrossEntropy { wanted: Wanted::default(), ..op };
+        let forward_only = LinearCrossEntropy { wanted: WantedGradients::default(), ..op };
         let z = run(&cx, &forward_only, &[&h, &w, &t, &b]).unwrap();
         compare(&format!("forward on {label}"), &read(&z[0]), &expected, 1e-6);
         // Without the host's copy every row is processed, with the same result.

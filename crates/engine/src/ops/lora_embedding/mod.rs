@@ -20,7 +20,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::gemm::{Gemm, Matrix, gemm};
-use crate::op::{Backward, Gradient, Gradients, Op, Reads};
+use crate::op::{Backward, BackwardReads, Gradient, Gradients, Op};
 use crate::ops::embedding::Embedding;
 
 /// Inputs: W, ids, A, B.
@@ -92,8 +92,8 @@ impl Op for LoraEmbedding {
         Gradient::reads(1 << IDS | 1 << B, 0b10)
     }
 
-    fn reads(&self, needs: &[bool]) -> Reads {
-        Reads { inputs: 1 << IDS | (needs[A] as u32) << B, outputs: (needs[B] as u32) << 1 }
+    fn reads(&self, needs: &[bool]) -> BackwardReads {
+        BackwardReads { inputs: 1 << IDS | (needs[A] as u32) << B, outputs: (needs[B] as u32) << 1 }
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {

@@ -34,9 +34,9 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::dropout::check_probability;
 use crate::kernels::gemm::Precision;
-use crate::op::{Backward, Gradient, Gradients, Op, Reads};
+use crate::op::{Backward, BackwardReads, Gradient, Gradients, Op};
 use crate::ops::linear::{Linear, d_bias, d_dense, d_weight, dense, output};
-use path::Placed;
+use path::SizedPath;
 
 /// A dense layer and its low-rank paths, over [x, weight, A0, B0, A1, B1, ..] and optionally a bias.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -102,7 +102,7 @@ impl Op for LoraLinear {
     /// Recomputes only h: the dense product is the expensive part.
     fn forward_rest(&self, cx: &Rc<Context>, inputs: &[&Value]) -> Option<Result<Vec<Value>>> {
         let x = inputs[X];
-        let project = |(i, placed): (usize, Placed)| {
+        let project = |(i, placed): (usize, SizedPath)| {
             let h = cx.empty([placed.rows(), inputs[a(i)].shape[0]], DType::F32)?;
             placed.project(cx, x, inputs[a(i)], &h)?;
             Ok(h)
@@ -115,7 +115,7 @@ impl Op for LoraLinear {
         Gradient::reads((1 << a(paths)) - 1, ((1 << paths) - 1) << 1)
     }
 
-    fn reads(&self, needs: &[bool]) -> Reads {
+    fn reads(&self, needs: &[bool]) -> BackwardReads {
         let paths = 0..self.paths.len();
         let any_a = paths.clone().any(|i| needs[a(i)]);
         let mut inputs = (needs[WEIGHT] || any_a) as u32 | (needs[X] as u32) << WEIGHT;
@@ -124,7 +124,7 @@ impl Op for LoraLinear {
             inputs |= (needs[X] as u32) << a(i) | ((needs[X] || needs[a(i)]) as u32) << b(i);
             outputs |= (needs[b(i)] as u32) << (1 + i);
         }
-        Reads { inputs, outputs }
+        BackwardReads { inputs, outputs }
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
@@ -132,7 +132,7 @@ impl Op for LoraLinear {
         let mut d_inputs = vec![None; needs.len()];
         let d = &pass.d_out_or_zeros(cx)?;
         let shape = |input: usize| pass.input_specs[input].shape.clone();
-        let placed: Vec<(usize, Placed)> = self.place_paths(d.shape.rows()).collect();
+        let placed: Vec<(usize, SizedPath)> = self.place_paths(d.shape.rows()).collect();
         let mut zs = vec![None; placed.len()];
         for (i, placed) in &placed {
             if needs[X] || needs[a(*i)] {
@@ -181,7 +181,7 @@ impl LoraLinear {
         a(self.paths.len())
     }
 
-    fn place_paths(&self, rows: usize) -> impl Iterator<Item = (usize, Placed<'_>)> {
-        self.paths.iter().enumerate().map(move |(i, path)| (i, Placed::new(path, rows)))
+    fn place_paths(&self, rows: usize) -> impl Iterator<Item = (usize, SizedPath<'_>)> {
+        self.paths.iter().enumerate().map(move |(i, path)| (i, SizedPath::new(path, rows)))
     }
 }

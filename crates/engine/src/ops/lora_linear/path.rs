@@ -111,20 +111,20 @@ impl Path {
 }
 
 /// A path for an input of known size.
-pub(super) struct Placed<'a> {
+pub(super) struct SizedPath<'a> {
     path: &'a Path,
     /// Each range with its first row in h.
     row_ranges: SmallVec<[(RowRange, usize); 1]>,
 }
 
-impl<'a> Placed<'a> {
-    pub(super) fn new(path: &'a Path, rows: usize) -> Placed<'a> {
+impl<'a> SizedPath<'a> {
+    pub(super) fn new(path: &'a Path, rows: usize) -> SizedPath<'a> {
         let mut packed = 0;
         let row_ranges = path.row_ranges(rows).into_iter().map(|range| {
             packed += range.count;
             (range, packed - range.count)
         });
-        Placed { path, row_ranges: row_ranges.collect() }
+        SizedPath { path, row_ranges: row_ranges.collect() }
     }
 
     /// The number of rows of h.
@@ -250,14 +250,14 @@ impl<'a> Placed<'a> {
         h: &Value,
         b: &Value,
         y: &Value,
-        mut product: impl FnMut(Meeting) -> Result<()>,
+        mut product: impl FnMut(Overlap) -> Result<()>,
     ) -> Result<()> {
         let groups = self.path.groups();
         let (rank, width) = (b.shape[1], b.shape[0] / groups);
         for (i, (range, packed)) in self.row_ranges.iter().enumerate() {
             for group in 0..groups {
                 let window = self.path.windows.get(group).copied().unwrap_or(0);
-                product(Meeting {
+                product(Overlap {
                     range: i,
                     rows: range.count,
                     rank,
@@ -273,7 +273,7 @@ impl<'a> Placed<'a> {
 }
 
 /// A range of rows and a window of outputs.
-struct Meeting {
+struct Overlap {
     range: usize,
     rows: usize,
     rank: usize,

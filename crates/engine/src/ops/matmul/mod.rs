@@ -19,7 +19,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::gemm::{Gemm, Matrix, gemm};
-use crate::op::{Backward, Gradient, Gradients, Op, Reads};
+use crate::op::{Backward, BackwardReads, Gradient, Gradients, Op};
 use crate::ops::sum::sum_to;
 use crate::shape::Shape;
 
@@ -73,8 +73,8 @@ impl Op for Matmul {
         Gradient::reads(0b11, 0)
     }
 
-    fn reads(&self, needs: &[bool]) -> Reads {
-        Reads::of_product(needs)
+    fn reads(&self, needs: &[bool]) -> BackwardReads {
+        BackwardReads::of_product(needs)
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {

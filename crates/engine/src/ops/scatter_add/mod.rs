@@ -18,7 +18,7 @@ use crate::fail;
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::embedding::check_indices;
 use crate::kernels::gather::add_at;
-use crate::op::{Backward, Gradient, Gradients, Op, Reads, run1};
+use crate::op::{Backward, BackwardReads, Gradient, Gradients, Op, run1};
 use crate::ops::gather::Gather;
 use crate::ops::sum::split;
 use crate::shape::Shape;
@@ -92,8 +92,8 @@ impl Op for ScatterAdd {
         Gradient::reads(0b10, 0)
     }
 
-    fn reads(&self, needs: &[bool]) -> Reads {
-        Reads { inputs: if needs[2] { 0b10 } else { 0 }, outputs: 0 }
+    fn reads(&self, needs: &[bool]) -> BackwardReads {
+        BackwardReads { inputs: if needs[2] { 0b10 } else { 0 }, outputs: 0 }
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {

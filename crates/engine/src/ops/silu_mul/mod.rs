@@ -15,7 +15,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map, silu_mul_backward};
-use crate::op::{Backward, Gradient, Gradients, Op, Reads};
+use crate::op::{Backward, BackwardReads, Gradient, Gradients, Op};
 
 /// Inputs: gate, up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +50,8 @@ impl Op for SiluMul {
     }
 
     /// The gradient of up does not read up.
-    fn reads(&self, needs: &[bool]) -> Reads {
-        Reads { inputs: if needs[0] { 0b11 } else { 0b01 }, outputs: 0 }
+    fn reads(&self, needs: &[bool]) -> BackwardReads {
+        BackwardReads { inputs: if needs[0] { 0b11 } else { 0b01 }, outputs: 0 }
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {

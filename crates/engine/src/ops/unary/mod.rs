@@ -23,7 +23,7 @@ use crate::op::{Backward, Gradient, Gradients, Op};
 pub struct Unary(pub Function);
 
 /// The input of the derivative in addition to d_out.
-enum From {
+enum DerivativeInput {
     /// The derivative is 0.
     Zero,
     Nothing(Function),
@@ -32,31 +32,31 @@ enum From {
 }
 
 impl Unary {
-    fn derivative(&self) -> From {
+    fn derivative(&self) -> DerivativeInput {
         use Function::*;
         match self.0 {
-            Copy => From::Nothing(Copy),
-            Neg => From::Nothing(Neg),
-            Exp => From::Output(Mul),
-            Log => From::Input(Div),
-            Sqrt => From::Output(SqrtBackward),
-            Rsqrt => From::Output(RsqrtBackward),
-            Sin => From::Input(SinBackward),
-            Cos => From::Input(CosBackward),
-            Abs => From::Input(AbsBackward),
-            Square => From::Input(SquareBackward),
-            Relu => From::Output(ReluBackward),
-            Sigmoid => From::Output(SigmoidBackward),
-            Tanh => From::Output(TanhBackward),
-            Silu => From::Input(SiluBackward),
-            Gelu => From::Input(GeluBackward),
-            GeluTanh => From::Input(GeluTanhBackward),
-            Erf => From::Input(ErfBackward),
-            Log1p => From::Input(Log1pBackward),
-            Expm1 => From::Input(Expm1Backward),
-            Softplus => From::Input(SoftplusBackward),
-            LogSigmoid => From::Input(LogSigmoidBackward),
-            Round | Floor | Ceil | Trunc | Sign => From::Zero,
+            Copy => DerivativeInput::Nothing(Copy),
+            Neg => DerivativeInput::Nothing(Neg),
+            Exp => DerivativeInput::Output(Mul),
+            Log => DerivativeInput::Input(Div),
+            Sqrt => DerivativeInput::Output(SqrtBackward),
+            Rsqrt => DerivativeInput::Output(RsqrtBackward),
+            Sin => DerivativeInput::Input(SinBackward),
+            Cos => DerivativeInput::Input(CosBackward),
+            Abs => DerivativeInput::Input(AbsBackward),
+            Square => DerivativeInput::Input(SquareBackward),
+            Relu => DerivativeInput::Output(ReluBackward),
+            Sigmoid => DerivativeInput::Output(SigmoidBackward),
+            Tanh => DerivativeInput::Output(TanhBackward),
+            Silu => DerivativeInput::Input(SiluBackward),
+            Gelu => DerivativeInput::Input(GeluBackward),
+            GeluTanh => DerivativeInput::Input(GeluTanhBackward),
+            Erf => DerivativeInput::Input(ErfBackward),
+            Log1p => DerivativeInput::Input(Log1pBackward),
+            Expm1 => DerivativeInput::Input(Expm1Backward),
+            Softplus => DerivativeInput::Input(SoftplusBackward),
+            LogSigmoid => DerivativeInput::Input(LogSigmoidBackward),
+            Round | Floor | Ceil | Trunc | Sign => DerivativeInput::Zero,
             other => unreachable!("{} is not a function of one operand", other.name()),
         }
     }
@@ -84,24 +84,24 @@ impl Op for Unary {
             return Gradient::Constant;
         }
         match self.derivative() {
-            From::Zero | From::Nothing(_) => Gradient::reads(0, 0),
-            From::Input(_) => Gradient::reads(1, 0),
-            From::Output(_) => Gradient::reads(0, 1),
+            DerivativeInput::Zero | DerivativeInput::Nothing(_) => Gradient::reads(0, 0),
+            DerivativeInput::Input(_) => Gradient::reads(1, 0),
+            DerivativeInput::Output(_) => Gradient::reads(0, 1),
         }
     }
 
     fn is_remade(&self) -> bool {
-        !self.0.makes_indices() && matches!(self.derivative(), From::Input(_))
+        !self.0.makes_indices() && matches!(self.derivative(), DerivativeInput::Input(_))
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let d = pass.d_out();
         let d_x = cx.empty(d.shape.clone(), DType::F32)?;
         match self.derivative() {
-            From::Zero => cx.zero(&d_x),
-            From::Nothing(f) => map(cx, f, &[d], &d_x)?,
-            From::Input(f) => map(cx, f, &[d, pass.input(0)], &d_x)?,
-            From::Output(f) => map(cx, f, &[d, pass.output(0)], &d_x)?,
+            DerivativeInput::Zero => cx.zero(&d_x),
+            DerivativeInput::Nothing(f) => map(cx, f, &[d], &d_x)?,
+            DerivativeInput::Input(f) => map(cx, f, &[d, pass.input(0)], &d_x)?,
+            DerivativeInput::Output(f) => map(cx, f, &[d, pass.output(0)], &d_x)?,
         }
         Ok(vec![Some(d_x)])
     }

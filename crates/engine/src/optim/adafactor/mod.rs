@@ -29,7 +29,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Kernel, Twin};
+use crate::kernel::{Implementations, Kernel};
 use crate::kernels::elementwise::{Function, map};
 use crate::op::run1;
 use crate::ops::mean::Mean;
@@ -45,7 +45,10 @@ static COMMIT: Kernel = Kernel {
     name: "adafactor commit",
     bindings: &BINDINGS,
     scalars: Scalars::members,
-    twin: Twin::Both { wgsl: |_| include_str!("commit.wgsl").into(), native: native::commit },
+    implementations: Implementations::Both {
+        wgsl: |_| include_str!("commit.wgsl").into(),
+        native: native::commit,
+    },
     variants: || variants(0),
 };
 

@@ -1,4 +1,4 @@
-//! The CPU twin.
+//! The CPU implementation.
 
 use lowrank_cpu::tasks::{GRAIN, each_chunk};
 

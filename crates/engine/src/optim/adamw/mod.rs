@@ -27,7 +27,7 @@ use super::{Rule, Span};
 use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Twin, concat};
+use crate::kernel::{Access, Implementations, Kernel, concat};
 use crate::scalars;
 
 scalars! {
@@ -58,7 +58,7 @@ static ADAMW: Kernel = Kernel {
     name: "adamw",
     bindings: &concat::<_, 5>(&BINDINGS, &MOMENTS),
     scalars: Scalars::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |_| include_str!("adamw.wgsl").replace("GRADIENT", "load_grad(i) * load_verdict(0u)"),
         native: native::adam::<native::Decoupled>,
     },
@@ -69,7 +69,7 @@ static ADAM: Kernel = Kernel {
     name: "adam",
     bindings: &concat::<_, 5>(&BINDINGS, &MOMENTS),
     scalars: Scalars::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |_| {
             let gradient = "fma(p.decay, load_value(i), load_grad(i) * load_verdict(0u))";
             include_str!("adamw.wgsl").replace("GRADIENT", gradient)

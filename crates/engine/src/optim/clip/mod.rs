@@ -24,7 +24,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
 use crate::launch::{Bind, windows};
 use crate::scalars;
 use crate::tape::Tensor;
@@ -53,7 +53,7 @@ static SUM: Kernel = Kernel {
     name: "gradient norm",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: Sum::members,
-    twin: Twin::Both {
+    implementations: Implementations::Both {
         wgsl: |[squares, root, ..]| {
             let term = if squares == 1 { "fma(v, v, sum)" } else { "sum + v" };
             let result = if root == 1 { "sqrt(part[0])" } else { "part[0]" };
@@ -76,7 +76,10 @@ static VERDICT: Kernel = Kernel {
     name: "verdict",
     bindings: &[("norm", Access::Read), ("verdict", Access::ReadWrite)],
     scalars: VerdictScalars::members,
-    twin: Twin::Both { wgsl: |_| include_str!("verdict.wgsl").into(), native: native::verdict },
+    implementations: Implementations::Both {
+        wgsl: |_| include_str!("verdict.wgsl").into(),
+        native: native::verdict,
+    },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
 };
 
@@ -84,7 +87,10 @@ static COUNTED: Kernel = Kernel {
     name: "counted steps",
     bindings: &[("verdict", Access::ReadWrite)],
     scalars: Counted::members,
-    twin: Twin::Both { wgsl: |_| include_str!("counted.wgsl").into(), native: native::count_skipped },
+    implementations: Implementations::Both {
+        wgsl: |_| include_str!("counted.wgsl").into(),
+        native: native::count_skipped,
+    },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32], threads: THREADS }],
 };
 
@@ -92,7 +98,10 @@ static CLIP: Kernel = Kernel {
     name: "clip",
     bindings: &[("norm", Access::Read), ("grad", Access::ReadWrite)],
     scalars: Clip::members,
-    twin: Twin::Both { wgsl: |_| include_str!("clip.wgsl").into(), native: native::clip },
+    implementations: Implementations::Both {
+        wgsl: |_| include_str!("clip.wgsl").into(),
+        native: native::clip,
+    },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
 };
 

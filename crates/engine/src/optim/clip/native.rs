@@ -1,4 +1,4 @@
-//! The CPU twins.
+//! The CPU implementations.
 
 use lowrank_cpu::tasks::{GRAIN, each_chunk};
 

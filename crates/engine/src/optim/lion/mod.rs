@@ -26,7 +26,7 @@ use super::{Rule, Span};
 use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Twin, concat};
+use crate::kernel::{Access, Implementations, Kernel, concat};
 use crate::scalars;
 
 scalars! {
@@ -46,7 +46,10 @@ static LION: Kernel = Kernel {
     name: "lion",
     bindings: &concat::<_, 4>(&BINDINGS, &[("first", Access::ReadWrite)]),
     scalars: Scalars::members,
-    twin: Twin::Both { wgsl: |_| include_str!("lion.wgsl").into(), native: native::lion },
+    implementations: Implementations::Both {
+        wgsl: |_| include_str!("lion.wgsl").into(),
+        native: native::lion,
+    },
     variants: || variants(1),
 };
 

@@ -1,4 +1,4 @@
-//! The CPU twin: chunks in parallel, in loops that vectorise.
+//! The CPU implementation: chunks in parallel, in loops that vectorise.
 
 use lowrank_cpu::simd::vectorised;
 use lowrank_cpu::tasks::{GRAIN, Shared, each_chunk};

@@ -23,7 +23,7 @@ use super::{Rule, Span};
 use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Twin, concat};
+use crate::kernel::{Access, Implementations, Kernel, concat};
 use crate::scalars;
 
 scalars! {
@@ -46,7 +46,7 @@ static SGD: Kernel = Kernel {
     name: "sgd",
     bindings: &BINDINGS,
     scalars: Plain::members,
-    twin: Twin::Both { wgsl: |_| include_str!("sgd.wgsl").into(), native: native::sgd },
+    implementations: Implementations::Both { wgsl: |_| include_str!("sgd.wgsl").into(), native: native::sgd },
     variants: || variants(0),
 };
 
@@ -54,7 +54,10 @@ static MOMENTUM: Kernel = Kernel {
     name: "sgd momentum",
     bindings: &concat::<_, 4>(&BINDINGS, &[("buffer", Access::ReadWrite)]),
     scalars: Momentum::members,
-    twin: Twin::Both { wgsl: |_| include_str!("momentum.wgsl").into(), native: native::momentum },
+    implementations: Implementations::Both {
+        wgsl: |_| include_str!("momentum.wgsl").into(),
+        native: native::momentum,
+    },
     variants: || variants(1),
 };
 

@@ -17,13 +17,13 @@ use crate::trace::Pass;
 pub enum Saved {
     /// A value, with its storage's version.
     Value(Value, u64),
-    Remade(Rc<Remade>),
+    RecomputedValue(Rc<RecomputedValue>),
 }
 
 /// The first output of an operation that is cheap compared with its bytes, and whose inputs are saved for its own
 /// backward in any case: a norm, an activation. It is recomputed when the first backward needs it, and kept until the
 /// last one has it.
-pub struct Remade {
+pub struct RecomputedValue {
     op: Rc<dyn Op>,
     inputs: Vec<Saved>,
     first: Passing,
@@ -38,16 +38,16 @@ struct Passing {
     version: u64,
 }
 
-impl Remade {
+impl RecomputedValue {
     /// Creates it after `op` computed `value` from `inputs`.
-    pub fn new(op: Rc<dyn Op>, inputs: Vec<Saved>, value: &Value) -> Remade {
+    pub fn new(op: Rc<dyn Op>, inputs: Vec<Saved>, value: &Value) -> RecomputedValue {
         let first = Passing {
             spec: value.spec(),
             storage: Rc::downgrade(&value.storage),
             offset: value.offset,
             version: value.storage.version(),
         };
-        Remade { op, inputs, first, again: RefCell::default() }
+        RecomputedValue { op, inputs, first, again: RefCell::default() }
     }
 
     fn value(&self) -> Result<Value> {
@@ -88,7 +88,7 @@ impl Saved {
             Saved::Value(value, version) => {
                 (value.storage.version() != *version).then(|| value.shape.clone())
             }
-            Saved::Remade(remade) => remade.find_modified(),
+            Saved::RecomputedValue(remade) => remade.find_modified(),
         }
     }
 
@@ -96,7 +96,7 @@ impl Saved {
     pub fn value(&self) -> Result<Value> {
         match self {
             Saved::Value(value, _) => Ok(value.clone()),
-            Saved::Remade(remade) => remade.value(),
+            Saved::RecomputedValue(remade) => remade.value(),
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::kernels::elementwise::Function;
-use crate::ops::added_norm::Added;
+use crate::ops::added_norm::AddedNorm;
 use crate::ops::binary::Binary;
 use crate::ops::checks::{Array, contexts, read};
 use crate::ops::layer_norm::LayerNorm;
@@ -133,7 +133,7 @@ fn the_norm_of_a_sum_is_made_again_of_the_sum() {
         let [w, b] = ["w", "b"].map(|name| leaf(&cx, name, &[WIDTH]));
         let run = |held: bool| {
             let inner = layers.tape.apply1(Unary(Function::Tanh), &[&layers.x]).unwrap();
-            let outputs = layers.tape.apply(Added(layer), &[&inner, &r, &w, &b]).unwrap();
+            let outputs = layers.tape.apply(AddedNorm(layer), &[&inner, &r, &w, &b]).unwrap();
             drop(inner);
             let loss = layers.loss(&outputs[0]);
             let with_handles = cx.memory().live;

@@ -8,7 +8,7 @@ use crate::fail;
 use crate::kernel::Params;
 use crate::profile::Profile;
 use crate::recording::CancelToken;
-use crate::tune::bench::{Bench, Load, Sample};
+use crate::tune::bench::{Bench, Sample, Workload};
 use crate::tune::tuner::{BUDGET, LONGEST};
 use crate::tune::{
     Choices, Class, Extent, Family, Outcome, Owner, Store, Stored, Table, Trial, Tuner, Verdict, Words,
@@ -40,7 +40,7 @@ pub fn variants(count: u32) -> Vec<Params> {
 
 /// A device whose clock advances by the simulated time of its variants.
 #[derive(Default)]
-struct Pretend {
+struct SimulatedDevice {
     now: Duration,
     /// Operations per nanosecond of each variant.
     speed: HashMap<u32, f64>,
@@ -52,20 +52,20 @@ struct Pretend {
     /// Indices of submissions that are delayed.
     held_up: Vec<usize>,
     /// Each submission: its variant, load and time.
-    submissions: Vec<(u32, Load, Duration)>,
+    submissions: Vec<(u32, Workload, Duration)>,
     compared: Vec<(u32, u32)>,
     /// Classes whose buffers were released.
     done: usize,
 }
 
-impl Pretend {
-    fn new(speeds: &[f64]) -> Pretend {
+impl SimulatedDevice {
+    fn new(speeds: &[f64]) -> SimulatedDevice {
         let speed = speeds.iter().zip(0..).map(|(speed, variant)| (variant, *speed)).collect();
-        Pretend { speed, whole: 1 << 32, ..Pretend::default() }
+        SimulatedDevice { speed, whole: 1 << 32, ..SimulatedDevice::default() }
     }
 }
 
-impl Bench for Pretend {
+impl Bench for SimulatedDevice {
     fn now(&self) -> Duration {
         self.now
     }
@@ -79,7 +79,7 @@ impl Bench for Pretend {
         }
     }
 
-    fn time(&mut self, _: &Class, variant: Params, load: Load) -> Result<Sample> {
+    fn time(&mut self, _: &Class, variant: Params, load: Workload) -> Result<Sample> {
         let work = load.work.min(self.whole);
         // A submission has a fixed cost.
         let nanoseconds = 5_000.0 + work as f64 / self.speed[&variant[0]] * f64::from(load.repeats);
@@ -108,7 +108,7 @@ fn table() -> (Table, Arc<Mutex<Vec<String>>>) {
 }
 
 /// Makes all submissions that are due.
-fn run(tuner: &mut Tuner, bench: &mut Pretend, table: &Table) {
+fn run(tuner: &mut Tuner, bench: &mut SimulatedDevice, table: &Table) {
     while tuner.step(bench, table).unwrap() {}
 }
 
@@ -125,7 +125,7 @@ fn the_fastest_is_found_and_used_from_then_on() {
         // Also a problem so small that it is timed many times.
         for whole in [1 << 32, 100_000] {
             let (table, told) = table();
-            let mut bench = Pretend { whole, ..Pretend::new(&speeds) };
+            let mut bench = SimulatedDevice { whole, ..SimulatedDevice::new(&speeds) };
             assert_eq!(chosen(&table, 1, 3), 0, "nothing is known yet");
             run(&mut Tuner::default(), &mut bench, &table);
             assert_eq!(chosen(&table, 1, 3), fastest, "{speeds:?} of {whole}: {:?}", bench.submissions);
@@ -139,7 +139,7 @@ fn the_fastest_is_found_and_used_from_then_on() {
 #[test]
 fn a_form_that_is_as_fast_as_the_first_does_not_take_its_place() {
     let (table, _) = table();
-    let mut bench = Pretend::new(&[1000.0, 1010.0]);
+    let mut bench = SimulatedDevice::new(&[1000.0, 1010.0]);
     chosen(&table, 1, 2);
     run(&mut Tuner::default(), &mut bench, &table);
     assert_eq!(chosen(&table, 1, 2), 0);
@@ -148,7 +148,7 @@ fn a_form_that_is_as_fast_as_the_first_does_not_take_its_place() {
 #[test]
 fn a_form_that_does_not_suit_another_problem_of_the_class_is_not_given_to_it() {
     let (table, _) = table();
-    let mut bench = Pretend::new(&[1.0, 2.0, 3.0]);
+    let mut bench = SimulatedDevice::new(&[1.0, 2.0, 3.0]);
     chosen(&table, 1, 3);
     run(&mut Tuner::default(), &mut bench, &table);
     assert_eq!(table.choose(class(1), [variant(1), variant(2)].into_iter()), 1);
@@ -160,7 +160,7 @@ fn a_wrong_form_is_used_nowhere_and_told_once() {
     let (table, told) = table();
     let mut tuner = Tuner::default();
     // The wrong variant would be the fastest.
-    let mut bench = Pretend { wrong: vec![1], ..Pretend::new(&[5.0, 50.0, 6.0]) };
+    let mut bench = SimulatedDevice { wrong: vec![1], ..SimulatedDevice::new(&[5.0, 50.0, 6.0]) };
     for number in 1..4 {
         chosen(&table, number, 3);
     }
@@ -181,7 +181,7 @@ fn a_wrong_form_is_used_nowhere_and_told_once() {
 fn a_form_found_wrong_is_taken_back_where_it_was_chosen() {
     let (table, _) = table();
     let mut tuner = Tuner::default();
-    let mut bench = Pretend::new(&[5.0, 50.0]);
+    let mut bench = SimulatedDevice::new(&[5.0, 50.0]);
     chosen(&table, 1, 2);
     run(&mut tuner, &mut bench, &table);
     assert_eq!(chosen(&table, 1, 2), 1);
@@ -195,7 +195,7 @@ fn a_form_found_wrong_is_taken_back_where_it_was_chosen() {
 fn a_form_found_wrong_is_used_in_no_later_process() {
     let folder = super::store::folder("wrong");
     let table = || Table::new("a GPU", true, Some(Store::within(&folder, owner())));
-    let mut bench = Pretend::new(&[5.0, 50.0, 6.0]);
+    let mut bench = SimulatedDevice::new(&[5.0, 50.0, 6.0]);
     let first = table();
     chosen(&first, 1, 3);
     run(&mut Tuner::default(), &mut bench, &first);
@@ -206,7 +206,7 @@ fn a_form_found_wrong_is_used_in_no_later_process() {
     run(&mut Tuner::default(), &mut bench, &first);
 
     let second = table();
-    let mut bench = Pretend::new(&[5.0, 50.0, 6.0]);
+    let mut bench = SimulatedDevice::new(&[5.0, 50.0, 6.0]);
     assert_eq!((chosen(&second, 1, 3), chosen(&second, 2, 3)), (0, 2));
     run(&mut Tuner::default(), &mut bench, &second);
     assert_eq!((chosen(&second, 1, 3), chosen(&second, 2, 3)), (2, 2));
@@ -218,7 +218,8 @@ fn a_form_found_wrong_is_used_in_no_later_process() {
 fn a_form_that_the_device_refuses_is_left_out() {
     let (table, told) = table();
     let refused = Error::new(Code::Internal, "no such shader");
-    let mut bench = Pretend { fails: HashMap::from([(1, refused)]), ..Pretend::new(&[5.0, 50.0, 6.0]) };
+    let mut bench =
+        SimulatedDevice { fails: HashMap::from([(1, refused)]), ..SimulatedDevice::new(&[5.0, 50.0, 6.0]) };
     table.ask([(class(1), variants(3))]);
     run(&mut Tuner::default(), &mut bench, &table);
     let (outcomes, _) = table.wait(Duration::ZERO);
@@ -232,7 +233,7 @@ fn trials_keep_within_their_time_and_each_submission_is_short() {
     let (table, _) = table();
     let mut tuner = Tuner::default();
     // One variant is disproportionately slow, and the GPU is a weak one.
-    let mut bench = Pretend::new(&[60.0, 0.05, 80.0, 70.0]);
+    let mut bench = SimulatedDevice::new(&[60.0, 0.05, 80.0, 70.0]);
     for number in 0..500 {
         chosen(&table, number, 4);
     }
@@ -257,7 +258,7 @@ fn trials_keep_within_their_time_and_each_submission_is_short() {
 #[test]
 fn a_form_that_is_out_of_all_proportion_is_not_timed_in_full() {
     let (table, _) = table();
-    let mut bench = Pretend::new(&[60.0, 0.05]);
+    let mut bench = SimulatedDevice::new(&[60.0, 0.05]);
     table.ask([(class(1), variants(2))]);
     run(&mut Tuner::default(), &mut bench, &table);
     let (outcomes, _) = table.wait(Duration::ZERO);
@@ -271,7 +272,7 @@ fn a_submission_that_something_else_holds_up_decides_nothing() {
     // One submission while the work is raised, two probes, and one of three rounds of each variant.
     for held_up in [vec![0], vec![2], vec![2, 3], vec![5], vec![6], vec![5, 8], vec![6, 7]] {
         let (table, _) = table();
-        let mut bench = Pretend { held_up: held_up.clone(), ..Pretend::new(&[60.0, 80.0]) };
+        let mut bench = SimulatedDevice { held_up: held_up.clone(), ..SimulatedDevice::new(&[60.0, 80.0]) };
         chosen(&table, 1, 2);
         run(&mut Tuner::default(), &mut bench, &table);
         assert_eq!(chosen(&table, 1, 2), 1, "{held_up:?}: {:?}", bench.submissions);
@@ -283,7 +284,8 @@ fn what_cannot_be_tried_is_left_as_it_is() {
     for (code, closes) in [(Code::OutOfMemory, true), (Code::Option, false)] {
         let (table, _) = table();
         let error = Error::new(code, "no");
-        let mut bench = Pretend { fails: HashMap::from([(1, error)]), ..Pretend::new(&[5.0, 50.0]) };
+        let mut bench =
+            SimulatedDevice { fails: HashMap::from([(1, error)]), ..SimulatedDevice::new(&[5.0, 50.0]) };
         chosen(&table, 1, 2);
         run(&mut Tuner::default(), &mut bench, &table);
         assert_eq!(chosen(&table, 1, 2), 0);
@@ -296,7 +298,8 @@ fn what_cannot_be_tried_is_left_as_it_is() {
     }
     let (table, _) = table();
     let lost = Error::new(Code::DeviceLost, "gone");
-    let mut bench = Pretend { fails: HashMap::from([(1, lost)]), ..Pretend::new(&[5.0, 50.0]) };
+    let mut bench =
+        SimulatedDevice { fails: HashMap::from([(1, lost)]), ..SimulatedDevice::new(&[5.0, 50.0]) };
     chosen(&table, 1, 2);
     let mut tuner = Tuner::default();
     let ended = RefCell::new(None);
@@ -312,7 +315,7 @@ fn what_cannot_be_tried_is_left_as_it_is() {
 #[test]
 fn where_nothing_is_tried_beside_a_run_only_what_is_asked_for_is() {
     let table = Table::new("a GPU in software", false, None);
-    let mut bench = Pretend::new(&[5.0, 50.0]);
+    let mut bench = SimulatedDevice::new(&[5.0, 50.0]);
     chosen(&table, 1, 2);
     run(&mut Tuner::default(), &mut bench, &table);
     assert!(bench.submissions.is_empty());
@@ -332,14 +335,14 @@ fn what_was_found_serves_the_next_process_without_a_trial() {
     let first = Table::new("a GPU", true, store());
     chosen(&first, 1, 3);
     chosen(&first, 2, 3);
-    run(&mut Tuner::default(), &mut Pretend::new(&[1.0, 2.0, 9.0]), &first);
+    run(&mut Tuner::default(), &mut SimulatedDevice::new(&[1.0, 2.0, 9.0]), &first);
     let kept = Choices::from(
         [("pretend of 1", "form 2"), ("pretend of 2", "form 2")].map(|(c, f)| (c.into(), f.into())),
     );
     assert_eq!(store().unwrap().read().variants, kept);
 
     let second = Table::new("a GPU", true, store());
-    let mut bench = Pretend::new(&[1.0, 2.0, 9.0]);
+    let mut bench = SimulatedDevice::new(&[1.0, 2.0, 9.0]);
     assert_eq!(chosen(&second, 1, 3), 2);
     // A stored variant that this problem does not have, or that no package knows, is ignored.
     store().unwrap().add(&Choices::from([("pretend of 3".into(), "form 77".into())]).into());
@@ -363,7 +366,7 @@ fn a_process_that_ends_early_keeps_what_it_found() {
     for number in 1..100 {
         chosen(&table, number, 2);
     }
-    let (mut tuner, mut bench) = (Tuner::default(), Pretend::new(&[1.0, 2.0]));
+    let (mut tuner, mut bench) = (Tuner::default(), SimulatedDevice::new(&[1.0, 2.0]));
     while bench.done < 2 {
         tuner.step(&mut bench, &table).unwrap();
     }
@@ -376,7 +379,7 @@ fn a_process_that_ends_early_keeps_what_it_found() {
 #[test]
 fn an_outcome_has_every_form_in_its_order() {
     let (table, _) = table();
-    let mut bench = Pretend { wrong: vec![2], ..Pretend::new(&[5.0, 6.0, 7.0]) };
+    let mut bench = SimulatedDevice { wrong: vec![2], ..SimulatedDevice::new(&[5.0, 6.0, 7.0]) };
     table.ask([(class(1), variants(3))]);
     run(&mut Tuner::default(), &mut bench, &table);
     let (outcomes, failures) = table.wait(Duration::ZERO);

@@ -22,7 +22,7 @@ static DOUBLE: Kernel = Kernel {
     name: "test_double",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: Double::members,
-    twin: Twin::Gpu(|[rounds, wrong, refused, _]| {
+    implementations: Implementations::Gpu(|[rounds, wrong, refused, _]| {
         let more = if refused == 1 { "no_such_function();" } else { "" };
         format!(
             "fn kernel(group: u32, lane: u32) {{

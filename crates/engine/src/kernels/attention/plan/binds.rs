@@ -3,7 +3,7 @@
 use lowrank_cpu::attention::{CAUSAL, FIRST, Geometry, MASK, ROUNDED, SEGMENTS};
 use smallvec::SmallVec;
 
-use super::{Attend, Flow};
+use super::{AttentionCall, Flow};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::kernels::attention::geometry::Sizes;
@@ -24,7 +24,7 @@ pub type List<'a> = SmallVec<[Bind<'a>; 12]>;
 
 /// Footprints over the index space [B, Hkv, T, S], or [B, Hkv, S, T] if queries are the inner side.
 pub struct Binds<'a> {
-    a: &'a Attend<'a>,
+    a: &'a AttentionCall<'a>,
     inner: Inner,
     geometry: Geometry,
     /// Bound but not read if there are no labels.
@@ -33,7 +33,7 @@ pub struct Binds<'a> {
 }
 
 impl<'a> Binds<'a> {
-    pub fn of(a: &'a Attend<'a>, inner: Inner) -> Self {
+    pub fn of(a: &'a AttentionCall<'a>, inner: Inner) -> Self {
         let nothing = Value { dtype: DType::I32, ..a.q.sub_range(0, [1]) };
         let query_segments = a.segments.map(|s| s.sub_range(a.offset, [s.size() - a.offset]));
         Binds { a, inner, geometry: a.geometry(), nothing, query_segments }
@@ -112,7 +112,7 @@ impl<'a> Binds<'a> {
     }
 }
 
-impl Attend<'_> {
+impl AttentionCall<'_> {
     pub fn sizes(&self) -> Sizes {
         Sizes::of(&self.q.shape, &self.k.shape, self.heads_first)
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use lowrank_cpu::attention::Geometry;
 use smallvec::SmallVec;
 
-use super::Attend;
+use super::AttentionCall;
 use super::binds::{Binds, Inner};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
@@ -21,7 +21,7 @@ const LEAST_SPLIT: usize = 128;
 const ENOUGH: usize = 256;
 
 /// Whether there are few query rows, and one launch can bind everything and read it in vectors.
-pub fn decodes(cx: &Rc<Context>, a: &Attend, o: &Value) -> bool {
+pub fn decodes(cx: &Rc<Context>, a: &AttentionCall, o: &Value) -> bool {
     let g = a.geometry();
     let limit = cx.profile.binding_limit.saturating_sub(256);
     let reads = [Some(a.q), Some(a.k), Some(a.v), a.segments, a.mask];
@@ -43,7 +43,7 @@ fn splits(g: &Geometry) -> (usize, usize) {
     (split, keys.div_ceil(split))
 }
 
-pub fn decode(cx: &Rc<Context>, a: &Attend, o: &Value, lse: &Value) -> Result<()> {
+pub fn decode(cx: &Rc<Context>, a: &AttentionCall, o: &Value, lse: &Value) -> Result<()> {
     let geometry = a.geometry();
     let (split, parts) = splits(&geometry);
     let several = match parts {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::binds::{Binds, Inner};
-use super::{Attend, Flow};
+use super::{AttentionCall, Flow};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -17,7 +17,7 @@ use crate::launch::{Bind, row_windows, windows};
 
 /// Appends the values of each query row that backward reads: its log-sum-exp, δ = Σ dO ∘ O less the gradient of the
 /// log-sum-exp, and its segment.
-pub fn rows(cx: &Rc<Context>, a: &Attend, flow: &Flow) -> Result<Value> {
+pub fn rows(cx: &Rc<Context>, a: &AttentionCall, flow: &Flow) -> Result<Value> {
     let g = a.geometry();
     // Rows are visited in memory order. With heads first they count as further batch rows; then there are no segments.
     let (batch, heads) = match (a.heads_first, g.kv_heads * g.group) {
@@ -69,7 +69,7 @@ pub fn rows(cx: &Rc<Context>, a: &Attend, flow: &Flow) -> Result<Value> {
 const EACH: usize = 8;
 
 /// Returns the labels of keys in one binding: segments, mask, or both interleaved.
-pub fn labels(cx: &Rc<Context>, a: &Attend) -> Result<Option<Value>> {
+pub fn labels(cx: &Rc<Context>, a: &AttentionCall) -> Result<Option<Value>> {
     let (Some(segments), Some(mask)) = (a.segments, a.mask) else {
         return Ok(a.segments.or(a.mask).cloned());
     };

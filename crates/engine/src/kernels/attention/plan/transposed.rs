@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::{Attend, Flow};
+use super::{AttentionCall, Flow};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -34,10 +34,10 @@ fn exchange_dims(cx: &Rc<Context>, from: &Value) -> Result<Value> {
     Ok(to)
 }
 
-pub fn forward(cx: &Rc<Context>, a: &Attend, o: &Value, lse: &Value) -> Result<()> {
+pub fn forward(cx: &Rc<Context>, a: &AttentionCall, o: &Value, lse: &Value) -> Result<()> {
     let [q, k, v] = [exchange_dims(cx, a.q)?, exchange_dims(cx, a.k)?, exchange_dims(cx, a.v)?];
     let own = [allocate_exchanged(cx, o)?, allocate_exchanged(cx, lse)?];
-    let last = Attend { q: &q, k: &k, v: &v, heads_first: false, ..*a };
+    let last = AttentionCall { q: &q, k: &k, v: &v, heads_first: false, ..*a };
     super::forward(cx, &last, &own[0], &own[1])?;
     transpose(cx, &own[0], o)?;
     transpose(cx, &own[1], lse)
@@ -45,7 +45,7 @@ pub fn forward(cx: &Rc<Context>, a: &Attend, o: &Value, lse: &Value) -> Result<(
 
 pub fn backward(
     cx: &Rc<Context>,
-    a: &Attend,
+    a: &AttentionCall,
     flow: &Flow,
     d_q: Option<&Value>,
     d_kv: Option<[&Value; 2]>,
@@ -54,7 +54,7 @@ pub fn backward(
     let [d_o, o, lse] =
         [exchange_dims(cx, flow.d_o)?, exchange_dims(cx, flow.o)?, exchange_dims(cx, flow.lse)?];
     let d_lse = flow.d_lse.map(|d_lse| exchange_dims(cx, d_lse)).transpose()?;
-    let last = Attend { q: &q, k: &k, v: &v, heads_first: false, ..*a };
+    let last = AttentionCall { q: &q, k: &k, v: &v, heads_first: false, ..*a };
     let own_q = d_q.map(|d_q| allocate_exchanged(cx, d_q)).transpose()?;
     let own_kv = match d_kv {
         Some([d_k, d_v]) => Some([allocate_exchanged(cx, d_k)?, allocate_exchanged(cx, d_v)?]),

@@ -1,4 +1,4 @@
-//! The CPU twin: `gemm`'s tiles over panels that are gathered from x.
+//! The CPU implementation: `gemm`'s tiles over panels that are gathered from x.
 //!
 //! A task computes some positions of some channels of y (or some taps of the weight's gradient), from gathered panels,
 //! one block of terms at a time. At stride 1, a run of positions along the innermost dimension is contiguous in x and
@@ -58,7 +58,7 @@ fn epilogue(c: *mut f32, row: usize, accumulate: bool) -> Epilogue {
     Epilogue { c, row, alpha: 1.0, bias: std::ptr::null(), accumulate }
 }
 
-fn out<T: Storage<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &NativeLaunch) {
+fn out<T: Storage<Position = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &NativeLaunch) {
     let view = View::of(l);
     let (x, w) = (l.read::<f32>(0), l.read::<T>(1));
     let bias = BIAS.then(|| l.read::<f32>(2));

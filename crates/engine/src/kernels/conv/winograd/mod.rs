@@ -39,7 +39,7 @@ use super::{Correlation, Walk};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Launch, Twin};
+use crate::kernel::{Access, Implementations, Kernel, Launch};
 use crate::profile::Kind;
 use crate::scalars;
 
@@ -77,7 +77,7 @@ static WEIGHT: Kernel = Kernel {
     name: "winograd_weight",
     bindings: &[("w", Access::Read), ("u", Access::Write)],
     scalars: WeightScalars::members,
-    twin: Twin::Native(native::weight),
+    implementations: Implementations::Native(native::weight),
     variants: Vec::new,
 };
 
@@ -85,7 +85,7 @@ static CONV: Kernel = Kernel {
     name: "winograd",
     bindings: &[("x", Access::Read), ("u", Access::Read), ("y", Access::ReadWrite)],
     scalars: Scalars::members,
-    twin: Twin::Native(native::forward::<false>),
+    implementations: Implementations::Native(native::forward::<false>),
     variants: Vec::new,
 };
 
@@ -93,7 +93,7 @@ static CONV_BIAS: Kernel = Kernel {
     name: "winograd_bias",
     bindings: &[("x", Access::Read), ("u", Access::Read), ("bias", Access::Read), ("y", Access::ReadWrite)],
     scalars: Scalars::members,
-    twin: Twin::Native(native::forward::<true>),
+    implementations: Implementations::Native(native::forward::<true>),
     variants: Vec::new,
 };
 

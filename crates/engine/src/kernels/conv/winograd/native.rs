@@ -44,7 +44,7 @@ pub fn forward<const BIAS: bool>(l: &NativeLaunch) {
 }
 
 /// Computes U of the weight [groups · rows, channels, 3, 3].
-pub fn weight_by<T: Storage<At = *const T> + Sync>(
+pub fn weight_by<T: Storage<Position = *const T> + Sync>(
     table: &'static KernelTable,
     threads: usize,
     s: &WeightScalars,

@@ -85,7 +85,7 @@ fn narrow<T>(a: &Array, narrow: impl Fn(f64) -> T) -> Vec<T> {
 }
 
 /// Computes y with the kernels of a level on several threads. Elements that are not written stay NaN.
-fn run<T: Storage<At = *const T> + Sync>(
+fn run<T: Storage<Position = *const T> + Sync>(
     table: &'static KernelTable,
     threads: usize,
     walk: &Walk,

@@ -28,11 +28,11 @@ use scales::STORED;
 pub use scales::Scales;
 
 use super::bindings::{A, B, BIAS, Binding, C, Scalars};
-use super::plan::{Config, Reads};
+use super::plan::{AccessPatterns, Config};
 use super::tile::Tile;
 use crate::context::Context;
 use crate::dtype::DType;
-use crate::kernel::{Access, Kernel, Params, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Params, Variant};
 use crate::kernels::gemm::Precision;
 
 const A_SCALE: Binding = ("a_scale", Access::Read);
@@ -49,14 +49,20 @@ const fn kernel(
     wgsl: fn(Params) -> String,
     variants: fn() -> Vec<Variant>,
 ) -> Kernel {
-    Kernel { name, bindings, scalars: Scalars::members, twin: Twin::Gpu(wgsl), variants }
+    Kernel {
+        name,
+        bindings,
+        scalars: Scalars::members,
+        implementations: Implementations::Gpu(wgsl),
+        variants,
+    }
 }
 
 pub const KERNELS: [&Kernel; 3] = [&PRODUCT, &PRODUCT_BIAS, &scales::SCALES];
 
 /// Every variant.
 pub fn configs() -> impl Iterator<Item = Config> {
-    Tile::IN_F16.iter().flat_map(|tile| Reads::of_weights().map(|reads| Config::Tile(*tile, reads)))
+    Tile::IN_F16.iter().flat_map(|tile| AccessPatterns::of_weights().map(|reads| Config::Tile(*tile, reads)))
 }
 
 fn variants(bindings: usize) -> Vec<Variant> {

@@ -10,7 +10,7 @@ use super::super::{Gemm, Matrix};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Launch, Range, Twin, Variant};
+use crate::kernel::{Access, Implementations, Kernel, Launch, Range, Variant};
 use crate::scalars;
 
 /// The storage types of B.
@@ -35,7 +35,7 @@ pub static SCALES: Kernel = Kernel {
     name: "gemm_scales",
     bindings: &[("x", Access::Read), ("scale", Access::Write)],
     scalars: Scalars::members,
-    twin: Twin::Gpu(|[by_lines, ..]| body(LINES[by_lines as usize & 1], by_lines == 1)),
+    implementations: Implementations::Gpu(|[by_lines, ..]| body(LINES[by_lines as usize & 1], by_lines == 1)),
     variants,
 };
 

@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::kernel::Kernel;
 use crate::kernel::coverage::{assert_all, launched_in};
-use crate::kernels::gemm::plan::{self, Config, Reads, candidates};
+use crate::kernels::gemm::plan::{self, AccessPatterns, Config, candidates};
 use crate::kernels::gemm::stage::Read;
 use crate::kernels::gemm::{Gemm, Matrix, Precision, Segment, append, gemm, gemm_with};
 use crate::ops::checks::{Array, contexts, gpu_contexts, read};
@@ -43,7 +43,7 @@ fn rounded(x: &[f64], [lines, terms]: [usize; 2], steps: [usize; 2]) -> Vec<f64>
 
 /// A product C = 1.5 · A·B + bias + C over odd sizes.
 struct Problem {
-    reads: Reads,
+    reads: AccessPatterns,
     sizes: [usize; 3],
     batch: usize,
     shift: usize,
@@ -55,8 +55,8 @@ struct Problem {
 
 impl Problem {
     /// Sizes past the ends of the largest tiles; factors that can be read by `reads` and no wider.
-    fn new(reads: Reads, [m, n, k]: [usize; 3], batch: usize, stored: DType) -> Problem {
-        let wide = reads != Reads::ELEMENTS;
+    fn new(reads: AccessPatterns, [m, n, k]: [usize; 3], batch: usize, stored: DType) -> Problem {
+        let wide = reads != AccessPatterns::ELEMENTS;
         let odd = |n: usize| if wide { n } else { n + 1 };
         let [m, n, k] = [m + 3, if reads.b == Read::Lines { n } else { odd(n) }, odd(k)];
         let shift = if wide { 4 } else { 3 };
@@ -91,7 +91,7 @@ impl Problem {
         let g = Gemm::new(m, n, k).batch(self.batch).alpha(1.5).accumulate().precision(Precision::F16);
         let left = Matrix::new(&a, k).with_batch_stride(m * k);
         let right = Matrix::new(&b, if self.trans() { k } else { n }).transposed_if(self.trans());
-        assert_eq!(Reads::of(&g, &left, &right, true), self.reads);
+        assert_eq!(AccessPatterns::of(&g, &left, &right, true), self.reads);
         let (bias, out) = (bias.then_some(&bias_of), Matrix::new(&c, n).with_batch_stride(m * n));
         match config {
             Some(config) => append(cx, config, g, left, right, bias, None, out),
@@ -133,7 +133,7 @@ fn every_listed_form_is_launched_and_equals_the_plain_one() {
     let all = with_f16();
     let launched = launched_in(|| {
         for stored in super::scales::STORED {
-            for reads in Reads::of_weights() {
+            for reads in AccessPatterns::of_weights() {
                 let problem = Problem::new(reads, [132, 140, 36], 2, stored);
                 let configs =
                     || super::configs().filter(|config| matches!(config, Config::Tile(_, r) if *r == reads));
@@ -206,7 +206,7 @@ fn scales_bring_the_largest_of_any_line_to_the_top_of_f16() {
 fn rows_of_any_size_keep_their_accuracy() {
     let sizes = |i: usize| [1.0, 1e-9, 1e5, 3e-20, 1e18, 0.0, 1e-5, 7e4][i % 8];
     for cx in with_f16() {
-        for reads in Reads::of_weights() {
+        for reads in AccessPatterns::of_weights() {
             let mut problem = Problem::new(reads, [68, 76, 36], 1, DType::F32);
             problem.c = problem.c.map(|_| 0.0);
             let [_, n, k] = problem.sizes;
@@ -234,7 +234,7 @@ fn rows_of_any_size_keep_their_accuracy() {
 #[test]
 fn a_row_of_elements_of_all_sizes_loses_the_least_alone() {
     for cx in with_f16() {
-        let mut problem = Problem::new(Reads::ALL[1], [68, 76, 36], 1, DType::F32);
+        let mut problem = Problem::new(AccessPatterns::ALL[1], [68, 76, 36], 1, DType::F32);
         let shift = problem.shift;
         for (at, v) in problem.a.data[shift..].iter_mut().enumerate() {
             *v *= 10f64.powi(-((at % 13) as i32));
@@ -247,7 +247,7 @@ fn a_row_of_elements_of_all_sizes_loses_the_least_alone() {
 #[test]
 fn what_is_no_number_reaches_its_row_and_column_alone() {
     for cx in with_f16().into_iter().take(1) {
-        for reads in Reads::of_weights() {
+        for reads in AccessPatterns::of_weights() {
             // The last NaN has all bits set, so that rounding could overflow.
             for v in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, f64::from_bits(u64::MAX >> 1)] {
                 for of_b in [false, true] {
@@ -287,7 +287,7 @@ fn what_is_no_number_reaches_its_row_and_column_alone() {
 #[test]
 fn lines_of_the_largest_numbers_that_share_no_term_give_0() {
     for cx in with_f16().into_iter().take(1) {
-        let mut problem = Problem::new(Reads::ALL[1], [68, 76, 36], 1, DType::F32);
+        let mut problem = Problem::new(AccessPatterns::ALL[1], [68, 76, 36], 1, DType::F32);
         let (shift, k) = (problem.shift, problem.sizes[2]);
         let even = |at: usize| (at % k).is_multiple_of(2);
         let a = &mut problem.a.data[shift..];

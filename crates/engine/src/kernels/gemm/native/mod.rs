@@ -1,4 +1,4 @@
-//! The CPU twin: passes a launch's operands to the products of `lowrank_cpu`, after checking their extents.
+//! The CPU implementation: passes a launch's operands to the products of `lowrank_cpu`, after checking their extents.
 
 mod autotune;
 
@@ -87,7 +87,7 @@ pub fn gemm_together<const N: usize>(l: &NativeLaunch, m: usize, k: usize, n: [u
     }
 }
 
-fn run_together<T: Storage<At = *const T> + bytemuck::Pod, const N: usize>(
+fn run_together<T: Storage<Position = *const T> + bytemuck::Pod, const N: usize>(
     l: &NativeLaunch,
     m: usize,
     k: usize,
@@ -109,7 +109,7 @@ fn run_together_by<T: Storage, const N: usize>(
     m: usize,
     k: usize,
     n: [usize; N],
-    weight: impl Fn(usize) -> (T::At, usize),
+    weight: impl Fn(usize) -> (T::Position, usize),
 ) where
     Product<T>: Multiply,
 {
@@ -127,7 +127,7 @@ fn run_together_by<T: Storage, const N: usize>(
 }
 
 /// The product over a launch's operands, which reach as far as it says.
-fn bind_product<T: Storage<At = *const T> + bytemuck::Pod, const BIAS: bool, const C: usize>(
+fn bind_product<T: Storage<Position = *const T> + bytemuck::Pod, const BIAS: bool, const C: usize>(
     l: &NativeLaunch,
     s: &Scalars,
     second: Option<Second>,
@@ -138,7 +138,7 @@ fn bind_product<T: Storage<At = *const T> + bytemuck::Pod, const BIAS: bool, con
 fn bind_product_by<T: Storage, const BIAS: bool, const C: usize>(
     l: &NativeLaunch,
     s: &Scalars,
-    (b, size): (T::At, usize),
+    (b, size): (T::Position, usize),
     second: Option<Second>,
 ) -> Product<T> {
     let &Scalars {

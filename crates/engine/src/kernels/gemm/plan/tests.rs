@@ -71,9 +71,9 @@ fn vectors_are_read_where_sizes_starts_and_strides_are_whole() {
             .transposed_if(trans[0])
             .with_batch_stride(m * k + step);
         let right = Matrix::new(&b, if trans[1] { k } else { n }).transposed_if(trans[1]);
-        Reads::of(&Gemm::new(m, n, k).batch(2), &left, &right, false)
+        AccessPatterns::of(&Gemm::new(m, n, k).batch(2), &left, &right, false)
     };
-    let [elements, terms, lines, both] = Reads::ALL;
+    let [elements, terms, lines, both] = AccessPatterns::ALL;
     assert_eq!(of([8, 12, 16], 0, [false, true], 0), terms);
     assert_eq!(of([8, 12, 16], 0, [false, false], 0), lines);
     assert_eq!(of([8, 12, 16], 0, [true, false], 0), both);
@@ -114,15 +114,15 @@ fn what_sums_in_another_order_is_decided_by_shape() {
     assert!(!sizes(5, 768, 3072, false).0[0].is_few() && !sizes(1, 768, 63, false).0[0].is_few());
     // A low-rank path: few columns, few terms, long sums of a small matrix.
     let (few_columns, _, part) = sizes(2048, 16, 576, true);
-    assert_eq!(few_columns[0], Config::Tile(Tile::NARROW, Reads::ALL[1]));
+    assert_eq!(few_columns[0], Config::Tile(Tile::NARROW, AccessPatterns::ALL[1]));
     assert_eq!(part, 144);
     let (few_terms, _, part) = sizes(2048, 576, 16, true);
-    assert_eq!(few_terms[0], Config::Outer(Reads::ALL[1]));
-    assert_eq!((few_terms[1], part), (Config::Tile(Tile::LARGE, Reads::ALL[1]), 16));
+    assert_eq!(few_terms[0], Config::Outer(AccessPatterns::ALL[1]));
+    assert_eq!((few_terms[1], part), (Config::Tile(Tile::LARGE, AccessPatterns::ALL[1]), 16));
     assert_eq!(sizes(16, 576, 2048, false).2, 256);
     // Whole layers are not split, and all suitable tiles are candidates.
     let (layer, with_subgroups, part) = sizes(2048, 1536, 576, true);
-    assert_eq!((layer[0], part), (Config::Tile(Tile::LARGE, Reads::ALL[1]), 576));
+    assert_eq!((layer[0], part), (Config::Tile(Tile::LARGE, AccessPatterns::ALL[1]), 576));
     assert_eq!(layer.len(), Tile::ALL.len() - 2);
     assert_eq!(layer, with_subgroups);
     assert!(!layer.iter().any(|config| config.is_few()));

@@ -10,13 +10,13 @@ use crate::mapped_file;
 
 /// A staging file next to its target, `NAME.tmp-<process>-<n>`, which `finish` renames to the target. If it is dropped
 /// before that, it is removed and the target is unchanged.
-pub struct WholeFile {
+pub struct StagedFile {
     target: PathBuf,
     beside: PathBuf,
     file: Option<BufWriter<File>>,
 }
 
-impl WholeFile {
+impl StagedFile {
     /// Creates the staging file.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl WholeFile {
                         let _ = file.set_permissions(replaced.permissions());
                     }
                     let file = Some(BufWriter::with_capacity(1 << 20, file));
-                    return Ok(WholeFile { target: target.into(), beside, file });
+                    return Ok(StagedFile { target: target.into(), beside, file });
                 }
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
                 Err(e) => return Err(unwritable(target, &e)),
@@ -92,7 +92,7 @@ impl WholeFile {
     }
 }
 
-impl Drop for WholeFile {
+impl Drop for StagedFile {
     fn drop(&mut self) {
         if let Some(file) = self.file.take() {
             // Without flushing the buffer, since that may be what failed.
@@ -204,7 +204,7 @@ mod tests {
         let folder = TestFolder::new();
         let socket = folder.join("socket");
         let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        let error = WholeFile::create(&socket).err().unwrap();
+        let error = StagedFile::create(&socket).err().unwrap();
         assert_eq!(error.code, Code::Write);
         assert!(
             error.message.ends_with("socket: cannot be written: it is no regular file; choose another name")
