@@ -128,10 +128,8 @@ test.serial("Ctrl-C saves the trials, and the same command continues", async (t)
 
 const WRONG: Record<string, [lines: string, message: RegExp]> = {
   "no space": ["", /there is no space; give the values to compare/],
-  "an empty space": [
-    "space: {}",
-    /the space is empty; give the values of at least one option, such as --rank/,
-  ],
+  "an empty space": ["space: {}", /there is no space; give the values to compare/],
+  "a space without a value": ["space:", /there is no space; give the values to compare/],
   "a space that is a list": ["space: [1]", /space must have a list of values for each option/],
   "an unknown key": [
     "ranks: 3\nspace: {rank: [2]}",

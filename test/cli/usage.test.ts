@@ -56,7 +56,7 @@ const wrong: [string[], RegExp][] = [
   [["serve", "--priority", "low"], /Allowed choices are normal, background\./],
   [["finetune", "--rank", "-1"], /at least 1, got -1/],
   [["finetune", "--alpha", "NaN"], /"NaN" is not a number/],
-  [["finetune", "--lr", "Infinity"], /"Infinity" is not a number/],
+  [["finetune", "--lr", "Infinity"], /"Infinity" is not a finite number/],
   [["finetune", "--lr", "NaN"], /"NaN" is not a number/],
   [["finetune", "--lr", "-1"], /above 0/],
   [["finetune", "--dropout", "1"], /from 0 to below 1/],
@@ -183,7 +183,15 @@ test.serial("a config file: unknown keys, bad values and bad YAML are wrong usag
     ["rank: {a: 1}", /rank must be a plain value/],
     ["schedule: fast", /schedule: It must be one of linear, cosine, constant/],
     ["- rank", /expected options by name/],
-    ["a: [", /not YAML/],
+    ["rank: 2\na: [", /\.yaml: line 2: not YAML: Flow sequence/],
+    ["rank: 2\n---\nrank: 3", /\.yaml: line 2: a second document starts here, and the file must have one\n/],
+    ["rank: 2\nrank: 3", /\.yaml: line 2: this key is given twice\n/],
+    ["rank: 2\nlr: !float32 3", /\.yaml: line 2: not YAML: Unresolved tag: !float32\n/],
+    ['{\n// the rank\n"rank": 4}', /\.yaml: line 2: a comment starts with #, in JSON too/],
+    ['{"rank": 4, // the rank\n/* none\n */}', /\.yaml: line 2: a comment starts with #, in JSON too/],
+    ["rank: *anchor", /not YAML: Unresolved alias/],
+    ["lr: 1e400", /lr: "Infinity" is not a finite number/],
+    ["lr: .nan", /lr: "NaN" is not a number/],
   ];
   for (const [text, message] of cases) {
     const { status, stderr } = await run("finetune", "--data", "d.txt", "--config", yaml(text));

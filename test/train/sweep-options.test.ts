@@ -105,7 +105,7 @@ const REFUSED: Record<string, [more: Record<string, unknown>, message: RegExp]> 
   ],
   "more draws than values in ranges": [
     { trials: 9, space: { seed: { min: 0, max: 3 } } },
-    /gave only 4 different combinations; lower it, or widen the space/,
+    /gave only 4 different combinations \(a range gives whole numbers, or numbers of three digits\); lower it, or widen the space/,
   ],
   "an option in the space and for all": [
     { lora: { r: 4 } },

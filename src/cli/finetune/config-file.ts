@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { type Command, InvalidArgumentError, type Option } from "commander";
 import { LowrankError, readSystemCode } from "../../errors.js";
+import { isPlain } from "../../arguments/check.js";
 import { didYouMean } from "../../arguments/suggest.js";
 import { UsageError } from "../terminal/failure.js";
 import { FLAGS } from "../options/flags.js";
@@ -18,20 +19,43 @@ export async function readConfig(file: string): Promise<Record<string, unknown>>
       cause,
     });
   }
-  // Imported here because most commands do not need it.
-  const { parse } = await import("yaml");
-  let value: unknown;
-  try {
-    value = parse(text);
-  } catch (cause) {
-    throw new UsageError(`${file}: not YAML: ${cause instanceof Error ? cause.message : String(cause)}`);
-  }
+  const value = await parseYaml(text, file);
   if (value === null) return {};
   if (typeof value !== "object" || Array.isArray(value)) {
     throw new UsageError(`${file}: expected options by name, such as "rank: 16"`);
   }
   return value as Record<string, unknown>;
 }
+
+/** Returns the value of YAML, which includes JSON. Throws `UsageError` with the line for text that is not YAML. */
+async function parseYaml(text: string, file: string): Promise<unknown> {
+  // Imported here because most commands do not need it.
+  const { LineCounter, parseDocument } = await import("yaml");
+  const lineCounter = new LineCounter();
+  const document = parseDocument(text, { lineCounter, prettyErrors: false });
+  // A warning is about a tag that YAML does not define, whose value would be taken as text.
+  const [fault] = [...document.errors, ...document.warnings];
+  let value: unknown;
+  try {
+    value = fault === undefined ? document.toJS() : undefined;
+  } catch (cause) {
+    // An alias without an anchor.
+    throw new UsageError(`${file}: not YAML: ${cause instanceof Error ? cause.message : String(cause)}`);
+  }
+  const isComment = (line: string): boolean => /^\s*(\/\/|\/\*)/.test(line);
+  const comment = text.split("\n").findIndex(isComment);
+  if (comment >= 0 && (fault !== undefined || (isPlain(value) && Object.keys(value).some(isComment))))
+    throw new UsageError(`${file}: line ${comment + 1}: a comment starts with #, in JSON too`);
+  if (fault === undefined) return value;
+  const { line } = lineCounter.linePos(fault.pos[0]);
+  throw new UsageError(`${file}: line ${line}: ${REASONS[fault.code] ?? `not YAML: ${fault.message}`}`);
+}
+
+/** Messages for errors that the parser reports by names of its functions, or at length. */
+const REASONS: Readonly<Record<string, string>> = {
+  MULTIPLE_DOCS: "a second document starts here, and the file must have one",
+  DUPLICATE_KEY: "this key is given twice",
+};
 
 function findOption(command: Command, key: string, file: string): Option {
   const option = command.options.find((candidate) => candidate.long === `--${key}`);

@@ -9,7 +9,8 @@ type Parser<T> = (text: string) => T;
 
 function parseNumber(text: string): number {
   const value = text.trim() === "" ? NaN : Number(text);
-  if (!Number.isFinite(value)) throw new InvalidArgumentError(`"${text}" is not a number.`);
+  if (Number.isNaN(value)) throw new InvalidArgumentError(`"${text}" is not a number.`);
+  if (!Number.isFinite(value)) throw new InvalidArgumentError(`"${text}" is not a finite number.`);
   return value;
 }
 

@@ -38,7 +38,7 @@ export async function applySweepFile(command: Command, file: string): Promise<Ow
       `${file}: unknown key "${other}"${didYouMean(other, known)}; known are ${known.join(", ")}`,
     );
   applyConfig(command, common, { file });
-  if (space === undefined)
+  if (space === undefined || space === null || (isPlain(space) && Object.keys(space).length === 0))
     throw new UsageError(
       `${file}: there is no space; give the values to compare, such as "space: {rank: [4, 8]}"`,
     );

@@ -174,7 +174,7 @@ function drawTrials(axes: readonly Axis[], { count, seed }: Draws): TrialValues[
   }
   if (found.size < count)
     refuse(
-      `${optionName("trials")} is ${count}, and ${MOST_DRAWS * count} draws from the space gave only ${found.size} different combinations; lower it, or widen the space`,
+      `${optionName("trials")} is ${count}, and ${MOST_DRAWS * count} draws from the space gave only ${found.size} different combinations (a range gives whole numbers, or numbers of three digits); lower it, or widen the space`,
     );
   return [...found.values()];
 }
