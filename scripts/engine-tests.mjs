@@ -7,7 +7,7 @@
 export const STARTS_ITSELF = [
   "a_full_disk",
   "two_processes_write_at_once",
-  "amx::tests::what_is_wrong_is_refused",
+  "amx::tests::invalid_configurations_raise_a_signal",
 ];
 
 /**

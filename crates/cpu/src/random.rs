@@ -74,15 +74,15 @@ impl Stream {
         Stream { seed, counter: 0 }
     }
 
-    fn block(&mut self) -> [u32; 4] {
+    fn next_block(&mut self) -> [u32; 4] {
         let [low, high] = words(self.counter);
         self.counter += 1;
         philox([low, high, u32::MAX, u32::MAX], words(self.seed))
     }
 
     /// Two words of 64 bits.
-    fn pair(&mut self) -> [u64; 2] {
-        let [a, b, c, d] = self.block();
+    fn next_pair(&mut self) -> [u64; 2] {
+        let [a, b, c, d] = self.next_block();
         [a as u64 | (b as u64) << 32, c as u64 | (d as u64) << 32]
     }
 
@@ -111,7 +111,7 @@ impl Stream {
         // Rounding to f32 must not reach the excluded end.
         let below = (high as f32).next_down();
         self.fill(count, |s| {
-            s.block().map(|w| {
+            s.next_block().map(|w| {
                 let v = (low + (high - low) * ((w >> 8) as f64 / (1u32 << 24) as f64)) as f32;
                 if low < high { v.min(below) } else { v }
             })
@@ -121,7 +121,7 @@ impl Stream {
     /// `count` numbers from the normal distribution (Box and Muller's transform, in f64).
     pub fn normal(&mut self, count: usize, mean: f64, deviation: f64) -> Vec<f32> {
         self.fill(count, |s| {
-            let [a, b] = s.pair();
+            let [a, b] = s.next_pair();
             // In (0, 1]: the logarithm is finite.
             let radius = (-2.0 * (((a >> 11) + 1) as f64 / (1u64 << 53) as f64).ln()).sqrt();
             let angle = std::f64::consts::TAU * ((b >> 11) as f64 / (1u64 << 53) as f64);
@@ -133,12 +133,12 @@ impl Stream {
     /// the relative error of a probability is at most 2⁻³².
     pub fn integers(&mut self, count: usize, low: i32, high: i64) -> Vec<i32> {
         let span = (high - low as i64) as u64;
-        self.fill(count, |s| s.pair().map(|w| (low as i64 + scale_word(w, span) as i64) as i32))
+        self.fill(count, |s| s.next_pair().map(|w| (low as i64 + scale_word(w, span) as i64) as i32))
     }
 
     /// 0 to `count` − 1 in random order (Fisher and Yates).
     pub fn permutation(&mut self, count: usize) -> Vec<i32> {
-        let words: Vec<u64> = self.fill(count, |s| s.pair());
+        let words: Vec<u64> = self.fill(count, |s| s.next_pair());
         let mut order: Vec<i32> = (0..count as i32).collect();
         for i in (1..count).rev() {
             order.swap(i, scale_word(words[i], i as u64 + 1) as usize);
@@ -150,12 +150,12 @@ impl Stream {
     /// w, the largest w/e is at index i with probability w[i] / Σ w.
     pub fn inverse_exponential(&mut self, count: usize) -> Vec<f32> {
         self.fill(count, |s| {
-            s.pair().map(|w| (-1.0 / (((w >> 11) as f64 + 0.5) / (1u64 << 53) as f64).ln()) as f32)
+            s.next_pair().map(|w| (-1.0 / (((w >> 11) as f64 + 0.5) / (1u64 << 53) as f64).ln()) as f32)
         })
     }
 
     /// One word of 64 random bits.
     pub fn word(&mut self) -> u64 {
-        self.pair()[0]
+        self.next_pair()[0]
     }
 }

@@ -23,8 +23,8 @@ pub fn each_task(threads: usize, tasks: usize, task: impl Fn(usize) + Sync) {
         let Some(current) = current.filter(|_| threads > 1) else {
             return (0..tasks).for_each(task);
         };
-        let next: SmallVec<[Share; 8]> =
-            (0..threads).map(|thread| Share(AtomicUsize::new(share(thread)))).collect();
+        let next: SmallVec<[TaskCounter; 8]> =
+            (0..threads).map(|thread| TaskCounter(AtomicUsize::new(share(thread)))).collect();
         current.run(threads, &|own| {
             for thread in (own..own + threads).map(|thread| thread % threads) {
                 let end = share(thread + 1);
@@ -42,7 +42,7 @@ pub fn each_task(threads: usize, tasks: usize, task: impl Fn(usize) + Sync) {
 
 /// The next task of a thread's share, in a separate cache line.
 #[repr(align(64))]
-struct Share(AtomicUsize);
+struct TaskCounter(AtomicUsize);
 
 /// Calls `task` with consecutive ranges of 0..`rows`, `grain` rows each, at least one.
 pub fn each_range(rows: usize, grain: usize, task: impl Fn(Range<usize>) + Sync) {

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// The time a thread polls before it sleeps.
 pub const PATIENCE: Duration = Duration::from_micros(100);
 /// Polls between clock reads.
-const LOOKS: usize = 64;
+const POLLS: usize = 64;
 
 /// States of a worker: idle, posted, running, and asleep.
 const IDLE: u32 = 0;
@@ -185,7 +185,7 @@ impl Team {
     fn wait(&self, state: &AtomicU32) -> bool {
         let mut since = Instant::now();
         loop {
-            for _ in 0..LOOKS {
+            for _ in 0..POLLS {
                 let posted = state.load(Relaxed) == POSTED;
                 if posted && state.compare_exchange(POSTED, RUNNING, Acquire, Relaxed).is_ok() {
                     return true;
@@ -214,7 +214,7 @@ impl Team {
         }
         let since = Instant::now();
         while since.elapsed() <= PATIENCE {
-            for _ in 0..LOOKS {
+            for _ in 0..POLLS {
                 if state.load(Acquire) != RUNNING {
                     return;
                 }

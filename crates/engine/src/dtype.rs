@@ -39,14 +39,14 @@ impl DType {
     /// Whether rows of `shape` are whole blocks; for some types the whole matrix must be.
     pub fn divides(self, shape: &Shape) -> bool {
         match self {
-            DType::Block(kind) if !kind.is_cut() => shape.size().is_multiple_of(kind.elements()),
+            DType::Block(kind) if !kind.is_divisible() => shape.size().is_multiple_of(kind.elements()),
             _ => shape.last().is_multiple_of(self.unit()),
         }
     }
 
     /// Whether whole blocks of a matrix are a valid matrix by themselves.
-    pub fn is_cut(self) -> bool {
-        !matches!(self, DType::Block(kind) if !kind.is_cut())
+    pub fn is_divisible(self) -> bool {
+        !matches!(self, DType::Block(kind) if !kind.is_divisible())
     }
 
     /// Elements that are stored together: a range starts and ends at a multiple.

@@ -108,7 +108,8 @@ pub fn windows(
                 // A dimension of units is split at their ends only, and some dimensions are not split at all.
                 let of_d = binds.iter().filter(|b| b.strides.get(d) == Some(&1));
                 let unit = of_d.map(|b| b.value.dtype.unit()).max().unwrap_or(1);
-                let fixed = |b: &Bind| b.strides.get(d).is_some_and(|s| *s > 0) && !b.value.dtype.is_cut();
+                let fixed =
+                    |b: &Bind| b.strides.get(d).is_some_and(|s| *s > 0) && !b.value.dtype.is_divisible();
                 let half = (count[d].div_ceil(2)).div_ceil(align) * align;
                 let half = if half < count[d] { half } else { count[d] / 2 };
                 let half = half / unit * unit;

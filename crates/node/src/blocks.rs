@@ -1,6 +1,6 @@
 //! Packing of values into quantised blocks, for files that store them so.
 
-use lowrank_cpu::quant::pack::{WRITTEN, pack_for_file};
+use lowrank_cpu::quant::pack::{FILE_TYPES, pack_for_file};
 use lowrank_engine::dtype::DType;
 use lowrank_engine::error::{Code, fail_code};
 use napi::Env;
@@ -17,7 +17,7 @@ pub fn blocks_of<'env>(
     values: &[f32],
     kind: String,
 ) -> Result<Option<Uint8ArraySlice<'env>>> {
-    let made = WRITTEN.into_iter().find(|made| made.as_str() == kind);
+    let made = FILE_TYPES.into_iter().find(|made| made.as_str() == kind);
     let Some(kind) = made.filter(|kind| DType::Block(*kind).divides(&[values.len()].into())) else {
         let what = format!("blocksOf: {} values make no blocks of {kind}", values.len());
         return Err(thrown(fail_code(Code::Internal, what)));

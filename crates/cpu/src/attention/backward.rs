@@ -10,11 +10,14 @@ use crate::simd::amx::Configured;
 use crate::simd::{self, Level, compiled, dot, exp_or_zero, vectorised};
 use crate::tasks::{Shared, each_chunk, each_row, each_task};
 
-use super::dropped::Mask;
+use super::dropped::DropoutMask;
 use super::geometry::{DIM, Geometry, LANES};
-use super::pairs::{Source, TERMS, across, across_turned, along, along_turned};
-use super::product::product;
-use super::{Block, FLOOR, KEYS, Labels, ROW, Scratch, TURNED, pack, spread, turn_back, whole};
+use super::pairs::{Source, TERMS, pack_across, pack_across_transposed, pack_along, pack_along_transposed};
+use super::product::multiply;
+use super::{
+    Block, FLOOR, KEYS, Labels, ROW, Scratch, TRANSPOSED_ROW, align_to_tiles, pack, transpose_back,
+    transpose_rows,
+};
 
 /// The inputs of the gradients.
 pub struct Inputs<'a> {
@@ -27,28 +30,29 @@ pub struct Inputs<'a> {
     pub lse: &'a [f32],
     pub delta: &'a [f32],
     pub labels: Labels<'a>,
-    pub mask: Option<Mask>,
+    pub mask: Option<DropoutMask>,
 }
 
 /// Computes δ = Σ dO ∘ O over rows of `dim` elements, one per element of `delta`.
-pub fn delta(d_o: &[f32], o: &[f32], dim: usize, delta: &mut [f32]) {
+pub fn compute_delta(d_o: &[f32], o: &[f32], dim: usize, delta: &mut [f32]) {
     let per_task = (16 * 1024 / dim).max(1);
     each_chunk(delta, per_task, |row, delta| {
-        rows_dot(&d_o[row * dim..], &o[row * dim..], dim, delta);
+        dot_rows(&d_o[row * dim..], &o[row * dim..], dim, delta);
     });
 }
 
 vectorised! {
-    fn rows_dot(a: &[f32], b: &[f32], dim: usize, y: &mut [f32]) -> () {
+    fn dot_rows(a: &[f32], b: &[f32], dim: usize, y: &mut [f32]) -> () {
         for ((y, a), b) in y.iter_mut().zip(a.chunks_exact(dim)).zip(b.chunks_exact(dim)) {
             *y = dot::<S>(a, b);
         }
     }
 }
 
-/// Computes the gradients of q, k and v for one window of keys, which are added to unless `g.first()`.
+/// Computes the gradients of q, k and v for one window of keys, which are added to unless `g.is_first()`.
 ///
-/// `d_q` has the strides of q, `d_k` and `d_v` the strides of k. `parts` holds `g.parts()` elements, of any content.
+/// `d_q` has the strides of q, `d_k` and `d_v` the strides of k. `parts` holds `g.count_partials()` elements, of any
+/// content.
 /// `level` is at most the process's level.
 ///
 /// # Panics
@@ -64,9 +68,9 @@ pub fn backward(
 ) {
     assert!(level <= simd::level(), "attention: the processor lacks {}", level.name());
     let (d_q, outputs) = (&Shared::new(d_q), [Shared::new(d_k), Shared::new(d_v)]);
-    let chunks = g.chunks();
+    let chunks = g.split_blocks();
     let width = g.dim.next_multiple_of(16);
-    if let ([blocks], true) = (&chunks[..], g.first() && width == g.dim) {
+    if let ([blocks], true) = (&chunks[..], g.is_first() && width == g.dim) {
         // One run sums all of a head's keys, directly in the output.
         each_task(threads, g.batch * g.kv_heads, |task| {
             let (b, head) = (task / g.kv_heads, task % g.kv_heads);
@@ -89,20 +93,20 @@ pub fn backward(
         // SAFETY: each task has exclusive access to its part and its query rows.
         unsafe {
             let sums = Sums { d_k, d_v: d_k.add(g.keys * width), row: width };
-            sums.clear(g.reach(blocks), width);
+            sums.clear(g.find_run_span(blocks), width);
             run(g, inputs, level, [b, head], blocks, d_q, sums);
         }
     });
 
     let parts = &*parts;
-    let reach: Vec<[usize; 2]> = chunks.iter().map(|c| g.reach(*c)).collect();
+    let reach: Vec<[usize; 2]> = chunks.iter().map(|c| g.find_run_span(*c)).collect();
     each_row(g.batch * g.keys, 32, |row| {
         let (b, key) = (row / g.keys, row % g.keys);
         for head in 0..g.kv_heads {
             for (side, output) in outputs.iter().enumerate() {
                 // SAFETY: each task has exclusive access to the rows of its keys.
                 let y = unsafe { output.slice(b * g.kv_batch + key * g.kv_row + head * g.kv_head, g.dim) };
-                if g.first() {
+                if g.is_first() {
                     y.fill(0.0);
                 }
                 for (c, _) in reach.iter().enumerate().filter(|(_, r)| (r[0]..r[1]).contains(&key)) {
@@ -154,12 +158,12 @@ unsafe fn run(
     for block in blocks[0]..blocks[1] {
         let of = Block::new(g, inputs.labels, b, head, block);
         // SAFETY: guaranteed by the caller.
-        unsafe { one_block(level)(&of, inputs, g.span(block), d_q, sums) };
+        unsafe { compute_block(level)(&of, inputs, g.span(block), d_q, sums) };
     }
 }
 
 compiled! {
-    tiled fn one_block(
+    tiled fn compute_block(
         block: &Block,
         x: &Inputs,
         span: [usize; 2],
@@ -173,27 +177,27 @@ compiled! {
         const SCORES: usize = KEYS * LANES;
         // The products along the other side need separate pairs.
         let [keys, scores] = if S::TERMS == 2 { [TILE, SCORES] } else { [0, 0] };
-        const { assert!(DIM * TURNED <= TILE) };
+        const { assert!(DIM * TRANSPOSED_ROW <= TILE) };
         let lengths = [SPREAD, SPREAD, SPREAD, SCORES, SCORES, TILE, TILE, TILE, TILE, keys, scores];
-        let mut scratch = Scratch::take();
-        let [qt, dt, d_qt, p, ds, qr, dr, kp, vp, kp2, ds2] = scratch.cut(lengths);
+        let mut scratch = Scratch::acquire();
+        let [qt, dt, d_qt, p, ds, qr, dr, kp, vp, kp2, ds2] = scratch.split(lengths);
         // SAFETY: the processor has the instructions.
         #[cfg(target_arch = "x86_64")]
         let _configured = S::TILED.then(|| unsafe { Configured::new() });
-        let at = |lane| block.q_at(lane);
+        let at = |lane| block.q_offset(lane);
         // SAFETY: the processor has S's instructions; rows are packed at their strides, padded to a multiple of 32
         // where they are paired.
         unsafe {
             if S::TILED {
                 let q = Source { from: x.q, at, rows, dim, scale: g.scale };
                 let d_o = Source { from: x.d_o, scale: 1.0, ..q };
-                along_turned::<S>(q, LANES, qt);
-                along_turned::<S>(d_o, LANES, dt);
-                across::<S>(q, ROW, qr);
-                across::<S>(d_o, ROW, dr);
+                pack_along_transposed::<S>(q, LANES, qt);
+                pack_along_transposed::<S>(d_o, LANES, dt);
+                pack_across::<S>(q, ROW, qr);
+                pack_across::<S>(d_o, ROW, dr);
             } else {
-                spread::<S>(x.q, at, rows, dim, g.scale, qt);
-                spread::<S>(x.d_o, at, rows, dim, 1.0, dt);
+                transpose_rows::<S>(x.q, at, rows, dim, g.scale, qt);
+                transpose_rows::<S>(x.d_o, at, rows, dim, 1.0, dt);
                 pack(x.q, at, rows, dim, g.scale, qr);
                 pack(x.d_o, at, rows, dim, 1.0, dr);
                 S::pair_rows(qt.as_ptr(), qt.as_mut_ptr(), LANES, dim, lanes);
@@ -206,23 +210,23 @@ compiled! {
         let mut lse = [0f32; LANES];
         let mut delta = [0f32; LANES];
         for lane in 0..rows {
-            let l = x.lse[block.lse_at(lane)];
+            let l = x.lse[block.lse_index(lane)];
             // So far above hidden scores that exp gives 0, even for a row that sees nothing.
             lse[lane] = if l < FLOOR { FLOOR } else { l };
-            delta[lane] = x.delta[block.lse_at(lane)];
+            delta[lane] = x.delta[block.lse_index(lane)];
         }
         let mut seen = [0f32; LANES];
         for from in (span[0]..span[1]).step_by(KEYS) {
             let count = KEYS.min(span[1] - from);
-            let at = |r| block.kv_at(from + r);
+            let at = |r| block.kv_offset(from + r);
             // SAFETY: the processor has S's instructions; rows are packed at their strides, padded to a multiple of 32
             // where they are paired.
             unsafe {
                 if S::TILED {
                     let k = Source { from: x.k, at, rows: count, dim, scale: 1.0 };
-                    along::<S>(k, ROW, kp);
-                    along::<S>(Source { from: x.v, ..k }, ROW, vp);
-                    across_turned::<S>(k, TURNED, kp2);
+                    pack_along::<S>(k, ROW, kp);
+                    pack_along::<S>(Source { from: x.v, ..k }, ROW, vp);
+                    pack_across_transposed::<S>(k, TRANSPOSED_ROW, kp2);
                 } else {
                     pack(x.k, at, count, dim, 1.0, kp);
                     pack(x.v, at, count, dim, 1.0, vp);
@@ -230,13 +234,13 @@ compiled! {
                     S::pair_in_rows(kp.as_mut_ptr(), ROW, count, dim);
                     S::pair_in_rows(vp.as_mut_ptr(), ROW, count, dim);
                 }
-                for ([lane, end], [first, seen]) in block.keys_of_lanes(from, count) {
-                    let [key, last] = whole::<S>([first, seen]);
+                for ([lane, end], [first, seen]) in block.group_lanes(from, count) {
+                    let [key, last] = align_to_tiles::<S>([first, seen]);
                     let (size, at) = ([last - key, end - lane, dim], key * LANES + lane);
                     let (kp, vp) = (kp[key * ROW..].as_ptr(), vp[key * ROW..].as_ptr());
                     let (qt, dt) = (qt[lane..].as_ptr(), dt[lane..].as_ptr());
-                    product::<S, ROW, 1, LANES>(size, kp, qt, p[at..].as_mut_ptr(), LANES, false);
-                    product::<S, ROW, 1, LANES>(size, vp, dt, ds[at..].as_mut_ptr(), LANES, false);
+                    multiply::<S, ROW, 1, LANES>(size, kp, qt, p[at..].as_mut_ptr(), LANES, false);
+                    multiply::<S, ROW, 1, LANES>(size, vp, dt, ds[at..].as_mut_ptr(), LANES, false);
                     // Hidden weights are 0 in p; here the values only need to be finite.
                     for hidden in (0..first).chain(seen..count) {
                         ds[hidden * LANES + lane..hidden * LANES + end].fill(0.0);
@@ -245,7 +249,7 @@ compiled! {
             }
             block.hide(from, count, p, &mut seen);
             if let Some(mask) = &x.mask {
-                mask.weigh::<S>(block, from, [&mut p[..count * LANES], ds], &lse, &delta);
+                mask.apply_to_gradients::<S>(block, from, [&mut p[..count * LANES], ds], &lse, &delta);
             }
             for (p, ds) in p[..count * LANES].chunks_exact_mut(LANES).zip(ds.chunks_exact_mut(LANES)) {
                 if x.mask.is_none() {
@@ -271,32 +275,32 @@ compiled! {
                 S::pair_in_rows(p.as_mut_ptr(), LANES, count, rows);
                 S::pair_in_rows(ds.as_mut_ptr(), LANES, count, rows);
                 let Sums { d_k, d_v, row } = sums;
-                for ([key, last], lanes) in block.lanes_of_keys(from, count) {
-                    let [lane, end] = whole::<S>(lanes);
+                for ([key, last], lanes) in block.group_keys(from, count) {
+                    let [lane, end] = align_to_tiles::<S>(lanes);
                     let (size, element) = ([last - key, width, end - lane], lane / S::TERMS);
                     let (at, to) = (key * LANES + element, (from + key) * row);
                     let (dr, qr) = (dr[element * ROW..].as_ptr(), qr[element * ROW..].as_ptr());
-                    product::<S, LANES, 1, ROW>(size, p[at..].as_ptr(), dr, d_v.add(to), row, true);
-                    product::<S, LANES, 1, ROW>(size, ds[at..].as_ptr(), qr, d_k.add(to), row, true);
+                    multiply::<S, LANES, 1, ROW>(size, p[at..].as_ptr(), dr, d_v.add(to), row, true);
+                    multiply::<S, LANES, 1, ROW>(size, ds[at..].as_ptr(), qr, d_k.add(to), row, true);
                 }
                 let (kp, ds) = if S::TERMS == 2 { (&*kp2, &*ds2) } else { (&*kp, &*ds) };
                 let depth = if S::TILED { dim.next_multiple_of(16) } else { dim };
-                for ([lane, end], keys) in block.keys_of_lanes(from, count) {
-                    let [key, last] = whole::<S>(keys);
+                for ([lane, end], keys) in block.group_lanes(from, count) {
+                    let [key, last] = align_to_tiles::<S>(keys);
                     let (size, element) = ([depth, end - lane, last - key], key / S::TERMS);
                     let kp = kp[if S::TILED { element } else { element * ROW }..].as_ptr();
                     let (ds, d_qt) = (ds[element * LANES + lane..].as_ptr(), d_qt[lane..].as_mut_ptr());
-                    product::<S, 1, ROW, LANES>(size, kp, ds, d_qt, LANES, true);
+                    multiply::<S, 1, ROW, LANES>(size, kp, ds, d_qt, LANES, true);
                 }
             }
         }
-        turn_back::<S>(d_qt, rows, dim, qr);
+        transpose_back::<S>(d_qt, rows, dim, qr);
         for lane in 0..rows {
             // SAFETY: each task has exclusive access to its query rows.
-            let y = unsafe { d_q.slice(block.q_at(lane), dim) };
+            let y = unsafe { d_q.slice(block.q_offset(lane), dim) };
             for (y, v) in y.iter_mut().zip(&qr[lane * ROW..]) {
                 let v = v * g.scale;
-                *y = if g.first() { v } else { *y + v };
+                *y = if g.is_first() { v } else { *y + v };
             }
         }
     }

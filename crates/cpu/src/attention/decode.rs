@@ -17,8 +17,8 @@ const WIDEST: usize = 16;
 /// Independent sums, in vectors of an output row.
 const SUMS: usize = 4;
 
-pub fn serves(g: &Geometry) -> bool {
-    g.rows() <= ROWS && g.first()
+pub fn applies_to(g: &Geometry) -> bool {
+    g.rows() <= ROWS && g.is_first()
 }
 
 pub fn forward(
@@ -32,22 +32,22 @@ pub fn forward(
     let rows = g.rows();
     each_task(threads, g.batch * g.kv_heads * rows, |task| {
         let (b, head) = (task / rows / g.kv_heads, task / rows % g.kv_heads);
-        one_row(&Block::new(g, labels, b, head, 0), task % rows, qkv, o, lse);
+        compute_row(&Block::new(g, labels, b, head, 0), task % rows, qkv, o, lse);
     });
 }
 
 vectorised! {
-    fn one_row(block: &Block, lane: usize, qkv: [&[f32]; 3], o: &Shared<f32>, lse: &Shared<f32>) {
+    fn compute_row(block: &Block, lane: usize, qkv: [&[f32]; 3], o: &Shared<f32>, lse: &Shared<f32>) {
         let [q, k, v] = qkv;
         let (g, dim) = (block.g, block.g.dim);
-        let q = &q[block.q_at(lane)..][..dim];
+        let q = &q[block.q_offset(lane)..][..dim];
         // SAFETY: each task has exclusive access to its query row.
-        let o = unsafe { o.slice(block.q_at(lane), dim) };
+        let o = unsafe { o.slice(block.q_offset(lane), dim) };
         o.fill(0.0);
         let (mut top, mut sum, mut seen) = (FLOOR, 0f32, false);
         let [start, end] = g.visible(lane / g.group);
         // A left-padded text starts at its first key, as it would without padding.
-        let start = start + block.hidden_before(start, end);
+        let start = start + block.count_hidden(start, end);
         // Without labels every key in range is visible.
         let open = g.flags & (SEGMENTS | MASK) == 0;
         for from in (start..end).step_by(KEYS) {
@@ -55,7 +55,7 @@ vectorised! {
             let (mut at, mut count) = ([0; KEYS], 0);
             for key in from..end.min(from + KEYS) {
                 if open || block.sees(lane, key) {
-                    at[count] = block.kv_at(key);
+                    at[count] = block.kv_offset(key);
                     count += 1;
                 }
             }
@@ -63,17 +63,17 @@ vectorised! {
             let mut s = [HIDDEN; KEYS];
             for (s, at) in s.iter_mut().zip(at) {
                 // SAFETY: the processor has S's instructions; both slices have `dim` elements.
-                *s = unsafe { product::<S>(q, &k[*at..][..dim]) } * g.scale;
+                *s = unsafe { dot_product::<S>(q, &k[*at..][..dim]) } * g.scale;
             }
-            let highest = largest(&s, top);
+            let highest = find_max(&s, top);
             let factor = exp_or_zero::<S>(top - highest);
             for s in &mut s {
                 *s = exp_or_zero::<S>(*s - highest);
             }
             seen |= count > 0;
-            sum = sum * factor + total(&s);
+            sum = sum * factor + sum_weights(&s);
             // SAFETY: the processor has S's instructions.
-            unsafe { weigh::<S>(&s[..count], at, v, factor, o) };
+            unsafe { accumulate_values::<S>(&s[..count], at, v, factor, o) };
             top = highest;
         }
         let (factor, total) = match () {
@@ -83,7 +83,7 @@ vectorised! {
         };
         o.iter_mut().for_each(|o| *o *= factor);
         // SAFETY: each task has exclusive access to its query row.
-        unsafe { lse.slice(block.lse_at(lane), 1)[0] = total };
+        unsafe { lse.slice(block.lse_index(lane), 1)[0] = total };
     }
 }
 
@@ -92,7 +92,7 @@ vectorised! {
 /// # Safety
 /// As for `Lanes`; both slices have the same length.
 #[inline(always)]
-unsafe fn product<S: Isa>(q: &[f32], k: &[f32]) -> f32 {
+unsafe fn dot_product<S: Isa>(q: &[f32], k: &[f32]) -> f32 {
     let (n, q, k) = (q.len(), q.as_ptr(), k.as_ptr());
     // SAFETY: guaranteed by the caller.
     unsafe {
@@ -121,7 +121,7 @@ unsafe fn product<S: Isa>(q: &[f32], k: &[f32]) -> f32 {
 /// # Safety
 /// As for `Lanes`.
 #[inline(always)]
-unsafe fn weigh<S: Isa>(p: &[f32], at: &[usize], v: &[f32], factor: f32, o: &mut [f32]) {
+unsafe fn accumulate_values<S: Isa>(p: &[f32], at: &[usize], v: &[f32], factor: f32, o: &mut [f32]) {
     let (n, to) = (o.len(), o.as_mut_ptr());
     // Rows have at least the length of o.
     assert!(at.iter().all(|at| at + n <= v.len()));
@@ -159,7 +159,7 @@ unsafe fn weigh<S: Isa>(p: &[f32], at: &[usize], v: &[f32], factor: f32, o: &mut
 
 /// Returns the largest of `top` and the scores. Ignores NaN, which stays NaN through exp.
 #[inline(always)]
-fn largest(s: &[f32; KEYS], top: f32) -> f32 {
+fn find_max(s: &[f32; KEYS], top: f32) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [top; WIDEST];
     for s in s.chunks_exact(WIDEST) {
@@ -171,7 +171,7 @@ fn largest(s: &[f32; KEYS], top: f32) -> f32 {
 }
 
 #[inline(always)]
-fn total(p: &[f32; KEYS]) -> f32 {
+fn sum_weights(p: &[f32; KEYS]) -> f32 {
     let mut lanes = [0f32; WIDEST];
     for p in p.chunks_exact(WIDEST) {
         for (sum, p) in lanes.iter_mut().zip(p) {

@@ -16,7 +16,7 @@ const WIDE: usize = 16;
 
 /// The mask of a launch.
 #[derive(Clone, Copy)]
-pub struct Mask {
+pub struct DropoutMask {
     key: [u32; 2],
     threshold: u32,
     row_base: u32,
@@ -26,27 +26,27 @@ pub struct Mask {
     key_at: usize,
 }
 
-impl Mask {
+impl DropoutMask {
     /// The mask of a launch over `geometry`. `key` is the generator's, `threshold` the probability of dropping a weight
     /// in units of 2⁻³², and `row_base` the index of the launch's first row in the whole log-sum-exp.
-    pub fn new(geometry: &Geometry, key: [u32; 2], threshold: u32, row_base: u32) -> Mask {
+    pub fn new(geometry: &Geometry, key: [u32; 2], threshold: u32, row_base: u32) -> DropoutMask {
         let kept = ((1u64 << 32) - threshold as u64) as f64 / (1u64 << 32) as f64;
-        Mask { key, threshold, row_base, scale: (1.0 / kept) as f32, key_at: geometry.key_at }
+        DropoutMask { key, threshold, row_base, scale: (1.0 / kept) as f32, key_at: geometry.key_at }
     }
 
     /// The row numbers of `WIDE` lanes.
     #[inline(always)]
-    fn rows(&self, block: &Block, lane: usize) -> [u32; WIDE] {
+    fn number_rows(&self, block: &Block, lane: usize) -> [u32; WIDE] {
         let mut rows = [0; WIDE];
         for (i, row) in rows.iter_mut().enumerate().take(block.rows.saturating_sub(lane)) {
-            *row = self.row_base + block.lse_at(lane + i) as u32;
+            *row = self.row_base + block.lse_index(lane + i) as u32;
         }
         rows
     }
 
     /// The factors of the weights of four keys, from position 4 · group.
     #[inline(always)]
-    fn factors(&self, group: usize, rows: [u32; WIDE]) -> [[f32; WIDE]; 4] {
+    fn draw_factors(&self, group: usize, rows: [u32; WIDE]) -> [[f32; WIDE]; 4] {
         let random = philox_lanes::<WIDE>([[group as u32; WIDE], rows, [0; WIDE], [0; WIDE]], self.key);
         let mut factors = [[0.0; WIDE]; 4];
         for (factors, random) in factors.iter_mut().zip(&random) {
@@ -58,14 +58,14 @@ impl Mask {
     }
 
     /// The groups of four keys that contain keys `from..from + count` of the window.
-    fn groups(&self, from: usize, count: usize) -> std::ops::Range<usize> {
+    fn find_groups(&self, from: usize, count: usize) -> std::ops::Range<usize> {
         let first = self.key_at + from;
         first / 4..(first + count).div_ceil(4)
     }
 
     /// The keys of a group that are in the tile, as indices in the group and as rows of the tile.
     #[inline(always)]
-    fn keys(&self, group: usize, from: usize, count: usize) -> impl Iterator<Item = (usize, usize)> {
+    fn find_keys(&self, group: usize, from: usize, count: usize) -> impl Iterator<Item = (usize, usize)> {
         let first = self.key_at + from;
         (0..4).filter_map(move |w| {
             let row = (4 * group + w).checked_sub(first)?;
@@ -77,10 +77,10 @@ impl Mask {
     #[inline(always)]
     pub fn drop_weights(&self, block: &Block, from: usize, count: usize, s: &mut [f32]) {
         for lane in (0..block.lanes).step_by(WIDE) {
-            let rows = self.rows(block, lane);
-            for group in self.groups(from, count) {
-                let factors = self.factors(group, rows);
-                for (w, row) in self.keys(group, from, count) {
+            let rows = self.number_rows(block, lane);
+            for group in self.find_groups(from, count) {
+                let factors = self.draw_factors(group, rows);
+                for (w, row) in self.find_keys(group, from, count) {
                     let s = &mut s[row * LANES + lane..][..WIDE];
                     for (s, factor) in s.iter_mut().zip(&factors[w]) {
                         *s *= factor;
@@ -92,7 +92,7 @@ impl Mask {
 
     /// Converts scores to P ∘ M, and dO Vᵀ to dS.
     #[inline(always)]
-    pub fn weigh<S: Isa>(
+    pub fn apply_to_gradients<S: Isa>(
         &self,
         block: &Block,
         from: usize,
@@ -102,11 +102,11 @@ impl Mask {
     ) {
         let count = p.len() / LANES;
         for lane in (0..block.lanes).step_by(WIDE) {
-            let rows = self.rows(block, lane);
+            let rows = self.number_rows(block, lane);
             let (lse, delta) = (&lse[lane..][..WIDE], &delta[lane..][..WIDE]);
-            for group in self.groups(from, count) {
-                let factors = self.factors(group, rows);
-                for (w, row) in self.keys(group, from, count) {
+            for group in self.find_groups(from, count) {
+                let factors = self.draw_factors(group, rows);
+                for (w, row) in self.find_keys(group, from, count) {
                     let at = row * LANES + lane;
                     let (p, ds) = (&mut p[at..][..WIDE], &mut ds[at..][..WIDE]);
                     for i in 0..WIDE {

@@ -5,18 +5,19 @@ use crate::simd::amx::Configured;
 use crate::simd::{self, Isa, Level, compiled, exp_or_zero};
 use crate::tasks::{Shared, each_task};
 
-use super::dropped::Mask;
+use super::dropped::DropoutMask;
 use super::geometry::{DIM, Geometry, LANES};
-use super::pairs::{Source, TERMS, across_turned, along, along_turned};
-use super::product::product;
+use super::pairs::{Source, TERMS, pack_across_transposed, pack_along, pack_along_transposed};
+use super::product::multiply;
 use super::{
-    Block, FLOOR, HIDDEN, KEYS, Labels, ROW, Scratch, TURNED, decode, pack, spread, turn_back, whole,
+    Block, FLOOR, HIDDEN, KEYS, Labels, ROW, Scratch, TRANSPOSED_ROW, align_to_tiles, decode, pack,
+    transpose_back, transpose_rows,
 };
 
 /// Lanes of running maxima that are kept in registers.
 const WIDE: usize = 16;
 
-/// Computes o and the log-sum-exp of one window of keys. Unless `g.first()`, both continue from earlier windows.
+/// Computes o and the log-sum-exp of one window of keys. Unless `g.is_first()`, both continue from earlier windows.
 ///
 /// `q`, `o` and `k`, `v` have the strides of `g`; `lse` has one number per query row. `level` is at most the process's
 /// level. With a `mask`, weights are dropped.
@@ -29,17 +30,17 @@ pub fn forward(
     threads: usize,
     [q, k, v]: [&[f32]; 3],
     labels: Labels,
-    mask: Option<Mask>,
+    mask: Option<DropoutMask>,
     o: &mut [f32],
     lse: &mut [f32],
 ) {
     assert!(level <= simd::level(), "attention: the processor lacks {}", level.name());
     let (o, lse) = (Shared::new(o), Shared::new(lse));
-    if mask.is_none() && decode::serves(g) {
+    if mask.is_none() && decode::applies_to(g) {
         return decode::forward(g, threads, [q, k, v], labels, &o, &lse);
     }
     let blocks = g.blocks();
-    let compute = one_block(level);
+    let compute = compute_block(level);
     each_task(threads, g.batch * g.kv_heads * blocks, |task| {
         // The last blocks see the most keys, so they start first.
         let block = blocks - 1 - task % blocks;
@@ -50,23 +51,23 @@ pub fn forward(
 }
 
 compiled! {
-    tiled fn one_block(block: &Block, q: &[f32], k: &[f32], v: &[f32], o: &Shared<f32>, lse: &Shared<f32>, span: [usize; 2], mask: Option<Mask>) {
+    tiled fn compute_block(block: &Block, q: &[f32], k: &[f32], v: &[f32], o: &Shared<f32>, lse: &Shared<f32>, span: [usize; 2], mask: Option<DropoutMask>) {
         let (g, rows, lanes) = (block.g, block.rows, block.lanes);
         let dim = g.dim;
-        let mut scratch = Scratch::take();
-        let turned = if S::TILED { DIM * TURNED } else { 0 };
+        let mut scratch = Scratch::acquire();
+        let turned = if S::TILED { DIM * TRANSPOSED_ROW } else { 0 };
         let lengths = [DIM * LANES, DIM * LANES, KEYS * LANES, KEYS * ROW, KEYS * ROW, turned];
-        let [qt, ot, s, kp, vp, vt] = scratch.cut(lengths);
+        let [qt, ot, s, kp, vp, vt] = scratch.split(lengths);
         // SAFETY: the processor has the instructions.
         #[cfg(target_arch = "x86_64")]
         let _configured = S::TILED.then(|| unsafe { Configured::new() });
         // SAFETY: the processor has S's instructions; rows have `LANES` elements.
         unsafe {
             if S::TILED {
-                let at = |lane| block.q_at(lane);
-                along_turned::<S>(Source { from: q, at, rows, dim, scale: g.scale }, LANES, qt);
+                let at = |lane| block.q_offset(lane);
+                pack_along_transposed::<S>(Source { from: q, at, rows, dim, scale: g.scale }, LANES, qt);
             } else {
-                spread::<S>(q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
+                transpose_rows::<S>(q, |lane| block.q_offset(lane), rows, dim, g.scale, qt);
                 S::pair_rows(qt.as_ptr(), qt.as_mut_ptr(), LANES, dim, lanes);
             }
         }
@@ -74,30 +75,30 @@ compiled! {
         let mut sum = [0f32; LANES];
         let mut seen = [0f32; LANES];
         ot[..dim * LANES].fill(0.0);
-        if !g.first() {
+        if !g.is_first() {
             resume(block, o, lse, ot, &mut top, &mut sum);
         }
         for from in (span[0]..span[1]).step_by(KEYS) {
             let count = KEYS.min(span[1] - from);
-            let at = |r| block.kv_at(from + r);
+            let at = |r| block.kv_offset(from + r);
             // SAFETY: the processor has S's instructions; rows are packed at their strides, padded to a multiple of 32
             // where they are paired.
             unsafe {
                 if S::TILED {
-                    along::<S>(Source { from: k, at, rows: count, dim, scale: 1.0 }, ROW, kp);
+                    pack_along::<S>(Source { from: k, at, rows: count, dim, scale: 1.0 }, ROW, kp);
                 } else {
                     pack(k, at, count, dim, 1.0, kp);
                     pack(v, at, count, dim, 1.0, vp);
                     S::pair_in_rows(kp.as_mut_ptr(), ROW, count, dim);
                 }
-                for ([lane, end], keys) in block.keys_of_lanes(from, count) {
-                    let [key, last] = whole::<S>(keys);
+                for ([lane, end], keys) in block.group_lanes(from, count) {
+                    let [key, last] = align_to_tiles::<S>(keys);
                     let (kp, qt, s) = (kp[key * ROW..].as_ptr(), qt[lane..].as_ptr(), s[key * LANES + lane..].as_mut_ptr());
-                    product::<S, ROW, 1, LANES>([last - key, end - lane, dim], kp, qt, s, LANES, false);
+                    multiply::<S, ROW, 1, LANES>([last - key, end - lane, dim], kp, qt, s, LANES, false);
                 }
             }
             block.hide(from, count, s, &mut seen);
-            soften::<S>(&mut s[..count * LANES], &mut top, &mut sum, &mut ot[..dim * LANES]);
+            update_softmax::<S>(&mut s[..count * LANES], &mut top, &mut sum, &mut ot[..dim * LANES]);
             if let Some(mask) = &mask {
                 mask.drop_weights(block, from, count, s);
             }
@@ -109,11 +110,11 @@ compiled! {
             unsafe {
                 if S::TILED {
                     let source = Source { from: v, at, rows: count, dim, scale: 1.0 };
-                    if !across_turned::<S>(source, TURNED, vt) {
+                    if !pack_across_transposed::<S>(source, TRANSPOSED_ROW, vt) {
                         pack(v, at, count, dim, 1.0, vp);
                         add_non_finite_rows::<S>(block, from, count, vp, s, ot);
                         let source = Source { from: vp, at: |r| r * ROW, rows: count, dim, scale: 1.0 };
-                        across_turned::<S>(source, TURNED, vt);
+                        pack_across_transposed::<S>(source, TRANSPOSED_ROW, vt);
                     }
                 } else {
                     S::pair_rows(vp.as_ptr(), vp.as_mut_ptr(), ROW, count, dim.next_multiple_of(16));
@@ -126,18 +127,18 @@ compiled! {
                 } else {
                     (&*vp, dim)
                 };
-                for ([lane, end], keys) in block.keys_of_lanes(from, count) {
-                    let [key, last] = whole::<S>(keys);
+                for ([lane, end], keys) in block.group_lanes(from, count) {
+                    let [key, last] = align_to_tiles::<S>(keys);
                     let element = key / S::TERMS;
                     let vt = vt[if S::TILED { element } else { element * ROW }..].as_ptr();
                     let (s, ot) = (s[element * LANES + lane..].as_ptr(), ot[lane..].as_mut_ptr());
-                    product::<S, 1, ROW, LANES>([depth, end - lane, last - key], vt, s, ot, LANES, true);
+                    multiply::<S, 1, ROW, LANES>([depth, end - lane, last - key], vt, s, ot, LANES, true);
                 }
             }
         }
-        turn_back::<S>(ot, rows, dim, kp);
+        transpose_back::<S>(ot, rows, dim, kp);
         for lane in 0..rows {
-            let (l, at) = (sum[lane], block.lse_at(lane));
+            let (l, at) = (sum[lane], block.lse_index(lane));
             let (factor, total) = match () {
                 // All visible weights are 0, so the result is undefined.
                 _ if l == 0.0 && seen[lane] > 0.0 => (f32::NAN, f32::NAN),
@@ -147,7 +148,7 @@ compiled! {
             // SAFETY: each task has exclusive access to its query rows.
             unsafe { lse.slice(at, 1)[0] = total };
             // SAFETY: each task has exclusive access to its query rows.
-            let o = unsafe { o.slice(block.q_at(lane), dim) };
+            let o = unsafe { o.slice(block.q_offset(lane), dim) };
             for (o, v) in o.iter_mut().zip(&kp[lane * ROW..]) {
                 *o = if l == 0.0 { factor } else { v * factor };
             }
@@ -166,13 +167,13 @@ fn resume(
 ) {
     for lane in 0..block.rows {
         // SAFETY: each task has exclusive access to its query rows.
-        let before = unsafe { lse.slice(block.lse_at(lane), 1)[0] };
+        let before = unsafe { lse.slice(block.lse_index(lane), 1)[0] };
         if before < FLOOR {
             continue;
         }
         (top[lane], sum[lane]) = (before, 1.0);
         // SAFETY: each task has exclusive access to its query rows.
-        let o = unsafe { o.slice(block.q_at(lane), block.g.dim) };
+        let o = unsafe { o.slice(block.q_offset(lane), block.g.dim) };
         for (d, o) in o.iter().enumerate() {
             ot[d * LANES + lane] = *o;
         }
@@ -181,7 +182,7 @@ fn resume(
 
 /// Replaces S by exp(S − top), updates the running maximum and sum, and rescales the earlier sums.
 #[inline(always)]
-fn soften<S: Isa>(s: &mut [f32], top: &mut [f32; LANES], sum: &mut [f32; LANES], ot: &mut [f32]) {
+fn update_softmax<S: Isa>(s: &mut [f32], top: &mut [f32; LANES], sum: &mut [f32; LANES], ot: &mut [f32]) {
     let mut highest = *top;
     for (i, highest) in highest.as_chunks_mut::<WIDE>().0.iter_mut().enumerate() {
         // A local copy; otherwise the maxima would go through memory for every row.

@@ -45,7 +45,7 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    pub fn first(&self) -> bool {
+    pub fn is_first(&self) -> bool {
         self.flags & FIRST != 0
     }
 
@@ -77,7 +77,7 @@ impl Geometry {
 
     /// Splits the blocks into runs of about equal work. Each run sums its own part of the key gradients, so that the
     /// order of the sum depends only on the shapes.
-    pub fn chunks(&self) -> Vec<[usize; 2]> {
+    pub fn split_blocks(&self) -> Vec<[usize; 2]> {
         let blocks = self.blocks();
         let wanted = TASKS.div_ceil(self.batch * self.kv_heads).min(blocks);
         let work = |b: usize| {
@@ -99,14 +99,14 @@ impl Geometry {
     }
 
     /// The range of keys that a run of blocks sees by position.
-    pub fn reach(&self, [first, end]: [usize; 2]) -> [usize; 2] {
+    pub fn find_run_span(&self, [first, end]: [usize; 2]) -> [usize; 2] {
         let [from, to] = self.span(first);
         [from, to.max(self.span(end - 1)[1])]
     }
 
     /// The number of elements in the native backward's parts of the key gradients.
-    pub fn parts(&self) -> usize {
+    pub fn count_partials(&self) -> usize {
         let width = self.dim.next_multiple_of(16);
-        self.batch * self.kv_heads * self.chunks().len() * 2 * self.keys * width
+        self.batch * self.kv_heads * self.split_blocks().len() * 2 * self.keys * width
     }
 }

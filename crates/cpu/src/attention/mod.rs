@@ -45,8 +45,8 @@ mod product;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-pub use backward::{Inputs, backward, delta};
-pub use dropped::Mask;
+pub use backward::{Inputs, backward, compute_delta};
+pub use dropped::DropoutMask;
 pub use forward::forward;
 pub use geometry::{CAUSAL, DIM, FIRST, Geometry, MASK, ROUNDED, SEGMENTS};
 
@@ -66,7 +66,7 @@ const GROUP: usize = 32;
 const ROW: usize = DIM + 16;
 
 /// The stride, in elements, of transposed factors for tiles: pairs of keys.
-const TURNED: usize = KEYS / 2;
+const TRANSPOSED_ROW: usize = KEYS / 2;
 
 /// The score of a key that a query does not see.
 pub const HIDDEN: f32 = -3.4e38;
@@ -94,7 +94,7 @@ pub struct Block<'a> {
     ranges: [[usize; 2]; LANES],
     /// For each lane its position, its row's offset in q, and the index of its log-sum-exp. Stored, since each is used
     /// several times, and a division by the group's heads takes as long as a vector of products.
-    places: [[usize; 3]; LANES],
+    lane_offsets: [[usize; 3]; LANES],
 }
 
 impl<'a> Block<'a> {
@@ -102,11 +102,11 @@ impl<'a> Block<'a> {
         let first_row = block * LANES;
         let rows = LANES.min(g.rows() - first_row);
         let mut ranges = [[0; 2]; LANES];
-        let mut places = [[0; 3]; LANES];
+        let mut lane_offsets = [[0; 3]; LANES];
         let (mut t, mut j) = (first_row / g.group, first_row % g.group);
         // Values with one number per row have q's layout without D.
         let [lse_batch, lse_row, lse_head] = [g.q_batch, g.q_row, g.q_head].map(|stride| stride / g.dim);
-        for (range, place) in ranges.iter_mut().zip(&mut places).take(rows) {
+        for (range, place) in ranges.iter_mut().zip(&mut lane_offsets).take(rows) {
             let query = head * g.group + j;
             *range = g.visible(t);
             *place = [
@@ -119,31 +119,31 @@ impl<'a> Block<'a> {
                 (t, j) = (t + 1, 0);
             }
         }
-        Block { g, labels, b, head, rows, lanes: rows.next_multiple_of(16), ranges, places }
+        Block { g, labels, b, head, rows, lanes: rows.next_multiple_of(16), ranges, lane_offsets }
     }
 
     /// A lane's offset in q and in values with q's layout.
-    pub fn q_at(&self, lane: usize) -> usize {
-        self.places[lane][1]
+    pub fn q_offset(&self, lane: usize) -> usize {
+        self.lane_offsets[lane][1]
     }
 
     /// The index of a lane's log-sum-exp.
-    pub fn lse_at(&self, lane: usize) -> usize {
-        self.places[lane][2]
+    pub fn lse_index(&self, lane: usize) -> usize {
+        self.lane_offsets[lane][2]
     }
 
     /// Whether a lane sees a key of this window.
     pub fn sees(&self, lane: usize, key: usize) -> bool {
-        let (t, batch) = (self.places[lane][0], self.b * self.g.segment_batch);
+        let (t, batch) = (self.lane_offsets[lane][0], self.b * self.g.segment_batch);
         let [from, to] = self.ranges[lane];
         let hidden = self.g.flags & MASK != 0 && self.labels.mask[self.b * self.g.mask_batch + key] == 0;
-        let apart = self.g.flags & SEGMENTS != 0
+        let other_segment = self.g.flags & SEGMENTS != 0
             && self.labels.query_segment[batch + t] != self.labels.key_segment[batch + key];
-        (from..to).contains(&key) && !hidden && !apart
+        (from..to).contains(&key) && !hidden && !other_segment
     }
 
     /// The number of keys from `start` on, before `end`, that the mask hides without a gap.
-    pub fn hidden_before(&self, start: usize, end: usize) -> usize {
+    pub fn count_hidden(&self, start: usize, end: usize) -> usize {
         if self.g.flags & MASK == 0 || start >= end {
             return 0;
         }
@@ -154,7 +154,7 @@ impl<'a> Block<'a> {
         whole + mask[whole..].iter().take_while(|m| **m == 0).count()
     }
 
-    pub fn kv_at(&self, key: usize) -> usize {
+    pub fn kv_offset(&self, key: usize) -> usize {
         self.b * self.g.kv_batch + key * self.g.kv_row + self.head * self.g.kv_head
     }
 
@@ -165,7 +165,7 @@ impl<'a> Block<'a> {
 
     /// Groups of lanes, each with the range of keys of the tile `from..from + count` that any lane of the group sees by
     /// position. Key indices are relative to the tile and start at an even one, since keys may be in pairs.
-    fn keys_of_lanes(&self, from: usize, count: usize) -> impl Iterator<Item = ([usize; 2], [usize; 2])> {
+    fn group_lanes(&self, from: usize, count: usize) -> impl Iterator<Item = ([usize; 2], [usize; 2])> {
         let size = if self.sees_all(from, count) { LANES } else { GROUP };
         (0..self.lanes).step_by(size).map(move |lane| {
             let lanes = [lane, (lane + size).min(self.lanes)];
@@ -179,7 +179,7 @@ impl<'a> Block<'a> {
 
     /// Groups of the tile's keys, as indices in the tile, each with the range of lanes that see any of them by
     /// position. Lanes start at an even one.
-    fn lanes_of_keys(&self, from: usize, count: usize) -> impl Iterator<Item = ([usize; 2], [usize; 2])> {
+    fn group_keys(&self, from: usize, count: usize) -> impl Iterator<Item = ([usize; 2], [usize; 2])> {
         let size = if self.sees_all(from, count) { KEYS } else { GROUP };
         (0..count).step_by(size).map(move |key| {
             let keys = [key, (key + size).min(count)];
@@ -208,7 +208,7 @@ impl<'a> Block<'a> {
             low[lane] = start.clamp(from, from + count) as f32 - from as f32;
             high[lane] = end.clamp(from, from + count) as f32 - from as f32;
             if flags & SEGMENTS != 0 {
-                let t = self.places[lane][0];
+                let t = self.lane_offsets[lane][0];
                 segment[lane] = self.labels.query_segment[self.b * self.g.segment_batch + t];
             }
         }
@@ -233,7 +233,7 @@ impl<'a> Block<'a> {
 }
 
 /// The range of keys or lanes over which products of S sum: tiles use whole registers, padded with zeros.
-fn whole<S: Isa>([first, end]: [usize; 2]) -> [usize; 2] {
+fn align_to_tiles<S: Isa>([first, end]: [usize; 2]) -> [usize; 2] {
     if S::TILED {
         [first / pairs::TERMS * pairs::TERMS, end.next_multiple_of(pairs::TERMS)]
     } else {
@@ -243,7 +243,7 @@ fn whole<S: Isa>([first, end]: [usize; 2]) -> [usize; 2] {
 
 /// Transposes rows of [·, d] into lanes: to[d][lane] = from[row(lane)][d] · scale, 0 past `rows`.
 #[inline(always)]
-pub fn spread<S: Isa>(
+pub fn transpose_rows<S: Isa>(
     from: &[f32],
     at: impl Fn(usize) -> usize,
     rows: usize,
@@ -282,9 +282,9 @@ pub fn spread<S: Isa>(
     }
 }
 
-/// The inverse of `spread`: to[lane][d] = from[d][lane], at the tile's stride.
+/// The inverse of `transpose_rows`: to[lane][d] = from[d][lane], at the tile's stride.
 #[inline(always)]
-pub fn turn_back<S: Isa>(from: &[f32], rows: usize, dim: usize, to: &mut [f32]) {
+pub fn transpose_back<S: Isa>(from: &[f32], rows: usize, dim: usize, to: &mut [f32]) {
     let to = &mut to[..LANES * ROW];
     let squares = dim / S::WIDTH * S::WIDTH;
     for first in (0..rows).step_by(S::WIDTH) {
@@ -324,24 +324,24 @@ pub fn pack(from: &[f32], at: impl Fn(usize) -> usize, rows: usize, dim: usize, 
 
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
-struct Line([f32; 16]);
+struct CacheLine([f32; 16]);
 
-thread_local!(static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) });
+thread_local!(static SCRATCH: RefCell<Vec<CacheLine>> = const { RefCell::new(Vec::new()) });
 
 /// This thread's scratch memory for a block. It is not passed to a closure, since a closure would be compiled without
 /// the instruction set of the surrounding function.
-pub struct Scratch(Vec<Line>);
+pub struct Scratch(Vec<CacheLine>);
 
 impl Scratch {
-    pub fn take() -> Scratch {
+    pub fn acquire() -> Scratch {
         Scratch(SCRATCH.take())
     }
 
     /// Returns aligned parts of these lengths (multiples of 16). Their content is left over from the last use.
-    pub fn cut<const N: usize>(&mut self, lengths: [usize; N]) -> [&mut [f32]; N] {
+    pub fn split<const N: usize>(&mut self, lengths: [usize; N]) -> [&mut [f32]; N] {
         let total: usize = lengths.iter().sum();
         if self.0.len() * 16 < total {
-            self.0.resize(total.div_ceil(16), Line([0.0; 16]));
+            self.0.resize(total.div_ceil(16), CacheLine([0.0; 16]));
         }
         let pointer = self.0.as_mut_ptr().cast::<f32>();
         let mut at = 0;

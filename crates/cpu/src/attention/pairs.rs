@@ -31,7 +31,7 @@ impl<F: Fn(usize) -> usize> Source<'_, F> {
     /// # Safety
     /// As for `Lanes`; the row is one of `row`'s results.
     #[inline(always)]
-    unsafe fn vector<S: Isa, const WHOLE: bool>(&self, row: *const f32, d: usize) -> S::V {
+    unsafe fn load<S: Isa, const WHOLE: bool>(&self, row: *const f32, d: usize) -> S::V {
         // SAFETY: guaranteed by the caller; the load stays inside the row.
         unsafe {
             if !WHOLE && (row.is_null() || d >= self.dim) {
@@ -48,12 +48,12 @@ impl<F: Fn(usize) -> usize> Source<'_, F> {
     /// Returns the pairs of a row that begin at d.
     ///
     /// # Safety
-    /// As for `vector`.
+    /// As for `load`.
     #[inline(always)]
-    unsafe fn along<S: Isa, const WHOLE: bool>(&self, row: *const f32, d: usize) -> S::V {
+    unsafe fn load_pairs<S: Isa, const WHOLE: bool>(&self, row: *const f32, d: usize) -> S::V {
         // SAFETY: guaranteed by the caller.
         unsafe {
-            S::pairs::<true>(self.vector::<S, WHOLE>(row, d), self.vector::<S, WHOLE>(row, d + S::WIDTH))
+            S::make_pairs::<true>(self.load::<S, WHOLE>(row, d), self.load::<S, WHOLE>(row, d + S::WIDTH))
         }
     }
 }
@@ -63,7 +63,7 @@ impl<F: Fn(usize) -> usize> Source<'_, F> {
 /// # Safety
 /// The processor has S's instructions.
 #[inline(always)]
-pub unsafe fn along<S: Isa>(x: Source<'_, impl Fn(usize) -> usize>, stride: usize, to: &mut [f32]) {
+pub unsafe fn pack_along<S: Isa>(x: Source<'_, impl Fn(usize) -> usize>, stride: usize, to: &mut [f32]) {
     let pairs = x.dim.next_multiple_of(TERMS) / 2;
     for row in 0..x.rows {
         let to = to[row * stride..][..pairs].as_mut_ptr();
@@ -72,8 +72,8 @@ pub unsafe fn along<S: Isa>(x: Source<'_, impl Fn(usize) -> usize>, stride: usiz
             // SAFETY: guaranteed by the caller; rows have that length.
             unsafe {
                 let v = match d + TERMS <= x.dim {
-                    true => x.along::<S, true>(row, d),
-                    false => x.along::<S, false>(row, d),
+                    true => x.load_pairs::<S, true>(row, d),
+                    false => x.load_pairs::<S, false>(row, d),
                 };
                 v.store(to.add(d / 2));
             }
@@ -85,28 +85,33 @@ pub unsafe fn along<S: Isa>(x: Source<'_, impl Fn(usize) -> usize>, stride: usiz
 /// 16.
 ///
 /// # Safety
-/// As for `along`.
+/// As for `pack_along`.
 #[inline(always)]
-pub unsafe fn across<S: Isa>(x: Source<'_, impl Fn(usize) -> usize>, stride: usize, to: &mut [f32]) {
+pub unsafe fn pack_across<S: Isa>(x: Source<'_, impl Fn(usize) -> usize>, stride: usize, to: &mut [f32]) {
     for pair in 0..x.rows.next_multiple_of(TERMS) / 2 {
         let to = to[pair * stride..][..x.dim.next_multiple_of(S::WIDTH)].as_mut_ptr();
         let rows = [x.row(2 * pair), x.row(2 * pair + 1)];
         for d in (0..x.dim).step_by(S::WIDTH) {
             // SAFETY: guaranteed by the caller; the row has that length.
             unsafe {
-                let v = S::pairs::<false>(x.vector::<S, false>(rows[0], d), x.vector::<S, false>(rows[1], d));
+                let v =
+                    S::make_pairs::<false>(x.load::<S, false>(rows[0], d), x.load::<S, false>(rows[1], d));
                 v.store(to.add(d));
             }
         }
     }
 }
 
-/// Like `along`, but transposed: to[pair of d][row]; pads rows to a multiple of 16.
+/// Like `pack_along`, but transposed: to[pair of d][row]; pads rows to a multiple of 16.
 ///
 /// # Safety
-/// As for `along`.
+/// As for `pack_along`.
 #[inline(always)]
-pub unsafe fn along_turned<S: Isa>(x: Source<'_, impl Fn(usize) -> usize>, stride: usize, to: &mut [f32]) {
+pub unsafe fn pack_along_transposed<S: Isa>(
+    x: Source<'_, impl Fn(usize) -> usize>,
+    stride: usize,
+    to: &mut [f32],
+) {
     let pairs = x.dim.next_multiple_of(TERMS) / 2;
     for first in (0..x.rows).step_by(S::WIDTH) {
         let mut rows = [std::ptr::null(); 16];
@@ -120,11 +125,11 @@ pub unsafe fn along_turned<S: Isa>(x: Source<'_, impl Fn(usize) -> usize>, strid
                 let mut square = [S::zero(); 16];
                 if first + S::WIDTH <= x.rows && d + TERMS <= x.dim {
                     for (v, row) in square.iter_mut().zip(rows) {
-                        *v = x.along::<S, true>(row, d);
+                        *v = x.load_pairs::<S, true>(row, d);
                     }
                 } else {
                     for (v, row) in square.iter_mut().zip(rows) {
-                        *v = x.along::<S, false>(row, d);
+                        *v = x.load_pairs::<S, false>(row, d);
                     }
                 }
                 S::V::transpose(&mut square);
@@ -134,13 +139,13 @@ pub unsafe fn along_turned<S: Isa>(x: Source<'_, impl Fn(usize) -> usize>, strid
     }
 }
 
-/// Like `across`, but transposed: to[d][pair of rows]; pads d to a multiple of 16. Returns whether all pairs are
+/// Like `pack_across`, but transposed: to[d][pair of rows]; pads d to a multiple of 16. Returns whether all pairs are
 /// finite; it may return false if a value is at least 2¹²⁷.
 ///
 /// # Safety
-/// As for `along`.
+/// As for `pack_along`.
 #[inline(always)]
-pub unsafe fn across_turned<S: Isa>(
+pub unsafe fn pack_across_transposed<S: Isa>(
     x: Source<'_, impl Fn(usize) -> usize>,
     stride: usize,
     to: &mut [f32],
@@ -159,17 +164,17 @@ pub unsafe fn across_turned<S: Isa>(
                 let mut square = [zero; 16];
                 if 2 * (first + S::WIDTH) <= x.rows && d + S::WIDTH <= x.dim {
                     for (v, [even, odd]) in square.iter_mut().zip(rows) {
-                        let (even, odd) = (x.vector::<S, true>(even, d), x.vector::<S, true>(odd, d));
+                        let (even, odd) = (x.load::<S, true>(even, d), x.load::<S, true>(odd, d));
                         finite[0] = even.mul(two).fma(zero, finite[0]);
                         finite[1] = odd.mul(two).fma(zero, finite[1]);
-                        *v = S::pairs::<false>(even, odd);
+                        *v = S::make_pairs::<false>(even, odd);
                     }
                 } else {
                     for (v, [even, odd]) in square.iter_mut().zip(rows) {
-                        let (even, odd) = (x.vector::<S, false>(even, d), x.vector::<S, false>(odd, d));
+                        let (even, odd) = (x.load::<S, false>(even, d), x.load::<S, false>(odd, d));
                         finite[0] = even.mul(two).fma(zero, finite[0]);
                         finite[1] = odd.mul(two).fma(zero, finite[1]);
-                        *v = S::pairs::<false>(even, odd);
+                        *v = S::make_pairs::<false>(even, odd);
                     }
                 }
                 S::V::transpose(&mut square);
@@ -183,7 +188,7 @@ pub unsafe fn across_turned<S: Isa>(
 /// Stores the rows of a square with a stride of `stride` elements.
 ///
 /// # Safety
-/// As for `along`.
+/// As for `pack_along`.
 #[inline(always)]
 unsafe fn store<S: Isa>(square: &[S::V; 16], stride: usize, to: &mut [f32]) {
     let to = to[..15 * stride + S::WIDTH].as_mut_ptr();

@@ -8,7 +8,7 @@
 use crate::simd::{Isa, Lanes};
 
 /// Vectors per row of a full tile, a power of two: six such rows use three quarters of the registers for sums.
-const fn widest<S: Isa>() -> usize {
+const fn max_vectors<S: Isa>() -> usize {
     S::REGISTERS / 8
 }
 
@@ -32,12 +32,12 @@ impl Operands {
 
 /// Computes the product above for m rows, n lanes (a multiple of 16) and k terms. With tiles, k is rounded up to a
 /// multiple of 32 and A's rows to whole registers of 16; an A that is otherwise read by columns (AM = 1) is stored
-/// transposed, with a row stride of `TURNED` elements.
+/// transposed, with a row stride of `TRANSPOSED_ROW` elements.
 ///
 /// # Safety
 /// A, B and C must be valid for the sizes and strides.
 #[inline(always)]
-pub unsafe fn product<S: Isa, const AM: usize, const AK: usize, const BK: usize>(
+pub unsafe fn multiply<S: Isa, const AM: usize, const AK: usize, const BK: usize>(
     [m, n, k]: [usize; 3],
     a: *const f32,
     b: *const f32,
@@ -47,28 +47,28 @@ pub unsafe fn product<S: Isa, const AM: usize, const AK: usize, const BK: usize>
 ) {
     #[cfg(target_arch = "x86_64")]
     if S::TILED {
-        use super::TURNED;
-        use super::tiles::{Rows, product};
-        let a_row = if AK == 1 { AM } else { TURNED };
+        use super::TRANSPOSED_ROW;
+        use super::tiles::{Rows, multiply};
+        let a_row = if AK == 1 { AM } else { TRANSPOSED_ROW };
         // SAFETY: guaranteed by the caller, who has configured the registers.
-        return unsafe { product([m, n, k], Rows(a, a_row), Rows(b, BK), Rows(c, c_row), add) };
+        return unsafe { multiply([m, n, k], Rows(a, a_row), Rows(b, BK), Rows(c, c_row), add) };
     }
     let k = k.div_ceil(S::TERMS);
     let mut at = 0;
     while at < n {
         // 16 lanes are whole vectors in every instruction set, but a full tile only in some.
-        let vectors = widest::<S>().min((n - at) / S::WIDTH);
+        let vectors = max_vectors::<S>().min((n - at) / S::WIDTH);
         // SAFETY: guaranteed by the caller.
         unsafe {
             let o = Operands { a, b: b.add(at), c: c.add(at), c_row, add };
-            if vectors == 4 && widest::<S>() == 4 {
-                column::<S, 4, AM, AK, BK>(m, k, o);
+            if vectors == 4 && max_vectors::<S>() == 4 {
+                multiply_columns::<S, 4, AM, AK, BK>(m, k, o);
                 at += 4 * S::WIDTH;
             } else if vectors >= 2 {
-                column::<S, 2, AM, AK, BK>(m, k, o);
+                multiply_columns::<S, 2, AM, AK, BK>(m, k, o);
                 at += 2 * S::WIDTH;
             } else {
-                column::<S, 1, AM, AK, BK>(m, k, o);
+                multiply_columns::<S, 1, AM, AK, BK>(m, k, o);
                 at += S::WIDTH;
             }
         }
@@ -76,7 +76,7 @@ pub unsafe fn product<S: Isa, const AM: usize, const AK: usize, const BK: usize>
 }
 
 #[inline(always)]
-unsafe fn column<S: Isa, const N: usize, const AM: usize, const AK: usize, const BK: usize>(
+unsafe fn multiply_columns<S: Isa, const N: usize, const AM: usize, const AK: usize, const BK: usize>(
     m: usize,
     k: usize,
     o: Operands,
@@ -85,25 +85,32 @@ unsafe fn column<S: Isa, const N: usize, const AM: usize, const AK: usize, const
     // SAFETY: guaranteed by the caller.
     unsafe {
         while m - row >= 6 {
-            tile::<S, 6, N, AM, AK, BK>(k, o.at_row(row, AM));
+            multiply_tile::<S, 6, N, AM, AK, BK>(k, o.at_row(row, AM));
             row += 6;
         }
         if m - row >= 4 {
-            tile::<S, 4, N, AM, AK, BK>(k, o.at_row(row, AM));
+            multiply_tile::<S, 4, N, AM, AK, BK>(k, o.at_row(row, AM));
             row += 4;
         }
         if m - row >= 2 {
-            tile::<S, 2, N, AM, AK, BK>(k, o.at_row(row, AM));
+            multiply_tile::<S, 2, N, AM, AK, BK>(k, o.at_row(row, AM));
             row += 2;
         }
         if m - row >= 1 {
-            tile::<S, 1, N, AM, AK, BK>(k, o.at_row(row, AM));
+            multiply_tile::<S, 1, N, AM, AK, BK>(k, o.at_row(row, AM));
         }
     }
 }
 
 #[inline(always)]
-unsafe fn tile<S: Isa, const M: usize, const N: usize, const AM: usize, const AK: usize, const BK: usize>(
+unsafe fn multiply_tile<
+    S: Isa,
+    const M: usize,
+    const N: usize,
+    const AM: usize,
+    const AK: usize,
+    const BK: usize,
+>(
     k: usize,
     o: Operands,
 ) {

@@ -22,7 +22,7 @@ pub struct Rows<P>(pub P, pub usize);
 /// The thread has `Configuration::WHOLE`. A, B and C are valid for the sizes and strides, A and B up to a multiple of
 /// `TERMS` along k.
 #[inline(always)]
-pub unsafe fn product(
+pub unsafe fn multiply(
     [m, n, k]: [usize; 3],
     a: Rows<*const f32>,
     b: Rows<*const f32>,
@@ -39,10 +39,10 @@ pub unsafe fn product(
                 let b = Rows(b.0.add(column), b.1);
                 let c = Rows(c.0.add(row * c.1 + column), c.1);
                 match (rows > ROWS, n - column > COLUMNS) {
-                    (true, true) => tile::<true, true>(rows, pairs, a, b, c, add),
-                    (true, false) => tile::<true, false>(rows, pairs, a, b, c, add),
-                    (false, true) => tile::<false, true>(rows, pairs, a, b, c, add),
-                    (false, false) => tile::<false, false>(rows, pairs, a, b, c, add),
+                    (true, true) => multiply_tile::<true, true>(rows, pairs, a, b, c, add),
+                    (true, false) => multiply_tile::<true, false>(rows, pairs, a, b, c, add),
+                    (false, true) => multiply_tile::<false, true>(rows, pairs, a, b, c, add),
+                    (false, false) => multiply_tile::<false, false>(rows, pairs, a, b, c, add),
                 }
             }
         }
@@ -52,7 +52,7 @@ pub unsafe fn product(
 /// # Safety
 /// As for `product`, with the rows and columns of one tile.
 #[inline(always)]
-unsafe fn tile<const TALL: bool, const WIDE: bool>(
+unsafe fn multiply_tile<const TALL: bool, const WIDE: bool>(
     rows: usize,
     pairs: usize,
     a: Rows<*const f32>,
@@ -65,7 +65,7 @@ unsafe fn tile<const TALL: bool, const WIDE: bool>(
         if rows == if TALL { 2 * ROWS } else { ROWS } {
             sum_tiles::<TALL, WIDE>(pairs, a, b, c, add);
         } else {
-            part::<TALL, WIDE>(rows, pairs, a, b, c, add);
+            multiply_partial_tile::<TALL, WIDE>(rows, pairs, a, b, c, add);
         }
     }
 }
@@ -73,9 +73,9 @@ unsafe fn tile<const TALL: bool, const WIDE: bool>(
 /// A tile with fewer rows than the registers, through temporary memory.
 ///
 /// # Safety
-/// As for `tile`.
+/// As for `multiply_tile`.
 #[inline(never)]
-unsafe fn part<const TALL: bool, const WIDE: bool>(
+unsafe fn multiply_partial_tile<const TALL: bool, const WIDE: bool>(
     rows: usize,
     pairs: usize,
     a: Rows<*const f32>,
@@ -84,10 +84,10 @@ unsafe fn part<const TALL: bool, const WIDE: bool>(
     add: bool,
 ) {
     #[repr(align(64))]
-    struct Beside([f32; 4 * ROWS * COLUMNS]);
-    let mut beside = Beside([0.0; _]);
+    struct Temporary([f32; 4 * ROWS * COLUMNS]);
+    let mut temporary = Temporary([0.0; _]);
     let width = if WIDE { 2 * COLUMNS } else { COLUMNS };
-    let at = beside.0.as_mut_ptr();
+    let at = temporary.0.as_mut_ptr();
     // SAFETY: guaranteed by the caller; C has the rows and columns, and `at` has room for all registers.
     unsafe {
         if add {
@@ -99,7 +99,7 @@ unsafe fn part<const TALL: bool, const WIDE: bool>(
 }
 
 /// # Safety
-/// As for `tile`, with whole registers.
+/// As for `multiply_tile`, with whole registers.
 #[inline(always)]
 unsafe fn sum_tiles<const TALL: bool, const WIDE: bool>(
     pairs: usize,

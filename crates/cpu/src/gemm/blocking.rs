@@ -41,10 +41,10 @@ const MAX_DEEP_THREADS: usize = 8;
 #[inline]
 pub fn blocking() -> &'static Blocking {
     static BLOCKING: OnceLock<&'static Blocking> = OnceLock::new();
-    BLOCKING.get_or_init(|| of_cache(l2_cache()))
+    BLOCKING.get_or_init(|| choose_blocking(detect_l2_cache()))
 }
 
-fn of_cache(cache: Option<Cache>) -> &'static Blocking {
+fn choose_blocking(cache: Option<Cache>) -> &'static Blocking {
     // Two hardware threads of a core count as one.
     let of_a_core = cache.map_or(0, |cache| 2 * cache.bytes / cache.threads.max(2));
     if of_a_core >= 2 << 20 { &LARGE } else { &USUAL }
@@ -84,7 +84,7 @@ struct Cache {
 
 /// The L2 cache, if the processor describes it.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-fn l2_cache() -> Option<Cache> {
+fn detect_l2_cache() -> Option<Cache> {
     use std::arch::x86_64::__cpuid_count;
     // Leaves that describe caches, Intel's and AMD's, of the same layout; before each, the leaf that holds the highest
     // leaf.
@@ -109,7 +109,7 @@ fn l2_cache() -> Option<Cache> {
 }
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-fn l2_cache() -> Option<Cache> {
+fn detect_l2_cache() -> Option<Cache> {
     None
 }
 
@@ -118,29 +118,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_mebibytes_a_core_take_twice_as_much_and_what_is_not_told_the_usual() {
-        let taken = |cache| of_cache(cache).workspace;
-        assert_eq!(taken(None), USUAL.workspace);
+    fn large_blocking_needs_two_mebibytes_of_l2_per_core() {
+        let workspace_for = |cache| choose_blocking(cache).workspace;
+        assert_eq!(workspace_for(None), USUAL.workspace);
         for (mebibytes, threads, large) in
             [(1, 1, false), (1, 2, false), (2, 1, true), (2, 2, true), (4, 8, false), (4, 4, true)]
         {
             let cache = Cache { bytes: mebibytes << 20, threads };
             let expected = if large { LARGE.workspace } else { USUAL.workspace };
-            assert_eq!(taken(Some(cache)), expected, "{mebibytes} MiB of {threads} threads");
+            assert_eq!(workspace_for(Some(cache)), expected, "{mebibytes} MiB of {threads} threads");
         }
     }
 
     #[test]
     #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
-    fn the_l2_cache_has_the_size_that_the_system_says() {
+    fn the_detected_l2_size_is_the_one_in_sysfs() {
         // Cores may have different sizes, and a virtual machine may hide the cache from cpuid or from the system.
-        let told = |cpu: usize| {
+        let read_size = |cpu: usize| {
             std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/cache/index2/size"))
         };
-        let told: Vec<String> = (0..).map_while(|cpu| told(cpu).ok()).collect();
-        if let (Some(found), false) = (l2_cache(), told.is_empty()) {
+        let reported: Vec<String> = (0..).map_while(|cpu| read_size(cpu).ok()).collect();
+        if let (Some(found), false) = (detect_l2_cache(), reported.is_empty()) {
             let found = format!("{}K", found.bytes >> 10);
-            assert!(told.iter().any(|told| told.trim() == found), "{found}, and the system says {told:?}");
+            assert!(
+                reported.iter().any(|size| size.trim() == found),
+                "detected {found}, but sysfs reports {reported:?}"
+            );
         }
     }
 }

@@ -10,7 +10,7 @@ pub const LINE: usize = LINE_BYTES / size_of::<f32>();
 pub const ALIASING_STRIDE: usize = 1024;
 /// Leading dimension of a copy whose rows have `elements` elements: whole cache lines plus one line, or plus two, since
 /// rows with a stride of a multiple of 4 KiB alias in L1.
-pub fn leading_dimension(elements: usize) -> usize {
+pub fn choose_leading_dimension(elements: usize) -> usize {
     let row = elements.next_multiple_of(LINE) + LINE;
     if row.is_multiple_of(ALIASING_STRIDE) { row + LINE } else { row }
 }

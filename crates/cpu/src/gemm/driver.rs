@@ -4,7 +4,7 @@ use super::arguments::MAX_GEMV_ROWS;
 use super::blocking::{
     Blocking, WIDE_PANELS, blocking, choose_deep_kc, choose_narrow_register_kc, choose_register_kc,
 };
-use super::cache_line::{ALIASING_STRIDE, LINE, leading_dimension};
+use super::cache_line::{ALIASING_STRIDE, LINE, choose_leading_dimension};
 use super::microkernel::tiles::Tiles;
 use super::pack::a::{LayoutA, PackedA, copy};
 use super::partition::{CBlock, Partition};
@@ -60,7 +60,7 @@ impl<T: Storage> Product<T> {
             // SAFETY: guaranteed by the caller.
             return unsafe { self.gemv_strips(table, threads) };
         }
-        match self.rows_per_copy(table) {
+        match self.choose_rows_per_copy(table) {
             // SAFETY: guaranteed by the caller.
             Some(rows) => unsafe { self.run_with_copied_a(table, blocking(), rows, threads) },
             // SAFETY: guaranteed by the caller.
@@ -78,7 +78,7 @@ impl<T: Storage> Product<T> {
         let wide = |tiles: &&'static Tiles| {
             let panels = self.n.div_ceil(tiles.panel());
             let enough = if self.n.is_multiple_of(tiles.panel()) { 2 } else { MIN_PANELS_FOR_PARTIAL };
-            let single_group = is_single_group(self.m, self.register_kc(table));
+            let single_group = is_single_group(self.m, self.select_register_kc(table));
             T::IS_F32 && blocking.wide && panels >= enough * threads && !single_group
         };
         let tiles = table.wide.as_ref().filter(wide).unwrap_or(&table.tiles);
@@ -93,10 +93,10 @@ impl<T: Storage> Product<T> {
         blocking: &'static Blocking,
         threads: usize,
     ) -> Plan {
-        let register_kc = self.register_kc(table);
+        let register_kc = self.select_register_kc(table);
         let single_group = is_single_group(self.m, register_kc);
         // A copy of A's columns would need as many terms, next to fewer panels.
-        let deep = tiles.wide() && self.a_column == 1 && !single_group;
+        let deep = tiles.is_wide() && self.a_column == 1 && !single_group;
         let room = blocking.workspace / tiles.panel();
         let kc = if deep { choose_deep_kc(self.k, register_kc, room, threads) } else { register_kc };
         Plan { tiles, register_kc, kc, single_group, blocking, threads }
@@ -104,7 +104,7 @@ impl<T: Storage> Product<T> {
 
     /// Terms that are summed in registers before they are added to C. Only the sizes and the instruction set decide, so
     /// that both kinds of tiles give the same bits.
-    fn register_kc(&self, KernelTable { tiles, .. }: &KernelTable) -> usize {
+    fn select_register_kc(&self, KernelTable { tiles, .. }: &KernelTable) -> usize {
         // Aᵀ·B of row-major factors.
         let by_terms = T::IS_F32 && self.a_row == 1 && self.b_column == 1;
         if by_terms && self.is_narrow(self.m, tiles) {
@@ -128,14 +128,14 @@ impl<T: Storage> Product<T> {
         let sizes = [self.batch, self.m, self.n, self.k];
         let widest = match copied {
             Some(_) => blocking.panels,
-            None if tiles.wide() => WIDE_PANELS,
+            None if tiles.is_wide() => WIDE_PANELS,
             None => blocking.panels_uncopied,
         };
         let single = single_group.then(|| Partition::single_group(tiles, sizes, kc, threads)).flatten();
         let partition = single.unwrap_or_else(|| Partition::new(tiles, sizes, kc, blocking, widest, threads));
         // SAFETY: guaranteed by the caller; no two blocks share an element of C.
         partition.run(|block| unsafe {
-            self.run_task(table, &block, self.task_config(table, plan, &block, copied))
+            self.run_task(table, &block, self.make_task_config(table, plan, &block, copied))
         });
     }
 
@@ -145,9 +145,11 @@ impl<T: Storage> Product<T> {
     }
 
     /// Rows of A to copy together for all tasks. `None` unless rows alias in L1 and enough tasks read them.
-    fn rows_per_copy(&self, table: &KernelTable) -> Option<usize> {
-        let wanted =
-            self.batch == 1 && self.rows_alias() && self.m > table.tiles.rows() && self.n >= MIN_COPY_COLUMNS;
+    fn choose_rows_per_copy(&self, table: &KernelTable) -> Option<usize> {
+        let wanted = self.batch == 1
+            && self.has_aliasing_rows()
+            && self.m > table.tiles.rows()
+            && self.n >= MIN_COPY_COLUMNS;
         let rows = COPY_ELEMENTS / self.k;
         (wanted && rows >= self.m.min(MIN_COPY_ROWS)).then(|| self.m.div_ceil(self.m.div_ceil(rows)))
     }
@@ -165,28 +167,28 @@ impl<T: Storage> Product<T> {
     ) {
         for row in (0..self.m).step_by(rows) {
             // SAFETY: guaranteed by the caller.
-            let some = unsafe { self.restrict_rows(0, row, rows.min(self.m - row)) };
-            let plan = some.plan(table, blocking, threads);
-            let ld = leading_dimension(plan.kc);
-            let size = some.m * ld;
+            let block_rows = unsafe { self.restrict_rows(0, row, rows.min(self.m - row)) };
+            let plan = block_rows.plan(table, blocking, threads);
+            let ld = choose_leading_dimension(plan.kc);
+            let size = block_rows.m * ld;
             with_shared(self.k.div_ceil(plan.kc) * size, |space| {
                 let to = PackedA { at: space.as_mut_ptr(), interleaved: 1, row: ld, k_block_stride: size };
                 // SAFETY: guaranteed by the caller.
                 unsafe {
-                    some.pack_a(copy, to, plan.kc, threads);
-                    some.run_blocked(table, &plan, Some(to));
+                    block_rows.pack_a(copy, to, plan.kc, threads);
+                    block_rows.run_blocked(table, &plan, Some(to));
                 }
             });
         }
     }
 
     /// Whether rows of A alias in L1.
-    fn rows_alias(&self) -> bool {
+    fn has_aliasing_rows(&self) -> bool {
         self.a_column == 1 && self.a_row.is_multiple_of(ALIASING_STRIDE)
     }
 
     /// The configuration of a task: kernels and layouts.
-    fn task_config(
+    fn make_task_config(
         &self,
         table: &'static KernelTable,
         &Plan { tiles, register_kc, blocking, .. }: &Plan,
@@ -198,12 +200,12 @@ impl<T: Storage> Product<T> {
         // If they are read more than single_group, rows of A that alias in L1 are copied, and so are columns if each
         // term's few elements are in a separate cache line.
         let often = block.columns > tiles.panel();
-        let aliased = self.rows_alias() && block.rows > tiles.rows() && often;
-        let turned = self.a_row == 1 && self.a_column > LINE && often;
+        let aliased = self.has_aliasing_rows() && block.rows > tiles.rows() && often;
+        let transposed = self.a_row == 1 && self.a_column > LINE && often;
         let layout_a = match copied {
             Some(copied) => Some(LayoutA::PackedA(copied)),
             None if aliased => Some(LayoutA::Rows),
-            None if turned => Some(LayoutA::Columns),
+            None if transposed => Some(LayoutA::Columns),
             None => None,
         };
         TaskConfig {

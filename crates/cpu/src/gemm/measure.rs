@@ -1,7 +1,7 @@
-//! Measures which form of rounded products is fastest on this processor: f32, pairs of bf16, or AMX tiles.
+//! Measures which variant of rounded products is fastest on this processor: f32, pairs of bf16, or AMX tiles.
 //!
 //! Instructions that take twice the terms are not always twice as fast; some processors multiply pairs no faster than
-//! f32. The forms sum in different orders, so a choice among them affects bits. It is made on one thread, since the
+//! f32. The variants sum in different orders, so a choice among them affects bits. It is made on one thread, since the
 //! number of threads must not change a bit, and with a wide margin, so that a busy machine does not change it. It takes
 //! about 20 ms.
 
@@ -33,14 +33,14 @@ const TIMED: [usize; 3] = [96, 512, 512];
 const DRAWN: usize = 16_381;
 
 /// The levels up to `level` that differ in products of bf16 only, simplest first.
-pub fn candidates(level: Level) -> Vec<Level> {
+pub fn list_candidates(level: Level) -> Vec<Level> {
     Level::ALL.iter().copied().filter(|one| *one <= level && one.exact() == level.exact()).collect()
 }
 
 /// The fastest of `levels`, the simplest first. A level is chosen over a simpler one if its products are right and it
 /// is at least `MARGIN` times as fast.
 pub fn measure_fastest(levels: &[Level]) -> Level {
-    levels[fastest(&mut Processor::new(levels), levels.len())]
+    levels[choose_fastest(&mut Processor::new(levels), levels.len())]
 }
 
 /// Runs and times variants by index.
@@ -48,11 +48,11 @@ trait Bench {
     /// Whether a variant's result equals the first variant's, up to the order of sums.
     fn is_correct(&mut self, variant: usize) -> bool;
 
-    fn time(&mut self, variant: usize) -> Duration;
+    fn measure(&mut self, variant: usize) -> Duration;
 }
 
 /// The index of the chosen variant. The first variant is the simplest and needs no check.
-fn fastest(bench: &mut impl Bench, variants: usize) -> usize {
+fn choose_fastest(bench: &mut impl Bench, variants: usize) -> usize {
     let correct: Vec<usize> =
         (0..variants).filter(|variant| *variant == 0 || bench.is_correct(*variant)).collect();
     let mut took = vec![Duration::MAX; variants];
@@ -62,7 +62,7 @@ fn fastest(bench: &mut impl Bench, variants: usize) -> usize {
             break;
         }
         for variant in &correct {
-            let one = bench.time(*variant);
+            let one = bench.measure(*variant);
             spent += one;
             took[*variant] = took[*variant].min(one);
         }
@@ -102,7 +102,7 @@ impl Bench for Processor {
         self.odd.c.iter().zip(&self.expected).all(|(got, expected)| (got - expected).abs() <= bound)
     }
 
-    fn time(&mut self, variant: usize) -> Duration {
+    fn measure(&mut self, variant: usize) -> Duration {
         let start = Instant::now();
         self.timed.multiply(self.variants[variant]);
         start.elapsed()

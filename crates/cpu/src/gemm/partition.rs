@@ -32,7 +32,7 @@ pub struct Partition {
 
 /// The number of threads, at most `threads`, that a product of `terms` multiplications is worth.
 #[inline]
-pub fn worth(terms: usize, threads: usize) -> usize {
+pub fn limit_threads(terms: usize, threads: usize) -> usize {
     if terms < MIN_PARALLEL { 1 } else { threads }
 }
 
@@ -129,7 +129,7 @@ impl Partition {
             task(CBlock { z, row, rows, column, columns: end - column, kc: self.kc });
         };
         let tasks = batch * self.column_tasks * row_tasks;
-        each_task(worth(batch * m * n * k, count()), tasks, run);
+        each_task(limit_threads(batch * m * n * k, count()), tasks, run);
     }
 }
 

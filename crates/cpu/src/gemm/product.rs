@@ -3,7 +3,7 @@
 use super::arguments::{Epilogue, Left, PackA, Position, Right, SecondTile, Source};
 use super::blocking::MAX_REGISTER_KC;
 use super::pack::a::PackedA;
-use super::partition::{CBlock, worth};
+use super::partition::{CBlock, limit_threads};
 use super::table::{KernelTable, Storage};
 use crate::tasks::each_task;
 
@@ -31,12 +31,12 @@ pub struct Product<T: Storage> {
     pub alpha: f32,
     pub accumulate: bool,
     pub bias: *const f32,
-    pub second: Option<Second>,
+    pub second: Option<SecondSegment>,
 }
 
 /// A second segment of the sum: C += alpha · A·B over `k` terms, after the first segment's epilogue. One matrix only.
 #[derive(Clone, Copy)]
-pub struct Second {
+pub struct SecondSegment {
     pub k: usize,
     pub a: *const f32,
     pub a_row: usize,
@@ -50,7 +50,7 @@ pub struct Second {
 // SAFETY: tasks read A and B and write disjoint parts of C.
 unsafe impl<T: Storage> Sync for Product<T> {}
 // SAFETY: tasks only read it.
-unsafe impl Sync for Second {}
+unsafe impl Sync for SecondSegment {}
 
 impl<T: Storage> Product<T> {
     /// C = A·Bᵀ of contiguous row-major matrices.
@@ -91,7 +91,7 @@ impl<T: Storage> Product<T> {
                 a: self.a.add(z * self.a_batch + row * self.a_row),
                 b: self.b.plus(z * self.b_batch),
                 c: self.c.add(z * self.c_batch + row * self.c_row),
-                second: self.second.map(|s| Second { a: s.a.add(row * s.a_row), ..s }),
+                second: self.second.map(|s| SecondSegment { a: s.a.add(row * s.a_row), ..s }),
                 ..*self
             }
         }
@@ -101,7 +101,7 @@ impl<T: Storage> Product<T> {
     /// no second segment, and one with many terms needs blocks of K itself.
     pub(super) fn split_second(&self, few: bool) -> Option<(Product<T>, Product<f32>)> {
         let second = self.second.filter(|s| few || s.k > MAX_REGISTER_KC)?;
-        let Second { k, a, a_row, a_column, b, b_row, b_column, alpha } = second;
+        let SecondSegment { k, a, a_row, a_column, b, b_row, b_column, alpha } = second;
         debug_assert!(self.batch == 1, "a second segment is of one matrix");
         let alone = Product {
             a_row,
@@ -124,7 +124,13 @@ impl<T: Storage> Product<T> {
     }
 
     /// The epilogue of the tile at `row` and `column`. The first block of K adds the bias; later blocks add to C.
-    pub(super) unsafe fn epilogue(&self, block: &CBlock, row: usize, column: usize, first: bool) -> Epilogue {
+    pub(super) unsafe fn make_epilogue(
+        &self,
+        block: &CBlock,
+        row: usize,
+        column: usize,
+        first: bool,
+    ) -> Epilogue {
         let bias =
             // SAFETY: guaranteed by the caller.
             if first && !self.bias.is_null() { unsafe { self.bias.add(column) } } else { std::ptr::null() };
@@ -144,22 +150,26 @@ impl<T: Storage> Product<T> {
     /// As for `run`; `to` has room for all rows of all blocks of K.
     pub(super) unsafe fn pack_a(&self, pack: PackA, to: PackedA, kc: usize, threads: usize) {
         let (groups, k_blocks) = (self.m.div_ceil(TASK_ROWS), self.k.div_ceil(kc));
-        each_task(worth(self.batch * self.m * self.k, threads), self.batch * groups * k_blocks, |i| {
-            let (i, p) = (i / k_blocks, i % k_blocks);
-            let (z, row) = (i / groups, i % groups * TASK_ROWS);
-            let from = p * kc;
-            // SAFETY: guaranteed by the caller.
-            unsafe {
-                let at = self.a.add(z * self.a_batch + row * self.a_row + from * self.a_column);
-                let a = Left { at, row: self.a_row, k: self.a_column };
-                let to = to.rows(z * self.m.next_multiple_of(to.interleaved) + row, p);
-                pack(a, TASK_ROWS.min(self.m - row), kc.min(self.k - from), to.at.cast_mut(), to.row);
-            }
-        });
+        each_task(
+            limit_threads(self.batch * self.m * self.k, threads),
+            self.batch * groups * k_blocks,
+            |i| {
+                let (i, p) = (i / k_blocks, i % k_blocks);
+                let (z, row) = (i / groups, i % groups * TASK_ROWS);
+                let from = p * kc;
+                // SAFETY: guaranteed by the caller.
+                unsafe {
+                    let at = self.a.add(z * self.a_batch + row * self.a_row + from * self.a_column);
+                    let a = Left { at, row: self.a_row, k: self.a_column };
+                    let to = to.rows(z * self.m.next_multiple_of(to.interleaved) + row, p);
+                    pack(a, TASK_ROWS.min(self.m - row), kc.min(self.k - from), to.at.cast_mut(), to.row);
+                }
+            },
+        );
     }
 }
 
-impl Second {
+impl SecondSegment {
     /// Packs `width` columns from `column` on into a panel.
     pub(super) unsafe fn pack_panel(
         &self,
@@ -176,7 +186,7 @@ impl Second {
     }
 
     /// The second segment's product of a tile: its rows of A from `row` on, and a panel.
-    pub(super) unsafe fn second_tile(&self, row: usize, b: Right) -> SecondTile {
+    pub(super) unsafe fn make_second_tile(&self, row: usize, b: Right) -> SecondTile {
         // SAFETY: guaranteed by the caller.
         let at = unsafe { self.a.add(row * self.a_row) };
         SecondTile { k: self.k, a: Left { at, row: self.a_row, k: self.a_column }, b, alpha: self.alpha }

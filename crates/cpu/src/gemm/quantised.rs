@@ -9,8 +9,8 @@ use super::cache_line::{LINE, LINE_BYTES, prefetch};
 use super::gemv::dot::{self, ONE_ROW_CHAINS};
 use super::pack::b;
 use crate::quant::coded::{
-    Arrangement, Coded, InBytes, InF32, Row, arrangement, as_bytes, blocks_of_a_turn, floats_of_a_turn,
-    of_coded,
+    Arrangement, Coded, InBytes, InF32, Row, count_chunk_blocks, count_chunk_floats, make_arrangement,
+    of_coded, uses_bytes,
 };
 use crate::quant::{BlockType, Layout, PART, Unpack, of_layout};
 use crate::simd::{Isa, Lanes, Level, compiled};
@@ -36,9 +36,9 @@ pub struct BlockPointer {
 impl BlockPointer {
     /// The first element of `blocks`, with kernels of `level`.
     pub fn new(kind: BlockType, level: Level, blocks: *const u8) -> BlockPointer {
-        let one = of_layout!(kind, dots_of_layout(level));
-        let coded = of_coded!(kind, arrangement(level)).zip(of_coded!(kind, dots_of_coded(level)));
-        BlockPointer { kind, unpack: kind.unpacking(level), one, coded, blocks, element: 0 }
+        let one = of_layout!(kind, dot_layout_blocks(level));
+        let coded = of_coded!(kind, make_arrangement(level)).zip(of_coded!(kind, dot_coded_blocks(level)));
+        BlockPointer { kind, unpack: kind.select_unpack(level), one, coded, blocks, element: 0 }
     }
 
     /// The arrangement of a row of `k` elements for columns with a stride of `step`, if these are whole blocks that can
@@ -118,12 +118,12 @@ const AHEAD: usize = 4096;
 /// Elements of a row that are unpacked together: a multiple of the step of every `dots` kernel.
 const UNPACKED: usize = 256;
 
-/// As for `dot::dots`, in the same order.
+/// As for `dot::compute_dots`, in the same order.
 ///
 /// # Safety
-/// As for `dot::dots`.
+/// As for `dot::compute_dots`.
 #[inline(always)]
-pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(
+pub unsafe fn compute_dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(
     d: DotProducts<BlockPointer>,
     sums: &mut Sums,
 ) {
@@ -159,13 +159,13 @@ pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(
     }
 }
 
-/// As for `dots`, for one row of A. Elements are multiplied as they are unpacked, without a buffer between, whose
-/// stores and loads would take as long as both.
+/// As for `compute_dots`, for one row of A. Elements are multiplied as they are unpacked, without a buffer between,
+/// whose stores and loads would take as long as both.
 ///
 /// # Safety
-/// As for `dot::dots`; the weight's blocks have layout B.
+/// As for `dot::compute_dots`; the weight's blocks have layout B.
 #[inline(always)]
-pub unsafe fn dots_of_one_row<S: Isa, B: Layout>(d: DotProducts<BlockPointer>, sums: &mut Sums) {
+pub unsafe fn dot_one_row<S: Isa, B: Layout>(d: DotProducts<BlockPointer>, sums: &mut Sums) {
     /// Columns per step: they share A and hide each other's latency.
     const TWO: usize = 2;
     let DotProducts { k, a, w, step, columns } = d;
@@ -174,43 +174,43 @@ pub unsafe fn dots_of_one_row<S: Isa, B: Layout>(d: DotProducts<BlockPointer>, s
         let place = |j: usize| w.plus(j * step);
         let (pairs, odd) = sums[0][..columns].as_chunks_mut::<TWO>();
         for (j, sums) in (0..).step_by(TWO).zip(pairs) {
-            *sums = columns_of_one_row::<S, B, TWO>(k, a, [place(j), place(j + 1)]);
+            *sums = dot_columns_of_one_row::<S, B, TWO>(k, a, [place(j), place(j + 1)]);
         }
         for sum in odd {
-            [*sum] = columns_of_one_row::<S, B, 1>(k, a, [place(columns - 1)]);
+            [*sum] = dot_columns_of_one_row::<S, B, 1>(k, a, [place(columns - 1)]);
         }
     }
 }
 
-/// `dots_of_one_row` of `COUNT` columns.
+/// `dot_one_row` of `COUNT` columns.
 ///
 /// # Safety
-/// As for `dots_of_one_row`.
+/// As for `dot_one_row`.
 #[inline(always)]
-unsafe fn columns_of_one_row<S: Isa, B: Layout, const COUNT: usize>(
+unsafe fn dot_columns_of_one_row<S: Isa, B: Layout, const COUNT: usize>(
     k: usize,
     a: Left,
     columns: [BlockPointer; COUNT],
 ) -> [f32; COUNT] {
     /// Elements per step: the same number of whole vectors and parts for each chain.
-    const fn turn<S: Isa>() -> usize {
+    const fn count_step_elements<S: Isa>() -> usize {
         if ONE_ROW_CHAINS * S::WIDTH > PART { ONE_ROW_CHAINS * S::WIDTH } else { PART }
     }
-    let turn = const { turn::<S>() };
-    let whole = k / turn * turn;
+    let step_elements = const { count_step_elements::<S>() };
+    let whole = k / step_elements * step_elements;
     // SAFETY: guaranteed by the caller.
     unsafe {
         let mut chains = [[S::zero(); ONE_ROW_CHAINS]; COUNT];
-        for t in (0..whole).step_by(turn) {
+        for t in (0..whole).step_by(step_elements) {
             for c in 0..COUNT {
                 let column = columns[c];
                 let element = column.element + t;
                 let ahead = column.blocks.wrapping_add(element / B::ELEMENTS * B::BYTES + AHEAD);
-                for byte in (0..turn * B::BYTES / B::ELEMENTS).step_by(LINE_BYTES) {
+                for byte in (0..step_elements * B::BYTES / B::ELEMENTS).step_by(LINE_BYTES) {
                     prefetch(ahead.wrapping_add(byte));
                 }
-                for p in 0..turn / PART {
-                    let part = B::part::<S>(column.blocks, element / PART + p);
+                for p in 0..step_elements / PART {
+                    let part = B::load_part::<S>(column.blocks, element / PART + p);
                     for (v, right) in part.iter().enumerate().take(PART / S::WIDTH) {
                         let at = p * PART + v * S::WIDTH;
                         let chain = &mut chains[c][at / S::WIDTH % ONE_ROW_CHAINS];
@@ -234,43 +234,37 @@ unsafe fn columns_of_one_row<S: Isa, B: Layout, const COUNT: usize>(
     }
 }
 
-/// As for `dots`, for one arranged row of A: blocks are multiplied without unpacking. The order of the sums differs
-/// from `dots`.
+/// As for `compute_dots`, for one arranged row of A: blocks are multiplied without unpacking. The order of the sums
+/// differs from `compute_dots`.
 ///
 /// # Safety
-/// As for `dot::dots`; the weight's blocks have layout B, columns are whole blocks, and `a` is arranged for them.
+/// As for `dot::compute_dots`; the weight's blocks have layout B, columns are whole blocks, and `a` is arranged for
+/// them.
 #[inline(always)]
-pub unsafe fn dots_without_unpacking<S: Isa, R: Row<S>, B: Coded>(
-    d: DotProducts<BlockPointer>,
-    sums: &mut Sums,
-) {
+pub unsafe fn dot_packed<S: Isa, R: Row<S>, B: Coded>(d: DotProducts<BlockPointer>, sums: &mut Sums) {
     let DotProducts { k, a, w, step, columns } = d;
     let bytes = |elements: usize| elements / B::ELEMENTS * size_of::<B>();
     let (first, step) = (w.blocks.wrapping_add(bytes(w.element)), bytes(step));
     // SAFETY: guaranteed by the caller.
     unsafe {
         for (j, sum) in sums[0][..columns].iter_mut().enumerate() {
-            let sum_of = column_without_unpacking::<S, R, B>(k, a.at.add(R::HEAD), first.add(j * step));
+            let sum_of = dot_packed_column::<S, R, B>(k, a.at.add(R::HEAD), first.add(j * step));
             *sum = R::finish(sum_of, a.at);
         }
     }
 }
 
-/// `dots_without_unpacking` of one column.
+/// `dot_packed` of one column.
 ///
 /// # Safety
-/// As for `dots_without_unpacking`.
+/// As for `dot_packed`.
 #[inline(always)]
-unsafe fn column_without_unpacking<S: Isa, R: Row<S>, B: Coded>(
-    k: usize,
-    a: *const f32,
-    column: *const u8,
-) -> f32 {
+unsafe fn dot_packed_column<S: Isa, R: Row<S>, B: Coded>(k: usize, a: *const f32, column: *const u8) -> f32 {
     /// Most blocks that fill a vector step.
     const ALL: usize = 4;
-    let (turn, floats) = const { (blocks_of_a_turn::<S, B>(), floats_of_a_turn::<S, R, B>()) };
-    let (blocks, bytes) = (k / B::ELEMENTS, turn * size_of::<B>());
-    let whole = blocks / turn;
+    let (chunk, floats) = const { (count_chunk_blocks::<S, B>(), count_chunk_floats::<S, R, B>()) };
+    let (blocks, bytes) = (k / B::ELEMENTS, chunk * size_of::<B>());
+    let whole = blocks / chunk;
     // SAFETY: guaranteed by the caller.
     unsafe {
         let mut sums = [S::zero(); 2];
@@ -279,25 +273,25 @@ unsafe fn column_without_unpacking<S: Isa, R: Row<S>, B: Coded>(
             for line in (0..bytes).step_by(LINE_BYTES) {
                 prefetch(at.wrapping_add(AHEAD + line));
             }
-            B::turn::<S, R, ALL>(at, a.add(t * floats), &mut sums);
+            B::add_chunk::<S, R, ALL>(at, a.add(t * floats), &mut sums);
         }
         let (at, a) = (column.add(whole * bytes), a.add(whole * floats));
-        match blocks % turn {
+        match blocks % chunk {
             0 => {}
-            1 => B::turn::<S, R, 1>(at, a, &mut sums),
-            2 => B::turn::<S, R, 2>(at, a, &mut sums),
-            _ => B::turn::<S, R, 3>(at, a, &mut sums),
+            1 => B::add_chunk::<S, R, 1>(at, a, &mut sums),
+            2 => B::add_chunk::<S, R, 2>(at, a, &mut sums),
+            _ => B::add_chunk::<S, R, 3>(at, a, &mut sums),
         }
         sums[0].add(sums[1]).sum()
     }
 }
 
-/// As for `dot::strip`, in the same order.
+/// As for `dot::multiply_strip`, in the same order.
 ///
 /// # Safety
-/// As for `dot::strip`.
+/// As for `dot::multiply_strip`.
 #[inline(always)]
-pub unsafe fn strip<L: Lanes>(s: Strip<BlockPointer>) {
+pub unsafe fn multiply_strip<L: Lanes>(s: Strip<BlockPointer>) {
     let Strip { rows, k, a, b, b_row, width, sums } = s;
     /// Rows of B per step.
     const ROWS: usize = 4;
@@ -312,27 +306,27 @@ pub unsafe fn strip<L: Lanes>(s: Strip<BlockPointer>) {
             }
             let a = Left { at: a.at.add(t * a.k), ..a };
             let b = unpacked.cast_const();
-            dot::strip::<L, f32>(Strip { rows, k: terms, a, b, b_row: width, width, sums });
+            dot::multiply_strip::<L, f32>(Strip { rows, k: terms, a, b, b_row: width, width, sums });
         }
     }
 }
 
 compiled! {
-    paired fn dots_of_coded[B: Coded](d: DotProducts<BlockPointer>, sums: &mut Sums) {
+    paired fn dot_coded_blocks[B: Coded](d: DotProducts<BlockPointer>, sums: &mut Sums) {
         // SAFETY: guaranteed by the caller.
         unsafe {
-            if as_bytes::<S, B>() {
-                dots_without_unpacking::<S, InBytes, B>(d, sums)
+            if uses_bytes::<S, B>() {
+                dot_packed::<S, InBytes, B>(d, sums)
             } else {
-                dots_without_unpacking::<S, InF32, B>(d, sums)
+                dot_packed::<S, InF32, B>(d, sums)
             }
         }
     }
 }
 
 compiled! {
-    exact fn dots_of_layout[B: Layout](d: DotProducts<BlockPointer>, sums: &mut Sums) {
+    exact fn dot_layout_blocks[B: Layout](d: DotProducts<BlockPointer>, sums: &mut Sums) {
         // SAFETY: guaranteed by the caller.
-        unsafe { dots_of_one_row::<S, B>(d, sums) }
+        unsafe { dot_one_row::<S, B>(d, sums) }
     }
 }

@@ -9,7 +9,7 @@ use half::bf16;
 
 use super::arguments::MAX_GEMV_ROWS;
 use super::blocking::blocking;
-use super::cache_line::{LINE, leading_dimension};
+use super::cache_line::{LINE, choose_leading_dimension};
 use super::pack::a::{LayoutA, PackedA};
 use super::partition::Partition;
 use super::product::Product;
@@ -64,8 +64,8 @@ impl Product<bf16> {
             for row in (0..self.m).step_by(rows) {
                 // SAFETY: guaranteed by the caller.
                 unsafe {
-                    let some = self.restrict_rows(z, row, rows.min(self.m - row));
-                    some.run_segments(table, [kc, segment], threads);
+                    let block_rows = self.restrict_rows(z, row, rows.min(self.m - row));
+                    block_rows.run_segments(table, [kc, segment], threads);
                 }
             }
         }
@@ -75,7 +75,7 @@ impl Product<bf16> {
     unsafe fn run_segments(&self, table: &KernelTable, [kc, segment]: [usize; 2], threads: usize) {
         let rounded = &table.rounded;
         let interleaved = rounded.tiles.step;
-        let row = leading_dimension(interleaved * kc / rounded.terms_per_element);
+        let row = choose_leading_dimension(interleaved * kc / rounded.terms_per_element);
         let size = self.batch * self.m.div_ceil(interleaved) * row;
         with_shared(size * segment.min(self.k).div_ceil(kc), |space| {
             let packed = PackedA { at: space.as_mut_ptr(), interleaved, row, k_block_stride: size };
@@ -83,7 +83,7 @@ impl Product<bf16> {
                 let k = segment.min(self.k - from);
                 // SAFETY: guaranteed by the caller.
                 unsafe {
-                    let some = Product {
+                    let segment_product = Product {
                         k,
                         a: self.a.add(from * self.a_column),
                         b: self.b.add(from * self.b_row),
@@ -92,8 +92,8 @@ impl Product<bf16> {
                         second: self.second.filter(|_| from + k == self.k),
                         ..*self
                     };
-                    some.pack_a(rounded.pack_a, packed, kc, threads);
-                    some.run_packed(table, packed, kc, threads);
+                    segment_product.pack_a(rounded.pack_a, packed, kc, threads);
+                    segment_product.run_packed(table, packed, kc, threads);
                 }
             }
         });

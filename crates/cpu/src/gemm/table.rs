@@ -73,11 +73,11 @@ impl KernelTable {
     /// Runs the microkernel for a tile, which is at most the largest.
     ///
     /// # Safety
-    /// As for `microkernel::tile`.
+    /// As for `microkernel::compute_tile`.
     #[inline]
-    pub unsafe fn tile(&self, t: &TileProduct) {
+    pub unsafe fn run_tile(&self, t: &TileProduct) {
         // SAFETY: guaranteed by the caller.
-        unsafe { self.tiles.find(t)(t, &mut Prefetch::nothing()) };
+        unsafe { self.tiles.find(t)(t, &mut Prefetch::none()) };
     }
 }
 
@@ -128,16 +128,18 @@ impl Storage for bf16 {
 }
 
 compiled! {
-    paired fn tile[; ROWS: usize, VECTORS: usize, MASKED: bool](t: &TileProduct, ahead: &mut Prefetch) {
+    paired fn compute_tile[; ROWS: usize, VECTORS: usize, MASKED: bool](
+        t: &TileProduct, ahead: &mut Prefetch
+    ) {
         debug_assert_eq!(t.rows, ROWS);
         assert!(ROWS * VECTORS.max(2) <= 2 * S::ROWS, "a tile has more rows than the registers hold");
         // SAFETY: guaranteed by the caller.
-        unsafe { microkernel::tile::<S, ROWS, VECTORS, MASKED>(t, ahead) }
+        unsafe { microkernel::compute_tile::<S, ROWS, VECTORS, MASKED>(t, ahead) }
     }
 }
 
 compiled! {
-    exact fn lanes_and_rows() -> [usize; 2] {
+    exact fn find_lanes_and_rows() -> [usize; 2] {
         [S::WIDTH, S::ROWS]
     }
 
@@ -151,14 +153,14 @@ compiled! {
         unsafe { b::pack::<S::V, T>(b, k, width, panel, to) }
     }
 
-    fn dots[T: Element; ROWS: usize, CHAINS: usize](d: DotProducts<*const T>, sums: &mut Sums) {
+    fn compute_dots[T: Element; ROWS: usize, CHAINS: usize](d: DotProducts<*const T>, sums: &mut Sums) {
         // SAFETY: guaranteed by the caller.
-        unsafe { dot::dots::<S::V, T, ROWS, CHAINS>(d, sums) }
+        unsafe { dot::compute_dots::<S::V, T, ROWS, CHAINS>(d, sums) }
     }
 
-    fn strip[T: Element](s: Strip<*const T>) {
+    fn multiply_strip[T: Element](s: Strip<*const T>) {
         // SAFETY: guaranteed by the caller.
-        unsafe { dot::strip::<S::V, T>(s) }
+        unsafe { dot::multiply_strip::<S::V, T>(s) }
     }
 
     fn pack_blocks(b: Source<BlockPointer>, k: usize, width: usize, panel: usize, to: *mut f32) {
@@ -166,31 +168,31 @@ compiled! {
         unsafe { quantised::pack::<S::V>(b, k, width, panel, to) }
     }
 
-    fn dots_of_blocks[; ROWS: usize, CHAINS: usize](d: DotProducts<BlockPointer>, sums: &mut Sums) {
+    fn dot_blocks[; ROWS: usize, CHAINS: usize](d: DotProducts<BlockPointer>, sums: &mut Sums) {
         // SAFETY: guaranteed by the caller.
-        unsafe { quantised::dots::<S::V, ROWS, CHAINS>(d, sums) }
+        unsafe { quantised::compute_dots::<S::V, ROWS, CHAINS>(d, sums) }
     }
 
-    fn strip_of_blocks(s: Strip<BlockPointer>) {
+    fn multiply_block_strip(s: Strip<BlockPointer>) {
         // SAFETY: guaranteed by the caller.
-        unsafe { quantised::strip::<S::V>(s) }
+        unsafe { quantised::multiply_strip::<S::V>(s) }
     }
 }
 
-fn tiles(level: Level) -> Tiles {
+fn make_tiles(level: Level) -> Tiles {
     // SAFETY: `level` is at most the process's level, so the processor has its instructions.
-    let [lanes, rows] = unsafe { lanes_and_rows(level)() };
-    Tiles::new(&variants!(2, tile(level))[..rows], 1, lanes, None)
+    let [lanes, rows] = unsafe { find_lanes_and_rows(level)() };
+    Tiles::new(&variants!(2, compute_tile(level))[..rows], 1, lanes, None)
 }
 
 /// Tiles of three vectors and fewer rows, for instruction sets with 32 registers of 16 lanes and a large L2.
 ///
 /// They leave rows to the hardware prefetcher: the rows of A, and the rows of a row-major B. All panels of a row-major
 /// B are packed at once per task, since its rows would evict one another from L2 if they were prefetched.
-fn wide(level: Level) -> Option<Tiles> {
-    // SAFETY: as in `tiles`.
-    let [lanes, rows] = unsafe { lanes_and_rows(level)() };
-    (lanes == 16).then(|| Tiles::new(&variants!(3, tile(level))[..2 * rows / 3], 1, lanes, None))
+fn make_wide_tiles(level: Level) -> Option<Tiles> {
+    // SAFETY: as in `make_tiles`.
+    let [lanes, rows] = unsafe { find_lanes_and_rows(level)() };
+    (lanes == 16).then(|| Tiles::new(&variants!(3, compute_tile(level))[..2 * rows / 3], 1, lanes, None))
 }
 
 /// Dot-product kernels by rows, with as many accumulator chains as the registers allow.
@@ -211,16 +213,20 @@ macro_rules! by_rows {
 
 impl<T: Element> StorageKernels<*const T> {
     fn of(level: Level) -> StorageKernels<*const T> {
-        StorageKernels { pack: pack::<T>(level), dots: by_rows!(dots [T] level), strip: strip::<T>(level) }
+        StorageKernels {
+            pack: pack::<T>(level),
+            dots: by_rows!(compute_dots [T] level),
+            strip: multiply_strip::<T>(level),
+        }
     }
 }
 
 impl StorageKernels<BlockPointer> {
-    fn of_blocks(level: Level) -> StorageKernels<BlockPointer> {
+    fn for_blocks(level: Level) -> StorageKernels<BlockPointer> {
         StorageKernels {
             pack: pack_blocks(level),
-            dots: by_rows!(dots_of_blocks [] level),
-            strip: strip_of_blocks(level),
+            dots: by_rows!(dot_blocks [] level),
+            strip: multiply_block_strip(level),
         }
     }
 }
@@ -236,7 +242,7 @@ impl RoundedKernels {
                 register_kc: MAX_REGISTER_KC,
                 pack_a,
                 pack_b,
-                tiles: tiles(level),
+                tiles: make_tiles(level),
             };
         }
         #[cfg(target_arch = "x86_64")]
@@ -249,7 +255,7 @@ impl RoundedKernels {
                 register_kc,
                 pack_a,
                 pack_b,
-                tiles: amx::tiles(),
+                tiles: amx::make_tiles(),
             };
         }
         #[cfg(target_arch = "aarch64")]
@@ -261,7 +267,7 @@ impl RoundedKernels {
                 register_kc: MAX_REGISTER_KC,
                 pack_a,
                 pack_b,
-                tiles: bfmmla::tiles(),
+                tiles: bfmmla::make_tiles(),
             };
         }
         let (pack_a, pack_b) = (round(level), pack::<bf16>(level));
@@ -271,7 +277,7 @@ impl RoundedKernels {
             register_kc: MAX_REGISTER_KC,
             pack_a,
             pack_b,
-            tiles: tiles(level),
+            tiles: make_tiles(level),
         }
     }
 }
@@ -280,16 +286,16 @@ impl KernelTable {
     /// The kernels of `level`, which is at most the process's level.
     pub fn of(level: Level) -> KernelTable {
         let exact = level.exact();
-        let tiles = tiles(exact);
+        let tiles = make_tiles(exact);
         KernelTable {
             name: level.name(),
             lanes: tiles.panel() / 2,
             tiles,
-            wide: wide(exact),
+            wide: make_wide_tiles(exact),
             f32: StorageKernels::of(exact),
             f16: StorageKernels::of(exact),
             bf16: StorageKernels::of(exact),
-            blocks: StorageKernels::of_blocks(exact),
+            blocks: StorageKernels::for_blocks(exact),
             level,
             exact,
             rounded: RoundedKernels::of(level),
@@ -298,7 +304,7 @@ impl KernelTable {
 }
 
 /// The tables that this processor can run, for tests of every one.
-pub fn available() -> &'static [KernelTable] {
+pub fn available_tables() -> &'static [KernelTable] {
     static AVAILABLE: OnceLock<Vec<KernelTable>> = OnceLock::new();
     AVAILABLE.get_or_init(|| crate::simd::level::usable_levels().map(KernelTable::of).collect())
 }

@@ -15,13 +15,13 @@
 mod ahead;
 
 use super::arguments::{Left, PackB, PartialSums, Position, Right, Source, TileProduct};
-use super::cache_line::leading_dimension;
+use super::cache_line::choose_leading_dimension;
 use super::microkernel::prefetch::{Prefetch, StridedPrefetch};
 use super::microkernel::row_pointers::STRIDE;
 use super::microkernel::tiles::Tiles;
 use super::pack::a::{LayoutA, copy};
 use super::partition::CBlock;
-use super::product::{Product, Second};
+use super::product::{Product, SecondSegment};
 use super::table::{KernelTable, Storage};
 use super::workspace::with_workspace;
 
@@ -55,7 +55,7 @@ pub struct TaskConfig<'a, P> {
 
 impl<P> TaskConfig<'_, P> {
     /// Elements of a packed factor that hold `terms` terms.
-    fn elements(&self, terms: usize) -> usize {
+    fn count_elements(&self, terms: usize) -> usize {
         terms.next_multiple_of(self.term_granularity) / self.terms_per_element
     }
 }
@@ -96,7 +96,7 @@ struct KBlock {
     k: usize,
     rows: KBlockRows,
     /// The second segment, added by the tiles of the last block.
-    second: Option<Second>,
+    second: Option<SecondSegment>,
 }
 
 /// The rows of A within a block of K, before a group's rows are copied.
@@ -116,7 +116,11 @@ impl KBlockRows {
     }
 
     fn prefetch(self, row: usize, rows: usize) -> StridedPrefetch {
-        StridedPrefetch::rows(self.at_row(row), rows.div_ceil(self.interleaved), self.k * self.interleaved)
+        StridedPrefetch::for_rows(
+            self.at_row(row),
+            rows.div_ceil(self.interleaved),
+            self.k * self.interleaved,
+        )
     }
 }
 
@@ -129,7 +133,7 @@ impl<T: Storage> Product<T> {
         let panel = config.tiles.panel();
         let mut tile_rows = Vec::new();
         block.for_each_tile(config.tiles, |row, rows| tile_rows.push((row, rows)));
-        let k = config.elements(block.kc);
+        let k = config.count_elements(block.kc);
         let single_group = is_single_group(block.rows, k);
         let sums_size = match block.kc < self.k {
             true => tile_rows.len() * block.columns.div_ceil(panel) * config.tiles.kept_sums,
@@ -140,7 +144,7 @@ impl<T: Storage> Product<T> {
             false if sums_size > 0 => KEPT_GROUP,
             false => config.group,
         };
-        let left_row = leading_dimension(k);
+        let left_row = choose_leading_dimension(k);
         let left_size = match config.layout_a {
             None | Some(LayoutA::PackedA(_)) => 0,
             Some(LayoutA::Rows | LayoutA::Columns) => group_tiles * config.tiles.rows() * left_row,
@@ -184,13 +188,13 @@ impl<T: Storage> Task<'_, T> {
     }
 
     /// Terms of the block of K that starts at `from`.
-    fn terms(&self, from: usize) -> usize {
+    fn count_terms(&self, from: usize) -> usize {
         self.block.kc.min(self.product.k - from)
     }
 
     /// The part of B for the panel of column `j` (relative to the task's first column) from term `from` on, and its
     /// width.
-    fn source(&self, from: usize, j: usize) -> (Source<T::Position>, usize) {
+    fn find_source(&self, from: usize, j: usize) -> (Source<T::Position>, usize) {
         let (product, block) = (self.product, self.block);
         let column = (block.column + j) * product.b_column;
         let at = product.b.plus(block.z * product.b_batch + from * product.b_row + column);
@@ -206,7 +210,7 @@ impl<T: Storage> Task<'_, T> {
 
     /// Whether all panels are packed together, row by row.
     fn packs_row_by_row(&self) -> bool {
-        self.config.tiles.wide() && self.product.b_row != 1 && !self.single_group && !self.config.in_place
+        self.config.tiles.is_wide() && self.product.b_row != 1 && !self.single_group && !self.config.in_place
     }
 
     /// Computes the block of K that starts at `from`.
@@ -215,8 +219,8 @@ impl<T: Storage> Task<'_, T> {
     /// As for `Product::run_task`; `from` is a multiple of the block size and below K, and the earlier blocks are done.
     unsafe fn run_k_block(&self, from: usize) {
         let &Task { product, block, ref config, .. } = self;
-        let terms = self.terms(from);
-        let k = config.elements(terms);
+        let terms = self.count_terms(from);
+        let k = config.count_elements(terms);
         let rows = match config.layout_a {
             Some(LayoutA::PackedA(a)) => {
                 let row = block.z * product.m.next_multiple_of(a.interleaved);
@@ -250,7 +254,7 @@ impl<T: Storage> Task<'_, T> {
         let panel = self.panel();
         for t in (0..k_block.terms).step_by(B_ROWS) {
             for j in (0..self.block.columns).step_by(panel) {
-                let (here, width) = self.source(k_block.from + t, j);
+                let (here, width) = self.find_source(k_block.from + t, j);
                 let to = self.panel_at(self.space.panels, j, k_block.k).wrapping_add(t * panel);
                 // SAFETY: guaranteed by the caller.
                 unsafe { (self.config.pack)(here, B_ROWS.min(k_block.terms - t), width, panel, to) };
@@ -263,7 +267,7 @@ impl<T: Storage> Task<'_, T> {
     /// # Safety
     /// As for `run_k_block`.
     unsafe fn pack(&self, k_block: &KBlock, j: usize) {
-        let (here, width) = self.source(k_block.from, j);
+        let (here, width) = self.find_source(k_block.from, j);
         let to = self.panel_at(self.space.panels, j, k_block.k);
         // SAFETY: guaranteed by the caller.
         unsafe { (self.config.pack)(here, k_block.terms, width, self.panel(), to) };
@@ -282,14 +286,14 @@ impl<T: Storage> Task<'_, T> {
         after: &[(usize, usize)],
     ) {
         let columns = self.block.columns;
-        let (panels, run) = (columns.div_ceil(self.panel()), self.run_length());
+        let (panels, run) = (columns.div_ceil(self.panel()), self.panels_per_run());
         let steps = tiles.len() * k_block.k.div_ceil(STRIDE);
         // SAFETY: guaranteed by the caller.
         let left = unsafe { self.copy_group_rows(k_block, tiles) };
         let packs = before == 0 && !self.config.in_place && !self.packs_row_by_row();
-        let mut ahead = Prefetch::nothing();
+        let mut ahead = Prefetch::none();
         if let ([(start, _), ..], true) = (after, self.prefetches_rows()) {
-            ahead.rows = k_block.rows.prefetch(*start, count_rows(after)).spread_over(panels * steps);
+            ahead.rows = k_block.rows.prefetch(*start, count_rows(after)).distribute(panels * steps);
         }
         for (i, j) in (0..columns).step_by(self.panel()).enumerate() {
             // SAFETY: guaranteed by the caller.
@@ -343,7 +347,7 @@ impl<T: Storage> Task<'_, T> {
     ) {
         let &Task { product, block, ref config, ref space, .. } = self;
         let (k, panel, first) = (k_block.k, self.panel(), before == 0);
-        let (here, width) = self.source(k_block.from, j);
+        let (here, width) = self.find_source(k_block.from, j);
         let place = self.panel_at(space.panels, j, k);
         let b = match config.in_place {
             true => Right { at: here.at.address().cast(), k: product.b_row },
@@ -359,11 +363,11 @@ impl<T: Storage> Task<'_, T> {
                 (s, Right { at: place, k: panel })
             });
             let start = tiles[0].0;
-            let register_kc = config.elements(config.register_kc);
+            let register_kc = config.count_elements(config.register_kc);
             let keeps_sums = !space.sums.is_null();
             for (i, &(row, rows)) in tiles.iter().enumerate() {
                 let rows_at = KBlockRows { first: left, ..k_block.rows }.at_row(row - start);
-                let second = second.map(|(s, panel)| s.second_tile(row, panel));
+                let second = second.map(|(s, panel)| s.make_second_tile(row, panel));
                 let kept = keeps_sums.then(|| {
                     let tile = (before + i) * block.columns.div_ceil(panel) + j / panel;
                     PartialSums {
@@ -376,7 +380,7 @@ impl<T: Storage> Task<'_, T> {
                     let a = Left { at: rows_at.at.wrapping_add(from * rows_at.k), ..rows_at };
                     let b = Right { at: b.at.wrapping_add(from * b.k), ..b };
                     let first = keeps_sums || k_block.from + from == 0;
-                    let epilogue = product.epilogue(block, row, block.column + j, first);
+                    let epilogue = product.make_epilogue(block, row, block.column + j, first);
                     let second = second.as_ref().filter(|_| from + register_kc >= k);
                     let t = TileProduct {
                         rows,

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use half::{bf16, f16};
 
-use super::cache_line::{ALIASING_STRIDE, LINE, leading_dimension};
-use super::product::{Product, Second};
+use super::cache_line::{ALIASING_STRIDE, LINE, choose_leading_dimension};
+use super::product::{Product, SecondSegment};
 use super::quantised::{BlockPointer, Blocks};
 use super::table::{self, KernelTable, Storage};
 use crate::quant::BlockType;
@@ -27,7 +27,7 @@ struct Case {
 thread_local!(static DRAWN: RefCell<HashMap<String, Vec<f32>>> = RefCell::default());
 
 /// Returns pseudo-random numbers by name and index: a shorter list is a prefix of a longer one. Each is generated once.
-fn values(name: &str, size: usize) -> Vec<f32> {
+fn draw_values(name: &str, size: usize) -> Vec<f32> {
     DRAWN.with_borrow_mut(|drawn| {
         let drawn = drawn.entry(name.into()).or_default();
         if drawn.len() < size {
@@ -40,7 +40,7 @@ fn values(name: &str, size: usize) -> Vec<f32> {
 impl Case {
     fn a(&self) -> Vec<f32> {
         let [batch, m, _, k] = self.sizes;
-        values("a", batch * m * k)
+        draw_values("a", batch * m * k)
     }
 }
 
@@ -49,11 +49,11 @@ fn run<T>(table: &'static KernelTable, threads: usize, case: &Case, narrow: impl
 where
     T: Storage<Position = *const T>,
 {
-    // SAFETY: `run_by` creates operands that cover the case.
-    run_by(table, threads, case, &case.a(), narrow, |p, table, threads| unsafe { p.run(table, threads) })
+    // SAFETY: `run_with` creates operands that cover the case.
+    run_with(table, threads, case, &case.a(), narrow, |p, table, threads| unsafe { p.run(table, threads) })
 }
 
-fn run_by<T: Storage<Position = *const T>>(
+fn run_with<T: Storage<Position = *const T>>(
     table: &'static KernelTable,
     threads: usize,
     case: &Case,
@@ -62,11 +62,11 @@ fn run_by<T: Storage<Position = *const T>>(
     run: impl Fn(&Product<T>, &'static KernelTable, usize) + Sync,
 ) -> Vec<f32> {
     let [_, _, n, k] = case.sizes;
-    let b: Vec<T> = values("b", k * n).into_iter().map(narrow).collect();
-    run_over(table, threads, case, a, b.as_ptr(), run)
+    let b: Vec<T> = draw_values("b", k * n).into_iter().map(narrow).collect();
+    run_on_weight(table, threads, case, a, b.as_ptr(), run)
 }
 
-fn run_over<T: Storage>(
+fn run_on_weight<T: Storage>(
     table: &'static KernelTable,
     threads: usize,
     case: &Case,
@@ -75,13 +75,19 @@ fn run_over<T: Storage>(
     run: impl Fn(&Product<T>, &'static KernelTable, usize) + Sync,
 ) -> Vec<f32> {
     let [batch, m, n, _] = case.sizes;
-    let (bias, mut c) = (values("bias", n), values("c", batch * m * n));
-    let product = product_of(case, a, b, &bias, &mut c);
+    let (bias, mut c) = (draw_values("bias", n), draw_values("c", batch * m * n));
+    let product = make_product(case, a, b, &bias, &mut c);
     Threads::new(threads).unwrap().install(|| run(&product, table, threads));
     c
 }
 
-fn product_of<T: Storage>(case: &Case, a: &[f32], b: T::Position, bias: &[f32], c: &mut [f32]) -> Product<T> {
+fn make_product<T: Storage>(
+    case: &Case,
+    a: &[f32],
+    b: T::Position,
+    bias: &[f32],
+    c: &mut [f32],
+) -> Product<T> {
     let [batch, m, n, k] = case.sizes;
     let (a_row, a_column) = if case.trans_a { (1, m) } else { (k, 1) };
     let (b_row, b_column) = if case.trans_b { (1, k) } else { (n, 1) };
@@ -109,15 +115,15 @@ fn product_of<T: Storage>(case: &Case, a: &[f32], b: T::Position, bias: &[f32], 
 }
 
 /// Returns C in f64.
-fn plain(case: &Case, a: &[f32], narrow: impl Fn(f32) -> f32) -> Vec<f64> {
+fn compute_reference(case: &Case, a: &[f32], narrow: impl Fn(f32) -> f32) -> Vec<f64> {
     let [_, _, n, k] = case.sizes;
-    let b: Vec<f32> = values("b", k * n).into_iter().map(narrow).collect();
-    plain_over(case, a, &b)
+    let b: Vec<f32> = draw_values("b", k * n).into_iter().map(narrow).collect();
+    compute_reference_on_weight(case, a, &b)
 }
 
-fn plain_over(case: &Case, a: &[f32], b: &[f32]) -> Vec<f64> {
+fn compute_reference_on_weight(case: &Case, a: &[f32], b: &[f32]) -> Vec<f64> {
     let [batch, m, n, k] = case.sizes;
-    let (bias, c) = (values("bias", n), values("c", batch * m * n));
+    let (bias, c) = (draw_values("bias", n), draw_values("c", batch * m * n));
     let mut out = Vec::new();
     for z in 0..batch {
         for i in 0..m {
@@ -138,7 +144,7 @@ fn plain_over(case: &Case, a: &[f32], b: &[f32]) -> Vec<f64> {
     out
 }
 
-fn cases() -> Vec<Case> {
+fn list_cases() -> Vec<Case> {
     // Sizes around the ends of tiles (12, 6, 16 and 32 rows; 32, 16 and 8 columns), of squares (16, 8 and 4 terms), of
     // dot products (8 rows, 4 columns) and of the parts of K, also for few rows or columns; rows that alias in L1, and
     // more rows than one pass has.
@@ -189,22 +195,27 @@ fn assert_close(table: &KernelTable, got: &[f32], expected: &[f64], case: &Case)
 }
 
 #[test]
-fn every_instruction_set_equals_the_plain_form() {
-    for table in table::available() {
-        for case in cases() {
-            assert_close(table, &run(table, 2, &case, |v| v), &plain(&case, &case.a(), |v| v), &case);
-            let expected = plain(&case, &case.a(), |v| f16::from_f32(v).to_f32());
+fn every_instruction_set_equals_the_reference() {
+    for table in table::available_tables() {
+        for case in list_cases() {
+            assert_close(
+                table,
+                &run(table, 2, &case, |v| v),
+                &compute_reference(&case, &case.a(), |v| v),
+                &case,
+            );
+            let expected = compute_reference(&case, &case.a(), |v| f16::from_f32(v).to_f32());
             assert_close(table, &run(table, 2, &case, f16::from_f32), &expected, &case);
-            let expected = plain(&case, &case.a(), |v| bf16::from_f32(v).to_f32());
+            let expected = compute_reference(&case, &case.a(), |v| bf16::from_f32(v).to_f32());
             assert_close(table, &run(table, 2, &case, bf16::from_f32), &expected, &case);
         }
     }
 }
 
 #[test]
-fn the_number_of_threads_changes_no_bit() {
-    for table in table::available() {
-        for case in cases() {
+fn the_thread_count_does_not_change_the_bits() {
+    for table in table::available_tables() {
+        for case in list_cases() {
             let one = run(table, 1, &case, |v| v);
             for threads in [2, 3, 7] {
                 assert!(one == run(table, threads, &case, |v| v), "{} {:?}", table.name, case.sizes);
@@ -214,9 +225,9 @@ fn the_number_of_threads_changes_no_bit() {
 }
 
 #[test]
-fn copied_rows_never_fall_on_one_another() {
+fn leading_dimensions_never_alias_in_l1() {
     for elements in 1..5000 {
-        let row = leading_dimension(elements);
+        let row = choose_leading_dimension(elements);
         assert!(
             row >= elements && row.is_multiple_of(LINE) && !row.is_multiple_of(ALIASING_STRIDE),
             "{elements}: {row}"
@@ -225,17 +236,17 @@ fn copied_rows_never_fall_on_one_another() {
 }
 
 /// Returns a second segment of 16 terms.
-fn second(a: &[f32], b: &[f32]) -> Second {
+fn make_second_segment(a: &[f32], b: &[f32]) -> SecondSegment {
     let (a, b) = (a.as_ptr(), b.as_ptr());
-    Second { k: 16, a, a_row: 16, a_column: 1, b, b_row: 1, b_column: 16, alpha: 0.75 }
+    SecondSegment { k: 16, a, a_row: 16, a_column: 1, b, b_row: 1, b_column: 16, alpha: 0.75 }
 }
 
 /// Compares rows that alias in L1 with the same rows at a stride of one more cache line; factors as in forward and
 /// backward, with a second segment.
 #[test]
-fn rows_that_are_copied_give_the_bits_of_those_that_are_not() {
+fn copied_rows_give_the_bits_of_rows_in_place() {
     let n = 576;
-    for table in table::available() {
+    for table in table::available_tables() {
         for (m, k, trans_b) in [(13, 2048, true), (70, 3072, false), (150, 2048, false), (300, 1024, true)] {
             let case = Case {
                 sizes: [1, m, n, k],
@@ -245,15 +256,15 @@ fn rows_that_are_copied_give_the_bits_of_those_that_are_not() {
                 accumulate: true,
                 bias: true,
             };
-            let (a2, b2) = (values("a2", m * 16), values("b2", n * 16));
+            let (a2, b2) = (draw_values("a2", m * 16), draw_values("b2", n * 16));
             let (a, ld) = (case.a(), k + 16);
             let mut wide = vec![f32::NAN; m * ld];
             for (from, to) in a.chunks(k).zip(wide.chunks_mut(ld)) {
                 to[..k].copy_from_slice(from);
             }
-            let of = |a: &[f32], a_row: usize, rows: Option<usize>| {
+            let run_rows = |a: &[f32], a_row: usize, rows: Option<usize>| {
                 let run = |p: &Product<f32>, table: &'static KernelTable, threads: usize| {
-                    let p = Product { a_row, second: Some(second(&a2, &b2)), ..*p };
+                    let p = Product { a_row, second: Some(make_second_segment(&a2, &b2)), ..*p };
                     // SAFETY: the operands cover the case at this row stride.
                     unsafe {
                         match rows {
@@ -262,23 +273,23 @@ fn rows_that_are_copied_give_the_bits_of_those_that_are_not() {
                         }
                     }
                 };
-                run_by(table, 2, &case, a, |v| v, run)
+                run_with(table, 2, &case, a, |v| v, run)
             };
-            let expected = of(&wide, ld, None);
+            let expected = run_rows(&wide, ld, None);
             // All rows in one pass, and several passes.
             for rows in [None, Some(37)] {
-                assert!(of(&a, k, rows) == expected, "{} {m} × {n} × {k} by {rows:?}", table.name);
+                assert!(run_rows(&a, k, rows) == expected, "{} {m} × {n} × {k} by {rows:?}", table.name);
             }
         }
     }
 }
 
-fn narrow(v: f32) -> f32 {
+fn round_to_bf16(v: f32) -> f32 {
     bf16::from_f32(v).to_f32()
 }
 
 /// Returns C after a product and a second segment of `k` terms: in one call and in two.
-fn of_two<T: Storage<Position = *const T>>(
+fn run_joined_and_separate<T: Storage<Position = *const T>>(
     table: &'static KernelTable,
     case: &Case,
     (k, trans_b): (usize, bool),
@@ -286,36 +297,53 @@ fn of_two<T: Storage<Position = *const T>>(
     run: unsafe fn(&Product<T>, &'static KernelTable, usize),
 ) -> [Vec<f32>; 2] {
     let [_, m, n, _] = case.sizes;
-    let (a, b) = (values("a2", m * k), values("b2", k * n));
+    let (a, b) = (draw_values("a2", m * k), draw_values("b2", k * n));
     let (b_row, b_column) = if trans_b { (1, k) } else { (n, 1) };
-    let second =
-        Second { k, a: a.as_ptr(), a_row: k, a_column: 1, b: b.as_ptr(), b_row, b_column, alpha: 0.75 };
-    // SAFETY: `run_by` creates operands that cover the case.
+    let second = SecondSegment {
+        k,
+        a: a.as_ptr(),
+        a_row: k,
+        a_column: 1,
+        b: b.as_ptr(),
+        b_row,
+        b_column,
+        alpha: 0.75,
+    };
+    // SAFETY: `run_with` creates operands that cover the case.
     let both = move |product: &Product<T>, table, threads| unsafe {
         run(&Product { second: Some(second), ..*product }, table, threads)
     };
-    // SAFETY: `run_by` creates operands that cover the case.
-    let apart = move |product: &Product<T>, table, threads| unsafe {
+    // SAFETY: `run_with` creates operands that cover the case.
+    let separate = move |product: &Product<T>, table, threads| unsafe {
         run(product, table, threads);
         let alone =
             Product { second: Some(second), ..*product }.split_second(true).expect("it has a second").1;
         alone.run(table, threads);
     };
-    [run_by(table, 3, case, &case.a(), &narrow, both), run_by(table, 2, case, &case.a(), &narrow, apart)]
+    [
+        run_with(table, 3, case, &case.a(), &narrow, both),
+        run_with(table, 2, case, &case.a(), &narrow, separate),
+    ]
 }
 
 #[test]
-fn a_second_part_gives_the_bits_of_a_product_of_its_own() {
-    for table in table::available() {
-        for case in cases().iter().filter(|case| case.sizes[0] == 1) {
+fn a_second_segment_gives_the_bits_of_a_separate_product() {
+    for table in table::available_tables() {
+        for case in list_cases().iter().filter(|case| case.sizes[0] == 1) {
             for k in [1, 6, 16, 1500] {
                 for trans_b in [false, true] {
-                    let of = (k, trans_b);
+                    let segment = (k, trans_b);
                     let what = format!("{} {:?} + {k}", table.name, case.sizes);
-                    let same = |[joined, apart]: [Vec<f32>; 2]| assert!(joined == apart, "{what}");
-                    same(of_two(table, case, of, |v| v, Product::run));
-                    same(of_two(table, case, of, bf16::from_f32, Product::run));
-                    same(of_two(table, case, of, bf16::from_f32, Product::run_rounded));
+                    let check = |[joined, separate]: [Vec<f32>; 2]| assert!(joined == separate, "{what}");
+                    check(run_joined_and_separate(table, case, segment, |v| v, Product::run));
+                    check(run_joined_and_separate(table, case, segment, bf16::from_f32, Product::run));
+                    check(run_joined_and_separate(
+                        table,
+                        case,
+                        segment,
+                        bf16::from_f32,
+                        Product::run_rounded,
+                    ));
                 }
             }
         }
@@ -323,7 +351,7 @@ fn a_second_part_gives_the_bits_of_a_product_of_its_own() {
 }
 
 /// Returns cases with whole blocks of 256 in B, along k or along n.
-fn cases_of_blocks() -> Vec<Case> {
+fn list_block_cases() -> Vec<Case> {
     let sizes = [
         [1, 1, 1, 256],
         [1, 1, 70, 512],
@@ -364,7 +392,7 @@ fn cases_of_blocks() -> Vec<Case> {
 
 /// Rows that end within a superblock are unpacked.
 #[test]
-fn parts_of_blocks_are_multiplied_as_what_they_hold() {
+fn rows_that_end_within_a_superblock_are_multiplied_correctly() {
     let (n, row, k) = (5, 512, 288);
     let case = Case {
         sizes: [1, 1, n, k],
@@ -374,25 +402,25 @@ fn parts_of_blocks_are_multiplied_as_what_they_hold() {
         accumulate: false,
         bias: false,
     };
-    for table in table::available() {
+    for table in table::available_tables() {
         for kind in BlockType::EVERY {
             let blocks = draw_blocks(kind, n * row, 13);
             let b = unpack_all(kind, &blocks);
-            let place = BlockPointer::new(kind, table.level, blocks.as_ptr());
+            let pointer = BlockPointer::new(kind, table.level, blocks.as_ptr());
             assert_eq!(
-                place.find_arrangement(k, row).is_some(),
-                kind.elements() == 32 && place.find_arrangement(row, row).is_some()
+                pointer.find_arrangement(k, row).is_some(),
+                kind.elements() == 32 && pointer.find_arrangement(row, row).is_some()
             );
             // SAFETY: the weight covers N rows with K terms.
-            let expected = run_over::<f32>(table, 2, &case, &case.a(), b.as_ptr(), |p, l, t| unsafe {
+            let expected = run_on_weight::<f32>(table, 2, &case, &case.a(), b.as_ptr(), |p, l, t| unsafe {
                 Product { b_column: row, ..*p }.run(l, t)
             });
             // SAFETY: as above.
-            let got = run_over::<Blocks>(table, 2, &case, &case.a(), place, |p, l, t| unsafe {
+            let got = run_on_weight::<Blocks>(table, 2, &case, &case.a(), pointer, |p, l, t| unsafe {
                 Product { b_column: row, ..*p }.run(l, t)
             });
             let part: Vec<f32> = b.chunks(row).flat_map(|row| &row[..k]).copied().collect();
-            match place.find_arrangement(k, row) {
+            match pointer.find_arrangement(k, row) {
                 Some(_) => assert_close_without_unpacking(&case, kind, &part, &got, kind.as_str()),
                 None => assert!(got == expected, "{kind} {}", table.name),
             }
@@ -406,14 +434,14 @@ fn parts_of_blocks_are_multiplied_as_what_they_hold() {
 fn assert_close_without_unpacking(case: &Case, kind: BlockType, b: &[f32], got: &[f32], what: &str) {
     let [_, _, _, k] = case.sizes;
     let a = case.a();
-    let expected = plain_over(case, &a, b);
+    let expected = compute_reference_on_weight(case, &a, b);
     for (j, (column, got)) in b.chunks(k).zip(got).enumerate() {
-        let of_a_block = |(a, b): (&[f32], &[f32])| {
+        let measure_block = |(a, b): (&[f32], &[f32])| {
             let largest = b.iter().fold(0f64, |most, v| most.max(v.abs() as f64));
             a.iter().map(|a| (4.0 * largest * *a as f64).powi(2)).sum::<f64>()
         };
         let blocks = a.chunks(kind.elements()).zip(column.chunks(kind.elements()));
-        let sums = blocks.map(of_a_block).sum::<f64>().sqrt() * case.alpha.abs() as f64;
+        let sums = blocks.map(measure_block).sum::<f64>().sqrt() * case.alpha.abs() as f64;
         let tolerance = f32::EPSILON as f64 * ((k as f64).sqrt() * sums + 4.0);
         let error = (*got as f64 - expected[j]).abs();
         assert!(error <= tolerance, "{what} at {j}: {got} for {}, {error:e} of {tolerance:e}", expected[j]);
@@ -423,10 +451,10 @@ fn assert_close_without_unpacking(case: &Case, kind: BlockType, b: &[f32], got: 
 /// A weight in blocks gives the bits of the same weight in f32, since it is summed in the same order. For one row,
 /// packed blocks are summed in another order.
 #[test]
-fn blocks_are_multiplied_as_what_they_hold() {
-    for table in table::available() {
+fn products_of_blocks_equal_products_of_unpacked_weights() {
+    for table in table::available_tables() {
         for kind in BlockType::EVERY {
-            for case in cases_of_blocks() {
+            for case in list_block_cases() {
                 let [_, _, n, k] = case.sizes;
                 if !(if case.trans_b { k } else { n }).is_multiple_of(kind.elements()) {
                     continue;
@@ -435,17 +463,22 @@ fn blocks_are_multiplied_as_what_they_hold() {
                 let b = unpack_all(kind, &blocks);
                 let run = |b: *const f32| {
                     // SAFETY: the weight covers K and N.
-                    run_over::<f32>(table, 2, &case, &case.a(), b, |p, l, n| unsafe { p.run(l, n) })
+                    run_on_weight::<f32>(table, 2, &case, &case.a(), b, |p, l, n| unsafe { p.run(l, n) })
                 };
                 let expected = run(b.as_ptr());
-                let place = BlockPointer::new(kind, table.level, blocks.as_ptr());
+                let pointer = BlockPointer::new(kind, table.level, blocks.as_ptr());
                 for threads in [1, 3] {
                     // SAFETY: as above.
-                    let got = run_over::<Blocks>(table, threads, &case, &case.a(), place, |p, l, n| unsafe {
-                        p.run(l, n)
-                    });
+                    let got = run_on_weight::<Blocks>(
+                        table,
+                        threads,
+                        &case,
+                        &case.a(),
+                        pointer,
+                        |p, l, n| unsafe { p.run(l, n) },
+                    );
                     let what = format!("{kind} {} {:?}", table.name, case.sizes);
-                    if case.sizes[1] == 1 && case.trans_b && place.find_arrangement(k, k).is_some() {
+                    if case.sizes[1] == 1 && case.trans_b && pointer.find_arrangement(k, k).is_some() {
                         assert_close_without_unpacking(&case, kind, &b, &got, &what);
                     } else {
                         assert!(got == expected, "{what}");

@@ -2,8 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::vectors::{Part, halves, table};
-use super::{Block, PART, f16, plain};
+use super::vectors::{Part, look_up_halves, scale_table};
+use super::{Block, PART, load_by_unpacking, widen_f16};
 use crate::simd::{Isa, Lanes};
 
 /// 32 elements d·table[q]; byte i of the codes holds elements i and 16 + i.
@@ -22,8 +22,8 @@ impl Block for Iq4Nl {
     const ELEMENTS: usize = 32;
 
     #[inline(always)]
-    fn part(&self, _: usize, out: &mut [f32; PART]) {
-        let d = f16(self.d);
+    fn unpack_part(&self, _: usize, out: &mut [f32; PART]) {
+        let d = widen_f16(self.d);
         for i in 0..16 {
             let code = self.codes[i] as usize;
             out[i] = d * TABLE[code & 15];
@@ -32,14 +32,14 @@ impl Block for Iq4Nl {
     }
 
     #[inline(always)]
-    unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
+    unsafe fn load_vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
         // SAFETY: guaranteed by the caller.
         unsafe {
             if S::WIDTH < 8 {
-                return plain::<S, Self>(self, part);
+                return load_by_unpacking::<S, Self>(self, part);
             }
             let d = S::V::splat(S::V::widen(u16::from_le_bytes(self.d)));
-            halves(&table(&TABLE, d, None), self.codes.as_ptr())
+            look_up_halves(&scale_table(&TABLE, d, None), self.codes.as_ptr())
         }
     }
 }

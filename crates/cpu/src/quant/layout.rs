@@ -16,17 +16,17 @@ pub trait Layout: 'static {
     ///
     /// # Safety
     /// The processor has S's instructions; `blocks` covers these elements.
-    unsafe fn part<S: Isa>(blocks: *const u8, part: usize) -> Part<S::V>;
+    unsafe fn load_part<S: Isa>(blocks: *const u8, part: usize) -> Part<S::V>;
 
-    /// Writes `part` to `out`.
+    /// Writes the part to `out`.
     ///
     /// # Safety
-    /// As for `part`; `out` has room for `PART` elements.
+    /// As for `load_part`; `out` has room for `PART` elements.
     #[inline(always)]
     unsafe fn write<S: Isa>(blocks: *const u8, part: usize, out: *mut f32) {
         // SAFETY: guaranteed by the caller.
         unsafe {
-            let vectors = Self::part::<S>(blocks, part);
+            let vectors = Self::load_part::<S>(blocks, part);
             for (i, vector) in vectors.iter().enumerate().take(PART / S::WIDTH) {
                 vector.store(out.add(i * S::WIDTH));
             }
@@ -39,10 +39,10 @@ impl<B: Block> Layout for B {
     const BYTES: usize = size_of::<B>();
 
     #[inline(always)]
-    unsafe fn part<S: Isa>(blocks: *const u8, part: usize) -> Part<S::V> {
+    unsafe fn load_part<S: Isa>(blocks: *const u8, part: usize) -> Part<S::V> {
         let parts = B::ELEMENTS / PART;
         // SAFETY: guaranteed by the caller; a block consists of bytes, so any address is aligned.
-        unsafe { (*blocks.cast::<B>().add(part / parts)).vectors::<S>(part % parts) }
+        unsafe { (*blocks.cast::<B>().add(part / parts)).load_vectors::<S>(part % parts) }
     }
 }
 
@@ -53,15 +53,15 @@ compiled! {
         unsafe {
             while at < end {
                 let (part, skip) = (at / PART, at % PART);
-                let some = (PART - skip).min(end - at);
-                if some == PART {
+                let taken = (PART - skip).min(end - at);
+                if taken == PART {
                     B::write::<S>(blocks, part, out);
                 } else {
                     let mut all = [0.0; PART];
                     B::write::<S>(blocks, part, all.as_mut_ptr());
-                    std::ptr::copy_nonoverlapping(all.as_ptr().add(skip), out, some);
+                    std::ptr::copy_nonoverlapping(all.as_ptr().add(skip), out, taken);
                 }
-                (at, out) = (at + some, out.add(some));
+                (at, out) = (at + taken, out.add(taken));
             }
         }
     }

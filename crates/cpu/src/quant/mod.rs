@@ -69,29 +69,29 @@ pub(crate) trait Block: Pod {
     const ELEMENTS: usize;
 
     /// Writes the elements from `PART` · `part` on.
-    fn part(&self, part: usize, out: &mut [f32; PART]);
+    fn unpack_part(&self, part: usize, out: &mut [f32; PART]);
 
-    /// `part` as vectors, with the same bits; overridden where that is faster than the plain form.
+    /// `unpack_part` as vectors, with the same bits; overridden where that is faster.
     ///
     /// # Safety
     /// The processor has S's instructions.
     #[inline(always)]
-    unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
+    unsafe fn load_vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
         // SAFETY: guaranteed by the caller.
-        unsafe { plain::<S, Self>(self, part) }
+        unsafe { load_by_unpacking::<S, Self>(self, part) }
     }
 }
 
-/// `vectors`, computed by `part`.
+/// `load_vectors`, computed by `unpack_part`.
 ///
 /// # Safety
-/// As for `vectors`.
+/// As for `load_vectors`.
 #[inline(always)]
-unsafe fn plain<S: Isa, B: Block>(block: &B, part: usize) -> Part<S::V> {
+unsafe fn load_by_unpacking<S: Isa, B: Block>(block: &B, part: usize) -> Part<S::V> {
     let mut all = [0.0; PART];
-    block.part(part, &mut all);
+    block.unpack_part(part, &mut all);
     // SAFETY: guaranteed by the caller.
-    unsafe { vectors::each(|i| S::V::load(all.as_ptr().add(i))) }
+    unsafe { vectors::map_vectors(|i| S::V::load(all.as_ptr().add(i))) }
 }
 
 impl BlockType {
@@ -156,13 +156,13 @@ impl BlockType {
     }
 
     /// Whether whole blocks of a matrix are a valid matrix by themselves.
-    pub fn is_cut(self) -> bool {
+    pub fn is_divisible(self) -> bool {
         self != BlockType::Nf4
     }
 
     /// The function that unpacks this type by the instructions of `level`.
-    pub fn unpacking(self, level: Level) -> Unpack {
-        of_layout!(self, unpacking(level))
+    pub fn select_unpack(self, level: Level) -> Unpack {
+        of_layout!(self, select_layout_unpack(level))
     }
 
     pub const fn as_str(self) -> &'static str {
@@ -193,7 +193,7 @@ impl std::fmt::Display for BlockType {
     }
 }
 
-fn unpacking<B: Layout>(level: Level) -> Unpack {
+fn select_layout_unpack<B: Layout>(level: Level) -> Unpack {
     layout::unpack::<B>(level)
 }
 
@@ -206,12 +206,12 @@ pub fn unpack(kind: BlockType, blocks: &[u8], out: &mut [f32]) {
         out.len()
     );
     // SAFETY: the processor has its level's instructions, and the blocks cover `out`.
-    unsafe { kind.unpacking(level())(blocks.as_ptr(), 0, out.len(), out.as_mut_ptr()) };
+    unsafe { kind.select_unpack(level())(blocks.as_ptr(), 0, out.len(), out.as_mut_ptr()) };
 }
 
 /// The value of a little-endian f16; branch-free, and exact for subnormal numbers, too.
 #[inline(always)]
-fn f16(bytes: [u8; 2]) -> f32 {
+fn widen_f16(bytes: [u8; 2]) -> f32 {
     let bits = u16::from_le_bytes(bytes) as u32;
     // The exponent bias of f16 is 112 less; multiplying by 2^112 is exact and normalises subnormal numbers.
     let scaled = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits((112 + 127) << 23);

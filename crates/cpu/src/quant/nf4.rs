@@ -10,7 +10,7 @@
 
 use super::PART;
 use super::layout::Layout;
-use super::vectors::{Part, halves, table};
+use super::vectors::{Part, look_up_halves, scale_table};
 use crate::simd::{Isa, Lanes};
 
 pub struct Nf4;
@@ -53,13 +53,13 @@ pub(super) fn count_blocks(bytes: usize) -> usize {
 
 /// The offset of a block.
 #[inline(always)]
-pub(super) fn place(block: usize) -> usize {
+pub(super) fn locate_block(block: usize) -> usize {
     (block / GROUP + 1) * HEAD + block * BYTES
 }
 
 /// The value of a float of 8 bits, E4M3.
 #[inline(always)]
-pub(super) fn e4m3(code: u8) -> f32 {
+pub(super) fn decode_e4m3(code: u8) -> f32 {
     // The exponent bias is 120 less; multiplying by 2^120 is exact and normalises subnormal numbers.
     let scaled = f32::from_bits((code as u32 & 127) << 20) * f32::from_bits((120 + 127) << 23);
     f32::from_bits(scaled.to_bits() | (code as u32 & 128) << 24)
@@ -70,16 +70,16 @@ impl Layout for Nf4 {
     const BYTES: usize = BYTES;
 
     #[inline(always)]
-    unsafe fn part<S: Isa>(blocks: *const u8, part: usize) -> Part<S::V> {
+    unsafe fn load_part<S: Isa>(blocks: *const u8, part: usize) -> Part<S::V> {
         let block = part / (ELEMENTS / PART);
-        let at = place(block);
+        let at = locate_block(block);
         // SAFETY: guaranteed by the caller.
         unsafe {
             let head = &*blocks.add(block / GROUP * (HEAD + GROUP * BYTES)).cast::<[[u8; 4]; 2]>();
             let codes = blocks.add(at + 1 + part % (ELEMENTS / PART) * (PART / 2));
             let [scale, mean] = head.map(f32::from_le_bytes);
-            let scale = e4m3(*blocks.add(at)) * scale + mean;
-            halves(&table(&TABLE, S::V::splat(scale), None), codes)
+            let scale = decode_e4m3(*blocks.add(at)) * scale + mean;
+            look_up_halves(&scale_table(&TABLE, S::V::splat(scale), None), codes)
         }
     }
 }

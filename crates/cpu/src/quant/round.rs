@@ -3,9 +3,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::coded::{Coded, OF_NIBBLES, Row, floats_of_a_step, of_halves};
-use super::vectors::{COUNTED, Part, each, halves, table};
-use super::{Block, PART, f16, plain};
+use super::coded::{Coded, OF_NIBBLES, Row, count_step_floats, first_of_halves};
+use super::vectors::{COUNTED, Part, look_up_halves, map_vectors, scale_table};
+use super::{Block, PART, load_by_unpacking, widen_f16};
 use crate::simd::{Isa, Lanes, Words};
 
 /// d·(q − 8).
@@ -55,7 +55,7 @@ pub(crate) struct Q8_0 {
 
 /// Bit `i` of `high`, as the fifth bit of a code.
 #[inline(always)]
-fn fifth(high: u32, i: usize) -> i32 {
+fn take_fifth_bit(high: u32, i: usize) -> i32 {
     (((high >> i) & 1) << 4) as i32
 }
 
@@ -63,8 +63,8 @@ impl Block for Q4_0 {
     const ELEMENTS: usize = 32;
 
     #[inline(always)]
-    fn part(&self, _: usize, out: &mut [f32; PART]) {
-        let d = f16(self.d);
+    fn unpack_part(&self, _: usize, out: &mut [f32; PART]) {
+        let d = widen_f16(self.d);
         for i in 0..16 {
             let code = self.codes[i] as i32;
             out[i] = d * ((code & 15) - 8) as f32;
@@ -73,15 +73,15 @@ impl Block for Q4_0 {
     }
 
     #[inline(always)]
-    unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
+    unsafe fn load_vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
         // SAFETY: guaranteed by the caller.
         unsafe {
             if S::WIDTH < 8 {
-                return plain::<S, Self>(self, part);
+                return load_by_unpacking::<S, Self>(self, part);
             }
             const BASE: [f32; 16] = [-8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.];
-            let table = table(&BASE, S::V::splat(S::V::widen(u16::from_le_bytes(self.d))), None);
-            halves(&table, self.codes.as_ptr())
+            let table = scale_table(&BASE, S::V::splat(S::V::widen(u16::from_le_bytes(self.d))), None);
+            look_up_halves(&table, self.codes.as_ptr())
         }
     }
 }
@@ -90,8 +90,8 @@ impl Block for Q4_1 {
     const ELEMENTS: usize = 32;
 
     #[inline(always)]
-    fn part(&self, _: usize, out: &mut [f32; PART]) {
-        let (d, m) = (f16(self.d), f16(self.m));
+    fn unpack_part(&self, _: usize, out: &mut [f32; PART]) {
+        let (d, m) = (widen_f16(self.d), widen_f16(self.m));
         for i in 0..16 {
             let code = self.codes[i] as i32;
             out[i] = d * (code & 15) as f32 + m;
@@ -100,14 +100,14 @@ impl Block for Q4_1 {
     }
 
     #[inline(always)]
-    unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
+    unsafe fn load_vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
         // SAFETY: guaranteed by the caller.
         unsafe {
             if S::WIDTH < 8 {
-                return plain::<S, Self>(self, part);
+                return load_by_unpacking::<S, Self>(self, part);
             }
             let [d, m] = S::V::splat_halves([self.d, self.m]);
-            halves(&table(&COUNTED, d, Some(m)), self.codes.as_ptr())
+            look_up_halves(&scale_table(&COUNTED, d, Some(m)), self.codes.as_ptr())
         }
     }
 }
@@ -116,12 +116,12 @@ impl Block for Q5_0 {
     const ELEMENTS: usize = 32;
 
     #[inline(always)]
-    fn part(&self, _: usize, out: &mut [f32; PART]) {
-        let (d, high) = (f16(self.d), u32::from_le_bytes(self.high));
+    fn unpack_part(&self, _: usize, out: &mut [f32; PART]) {
+        let (d, high) = (widen_f16(self.d), u32::from_le_bytes(self.high));
         for i in 0..16 {
             let code = self.codes[i] as i32;
-            out[i] = d * ((code & 15 | fifth(high, i)) - 16) as f32;
-            out[16 + i] = d * ((code >> 4 | fifth(high, 16 + i)) - 16) as f32;
+            out[i] = d * ((code & 15 | take_fifth_bit(high, i)) - 16) as f32;
+            out[16 + i] = d * ((code >> 4 | take_fifth_bit(high, 16 + i)) - 16) as f32;
         }
     }
 }
@@ -130,12 +130,12 @@ impl Block for Q5_1 {
     const ELEMENTS: usize = 32;
 
     #[inline(always)]
-    fn part(&self, _: usize, out: &mut [f32; PART]) {
-        let (d, m, high) = (f16(self.d), f16(self.m), u32::from_le_bytes(self.high));
+    fn unpack_part(&self, _: usize, out: &mut [f32; PART]) {
+        let (d, m, high) = (widen_f16(self.d), widen_f16(self.m), u32::from_le_bytes(self.high));
         for i in 0..16 {
             let code = self.codes[i] as i32;
-            out[i] = d * (code & 15 | fifth(high, i)) as f32 + m;
-            out[16 + i] = d * (code >> 4 | fifth(high, 16 + i)) as f32 + m;
+            out[i] = d * (code & 15 | take_fifth_bit(high, i)) as f32 + m;
+            out[16 + i] = d * (code >> 4 | take_fifth_bit(high, 16 + i)) as f32 + m;
         }
     }
 }
@@ -144,22 +144,22 @@ impl Block for Q8_0 {
     const ELEMENTS: usize = 32;
 
     #[inline(always)]
-    fn part(&self, _: usize, out: &mut [f32; PART]) {
-        let d = f16(self.d);
+    fn unpack_part(&self, _: usize, out: &mut [f32; PART]) {
+        let d = widen_f16(self.d);
         for (v, code) in out.iter_mut().zip(&self.codes) {
             *v = *code as f32 * d;
         }
     }
 
     #[inline(always)]
-    unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
+    unsafe fn load_vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
         // SAFETY: guaranteed by the caller.
         unsafe {
             if S::WIDTH < 8 {
-                return plain::<S, Self>(self, part);
+                return load_by_unpacking::<S, Self>(self, part);
             }
             let d = S::V::splat(S::V::widen(u16::from_le_bytes(self.d)));
-            each(|i| S::V::load_i8(self.codes.as_ptr().add(i)).mul(d))
+            map_vectors(|i| S::V::load_i8(self.codes.as_ptr().add(i)).mul(d))
         }
     }
 }
@@ -170,12 +170,12 @@ impl Coded for Q4_0 {
     const OF_FIELDS: [[f32; 4]; 2] = OF_NIBBLES;
 
     #[inline(always)]
-    fn first(_lanes: usize, _step: usize, lane: usize, half: usize) -> usize {
-        of_halves(lane, half)
+    fn first_element(_lanes: usize, _step: usize, lane: usize, half: usize) -> usize {
+        first_of_halves(lane, half)
     }
 
     #[inline(always)]
-    unsafe fn turn<S: Isa, R: Row<S>, const BLOCKS: usize>(
+    unsafe fn add_chunk<S: Isa, R: Row<S>, const BLOCKS: usize>(
         blocks: *const u8,
         x: *const f32,
         sums: &mut [S::V; 2],
@@ -184,8 +184,8 @@ impl Coded for Q4_0 {
         unsafe {
             let codes = S::Words::load_pieces::<BLOCKS>(blocks.add(2), size_of::<Q4_0>());
             let [d, _] = S::Words::spread_halves::<BLOCKS>(blocks, size_of::<Q4_0>());
-            sums[0] = d.fma(R::nibbles(codes, x), sums[0]);
-            sums[1] = d.fma(S::V::load(x.add(const { floats_of_a_step::<S, R>() })), sums[1]);
+            sums[0] = d.fma(R::multiply_nibbles(codes, x), sums[0]);
+            sums[1] = d.fma(S::V::load(x.add(const { count_step_floats::<S, R>() })), sums[1]);
         }
     }
 }
@@ -195,12 +195,12 @@ impl Coded for Q4_1 {
     const OF_FIELDS: [[f32; 4]; 2] = OF_NIBBLES;
 
     #[inline(always)]
-    fn first(_lanes: usize, _step: usize, lane: usize, half: usize) -> usize {
-        of_halves(lane, half)
+    fn first_element(_lanes: usize, _step: usize, lane: usize, half: usize) -> usize {
+        first_of_halves(lane, half)
     }
 
     #[inline(always)]
-    unsafe fn turn<S: Isa, R: Row<S>, const BLOCKS: usize>(
+    unsafe fn add_chunk<S: Isa, R: Row<S>, const BLOCKS: usize>(
         blocks: *const u8,
         x: *const f32,
         sums: &mut [S::V; 2],
@@ -209,8 +209,8 @@ impl Coded for Q4_1 {
         unsafe {
             let codes = S::Words::load_pieces::<BLOCKS>(blocks.add(4), size_of::<Q4_1>());
             let [d, m] = S::Words::spread_halves::<BLOCKS>(blocks, size_of::<Q4_1>());
-            sums[0] = d.fma(R::nibbles(codes, x), sums[0]);
-            sums[1] = m.fma(S::V::load(x.add(const { floats_of_a_step::<S, R>() })), sums[1]);
+            sums[0] = d.fma(R::multiply_nibbles(codes, x), sums[0]);
+            sums[1] = m.fma(S::V::load(x.add(const { count_step_floats::<S, R>() })), sums[1]);
         }
     }
 }
@@ -222,18 +222,18 @@ impl Coded for Q8_0 {
     const OF_FIELDS: [[f32; 4]; 2] = [[1.0; 4]; 2];
 
     #[inline(always)]
-    fn first(lanes: usize, _step: usize, lane: usize, half: usize) -> usize {
+    fn first_element(lanes: usize, _step: usize, lane: usize, half: usize) -> usize {
         4 * half * lanes + lane
     }
 
     /// Elements in their original order.
     #[inline(always)]
-    fn element(lanes: usize, step: usize, lane: usize, half: usize, byte: usize) -> usize {
-        step * 8 * lanes + Self::first(lanes, step, lane, half) + byte * lanes
+    fn find_element(lanes: usize, step: usize, lane: usize, half: usize, byte: usize) -> usize {
+        step * 8 * lanes + Self::first_element(lanes, step, lane, half) + byte * lanes
     }
 
     #[inline(always)]
-    unsafe fn turn<S: Isa, R: Row<S>, const BLOCKS: usize>(
+    unsafe fn add_chunk<S: Isa, R: Row<S>, const BLOCKS: usize>(
         blocks: *const u8,
         x: *const f32,
         sums: &mut [S::V; 2],

@@ -5,8 +5,8 @@ mod coded;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::vectors::{COUNTED, Part, nibbles, table};
-use super::{Block, PART, f16, plain};
+use super::vectors::{COUNTED, Part, look_up_nibbles, scale_table};
+use super::{Block, PART, load_by_unpacking, widen_f16};
 use crate::simd::{Isa, Lanes};
 
 /// 16 runs of 16: d·s·q − e·m, with s and m of 4 bits and q of 2.
@@ -34,7 +34,7 @@ pub(crate) struct Q3K {
 /// s and m of 8 runs, 6 bits each, and their scales.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Lines {
+struct RunScales {
     d: [u8; 2],
     e: [u8; 2],
     scales: [u8; 12],
@@ -44,7 +44,7 @@ struct Lines {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Q4K {
-    lines: Lines,
+    scales: RunScales,
     codes: [u8; 128],
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Q4K {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Q5K {
-    lines: Lines,
+    scales: RunScales,
     /// The codes' fifth bits: bit k of byte i belongs to element 32·k + i.
     high: [u8; 32],
     codes: [u8; 128],
@@ -73,12 +73,12 @@ impl Block for Q2K {
     const ELEMENTS: usize = 256;
 
     #[inline(always)]
-    fn part(&self, part: usize, out: &mut [f32; PART]) {
-        let (d, e) = (f16(self.d), f16(self.e));
+    fn unpack_part(&self, part: usize, out: &mut [f32; PART]) {
+        let (d, e) = (widen_f16(self.d), widen_f16(self.e));
         for (run, out) in (2 * part..).zip(out.as_chunks_mut::<16>().0) {
             let scale = d * (self.scales[run] & 15) as f32;
             let minimum = e * (self.scales[run] >> 4) as f32;
-            let (codes, shift) = codes_of_two_bits(&self.codes, run);
+            let (codes, shift) = locate_2_bit_codes(&self.codes, run);
             for i in 0..16 {
                 out[i] = scale * ((codes[i] >> shift) & 3) as f32 - minimum;
             }
@@ -89,7 +89,7 @@ impl Block for Q2K {
 /// The bytes with the 16 codes of a run, and the bit at which a code starts: a byte has elements of one half at a
 /// stride of 32.
 #[inline(always)]
-fn codes_of_two_bits(codes: &[u8; 64], run: usize) -> (&[u8], usize) {
+fn locate_2_bit_codes(codes: &[u8; 64], run: usize) -> (&[u8], usize) {
     (&codes[run / 8 * 32 + run % 2 * 16..][..16], run % 8 / 2 * 2)
 }
 
@@ -97,15 +97,15 @@ impl Block for Q3K {
     const ELEMENTS: usize = 256;
 
     #[inline(always)]
-    fn part(&self, part: usize, out: &mut [f32; PART]) {
-        let d = f16(self.d);
+    fn unpack_part(&self, part: usize, out: &mut [f32; PART]) {
+        let d = widen_f16(self.d);
         for (run, out) in (2 * part..).zip(out.as_chunks_mut::<16>().0) {
             // Eight bytes hold the low nibbles, with runs 0 to 7 in their low halves; four bytes hold the two upper
             // bits, of runs at a stride of 4.
             let low = self.scales[run % 8] >> (run / 8 * 4) & 15;
             let high = self.scales[8 + run % 4] >> (run / 4 * 2) & 3;
             let scale = d * ((low | high << 4) as i32 - 32) as f32;
-            let (codes, shift) = codes_of_two_bits(&self.codes, run);
+            let (codes, shift) = locate_2_bit_codes(&self.codes, run);
             let (high, bit) = (&self.high[run % 2 * 16..][..16], run / 2);
             for i in 0..16 {
                 // 4 is subtracted where the bit is clear.
@@ -116,11 +116,11 @@ impl Block for Q3K {
     }
 }
 
-impl Lines {
+impl RunScales {
     /// s and m of a run. The low six bits of a byte belong to one of the first four runs, the upper two to one of the
     /// last four.
     #[inline(always)]
-    fn codes(&self, run: usize) -> (f32, f32) {
+    fn decode(&self, run: usize) -> (f32, f32) {
         let scales = &self.scales;
         let (scale, minimum) = if run < 4 {
             (scales[run] & 63, scales[4 + run] & 63)
@@ -133,15 +133,15 @@ impl Lines {
 
     /// d·s and e·m of a run.
     #[inline(always)]
-    fn of(&self, run: usize) -> (f32, f32) {
-        let (scale, minimum) = self.codes(run);
-        (f16(self.d) * scale, f16(self.e) * minimum)
+    fn scale_and_minimum(&self, run: usize) -> (f32, f32) {
+        let (scale, minimum) = self.decode(run);
+        (widen_f16(self.d) * scale, widen_f16(self.e) * minimum)
     }
 }
 
 /// The bytes with the low 4 bits of the 32 codes of a run, and the bit at which they start: a byte has two runs.
 #[inline(always)]
-fn nibble_bytes(codes: &[u8; 128], run: usize) -> (&[u8], usize) {
+fn locate_nibbles(codes: &[u8; 128], run: usize) -> (&[u8], usize) {
     (&codes[run / 2 * 32..][..32], run % 2 * 4)
 }
 
@@ -149,30 +149,30 @@ impl Block for Q4K {
     const ELEMENTS: usize = 256;
 
     #[inline(always)]
-    fn part(&self, part: usize, out: &mut [f32; PART]) {
-        let (scale, minimum) = self.lines.of(part);
-        let (codes, shift) = nibble_bytes(&self.codes, part);
+    fn unpack_part(&self, part: usize, out: &mut [f32; PART]) {
+        let (scale, minimum) = self.scales.scale_and_minimum(part);
+        let (codes, shift) = locate_nibbles(&self.codes, part);
         for i in 0..32 {
             out[i] = scale * (codes[i] >> shift & 15) as f32 - minimum;
         }
     }
 
     #[inline(always)]
-    unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
+    unsafe fn load_vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
         // SAFETY: guaranteed by the caller.
         unsafe {
             if S::WIDTH < 8 {
-                return plain::<S, Self>(self, part);
+                return load_by_unpacking::<S, Self>(self, part);
             }
-            let Lines { d, e, .. } = self.lines;
+            let RunScales { d, e, .. } = self.scales;
             let [d, e] = [d, e].map(|bytes| S::V::widen(u16::from_le_bytes(bytes)));
-            let (scale, minimum) = self.lines.codes(part);
+            let (scale, minimum) = self.scales.decode(part);
             let [scale, minimum] = [d * scale, -(e * minimum)].map(|v| S::V::splat(v));
-            let table = table(&COUNTED, scale, Some(minimum));
+            let table = scale_table(&COUNTED, scale, Some(minimum));
             let codes = self.codes.as_ptr().add(part / 2 * 32);
             match part % 2 {
-                0 => nibbles::<S::V, 0>(&table, codes),
-                _ => nibbles::<S::V, 4>(&table, codes),
+                0 => look_up_nibbles::<S::V, 0>(&table, codes),
+                _ => look_up_nibbles::<S::V, 4>(&table, codes),
             }
         }
     }
@@ -182,9 +182,9 @@ impl Block for Q5K {
     const ELEMENTS: usize = 256;
 
     #[inline(always)]
-    fn part(&self, part: usize, out: &mut [f32; PART]) {
-        let (scale, minimum) = self.lines.of(part);
-        let (codes, shift) = nibble_bytes(&self.codes, part);
+    fn unpack_part(&self, part: usize, out: &mut [f32; PART]) {
+        let (scale, minimum) = self.scales.scale_and_minimum(part);
+        let (codes, shift) = locate_nibbles(&self.codes, part);
         for i in 0..32 {
             let code = codes[i] >> shift & 15 | (self.high[i] >> part & 1) << 4;
             out[i] = scale * code as f32 - minimum;
@@ -196,8 +196,8 @@ impl Block for Q6K {
     const ELEMENTS: usize = 256;
 
     #[inline(always)]
-    fn part(&self, part: usize, out: &mut [f32; PART]) {
-        let d = f16(self.d);
+    fn unpack_part(&self, part: usize, out: &mut [f32; PART]) {
+        let d = widen_f16(self.d);
         for (run, out) in (2 * part..).zip(out.as_chunks_mut::<16>().0) {
             let scale = d * self.scales[run] as f32;
             // For 128 elements there are 64 bytes with the codes' low nibbles: the first 64 elements in the low halves,

@@ -12,7 +12,7 @@ pub type Part<L> = [L; PART / 4];
 /// # Safety
 /// As for `Lanes`.
 #[inline(always)]
-pub(super) unsafe fn each<L: Lanes>(vector: impl Fn(usize) -> L) -> Part<L> {
+pub(super) unsafe fn map_vectors<L: Lanes>(vector: impl Fn(usize) -> L) -> Part<L> {
     // SAFETY: guaranteed by the caller.
     let mut part = [unsafe { L::splat(0.0) }; PART / 4];
     for (i, to) in part.iter_mut().enumerate().take(PART / L::LANES) {
@@ -29,7 +29,7 @@ pub(super) const COUNTED: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 1
 /// # Safety
 /// As for `Lanes`.
 #[inline(always)]
-pub(super) unsafe fn table<L: Lanes>(base: &[f32; 16], scale: L, more: Option<L>) -> [L; 4] {
+pub(super) unsafe fn scale_table<L: Lanes>(base: &[f32; 16], scale: L, more: Option<L>) -> [L; 4] {
     // SAFETY: guaranteed by the caller.
     unsafe {
         let mut table = [L::splat(0.0); 4];
@@ -46,10 +46,10 @@ pub(super) unsafe fn table<L: Lanes>(base: &[f32; 16], scale: L, more: Option<L>
 /// # Safety
 /// As for `Lanes`; `codes` covers 16 bytes.
 #[inline(always)]
-pub(super) unsafe fn halves<L: Lanes>(table: &[L; 4], codes: *const u8) -> Part<L> {
+pub(super) unsafe fn look_up_halves<L: Lanes>(table: &[L; 4], codes: *const u8) -> Part<L> {
     // SAFETY: guaranteed by the caller.
     unsafe {
-        each(|i| match i < PART / 2 {
+        map_vectors(|i| match i < PART / 2 {
             true => L::pick::<0>(table, codes.add(i)),
             false => L::pick::<4>(table, codes.add(i - PART / 2)),
         })
@@ -59,9 +59,12 @@ pub(super) unsafe fn halves<L: Lanes>(table: &[L; 4], codes: *const u8) -> Part<
 /// `PART` elements, each in four bits of a byte from `SHIFT` on.
 ///
 /// # Safety
-/// As for `halves`; `codes` covers 32 bytes.
+/// As for `look_up_halves`; `codes` covers 32 bytes.
 #[inline(always)]
-pub(super) unsafe fn nibbles<L: Lanes, const SHIFT: u32>(table: &[L; 4], codes: *const u8) -> Part<L> {
+pub(super) unsafe fn look_up_nibbles<L: Lanes, const SHIFT: u32>(
+    table: &[L; 4],
+    codes: *const u8,
+) -> Part<L> {
     // SAFETY: guaranteed by the caller.
-    unsafe { each(|i| L::pick::<SHIFT>(table, codes.add(i))) }
+    unsafe { map_vectors(|i| L::pick::<SHIFT>(table, codes.add(i))) }
 }

@@ -2,7 +2,7 @@ use super::{Stream, philox};
 
 /// The vectors that Random123 publishes for philox4x32-10.
 #[test]
-fn equals_the_published_vectors() {
+fn philox_equals_the_published_vectors() {
     let vectors = [
         ([0; 4], [0; 2], [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]),
         ([u32::MAX; 4], [u32::MAX; 2], [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]),
@@ -32,7 +32,7 @@ fn kolmogorov_smirnov(mut values: Vec<f32>, distribution: impl Fn(f64) -> f64) -
 }
 
 /// The normal distribution function, by Simpson's rule from 0.
-fn normal(x: f64) -> f64 {
+fn normal_cdf(x: f64) -> f64 {
     let steps = 200;
     let h = x / steps as f64;
     let density = |v: f64| (-0.5 * v * v).exp() / std::f64::consts::TAU.sqrt();
@@ -55,18 +55,18 @@ fn uniform_numbers_are_uniform() {
 
 #[test]
 fn normal_numbers_are_normal() {
-    let p = kolmogorov_smirnov(Stream::new(2).normal(COUNT, 1.0, 0.5), |v| normal((v - 1.0) / 0.5));
+    let p = kolmogorov_smirnov(Stream::new(2).normal(COUNT, 1.0, 0.5), |v| normal_cdf((v - 1.0) / 0.5));
     assert!(p > 0.01, "p = {p}");
 }
 
 #[test]
-fn the_test_itself_sees_a_wrong_distribution() {
+fn the_ks_test_detects_a_shifted_distribution() {
     let shifted = Stream::new(3).normal(COUNT, 0.03, 1.0);
-    assert!(kolmogorov_smirnov(shifted, normal) < 0.01);
+    assert!(kolmogorov_smirnov(shifted, normal_cdf) < 0.01);
 }
 
 #[test]
-fn a_stream_goes_on_from_its_state() {
+fn a_stream_resumes_from_its_state() {
     let mut stream = Stream::new(7);
     stream.normal(33, 0.0, 1.0);
     let mut resumed = Stream { seed: stream.seed, counter: stream.counter };
@@ -76,7 +76,7 @@ fn a_stream_goes_on_from_its_state() {
 }
 
 #[test]
-fn whole_numbers_are_uniform_and_within_their_bounds() {
+fn integers_are_uniform_and_within_their_bounds() {
     let values = Stream::new(3).integers(60_000, -2, 4);
     let mut counts = [0; 6];
     values.iter().for_each(|v| counts[(v + 2) as usize] += 1);
@@ -88,7 +88,7 @@ fn whole_numbers_are_uniform_and_within_their_bounds() {
 }
 
 #[test]
-fn every_order_is_as_likely() {
+fn all_permutations_are_equally_likely() {
     let mut counts = std::collections::HashMap::new();
     for draw in 0..6000u64 {
         let order = Stream { seed: 5, counter: draw << 32 }.permutation(3);
@@ -103,7 +103,7 @@ fn every_order_is_as_likely() {
 }
 
 #[test]
-fn inverses_of_exponential_numbers_are_that() {
+fn inverse_exponential_values_follow_their_distribution() {
     let values = Stream::new(8).inverse_exponential(COUNT);
     assert!(values.iter().all(|v| *v > 0.0 && v.is_finite()));
     let p = kolmogorov_smirnov(values.iter().map(|v| 1.0 / v).collect(), |e| 1.0 - (-e).exp());

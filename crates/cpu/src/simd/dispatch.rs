@@ -9,7 +9,7 @@
 /// is at least that level, and the body's own contract must hold.
 #[macro_export]
 macro_rules! compiled {
-    ($forms:ident $($(#[$meta:meta])* $vis:vis fn $name:ident
+    ($bodies:ident $($(#[$meta:meta])* $vis:vis fn $name:ident
         $([$($g:ident : $bound:path),* $(; $($c:ident : $ct:ty),*)?])?
         ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
         $(#[$meta])*
@@ -47,16 +47,16 @@ macro_rules! compiled {
                 match level {
                     // Products by tiles select AMX explicitly; otherwise this level equals the level of pairs.
                     $crate::simd::Level::Amx => {
-                        return $crate::simd::form!(
-                            $forms,
+                        return $crate::simd::select_body!(
+                            $bodies,
                             amx $(::<$($g,)* $($($c),*)?>)?,
                             avx512bf16 $(::<$($g,)* $($($c),*)?>)?,
                             avx512 $(::<$($g,)* $($($c),*)?>)?
                         );
                     }
                     $crate::simd::Level::Avx512Bf16 => {
-                        return $crate::simd::form!(
-                            $forms,
+                        return $crate::simd::select_body!(
+                            $bodies,
                             avx512bf16 $(::<$($g,)* $($($c),*)?>)?,
                             avx512bf16 $(::<$($g,)* $($($c),*)?>)?,
                             avx512 $(::<$($g,)* $($($c),*)?>)?
@@ -78,7 +78,7 @@ pub use compiled;
 #[cfg(target_arch = "x86_64")]
 #[doc(hidden)]
 #[macro_export]
-macro_rules! form {
+macro_rules! select_body {
     (tiled, $tiles:expr, $pairs:expr, $exact:expr) => {
         $tiles
     };
@@ -91,7 +91,7 @@ macro_rules! form {
 }
 #[cfg(target_arch = "x86_64")]
 #[doc(hidden)]
-pub use form;
+pub use select_body;
 
 /// Defines functions whose bodies are compiled for each instruction set `S`, and which call the one of the process's
 /// level. Type parameters are written `[F: Bound, G: Bound]`.

@@ -6,7 +6,7 @@ use super::Fma;
 ///
 /// Source: Cephes' `expf`: x = n ln 2 + r with |r| ≤ ln 2 / 2, and a polynomial of degree 6 in r.
 #[inline(always)]
-fn exp_parts<S: Fma>(x: f32) -> (f32, i32) {
+fn split_exp<S: Fma>(x: f32) -> (f32, i32) {
     // Adding 1.5 · 2²³ rounds to an integer, which is then in the low bits.
     const ROUND: f32 = 12_582_912.0;
     let rounded = S::fma(x, std::f32::consts::LOG2_E, ROUND);
@@ -26,7 +26,7 @@ fn exp_parts<S: Fma>(x: f32) -> (f32, i32) {
 
 /// 2ⁿ, a normal number.
 #[inline(always)]
-fn power(n: i32) -> f32 {
+fn exp2_int(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
@@ -35,10 +35,10 @@ fn power(n: i32) -> f32 {
 pub fn exp<S: Fma>(x: f32) -> f32 {
     let x = if x < -105.0 { -105.0 } else { x };
     let x = if x > 89.0 { 89.0 } else { x };
-    let (e, n) = exp_parts::<S>(x);
+    let (e, n) = split_exp::<S>(x);
     // Two factors, since 2ⁿ leaves the range of normal numbers before the result does.
     let half = n >> 1;
-    e * power(half) * power(n.wrapping_sub(half))
+    e * exp2_int(half) * exp2_int(n.wrapping_sub(half))
 }
 
 /// As `exp` for x ≤ 88, but 0 below −87.33, for softmax, where keys are hidden: subnormal results are slow on Intel
@@ -48,13 +48,13 @@ pub fn exp<S: Fma>(x: f32) -> f32 {
 pub fn exp_or_zero<S: Fma>(x: f32) -> f32 {
     const LEAST: f32 = -87.33;
     let near = if x < LEAST { LEAST } else { x };
-    let (e, n) = exp_parts::<S>(if near > 88.0 { 88.0 } else { near });
-    if x < LEAST { 0.0 } else { e * power(n) }
+    let (e, n) = split_exp::<S>(if near > 88.0 { 88.0 } else { near });
+    if x < LEAST { 0.0 } else { e * exp2_int(n) }
 }
 
 /// x > 0 as (n, m): 2ⁿ · m with √½ ≤ m < √2.
 #[inline(always)]
-fn split(x: f32) -> (f32, f32) {
+fn split_mantissa(x: f32) -> (f32, f32) {
     const ROOT: i32 = 0x3f35_04f3;
     // 2²³ makes subnormal numbers normal.
     let small = x < f32::MIN_POSITIVE;
@@ -70,7 +70,7 @@ fn split(x: f32) -> (f32, f32) {
 /// in two parts; n times the first part is exact.
 #[inline(always)]
 pub fn log<S: Fma>(x: f32) -> f32 {
-    let (n, m) = split(x);
+    let (n, m) = split_mantissa(x);
     let f = m - 1.0;
     let q = f * f;
     let mut p = 7.037_683_6e-2;

@@ -1,6 +1,6 @@
 //! Instruction sets as types, for bodies that are compiled for each of them.
 
-use super::words::{PlainWords, Words};
+use super::words::{PortableWords, Words};
 use super::{Lanes, Plain, Zip};
 
 /// Arithmetic of one element.
@@ -77,7 +77,7 @@ pub trait Isa: Fma {
     /// # Safety
     /// As for `Lanes`; the instruction set has elements of two terms.
     #[inline(always)]
-    unsafe fn pairs<const NEIGHBOURS: bool>(first: Self::V, _second: Self::V) -> Self::V {
+    unsafe fn make_pairs<const NEIGHBOURS: bool>(first: Self::V, _second: Self::V) -> Self::V {
         first
     }
 
@@ -107,7 +107,7 @@ impl Fma for Baseline {
 }
 impl Isa for Baseline {
     type V = Plain;
-    type Words = PlainWords;
+    type Words = PortableWords;
     const REGISTERS: usize = if cfg!(target_arch = "aarch64") { 32 } else { 16 };
 }
 
@@ -176,7 +176,7 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn pairs<const NEIGHBOURS: bool>(first: __m512, second: __m512) -> __m512 {
+        unsafe fn make_pairs<const NEIGHBOURS: bool>(first: __m512, second: __m512) -> __m512 {
             // SAFETY: guaranteed by the caller.
             unsafe {
                 let both = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
@@ -246,9 +246,9 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn pairs<const NEIGHBOURS: bool>(first: __m512, second: __m512) -> __m512 {
+        unsafe fn make_pairs<const NEIGHBOURS: bool>(first: __m512, second: __m512) -> __m512 {
             // SAFETY: guaranteed by the caller.
-            unsafe { Avx512Bf16::pairs::<NEIGHBOURS>(first, second) }
+            unsafe { Avx512Bf16::make_pairs::<NEIGHBOURS>(first, second) }
         }
 
         #[inline(always)]

@@ -242,12 +242,12 @@ mod x86 {
         #[inline(always)]
         unsafe fn load_first(p: *const f32, count: usize) -> Self {
             // SAFETY: guaranteed by the caller.
-            unsafe { _mm256_maskload_ps(p, first(count)) }
+            unsafe { _mm256_maskload_ps(p, mask_first(count)) }
         }
         #[inline(always)]
         unsafe fn store_first(self, p: *mut f32, count: usize) {
             // SAFETY: guaranteed by the caller.
-            unsafe { _mm256_maskstore_ps(p, first(count), self) }
+            unsafe { _mm256_maskstore_ps(p, mask_first(count), self) }
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
@@ -298,7 +298,7 @@ mod x86 {
 
     /// A mask of the first `count` of eight.
     #[inline(always)]
-    unsafe fn first(count: usize) -> __m256i {
+    unsafe fn mask_first(count: usize) -> __m256i {
         const MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
         // SAFETY: guaranteed by the caller.
         unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - count).cast()) }

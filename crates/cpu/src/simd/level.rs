@@ -101,7 +101,7 @@ fn detect() -> Level {
         }
         match has!("avx512bf16") && has!("avx512vnni") {
             false => Level::Avx512,
-            true if super::amx::available() => Level::Amx,
+            true if super::amx::is_available() => Level::Amx,
             true => Level::Avx512Bf16,
         }
     }
@@ -115,7 +115,7 @@ fn detect() -> Level {
 
 /// The best level that `LOWRANK_ISA` may name; in tests it includes AMX, by the emulator (the feature
 /// `emulated-amx`).
-fn best() -> Level {
+fn detect_best() -> Level {
     let best = detect();
     #[cfg(all(any(test, feature = "emulated-amx"), target_os = "linux", target_arch = "x86_64"))]
     if best == Level::Avx512Bf16 {
@@ -127,8 +127,11 @@ fn best() -> Level {
 
 /// The levels that can run here, up to the level in `LOWRANK_ISA`: tests run each of them.
 pub fn usable_levels() -> impl Iterator<Item = Level> {
-    let best =
-        if std::env::var("LOWRANK_ISA").is_ok_and(|asked| !asked.is_empty()) { level() } else { best() };
+    let best = if std::env::var("LOWRANK_ISA").is_ok_and(|requested| !requested.is_empty()) {
+        level()
+    } else {
+        detect_best()
+    };
     Level::ALL.iter().copied().filter(move |one| *one <= best)
 }
 
@@ -136,36 +139,36 @@ pub fn usable_levels() -> impl Iterator<Item = Level> {
 ///
 /// # Errors
 /// If `LOWRANK_ISA` names a level that the processor lacks.
-pub fn chosen() -> Result<Level, UnknownLevel> {
-    let asked = std::env::var("LOWRANK_ISA").unwrap_or_default();
-    if asked.is_empty() {
+pub fn choose_level() -> Result<Level, UnknownLevel> {
+    let requested = std::env::var("LOWRANK_ISA").unwrap_or_default();
+    if requested.is_empty() {
         return Ok(detect());
     }
-    let best = best();
-    let there = || Level::ALL.iter().filter(|level| **level <= best);
-    match there().find(|level| level.name() == asked) {
+    let best = detect_best();
+    let usable = || Level::ALL.iter().filter(|level| **level <= best);
+    match usable().find(|level| level.name() == requested) {
         Some(level) => Ok(*level),
-        None => Err(UnknownLevel { available: there().map(|level| level.name()).collect(), asked }),
+        None => Err(UnknownLevel { available: usable().map(|level| level.name()).collect(), requested }),
     }
 }
 
 /// The error of a `LOWRANK_ISA` that names none of the processor's levels.
 #[derive(Clone, Debug)]
 pub struct UnknownLevel {
-    asked: String,
+    requested: String,
     available: Vec<&'static str>,
 }
 
 impl fmt::Display for UnknownLevel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let UnknownLevel { asked, available } = self;
-        write!(f, "LOWRANK_ISA is {asked:?}; this processor has {}", available.join(", "))
+        let UnknownLevel { requested, available } = self;
+        write!(f, "LOWRANK_ISA is {requested:?}; this processor has {}", available.join(", "))
     }
 }
 
 impl std::error::Error for UnknownLevel {}
 
-/// The level of this process, computed on first use; the best level if `chosen` fails, which opening the device
+/// The level of this process, computed on first use; the best level if `choose_level` fails, which opening the device
 /// reports.
 #[inline]
 pub fn level() -> Level {
@@ -173,7 +176,7 @@ pub fn level() -> Level {
     static LEVEL: AtomicU8 = AtomicU8::new(0);
     match LEVEL.load(Ordering::Relaxed) {
         0 => {
-            let level = chosen().unwrap_or_else(|_| detect());
+            let level = choose_level().unwrap_or_else(|_| detect());
             LEVEL.store(level as u8 + 1, Ordering::Relaxed);
             level
         }

@@ -32,5 +32,5 @@ pub use zip::Zip;
 
 #[cfg(target_arch = "x86_64")]
 #[doc(hidden)]
-pub use dispatch::form;
+pub use dispatch::select_body;
 pub use dispatch::{compiled, vectorised};

@@ -47,17 +47,17 @@ pub fn dot<S: Fma>(a: &[f32], b: &[f32]) -> f32 {
 /// The maximum, ignoring NaN; −∞ if there is no other element.
 #[inline(always)]
 pub fn max<S: Fma>(x: &[f32]) -> f32 {
-    furthest(x, f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+    reduce_extreme(x, f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
 }
 
 /// The minimum, ignoring NaN; ∞ if there is no other element.
 #[inline(always)]
 pub fn min<S: Fma>(x: &[f32]) -> f32 {
-    furthest(x, f32::INFINITY, |a, b| if b < a { b } else { a })
+    reduce_extreme(x, f32::INFINITY, |a, b| if b < a { b } else { a })
 }
 
 #[inline(always)]
-fn furthest(x: &[f32], start: f32, further: impl Fn(f32, f32) -> f32) -> f32 {
+fn reduce_extreme(x: &[f32], start: f32, further: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [start; LANES];
     let chunks = x.chunks_exact(LANES);
     let tail = chunks.remainder().iter().fold(start, |a, b| further(a, *b));

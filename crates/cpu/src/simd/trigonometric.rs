@@ -20,7 +20,7 @@ const TWO_OVER_PI: [u32; 8] =
 
 /// n mod 4 in the low bits, and r, for |x| ≤ `NEAR`.
 #[inline(always)]
-fn near(x: f32) -> (u32, f32) {
+fn reduce_near(x: f32) -> (u32, f32) {
     // Adding 1.5 · 2⁵² rounds to an integer, which is then in the low bits.
     const ROUND: f64 = 6_755_399_441_055_744.0;
     let x = x as f64;
@@ -33,7 +33,7 @@ fn near(x: f32) -> (u32, f32) {
 }
 
 /// n mod 4 in the low bits, and r, for finite |x| ≥ ½.
-fn far(x: f32) -> (u32, f32) {
+fn reduce_far(x: f32) -> (u32, f32) {
     let bits = x.to_bits();
     let m = (bits & 0x007f_ffff | 0x0080_0000) as u64;
     // The first bit of 2/π that matters: earlier ones contribute multiples of 4.
@@ -54,7 +54,7 @@ fn far(x: f32) -> (u32, f32) {
 
 /// sin r where n is even, cos r where it is odd; the sign by the second bit.
 #[inline(always)]
-fn at<S: Fma>(n: u32, r: f32) -> f32 {
+fn evaluate<S: Fma>(n: u32, r: f32) -> f32 {
     let q = r * r;
     let mut p = -1.951_529_6e-4;
     p = S::fma(p, q, 8.332_161e-3);
@@ -71,16 +71,16 @@ fn at<S: Fma>(n: u32, r: f32) -> f32 {
 /// sin x within 2 ulp, for |x| ≤ `NEAR`; without branches, so that loops over it vectorise.
 #[inline(always)]
 pub fn sin_near<S: Fma>(x: f32) -> f32 {
-    let (n, r) = near(x);
+    let (n, r) = reduce_near(x);
     // −0 keeps its sign.
-    if x == 0.0 { x } else { at::<S>(n, r) }
+    if x == 0.0 { x } else { evaluate::<S>(n, r) }
 }
 
 /// cos x within 2 ulp, for |x| ≤ `NEAR`; without branches, so that loops over it vectorise.
 #[inline(always)]
 pub fn cos_near<S: Fma>(x: f32) -> f32 {
-    let (n, r) = near(x);
-    at::<S>(n.wrapping_add(1), r)
+    let (n, r) = reduce_near(x);
+    evaluate::<S>(n.wrapping_add(1), r)
 }
 
 /// sin x within 2 ulp, for |x| > `NEAR`; NaN for infinities and NaN.
@@ -88,8 +88,8 @@ pub fn sin_far<S: Fma>(x: f32) -> f32 {
     if !x.is_finite() {
         return f32::NAN;
     }
-    let (n, r) = far(x);
-    at::<S>(n, r)
+    let (n, r) = reduce_far(x);
+    evaluate::<S>(n, r)
 }
 
 /// cos x within 2 ulp, for |x| > `NEAR`; NaN for infinities and NaN.
@@ -97,6 +97,6 @@ pub fn cos_far<S: Fma>(x: f32) -> f32 {
     if !x.is_finite() {
         return f32::NAN;
     }
-    let (n, r) = far(x);
-    at::<S>(n.wrapping_add(1), r)
+    let (n, r) = reduce_far(x);
+    evaluate::<S>(n.wrapping_add(1), r)
 }

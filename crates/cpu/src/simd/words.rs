@@ -17,8 +17,8 @@ pub trait Words: Copy {
     unsafe fn load(p: *const u8) -> Self;
     /// Eight words, repeated, from word `from` on.
     unsafe fn load_eight(p: *const u8, from: usize) -> Self;
-    /// Pieces of 16 bytes at a stride of `apart` bytes: the first `COUNT` pieces, then zeros.
-    unsafe fn load_pieces<const COUNT: usize>(p: *const u8, apart: usize) -> Self;
+    /// Pieces of 16 bytes at a stride of `stride` bytes: the first `COUNT` pieces, then zeros.
+    unsafe fn load_pieces<const COUNT: usize>(p: *const u8, stride: usize) -> Self;
     unsafe fn and(self, mask: u32) -> Self;
     unsafe fn or(self, other: Self) -> Self;
     unsafe fn shl<const BITS: u32>(self) -> Self;
@@ -28,12 +28,12 @@ pub trait Words: Copy {
     /// The words, at most 2³¹, as numbers; exact below 2²⁴.
     unsafe fn to_f32(self) -> Self::V;
 
-    /// Two f16 from each of `COUNT` addresses at a stride of `apart` bytes; each is broadcast to the four lanes of its
+    /// Two f16 from each of `COUNT` addresses at a stride of `stride` bytes; each is broadcast to the four lanes of its
     /// address, and the other lanes are 0.
-    unsafe fn spread_halves<const COUNT: usize>(p: *const u8, apart: usize) -> [Self::V; 2];
-    /// Broadcasts values to `LANES` lanes each: contiguous values (4 lanes), or values at a stride of `APART` (8
+    unsafe fn spread_halves<const COUNT: usize>(p: *const u8, stride: usize) -> [Self::V; 2];
+    /// Broadcasts values to `LANES` lanes each: contiguous values (4 lanes), or values at a stride of `STRIDE` (8
     /// lanes).
-    unsafe fn spread<const LANES: usize, const APART: usize>(values: *const f32) -> Self::V;
+    unsafe fn spread<const LANES: usize, const STRIDE: usize>(values: *const f32) -> Self::V;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -83,10 +83,10 @@ mod x86 {
     /// # Safety
     /// As for `Words`.
     #[inline(always)]
-    unsafe fn gather<const COUNT: usize>(p: *const u8, apart: usize) -> __m128i {
+    unsafe fn gather<const COUNT: usize>(p: *const u8, stride: usize) -> __m128i {
         // SAFETY: guaranteed by the caller.
         unsafe {
-            let word = |i: usize| p.add(i * apart).cast::<i32>().read_unaligned();
+            let word = |i: usize| p.add(i * stride).cast::<i32>().read_unaligned();
             let mut words = _mm_cvtsi32_si128(word(0));
             if COUNT > 1 {
                 words = _mm_insert_epi32::<1>(words, word(1));
@@ -130,10 +130,10 @@ mod x86 {
             unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(p.cast())) }
         }
         #[inline(always)]
-        unsafe fn load_pieces<const COUNT: usize>(p: *const u8, apart: usize) -> Self {
+        unsafe fn load_pieces<const COUNT: usize>(p: *const u8, stride: usize) -> Self {
             // SAFETY: guaranteed by the caller.
             unsafe {
-                let piece = |i: usize| _mm_loadu_si128(p.add(i * apart).cast());
+                let piece = |i: usize| _mm_loadu_si128(p.add(i * stride).cast());
                 let mut all = _mm512_zextsi128_si512(piece(0));
                 if COUNT > 1 {
                     all = _mm512_inserti32x4::<1>(all, piece(1));
@@ -148,24 +148,24 @@ mod x86 {
             }
         }
         #[inline(always)]
-        unsafe fn spread_halves<const COUNT: usize>(p: *const u8, apart: usize) -> [__m512; 2] {
+        unsafe fn spread_halves<const COUNT: usize>(p: *const u8, stride: usize) -> [__m512; 2] {
             // SAFETY: guaranteed by the caller.
             unsafe {
-                let halves = _mm512_castps256_ps512(_mm256_cvtph_ps(gather::<COUNT>(p, apart)));
+                let halves = _mm512_castps256_ps512(_mm256_cvtph_ps(gather::<COUNT>(p, stride)));
                 let first = _mm512_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6);
                 let second = _mm512_setr_epi32(1, 1, 1, 1, 3, 3, 3, 3, 5, 5, 5, 5, 7, 7, 7, 7);
                 [_mm512_permutexvar_ps(first, halves), _mm512_permutexvar_ps(second, halves)]
             }
         }
         #[inline(always)]
-        unsafe fn spread<const LANES: usize, const APART: usize>(values: *const f32) -> __m512 {
+        unsafe fn spread<const LANES: usize, const STRIDE: usize>(values: *const f32) -> __m512 {
             // SAFETY: guaranteed by the caller.
             unsafe {
                 if LANES == 4 {
                     let places = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
                     _mm512_permutexvar_ps(places, _mm512_castps128_ps512(_mm_loadu_ps(values)))
                 } else {
-                    let (first, second) = (_mm512_set1_ps(*values), _mm512_set1_ps(*values.add(APART)));
+                    let (first, second) = (_mm512_set1_ps(*values), _mm512_set1_ps(*values.add(STRIDE)));
                     _mm512_mask_blend_ps(0xff00, first, second)
                 }
             }
@@ -201,19 +201,19 @@ mod x86 {
             unsafe { Self::load(p) }
         }
         #[inline(always)]
-        unsafe fn load_pieces<const COUNT: usize>(p: *const u8, apart: usize) -> Self {
+        unsafe fn load_pieces<const COUNT: usize>(p: *const u8, stride: usize) -> Self {
             // SAFETY: guaranteed by the caller.
             unsafe {
-                let piece = |i: usize| _mm_loadu_si128(p.add(i * apart).cast());
+                let piece = |i: usize| _mm_loadu_si128(p.add(i * stride).cast());
                 let first = _mm256_zextsi128_si256(piece(0));
                 if COUNT > 1 { _mm256_inserti128_si256::<1>(first, piece(1)) } else { first }
             }
         }
         #[inline(always)]
-        unsafe fn spread_halves<const COUNT: usize>(p: *const u8, apart: usize) -> [__m256; 2] {
+        unsafe fn spread_halves<const COUNT: usize>(p: *const u8, stride: usize) -> [__m256; 2] {
             // SAFETY: guaranteed by the caller; two addresses fill the lanes.
             unsafe {
-                let two = if COUNT > 1 { gather::<2>(p, apart) } else { gather::<1>(p, apart) };
+                let two = if COUNT > 1 { gather::<2>(p, stride) } else { gather::<1>(p, stride) };
                 let halves = _mm256_castps128_ps256(_mm_cvtph_ps(two));
                 let first = _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2);
                 let second = _mm256_setr_epi32(1, 1, 1, 1, 3, 3, 3, 3);
@@ -221,7 +221,7 @@ mod x86 {
             }
         }
         #[inline(always)]
-        unsafe fn spread<const LANES: usize, const APART: usize>(values: *const f32) -> __m256 {
+        unsafe fn spread<const LANES: usize, const STRIDE: usize>(values: *const f32) -> __m256 {
             // SAFETY: guaranteed by the caller.
             unsafe {
                 if LANES == 4 {
@@ -236,19 +236,19 @@ mod x86 {
 
 /// Four words that the compiler maps to the target's instructions (NEON, SSE2).
 #[derive(Clone, Copy)]
-pub struct PlainWords([u32; 4]);
+pub struct PortableWords([u32; 4]);
 
-impl Words for PlainWords {
+impl Words for PortableWords {
     type V = Plain;
 
     #[inline(always)]
     unsafe fn zero() -> Self {
-        PlainWords([0; 4])
+        PortableWords([0; 4])
     }
     #[inline(always)]
     unsafe fn load(p: *const u8) -> Self {
         // SAFETY: guaranteed by the caller.
-        PlainWords(unsafe { p.cast::<[[u8; 4]; 4]>().read() }.map(u32::from_le_bytes))
+        PortableWords(unsafe { p.cast::<[[u8; 4]; 4]>().read() }.map(u32::from_le_bytes))
     }
     #[inline(always)]
     unsafe fn load_eight(p: *const u8, from: usize) -> Self {
@@ -256,29 +256,29 @@ impl Words for PlainWords {
         unsafe { Self::load(p.add(from % 8 * 4)) }
     }
     #[inline(always)]
-    unsafe fn load_pieces<const COUNT: usize>(p: *const u8, _apart: usize) -> Self {
+    unsafe fn load_pieces<const COUNT: usize>(p: *const u8, _stride: usize) -> Self {
         // SAFETY: guaranteed by the caller; one piece fills the lanes.
         unsafe { Self::load(p) }
     }
     #[inline(always)]
     unsafe fn and(self, mask: u32) -> Self {
-        PlainWords(self.0.map(|word| word & mask))
+        PortableWords(self.0.map(|word| word & mask))
     }
     #[inline(always)]
     unsafe fn or(self, other: Self) -> Self {
-        PlainWords(std::array::from_fn(|i| self.0[i] | other.0[i]))
+        PortableWords(std::array::from_fn(|i| self.0[i] | other.0[i]))
     }
     #[inline(always)]
     unsafe fn shl<const BITS: u32>(self) -> Self {
-        PlainWords(self.0.map(|word| word << BITS))
+        PortableWords(self.0.map(|word| word << BITS))
     }
     #[inline(always)]
     unsafe fn shr<const BITS: u32>(self) -> Self {
-        PlainWords(self.0.map(|word| word >> BITS))
+        PortableWords(self.0.map(|word| word >> BITS))
     }
     #[inline(always)]
     unsafe fn shr_each(self, bits: Self) -> Self {
-        PlainWords(std::array::from_fn(|i| self.0[i] >> bits.0[i]))
+        PortableWords(std::array::from_fn(|i| self.0[i] >> bits.0[i]))
     }
     #[inline(always)]
     unsafe fn to_f32(self) -> Plain {
@@ -288,12 +288,12 @@ impl Words for PlainWords {
         unsafe { Plain::load(values.as_ptr()) }
     }
     #[inline(always)]
-    unsafe fn spread_halves<const COUNT: usize>(p: *const u8, _apart: usize) -> [Plain; 2] {
+    unsafe fn spread_halves<const COUNT: usize>(p: *const u8, _stride: usize) -> [Plain; 2] {
         // SAFETY: guaranteed by the caller; one address fills the lanes.
         unsafe { Plain::splat_halves(p.cast::<[[u8; 2]; 2]>().read()) }
     }
     #[inline(always)]
-    unsafe fn spread<const LANES: usize, const APART: usize>(values: *const f32) -> Plain {
+    unsafe fn spread<const LANES: usize, const STRIDE: usize>(values: *const f32) -> Plain {
         // SAFETY: guaranteed by the caller.
         unsafe { Plain::splat(*values) }
     }

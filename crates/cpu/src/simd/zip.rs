@@ -22,9 +22,9 @@ mod x86 {
 
     /// Selects elements of two vectors of 16 by index; the second vector's start at 16.
     #[inline(always)]
-    unsafe fn pick(a: __m512, b: __m512, places: &[i32; 16]) -> __m512 {
+    unsafe fn permute(a: __m512, b: __m512, indices: &[i32; 16]) -> __m512 {
         // SAFETY: guaranteed by the caller; the array has the length of a vector.
-        unsafe { _mm512_permutex2var_ps(a, _mm512_loadu_si512(places.as_ptr().cast()), b) }
+        unsafe { _mm512_permutex2var_ps(a, _mm512_loadu_si512(indices.as_ptr().cast()), b) }
     }
 
     impl Zip for __m512 {
@@ -33,14 +33,14 @@ mod x86 {
             const EVEN: [i32; 16] = [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30];
             const ODD: [i32; 16] = [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31];
             // SAFETY: guaranteed by the caller.
-            unsafe { [pick(a, b, &EVEN), pick(a, b, &ODD)] }
+            unsafe { [permute(a, b, &EVEN), permute(a, b, &ODD)] }
         }
         #[inline(always)]
         unsafe fn zip([even, odd]: [Self; 2]) -> [Self; 2] {
             const FIRST: [i32; 16] = [0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23];
             const SECOND: [i32; 16] = [8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31];
             // SAFETY: guaranteed by the caller.
-            unsafe { [pick(even, odd, &FIRST), pick(even, odd, &SECOND)] }
+            unsafe { [permute(even, odd, &FIRST), permute(even, odd, &SECOND)] }
         }
     }
 

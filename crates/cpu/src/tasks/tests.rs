@@ -9,7 +9,7 @@ use super::{each_chunk, each_row, each_task, map_tasks};
 use crate::threads::{Threads, count};
 
 #[test]
-fn every_task_is_run_once_whatever_the_threads() {
+fn every_task_runs_once_for_any_thread_count() {
     for count in [1, 2, 3, 8] {
         let threads = Threads::new(count).unwrap();
         for tasks in (0..70).chain([1000]) {
@@ -27,7 +27,7 @@ fn every_task_is_run_once_whatever_the_threads() {
 }
 
 #[test]
-fn workers_that_sleep_wake() {
+fn sleeping_workers_wake_up() {
     let threads = Threads::new(3).unwrap();
     for pause in [0, 1, 5] {
         std::thread::sleep(Duration::from_millis(pause));
@@ -45,7 +45,7 @@ fn workers_that_sleep_wake() {
 }
 
 #[test]
-fn who_is_done_waits_for_what_others_have_begun() {
+fn each_task_returns_after_all_tasks_that_have_begun() {
     let threads = Threads::new(2).unwrap();
     let done = AtomicUsize::new(0);
     threads.install(|| {
@@ -61,7 +61,7 @@ fn who_is_done_waits_for_what_others_have_begun() {
 }
 
 #[test]
-fn a_task_of_a_task_has_no_threads_of_its_own() {
+fn nested_tasks_run_on_one_thread() {
     let threads = Threads::new(4).unwrap();
     let sum = AtomicUsize::new(0);
     threads.install(|| {
@@ -79,7 +79,7 @@ fn a_task_of_a_task_has_no_threads_of_its_own() {
 }
 
 #[test]
-fn a_panic_reaches_the_caller_and_ends_no_thread() {
+fn a_panic_reaches_the_caller_and_no_worker_ends() {
     let threads = Threads::new(3).unwrap();
     for at in 0..20 {
         let message = catch_unwind(AssertUnwindSafe(|| {

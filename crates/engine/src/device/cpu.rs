@@ -56,7 +56,7 @@ impl Cpu {
     /// Opens the processor with `threads` workers (0: one per core). The calling thread, which is the device's, is one
     /// of them: passing each launch to another thread and waiting for it took a third of the time of a decoded token.
     pub fn open(threads: usize) -> Result<(Profile, Cpu)> {
-        simd::level::chosen().map_err(|unknown| Error::new(Code::Option, unknown.to_string()))?;
+        simd::level::choose_level().map_err(|unknown| Error::new(Code::Option, unknown.to_string()))?;
         let threads = match threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             n => n,

@@ -17,7 +17,7 @@ pub const ONE_ROW_CHAINS: usize = 4;
 /// # Safety
 /// The processor has L's instructions, and the pointers cover `ROWS` rows of A and the given rows of the weight.
 #[inline(always)]
-pub unsafe fn dots<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>(
+pub unsafe fn compute_dots<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>(
     d: DotProducts<*const T>,
     sums: &mut Sums,
 ) {
@@ -44,7 +44,7 @@ pub unsafe fn dots<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>
 /// with the first element of each step.
 ///
 /// # Safety
-/// As for `dots`.
+/// As for `compute_dots`.
 #[inline(always)]
 pub unsafe fn add_to_chains<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>(
     k: usize,
@@ -71,7 +71,7 @@ pub unsafe fn add_to_chains<L: Lanes, T: Element, const ROWS: usize, const CHAIN
 /// The sum of a row's chains and of the `k` remaining terms.
 ///
 /// # Safety
-/// As for `dots`.
+/// As for `compute_dots`.
 #[inline(always)]
 pub unsafe fn finish_row<L: Lanes, T: Element, const CHAINS: usize>(
     chains: &[L; CHAINS],
@@ -102,7 +102,7 @@ pub unsafe fn reduce_chains<L: Lanes, const CHAINS: usize>(chains: &[L; CHAINS])
 /// `sum` plus the products of `k` terms.
 ///
 /// # Safety
-/// As for `dots`.
+/// As for `compute_dots`.
 #[inline(always)]
 pub unsafe fn add_tail<T: Element>(mut sum: f32, k: usize, a: *const f32, w: *const T) -> f32 {
     for t in 0..k {
@@ -117,21 +117,21 @@ pub unsafe fn add_tail<T: Element>(mut sum: f32, k: usize, a: *const f32, w: *co
 /// # Safety
 /// The processor has L's instructions, and the pointers cover the strip.
 #[inline(always)]
-pub unsafe fn strip<L: Lanes, T: Element>(s: Strip<*const T>) {
+pub unsafe fn multiply_strip<L: Lanes, T: Element>(s: Strip<*const T>) {
     // SAFETY: guaranteed by the caller.
     unsafe {
         let whole = s.k / 4 * 4;
         for t in (0..whole).step_by(4) {
-            strip_rows::<L, T, 4>(&s, t);
+            add_strip_rows::<L, T, 4>(&s, t);
         }
         for t in whole..s.k {
-            strip_rows::<L, T, 1>(&s, t);
+            add_strip_rows::<L, T, 1>(&s, t);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn strip_rows<L: Lanes, T: Element, const TERMS: usize>(s: &Strip<*const T>, t: usize) {
+unsafe fn add_strip_rows<L: Lanes, T: Element, const TERMS: usize>(s: &Strip<*const T>, t: usize) {
     let &Strip { rows, a, b, b_row, width, sums, .. } = s;
     // SAFETY: guaranteed by the caller.
     unsafe {

@@ -3,7 +3,7 @@
 pub mod dot;
 
 use super::arguments::{ArrangedRow, COLUMNS, DotKernel, DotProducts, Left, MAX_GEMV_ROWS, Position, Strip};
-use super::partition::worth;
+use super::partition::limit_threads;
 use super::product::Product;
 use super::table::{KernelTable, Storage};
 use super::workspace::with_workspace;
@@ -39,7 +39,7 @@ impl<T: Storage> Product<T> {
         let one = self.m == 1 && self.batch == 1;
         let arranged = one.then(|| T::find_arrangement(self.b, self.k, self.b_column)).flatten();
         let Some(ArrangedRow { arrangement, dots }) = arranged else { return body(&RowOfA::InPlace) };
-        with_workspace(arrangement.room(self.k), |space| {
+        with_workspace(arrangement.count_floats(self.k), |space| {
             // SAFETY: guaranteed by the caller; the workspace has the requested room.
             unsafe { arrangement.arrange(self.k, self.a, space.as_mut_ptr()) };
             body(&RowOfA::ArrangedRow(space.as_ptr(), dots));
@@ -58,7 +58,7 @@ impl<T: Storage> Product<T> {
         // SAFETY: guaranteed by the caller.
         unsafe {
             let (a, dots) = match row {
-                RowOfA::InPlace => (self.matrix_a(z), T::kernels(table).dots[self.m - 1]),
+                RowOfA::InPlace => (self.a_of_matrix(z), T::kernels(table).dots[self.m - 1]),
                 RowOfA::ArrangedRow(at, dots) => (Left { at: *at, row: 0, k: 1 }, *dots),
             };
             let mut sums = [[0.0; COLUMNS]; MAX_GEMV_ROWS];
@@ -98,7 +98,7 @@ impl<T: Storage> Product<T> {
         let tasks = total.div_ceil(columns);
         // SAFETY: guaranteed by the caller.
         unsafe {
-            let threads = worth(first.m * total * first.k, threads);
+            let threads = limit_threads(first.m * total * first.k, threads);
             first.with_arranged_row(|row| each_task(threads, tasks, |task| run(task, row)));
         }
     }
@@ -118,7 +118,7 @@ impl<T: Storage> Product<T> {
                 (T::kernels(table).strip)(Strip {
                     rows: self.m,
                     k: self.k,
-                    a: self.matrix_a(z),
+                    a: self.a_of_matrix(z),
                     b: self.b.plus(z * self.b_batch + column),
                     b_row: self.b_row,
                     width,
@@ -141,10 +141,10 @@ impl<T: Storage> Product<T> {
             let column = i % per_matrix * columns;
             task(i / per_matrix, column, columns.min(self.n - column));
         };
-        each_task(worth(self.batch * self.m * self.n * self.k, threads), tasks, run);
+        each_task(limit_threads(self.batch * self.m * self.n * self.k, threads), tasks, run);
     }
 
-    unsafe fn matrix_a(&self, z: usize) -> Left {
+    unsafe fn a_of_matrix(&self, z: usize) -> Left {
         // SAFETY: guaranteed by the caller.
         Left { at: unsafe { self.a.add(z * self.a_batch) }, row: self.a_row, k: self.a_column }
     }

@@ -82,13 +82,13 @@ pub unsafe fn pack_a(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize
 #[repr(align(64))]
 struct Sums([MaybeUninit<f32>; 2 * ROWS * ROW]);
 
-/// As for `microkernel::tile`, for factors packed by `pack_a` and `pack_b`.
+/// As for `microkernel::compute_tile`, for factors packed by `pack_a` and `pack_b`.
 ///
 /// # Safety
-/// As for `microkernel::tile`. The thread has loaded `Configuration::WHOLE`; `k` is a multiple of half of `TERMS`; A
-/// covers rows up to a multiple of `ROWS`, and its padding rows may have any content.
+/// As for `microkernel::compute_tile`. The thread has loaded `Configuration::WHOLE`; `k` is a multiple of half of
+/// `TERMS`; A covers rows up to a multiple of `ROWS`, and its padding rows may have any content.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
+unsafe fn compute_tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
     t: &TileProduct,
     ahead: &mut Prefetch,
 ) {
@@ -131,30 +131,30 @@ unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
             _ => amx::store::<TALL, true>(at, ROW),
         }
         if !continues {
-            epilogue_all::<VECTORS, MASKED>(&sums, t);
+            apply_epilogue_to_tile::<VECTORS, MASKED>(&sums, t);
         }
     }
 }
 
-/// As for `microkernel::epilogue`, in groups of rows.
+/// As for `microkernel::apply_epilogue`, in groups of rows.
 ///
 /// # Safety
-/// As for `microkernel::epilogue`; the tile's rows and vectors of `sums` are initialised.
+/// As for `microkernel::apply_epilogue`; the tile's rows and vectors of `sums` are initialised.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn epilogue_all<const VECTORS: usize, const MASKED: bool>(sums: &Sums, t: &TileProduct) {
+unsafe fn apply_epilogue_to_tile<const VECTORS: usize, const MASKED: bool>(sums: &Sums, t: &TileProduct) {
     let (rows, mut row) = (t.rows, 0);
     // SAFETY: guaranteed by the caller.
     unsafe {
         while rows - row >= 8 {
-            epilogue_rows::<8, VECTORS, MASKED>(row, sums, t);
+            apply_epilogue_to_rows::<8, VECTORS, MASKED>(row, sums, t);
             row += 8;
         }
         if rows - row >= 4 {
-            epilogue_rows::<4, VECTORS, MASKED>(row, sums, t);
+            apply_epilogue_to_rows::<4, VECTORS, MASKED>(row, sums, t);
             row += 4;
         }
         while rows > row {
-            epilogue_rows::<1, VECTORS, MASKED>(row, sums, t);
+            apply_epilogue_to_rows::<1, VECTORS, MASKED>(row, sums, t);
             row += 1;
         }
     }
@@ -163,9 +163,9 @@ unsafe fn epilogue_all<const VECTORS: usize, const MASKED: bool>(sums: &Sums, t:
 /// The epilogue of `COUNT` rows from `row` on.
 ///
 /// # Safety
-/// As for `epilogue_all`.
+/// As for `apply_epilogue_to_tile`.
 #[inline(always)]
-unsafe fn epilogue_rows<const COUNT: usize, const VECTORS: usize, const MASKED: bool>(
+unsafe fn apply_epilogue_to_rows<const COUNT: usize, const VECTORS: usize, const MASKED: bool>(
     row: usize,
     sums: &Sums,
     t: &TileProduct,
@@ -184,7 +184,7 @@ unsafe fn epilogue_rows<const COUNT: usize, const VECTORS: usize, const MASKED: 
         });
         let epilogue = Epilogue { c: t.epilogue.c.add(row * t.epilogue.row), ..t.epilogue };
         let t = TileProduct { epilogue, second: second.as_ref(), ..*t };
-        microkernel::epilogue::<Avx512, COUNT, VECTORS, MASKED>(lines, &t);
+        microkernel::apply_epilogue::<Avx512, COUNT, VECTORS, MASKED>(lines, &t);
     }
 }
 
@@ -198,11 +198,19 @@ unsafe fn configure() {
 }
 
 /// The microkernels by rows.
-pub fn tiles() -> Tiles {
-    let short: [Microkernel; 4] =
-        [tile::<false, 1, false>, tile::<false, 1, true>, tile::<false, 2, false>, tile::<false, 2, true>];
-    let tall: [Microkernel; 4] =
-        [tile::<true, 1, false>, tile::<true, 1, true>, tile::<true, 2, false>, tile::<true, 2, true>];
+pub fn make_tiles() -> Tiles {
+    let short: [Microkernel; 4] = [
+        compute_tile::<false, 1, false>,
+        compute_tile::<false, 1, true>,
+        compute_tile::<false, 2, false>,
+        compute_tile::<false, 2, true>,
+    ];
+    let tall: [Microkernel; 4] = [
+        compute_tile::<true, 1, false>,
+        compute_tile::<true, 1, true>,
+        compute_tile::<true, 2, false>,
+        compute_tile::<true, 2, true>,
+    ];
     let variants = [[short; ROWS], [tall; ROWS]].concat();
     Tiles::new(&variants, ROWS, COLUMNS, Some([configure, release])).with_kept_sums(2 * ROWS * ROW)
 }

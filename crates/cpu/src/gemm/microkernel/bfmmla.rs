@@ -14,7 +14,7 @@ use super::row_pointers::STRIDE;
 use super::tiles::{Tiles, variants};
 use crate::gemm::arguments::{Left, Source, TileProduct};
 use crate::gemm::microkernel;
-use crate::gemm::pack::a::nearest;
+use crate::gemm::pack::a::round_to_bf16;
 use crate::simd::{Baseline, Isa, Lanes};
 
 /// Terms per instruction.
@@ -28,7 +28,7 @@ const WIDTH: usize = 2 * Baseline::WIDTH;
 /// `a` covers the rows and terms; `to` covers rows of ⌈k / 2⌉ elements, rounded up to 16, with leading dimension
 /// `to_row`.
 pub unsafe fn pack_a(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
-    let bits = |v: f32| (nearest(v).to_bits() >> 16) as u16 | if v.is_nan() { 0x40 } else { 0 };
+    let bits = |v: f32| (round_to_bf16(v).to_bits() >> 16) as u16 | if v.is_nan() { 0x40 } else { 0 };
     for i in 0..rows {
         // SAFETY: guaranteed by the caller.
         unsafe {
@@ -96,12 +96,12 @@ unsafe fn multiply(left: uint16x8_t, right: uint16x8_t, mut sum: float32x4_t) ->
     sum
 }
 
-/// As for `microkernel::tile`, for factors packed by `pack_a` and `pack_b`.
+/// As for `microkernel::compute_tile`, for factors packed by `pack_a` and `pack_b`.
 ///
 /// # Safety
-/// As for `microkernel::tile`; `k` is even, and the processor has the instruction.
+/// As for `microkernel::compute_tile`; `k` is even, and the processor has the instruction.
 #[target_feature(enable = "neon,bf16")]
-unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
+unsafe fn compute_tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     t: &TileProduct,
     ahead: &mut Prefetch,
 ) {
@@ -143,11 +143,11 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
                 *v = <Baseline as Isa>::V::load(four.as_ptr());
             }
         }
-        microkernel::epilogue::<Baseline, ROWS, VECTORS, MASKED>(lines, t);
+        microkernel::apply_epilogue::<Baseline, ROWS, VECTORS, MASKED>(lines, t);
     }
 }
 
 /// The microkernels by rows.
-pub fn tiles() -> Tiles {
-    Tiles::new(&variants!(2, tile)[..Baseline::ROWS], 1, Baseline::WIDTH, None)
+pub fn make_tiles() -> Tiles {
+    Tiles::new(&variants!(2, compute_tile)[..Baseline::ROWS], 1, Baseline::WIDTH, None)
 }

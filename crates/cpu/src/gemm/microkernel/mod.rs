@@ -25,7 +25,7 @@ const UNROLLED: usize = 4;
 /// The processor has S's instructions; the operands cover the tile's rows, terms and columns (`VECTORS` whole vectors
 /// unless `MASKED`).
 #[inline(always)]
-pub unsafe fn tile<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
+pub unsafe fn compute_tile<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     t: &TileProduct,
     next: &mut Prefetch,
 ) {
@@ -36,7 +36,7 @@ pub unsafe fn tile<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED
             1 => sum::<S, ROWS, VECTORS, MASKED, UNROLLED>(t, next),
             _ => sum::<S, ROWS, VECTORS, MASKED, 1>(t, next),
         };
-        epilogue::<S, ROWS, VECTORS, MASKED>(sums, t);
+        apply_epilogue::<S, ROWS, VECTORS, MASKED>(sums, t);
     }
 }
 
@@ -62,14 +62,14 @@ unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: boo
             let terms = STRIDE.min(k - from);
             for _ in 0..terms / TERMS {
                 for term in 0..TERMS {
-                    let right = columns::<S, VECTORS, MASKED>(b_at, width);
+                    let right = load_columns::<S, VECTORS, MASKED>(b_at, width);
                     add::<S, ROWS, VECTORS, false>(right, a_at, term, &mut sums);
                     b_at = b_at.add(b.k);
                 }
                 a_at = a_at.advance(TERMS * a.k);
             }
             for _ in 0..terms % TERMS {
-                let right = columns::<S, VECTORS, MASKED>(b_at, width);
+                let right = load_columns::<S, VECTORS, MASKED>(b_at, width);
                 add::<S, ROWS, VECTORS, false>(right, a_at, 0, &mut sums);
                 b_at = b_at.add(b.k);
                 a_at = a_at.advance(a.k);
@@ -91,7 +91,7 @@ pub fn prefetch_sums<S: Isa, const ROWS: usize, const VECTORS: usize>(s: &Epilog
 
 /// Loads `width` contiguous elements; the rest of the last vector is 0 where `MASKED`.
 #[inline(always)]
-unsafe fn columns<S: Isa, const VECTORS: usize, const MASKED: bool>(
+unsafe fn load_columns<S: Isa, const VECTORS: usize, const MASKED: bool>(
     at: *const f32,
     width: usize,
 ) -> [S::V; VECTORS] {
@@ -112,9 +112,9 @@ unsafe fn columns<S: Isa, const VECTORS: usize, const MASKED: bool>(
 /// Applies the epilogue to a tile's sums and stores the result.
 ///
 /// # Safety
-/// As for `tile`.
+/// As for `compute_tile`.
 #[inline(always)]
-pub unsafe fn epilogue<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
+pub unsafe fn apply_epilogue<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     mut sums: [[S::V; VECTORS]; ROWS],
     t: &TileProduct,
 ) {
@@ -122,9 +122,9 @@ pub unsafe fn epilogue<S: Isa, const ROWS: usize, const VECTORS: usize, const MA
     // SAFETY: guaranteed by the caller.
     unsafe {
         let alpha = S::V::splat(s.alpha);
-        let bias = (!s.bias.is_null()).then(|| columns::<S, VECTORS, MASKED>(s.bias, width));
+        let bias = (!s.bias.is_null()).then(|| load_columns::<S, VECTORS, MASKED>(s.bias, width));
         for (i, sums) in sums.iter_mut().enumerate() {
-            let before = s.accumulate.then(|| columns::<S, VECTORS, MASKED>(s.c.add(i * s.row), width));
+            let before = s.accumulate.then(|| load_columns::<S, VECTORS, MASKED>(s.c.add(i * s.row), width));
             for (j, v) in sums.iter_mut().enumerate() {
                 *v = v.mul(alpha);
                 if let Some(bias) = bias {
@@ -139,7 +139,7 @@ pub unsafe fn epilogue<S: Isa, const ROWS: usize, const VECTORS: usize, const MA
             let mut added = [[S::zero(); VECTORS]; ROWS];
             let (mut a_at, mut b_at) = (RowPointers::new(m.a), m.b.at);
             for _ in 0..m.k {
-                let right = columns::<S, VECTORS, MASKED>(b_at, width);
+                let right = load_columns::<S, VECTORS, MASKED>(b_at, width);
                 add::<S, ROWS, VECTORS, true>(right, a_at, 0, &mut added);
                 a_at = a_at.advance(m.a.k);
                 b_at = b_at.add(m.b.k);

@@ -14,8 +14,8 @@ pub struct Prefetch {
 
 impl Prefetch {
     #[inline]
-    pub fn nothing() -> Prefetch {
-        Prefetch { panels: StridedPrefetch::nothing(), rows: StridedPrefetch::nothing() }
+    pub fn none() -> Prefetch {
+        Prefetch { panels: StridedPrefetch::none(), rows: StridedPrefetch::none() }
     }
 
     /// Prefetches the share of `steps` steps.
@@ -40,24 +40,24 @@ pub struct StridedPrefetch {
 
 impl StridedPrefetch {
     #[inline]
-    pub fn nothing() -> StridedPrefetch {
+    pub fn none() -> StridedPrefetch {
         StridedPrefetch::new(std::ptr::null(), 0, 0, 0)
     }
 
     /// `rows` rows of A of `terms` terms, in whichever order is contiguous.
-    pub fn rows(a: Left, rows: usize, terms: usize) -> StridedPrefetch {
+    pub fn for_rows(a: Left, rows: usize, terms: usize) -> StridedPrefetch {
         match a.k {
             1 => StridedPrefetch::new(a.at.cast(), 4 * a.row, 4 * terms, rows),
-            _ if rows == 0 => StridedPrefetch::nothing(),
+            _ if rows == 0 => StridedPrefetch::none(),
             _ => StridedPrefetch::new(a.at.cast(), 4 * a.k, 4 * rows, terms),
         }
     }
 
     /// Adjacent panels of B.
-    pub fn panels<P: Position>(b: Source<P>, columns: usize, terms: usize) -> StridedPrefetch {
+    pub fn for_panels<P: Position>(b: Source<P>, columns: usize, terms: usize) -> StridedPrefetch {
         let (at, bytes) = (b.at.address(), |elements| b.at.bytes(elements));
         match b.row {
-            _ if columns == 0 => StridedPrefetch::nothing(),
+            _ if columns == 0 => StridedPrefetch::none(),
             1 if b.column == terms => StridedPrefetch::new(at, 0, bytes(terms * columns), 1),
             1 => StridedPrefetch::new(at, bytes(b.column), bytes(terms), columns),
             _ => StridedPrefetch::new(at, bytes(b.row), bytes(columns), terms),
@@ -69,7 +69,7 @@ impl StridedPrefetch {
     }
 
     /// Distributes the region over `steps` steps.
-    pub fn spread_over(self, steps: usize) -> StridedPrefetch {
+    pub fn distribute(self, steps: usize) -> StridedPrefetch {
         // A range may begin and end within a line.
         let lines = self.count * (self.bytes / LINE_BYTES + 2);
         StridedPrefetch { lines: lines.div_ceil(steps.max(1)), ..self }
@@ -83,13 +83,13 @@ impl StridedPrefetch {
         while lines > 0 && self.count > 0 {
             let end = self.start.addr().wrapping_add(self.bytes);
             let left = end.saturating_sub(self.at.addr()).div_ceil(LINE_BYTES);
-            let some = lines.min(left);
-            for _ in 0..some {
+            let batch = lines.min(left);
+            for _ in 0..batch {
                 prefetch(self.at);
                 self.at = self.at.wrapping_add(LINE_BYTES);
             }
-            lines -= some;
-            if some == left {
+            lines -= batch;
+            if batch == left {
                 self.count -= 1;
                 self.start = self.start.wrapping_add(self.step);
                 self.at = self.start;
@@ -103,21 +103,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for_at_once_is_what_is_asked_for_one_after_another() {
+    fn fetching_several_steps_equals_fetching_single_steps() {
         for bytes in [0, 1, 64, 65, 2304] {
             for count in [0, 1, 7, 16] {
                 for steps in [1, 5, 36, 288] {
-                    let new =
-                        || StridedPrefetch::new(std::ptr::null(), 6144, bytes, count).spread_over(steps);
+                    let new = || StridedPrefetch::new(std::ptr::null(), 6144, bytes, count).distribute(steps);
                     let at = |s: &StridedPrefetch| (s.start.addr(), s.at.addr(), s.count);
-                    let (mut one, mut some) = (new(), new());
+                    let (mut single, mut batched) = (new(), new());
                     for _ in 0..steps.div_ceil(4) {
-                        (0..4).for_each(|_| one.fetch(1));
-                        some.fetch(4);
-                        assert_eq!(at(&one), at(&some), "{count} of {bytes} bytes in {steps} steps");
+                        (0..4).for_each(|_| single.fetch(1));
+                        batched.fetch(4);
+                        assert_eq!(at(&single), at(&batched), "{count} of {bytes} bytes in {steps} steps");
                     }
                     assert_eq!(
-                        (some.start.addr(), some.count),
+                        (batched.start.addr(), batched.count),
                         (count * 6144, 0),
                         "{count} of {bytes} bytes"
                     );
@@ -127,9 +126,9 @@ mod tests {
     }
 
     #[test]
-    fn an_address_at_the_end_of_all_ends_the_asking() {
+    fn fetching_stops_at_the_end_of_the_address_space() {
         let mut last =
-            StridedPrefetch::new(std::ptr::without_provenance(usize::MAX - 100), 4, 300, 3).spread_over(2);
+            StridedPrefetch::new(std::ptr::without_provenance(usize::MAX - 100), 4, 300, 3).distribute(2);
         (0..2).for_each(|_| last.fetch(1));
         assert_eq!(last.count, 0);
     }

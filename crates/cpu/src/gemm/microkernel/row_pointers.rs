@@ -41,7 +41,7 @@ impl RowPointers {
     /// Advances by `elements`.
     #[inline(always)]
     pub fn advance(self, elements: usize) -> RowPointers {
-        let on = |at: *const f32| opaque(at.wrapping_add(elements));
+        let on = |at: *const f32| hide_value(at.wrapping_add(elements));
         RowPointers { at: on(self.at), at_3: on(self.at_3), at_6: on(self.at_6), at_9: on(self.at_9), ..self }
     }
 }
@@ -51,7 +51,7 @@ impl RowPointers {
 #[inline(always)]
 // The address is passed through; its target is neither read nor written.
 #[allow(clippy::pointers_in_nomem_asm_block)]
-fn opaque(at: *const f32) -> *const f32 {
+fn hide_value(at: *const f32) -> *const f32 {
     #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
     let at = {
         let mut at = at;

@@ -75,9 +75,9 @@ impl Tiles {
         self.variants.len() / (2 * self.vectors)
     }
 
-    /// Whether tiles have three vectors: see `table::wide`.
+    /// Whether tiles have three vectors: see `table::make_wide_tiles`.
     #[inline]
-    pub fn wide(&self) -> bool {
+    pub fn is_wide(&self) -> bool {
         self.vectors > 2
     }
 

@@ -16,11 +16,12 @@ use crate::gemm::arguments::TileProduct;
 use crate::simd::{Avx2, Avx512, Isa};
 
 /// Term granularity: one iteration of the loop on AVX2, two on AVX-512.
-const TURN: usize = 8;
-const _: () = assert!(LONG_STRIDE.is_multiple_of(TURN) && LONG_STRIDE.is_multiple_of(STRIDE));
+const ITERATION_TERMS: usize = 8;
+const _: () = assert!(LONG_STRIDE.is_multiple_of(ITERATION_TERMS) && LONG_STRIDE.is_multiple_of(STRIDE));
 const _: () = assert!(Avx2::ROWS == 6 && 2 * Avx512::ROWS / 3 == 8, "the largest tiles are none of these");
 
-/// Sums a multiple of `TURN` terms, if there is a loop for this tile size. Returns the number of terms summed.
+/// Sums a multiple of `ITERATION_TERMS` terms, if there is a loop for this tile size. Returns the number of terms
+/// summed.
 ///
 /// # Safety
 /// As for `microkernel::tile`, for whole vectors; A's terms are contiguous, and B's row stride is the tile's width.
@@ -30,8 +31,8 @@ pub unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize>(
     next: &mut Prefetch,
     sums: &mut [[S::V; VECTORS]; ROWS],
 ) -> usize {
-    let turns = t.k / TURN;
-    if turns == 0 {
+    let iterations = t.k / ITERATION_TERMS;
+    if iterations == 0 {
         return 0;
     }
     // Accumulators whose address is taken stay in memory, so the compiled loop's are not passed.
@@ -40,23 +41,25 @@ pub unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize>(
     // SAFETY: guaranteed by the caller; S is the instruction set of the called function, which writes all sums.
     unsafe {
         match (ROWS, VECTORS) {
-            (6, 2) if set == TypeId::of::<Avx2>() => sum_6_by_2(t, turns, next, to.as_mut_ptr().cast()),
-            (8, 3) if set == TypeId::of::<Avx512>() => sum_8_by_3(t, turns, next, to.as_mut_ptr().cast()),
+            (6, 2) if set == TypeId::of::<Avx2>() => sum_6_by_2(t, iterations, next, to.as_mut_ptr().cast()),
+            (8, 3) if set == TypeId::of::<Avx512>() => {
+                sum_8_by_3(t, iterations, next, to.as_mut_ptr().cast())
+            }
             _ => return 0,
         }
         *sums = to.assume_init();
     }
-    turns * TURN
+    iterations * ITERATION_TERMS
 }
 
-/// Takes iterations from `turns`, up to the next prefetch; then prefetches their share. Returns the number of iterations
-/// taken.
+/// Takes iterations from `iterations`, up to the next prefetch; then prefetches their share. Returns the number of
+/// iterations taken.
 #[inline(always)]
-fn take_turns(turns: &mut usize, next: &mut Prefetch) -> usize {
-    let some = (*turns).min(LONG_STRIDE / TURN);
-    *turns -= some;
-    next.fetch((some * TURN).div_ceil(STRIDE));
-    some
+fn take_iterations(iterations: &mut usize, next: &mut Prefetch) -> usize {
+    let taken = (*iterations).min(LONG_STRIDE / ITERATION_TERMS);
+    *iterations -= taken;
+    next.fetch((taken * ITERATION_TERMS).div_ceil(STRIDE));
+    taken
 }
 
 /// Broadcasts an element of A and multiplies it by the vectors of a row of B.
@@ -87,12 +90,12 @@ macro_rules! term_of_6_by_2 {
 /// # Safety
 /// As for `sum`.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn sum_6_by_2(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to: *mut [[__m256; 2]; 6]) {
+unsafe fn sum_6_by_2(t: &TileProduct, mut iterations: usize, next: &mut Prefetch, to: *mut [[__m256; 2]; 6]) {
     let mut s = [[_mm256_setzero_ps(); 2]; 6];
     let (a, mut b) = (RowPointers::new(t.a), t.b.at);
     let (mut a0, mut a3) = (a.at, a.at_3);
-    while turns > 0 {
-        let now = take_turns(&mut turns, next);
+    while iterations > 0 {
+        let now = take_iterations(&mut iterations, next);
         // SAFETY: guaranteed by the caller: `now` iterations of 8 terms, each 32 bytes of a row of A and 512 bytes of
         // B.
         unsafe {
@@ -109,10 +112,10 @@ unsafe fn sum_6_by_2(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
                 "add {a0}, 32",
                 "add {a3}, 32",
                 "add {b}, 512",
-                "dec {turns}",
+                "dec {iterations}",
                 "jnz 2b",
                 a0 = inout(reg) a0, a3 = inout(reg) a3, stride = in(reg) 4 * a.step,
-                b = inout(reg) b, turns = inout(reg) now => _,
+                b = inout(reg) b, iterations = inout(reg) now => _,
                 b0 = out(ymm_reg) _, b1 = out(ymm_reg) _, x0 = out(ymm_reg) _, x1 = out(ymm_reg) _,
                 s0 = inout(ymm_reg) s[0][0], s1 = inout(ymm_reg) s[0][1],
                 s2 = inout(ymm_reg) s[1][0], s3 = inout(ymm_reg) s[1][1],
@@ -149,12 +152,12 @@ macro_rules! term_of_8_by_3 {
 /// # Safety
 /// As for `sum`.
 #[target_feature(enable = "avx512f")]
-unsafe fn sum_8_by_3(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to: *mut [[__m512; 3]; 8]) {
+unsafe fn sum_8_by_3(t: &TileProduct, mut iterations: usize, next: &mut Prefetch, to: *mut [[__m512; 3]; 8]) {
     let mut s = [[_mm512_setzero_ps(); 3]; 8];
     let (a, mut b) = (RowPointers::new(t.a), t.b.at);
     let (mut a0, mut a3, mut a6) = (a.at, a.at_3, a.at_6);
-    while turns > 0 {
-        let now = take_turns(&mut turns, next);
+    while iterations > 0 {
+        let now = take_iterations(&mut iterations, next);
         // SAFETY: guaranteed by the caller: `now` pairs of iterations of 4 terms, each 16 bytes of a row of A and 768
         // bytes of B.
         unsafe {
@@ -171,7 +174,7 @@ unsafe fn sum_8_by_3(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
                 "dec {fours}",
                 "jnz 2b",
                 a0 = inout(reg) a0, a3 = inout(reg) a3, a6 = inout(reg) a6, stride = in(reg) 4 * a.step,
-                b = inout(reg) b, fours = inout(reg) TURN / 4 * now => _,
+                b = inout(reg) b, fours = inout(reg) ITERATION_TERMS / 4 * now => _,
                 b0 = out(zmm_reg) _, b1 = out(zmm_reg) _, b2 = out(zmm_reg) _,
                 x0 = out(zmm_reg) _, x1 = out(zmm_reg) _,
                 s0 = inout(zmm_reg) s[0][0], s1 = inout(zmm_reg) s[0][1], s2 = inout(zmm_reg) s[0][2],

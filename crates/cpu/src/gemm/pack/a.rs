@@ -58,7 +58,7 @@ pub unsafe fn round(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize)
     unsafe {
         for i in 0..rows {
             for t in 0..k {
-                *to.add(i * to_row + t) = nearest(*a.at.add(i * a.row + t * a.k));
+                *to.add(i * to_row + t) = round_to_bf16(*a.at.add(i * a.row + t * a.k));
             }
         }
     }
@@ -66,7 +66,7 @@ pub unsafe fn round(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize)
 
 /// Rounds to the nearest bf16, ties to even; NaN stays NaN.
 #[inline(always)]
-pub fn nearest(v: f32) -> f32 {
+pub fn round_to_bf16(v: f32) -> f32 {
     let bits = v.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
     if v.is_nan() { v } else { f32::from_bits(rounded) }

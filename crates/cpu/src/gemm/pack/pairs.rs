@@ -14,7 +14,7 @@ const WIDTH: usize = 32;
 const PAIRS: usize = 16;
 
 /// A mask with the first `count` of 32 bits set.
-fn first(count: usize) -> u32 {
+fn mask_first(count: usize) -> u32 {
     if count >= 32 { u32::MAX } else { (1 << count) - 1 }
 }
 
@@ -70,9 +70,9 @@ pub unsafe fn pack_b(b: Source<*const bf16>, k: usize, width: usize, panel: usiz
     // SAFETY: guaranteed by the caller.
     unsafe {
         if b.row == 1 {
-            along_k(b, k, width, to);
+            pack_along_k(b, k, width, to);
         } else if b.column == 1 {
-            across_k(b, k, width, to);
+            pack_across_k(b, k, width, to);
         } else {
             for p in 0..k.div_ceil(2) {
                 for j in 0..WIDTH {
@@ -88,12 +88,12 @@ pub unsafe fn pack_b(b: Source<*const bf16>, k: usize, width: usize, panel: usiz
 
 /// Packs a B that is contiguous along k: transposes squares of 16 columns by 16 pairs.
 #[inline(always)]
-unsafe fn along_k(b: Source<*const bf16>, k: usize, width: usize, to: *mut f32) {
+unsafe fn pack_along_k(b: Source<*const bf16>, k: usize, width: usize, to: *mut f32) {
     // SAFETY: guaranteed by the caller.
     unsafe {
         for j in (0..WIDTH).step_by(PAIRS) {
             for t in (0..k).step_by(WIDTH) {
-                let (terms, pairs) = (first(k - t), (k - t).div_ceil(2));
+                let (terms, pairs) = (mask_first(k - t), (k - t).div_ceil(2));
                 let mut square = [_mm512_setzero_ps(); PAIRS];
                 // Loops of constant length keep the square in registers.
                 for (i, v) in square.iter_mut().enumerate() {
@@ -119,10 +119,10 @@ unsafe fn along_k(b: Source<*const bf16>, k: usize, width: usize, to: *mut f32) 
 
 /// Packs a row-major B: interleaves two rows.
 #[inline(always)]
-unsafe fn across_k(b: Source<*const bf16>, k: usize, width: usize, to: *mut f32) {
+unsafe fn pack_across_k(b: Source<*const bf16>, k: usize, width: usize, to: *mut f32) {
     // SAFETY: guaranteed by the caller.
     unsafe {
-        let columns = first(width);
+        let columns = mask_first(width);
         let places = |from: u32| -> __m512i {
             let place: [u32; PAIRS] = std::array::from_fn(|i| {
                 let j = from + i as u32;

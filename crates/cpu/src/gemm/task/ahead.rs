@@ -10,7 +10,7 @@ const RUN: usize = 64;
 
 impl<T: Storage> Task<'_, T> {
     /// Panels per run, which are prefetched together. A row-major B has several, at most half of the task's panels.
-    pub(super) fn run_length(&self) -> usize {
+    pub(super) fn panels_per_run(&self) -> usize {
         let panels = self.block.columns.div_ceil(self.panel());
         if self.product.b_row == 1 { 1 } else { (RUN / self.panel()).clamp(1, panels.div_ceil(2)) }
     }
@@ -25,22 +25,23 @@ impl<T: Storage> Task<'_, T> {
         [first, last]: [bool; 2],
         steps: usize,
     ) -> StridedPrefetch {
-        let (next, panels) = (i + self.run_length(), self.block.columns.div_ceil(self.panel()));
+        let (next, panels) = (i + self.panels_per_run(), self.block.columns.div_ceil(self.panel()));
         let after = k_block.from + k_block.terms;
         let (from, first_panel) = match next < panels {
-            _ if self.packs_row_by_row() => return StridedPrefetch::nothing(),
+            _ if self.packs_row_by_row() => return StridedPrefetch::none(),
             true if first => (k_block.from, next),
             false if last && after < self.product.k => (after, 0),
-            _ => return StridedPrefetch::nothing(),
+            _ => return StridedPrefetch::none(),
         };
         let j = first_panel * self.panel();
-        let columns = (self.run_length() * self.panel()).min(self.block.columns - j);
-        StridedPrefetch::panels(self.source(from, j).0, columns, self.terms(from)).spread_over(steps)
+        let columns = (self.panels_per_run() * self.panel()).min(self.block.columns - j);
+        StridedPrefetch::for_panels(self.find_source(from, j).0, columns, self.count_terms(from))
+            .distribute(steps)
     }
 
     /// Whether the next group's rows are prefetched. Wide tiles prefetch only rows that will be copied, since the copy
     /// would wait.
     pub(super) fn prefetches_rows(&self) -> bool {
-        !self.config.tiles.wide() || matches!(self.config.layout_a, Some(LayoutA::Rows))
+        !self.config.tiles.is_wide() || matches!(self.config.layout_a, Some(LayoutA::Rows))
     }
 }

@@ -2,37 +2,37 @@
 //! use single ones.
 
 use super::super::arguments::{COLUMNS, DotProducts, Left, MAX_GEMV_ROWS, Sums};
-use super::super::quantised::dots_without_unpacking;
+use super::super::quantised::dot_packed;
 use super::*;
-use crate::quant::coded::{Coded, InBytes, InF32, Row, floats_of_a_turn, of_coded};
+use crate::quant::coded::{Coded, InBytes, InF32, Row, count_chunk_floats, of_coded};
 use crate::simd::{Isa, compiled, level};
 
 /// Computes the products of a row and the rows of a weight.
 ///
 /// # Safety
-/// As for `dots_without_unpacking`.
+/// As for `dot_packed`.
 #[inline(always)]
-unsafe fn products<S: Isa, R: Row<S>, B: Coded>(row: &[f32], place: BlockPointer, sums: &mut Sums) {
-    let (k, turns) = (row.len(), row.len().div_ceil(B::ELEMENTS));
+unsafe fn multiply_rows<S: Isa, R: Row<S>, B: Coded>(row: &[f32], pointer: BlockPointer, sums: &mut Sums) {
+    let (k, chunks) = (row.len(), row.len().div_ceil(B::ELEMENTS));
     // NaN shows elements that were not written.
-    let mut arranged = vec![f32::NAN; R::HEAD + turns * floats_of_a_turn::<S, R, B>()];
-    // SAFETY: guaranteed by the caller; there is room for as many turns as blocks.
+    let mut arranged = vec![f32::NAN; R::HEAD + chunks * count_chunk_floats::<S, R, B>()];
+    // SAFETY: guaranteed by the caller; there is room for as many chunks as blocks.
     unsafe {
         R::arrange::<B>(k, row.as_ptr(), arranged.as_mut_ptr());
         let a = Left { at: arranged.as_ptr(), row: 0, k: 1 };
-        dots_without_unpacking::<S, R, B>(DotProducts { k, a, w: place, step: k, columns: N }, sums);
+        dot_packed::<S, R, B>(DotProducts { k, a, w: pointer, step: k, columns: N }, sums);
     }
 }
 
 compiled! {
-    paired fn in_f32[B: Coded](row: &[f32], place: BlockPointer, sums: &mut Sums) {
+    paired fn multiply_in_f32[B: Coded](row: &[f32], pointer: BlockPointer, sums: &mut Sums) {
         // SAFETY: guaranteed by the caller.
-        unsafe { products::<S, InF32, B>(row, place, sums) }
+        unsafe { multiply_rows::<S, InF32, B>(row, pointer, sums) }
     }
 
-    fn in_bytes[B: Coded](row: &[f32], place: BlockPointer, sums: &mut Sums) {
+    fn multiply_in_bytes[B: Coded](row: &[f32], pointer: BlockPointer, sums: &mut Sums) {
         // SAFETY: guaranteed by the caller.
-        unsafe { products::<S, InBytes, B>(row, place, sums) }
+        unsafe { multiply_rows::<S, InBytes, B>(row, pointer, sums) }
     }
 }
 
@@ -42,16 +42,16 @@ const KINDS: [BlockType; 5] =
     [BlockType::Q4_0, BlockType::Q4_1, BlockType::Q4K, BlockType::Q5K, BlockType::Q6K];
 
 /// Computes a row times `N` rows of a weight with both methods of each level.
-fn each_way(kind: BlockType, row: &[f32], blocks: &[u8], mut held: impl FnMut(&str, &[f32])) {
+fn run_each_method(kind: BlockType, row: &[f32], blocks: &[u8], mut check: impl FnMut(&str, &[f32])) {
     for level in level::usable_levels() {
         for (way, product) in [
-            ("in f32", of_coded!(kind, in_f32(level)).unwrap()),
-            ("in bytes", of_coded!(kind, in_bytes(level)).unwrap()),
+            ("in f32", of_coded!(kind, multiply_in_f32(level)).unwrap()),
+            ("in bytes", of_coded!(kind, multiply_in_bytes(level)).unwrap()),
         ] {
             let mut sums = [[f32::NAN; COLUMNS]; MAX_GEMV_ROWS];
             // SAFETY: the processor supports the level; the weight has `N` rows of the row's length.
             unsafe { product(row, BlockPointer::new(kind, level, blocks.as_ptr()), &mut sums) };
-            held(&format!("{kind} {way} by {}, {} elements", level.name(), row.len()), &sums[0][..N]);
+            check(&format!("{kind} {way} by {}, {} elements", level.name(), row.len()), &sums[0][..N]);
         }
     }
 }
@@ -59,30 +59,30 @@ fn each_way(kind: BlockType, row: &[f32], blocks: &[u8], mut held: impl FnMut(&s
 /// In bytes each element of a row has an error of 1.01 · 2⁻²³ of the row's largest. Scales multiply sums of codes, with
 /// terms up to about four times the block's largest element and a few roundings per block.
 #[test]
-fn rows_by_blocks_as_they_lie_are_within_their_rounding() {
-    let drawn = |k: usize| values("row", k);
-    type Of = fn(usize, f32) -> f32;
-    let rows: [(&str, Of); 7] = [
-        ("as drawn", |_, x| x),
-        ("one that is larger by far", |i, x| if i == 40 { 3e3 } else { x }),
+fn products_of_packed_blocks_stay_within_the_rounding_error() {
+    let draw_row = |k: usize| draw_values("row", k);
+    type Change = fn(usize, f32) -> f32;
+    let rows: [(&str, Change); 7] = [
+        ("unchanged", |_, x| x),
+        ("one large element", |i, x| if i == 40 { 3e3 } else { x }),
         (
-            "the largest that three bytes hold",
+            "the largest values of three bytes",
             |i, x| if i % 2 == 0 { -1.984_374 } else { 1.984_374 * x.signum() },
         ),
-        ("one below a power of two", |i, x| if i % 3 == 0 { 1.999_999_9 * x.signum() } else { x }),
+        ("just below a power of two", |i, x| if i % 3 == 0 { 1.999_999_9 * x.signum() } else { x }),
         ("small", |_, x| x * 1e-30),
-        ("next to the least", |_, x| x * 1e-36),
+        ("near the smallest", |_, x| x * 1e-36),
         ("large", |_, x| x * 1e30),
     ];
     for kind in KINDS {
-        for blocks_of_a_row in [1, 2, 3, 5, 18] {
-            let k = blocks_of_a_row * kind.elements();
+        for blocks_per_row in [1, 2, 3, 5, 18] {
+            let k = blocks_per_row * kind.elements();
             let blocks = draw_blocks(kind, N * k, 17);
             let weight = unpack_all(kind, &blocks);
-            for (what, of) in rows {
-                let row: Vec<f32> = drawn(k).into_iter().enumerate().map(|(i, x)| of(i, x)).collect();
+            for (what, change) in rows {
+                let row: Vec<f32> = draw_row(k).into_iter().enumerate().map(|(i, x)| change(i, x)).collect();
                 let most = row.iter().fold(0f64, |most, x| most.max(x.abs() as f64));
-                each_way(kind, &row, &blocks, |way, got| {
+                run_each_method(kind, &row, &blocks, |way, got| {
                     // Below 2⁻¹⁰⁴ the unit of bytes does not decrease, and f32 partial sums are subnormal.
                     let least = 2f64.powi(-104);
                     let unit = if way.contains("bytes") { most.max(least) } else { least };
@@ -97,7 +97,7 @@ fn rows_by_blocks_as_they_lie_are_within_their_rounding() {
                             }
                         }
                         let of_row = of_row * 1.01 * 2f64.powi(-23);
-                        let tolerance = of_row + of_sums * (8 + blocks_of_a_row) as f64 * 2f64.powi(-24);
+                        let tolerance = of_row + of_sums * (8 + blocks_per_row) as f64 * 2f64.powi(-24);
                         let error = (*got as f64 - expected).abs();
                         assert!(
                             error <= tolerance,
@@ -111,12 +111,12 @@ fn rows_by_blocks_as_they_lie_are_within_their_rounding() {
 }
 
 #[test]
-fn a_row_of_zeros_or_next_to_nothing_gives_as_much() {
+fn zero_or_tiny_rows_give_zero_or_tiny_products() {
     for kind in KINDS {
         let k = 3 * kind.elements();
         let blocks = draw_blocks(kind, N * k, 19);
         for x in [0.0, -0.0, 1e-42, -f32::MIN_POSITIVE] {
-            each_way(kind, &vec![x; k], &blocks, |way, got| {
+            run_each_method(kind, &vec![x; k], &blocks, |way, got| {
                 // No weight exceeds 1,000.
                 let most = x.abs() * 1e3 * k as f32 + 1e-35;
                 assert!(got.iter().all(|sum| sum.abs() <= most), "{way}, {x:e}: {got:?}");
@@ -126,19 +126,19 @@ fn a_row_of_zeros_or_next_to_nothing_gives_as_much() {
 }
 
 #[test]
-fn what_is_no_finite_number_in_a_row_shows_in_its_products() {
+fn non_finite_row_elements_give_non_finite_products() {
     for kind in KINDS {
         let k = 2 * kind.elements();
         let blocks = draw_blocks(kind, N * k, 23);
-        for sick in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for at in [0, 17, k - 1] {
-                let mut row = values("row", k);
-                row[at] = sick;
-                each_way(kind, &row, &blocks, |way, got| {
+                let mut row = draw_values("row", k);
+                row[at] = bad;
+                run_each_method(kind, &row, &blocks, |way, got| {
                     let in_bytes = way.contains("bytes");
                     // In f32 the infinities of a code and of a minimum may have opposite signs and give NaN.
-                    let shows = |sum: &f32| if in_bytes { sum.is_nan() } else { !sum.is_finite() };
-                    assert!(got.iter().all(shows), "{way}, {sick} at {at}: {got:?}");
+                    let propagates = |sum: &f32| if in_bytes { sum.is_nan() } else { !sum.is_finite() };
+                    assert!(got.iter().all(propagates), "{way}, {bad} at {at}: {got:?}");
                 });
             }
         }

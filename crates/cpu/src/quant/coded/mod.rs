@@ -25,28 +25,28 @@ pub trait Coded: Block {
     /// The factors of a half's elements in f32, which undo the position of the codes in the word.
     const OF_FIELDS: [[f32; 4]; 2];
 
-    /// The first element of the row for a `half` of the word in `lane`, in step `step` of a turn, where vectors have
-    /// `lanes` lanes; relative to the turn's first element.
-    fn first(lanes: usize, step: usize, lane: usize, half: usize) -> usize;
+    /// The first element of the row for a `half` of the word in `lane`, in step `step` of a chunk, where vectors have
+    /// `lanes` lanes; relative to the chunk's first element.
+    fn first_element(lanes: usize, step: usize, lane: usize, half: usize) -> usize;
 
     /// The element for byte `byte` of a half.
     #[inline(always)]
-    fn element(lanes: usize, step: usize, lane: usize, half: usize, byte: usize) -> usize {
-        Self::first(lanes, step, lane, half) + byte
+    fn find_element(lanes: usize, step: usize, lane: usize, half: usize, byte: usize) -> usize {
+        Self::first_element(lanes, step, lane, half) + byte
     }
 
-    /// The index of the turn's sum that element `at`, and the 15 elements after it, belong to: its block's first.
+    /// The index of the chunk's sum that element `at`, and the 15 elements after it, belong to: its block's first.
     #[inline(always)]
     fn sum_index(at: usize) -> usize {
         at / Self::ELEMENTS * Self::SUMS
     }
 
-    /// Adds a turn's products to `sums`, for the first `BLOCKS` blocks of a vector, or of a superblock. `x` is the
+    /// Adds a chunk's products to `sums`, for the first `BLOCKS` blocks of a vector, or of a superblock. `x` is the
     /// row's part, arranged as R: its steps, then its sums, then zeros.
     ///
     /// # Safety
-    /// The processor has S's instructions; `blocks` and `x` cover the turn.
-    unsafe fn turn<S: Isa, R: Row<S>, const BLOCKS: usize>(
+    /// The processor has S's instructions; `blocks` and `x` cover the chunk.
+    unsafe fn add_chunk<S: Isa, R: Row<S>, const BLOCKS: usize>(
         blocks: *const u8,
         x: *const f32,
         sums: &mut [S::V; 2],
@@ -74,10 +74,10 @@ pub(crate) use of_coded;
 pub struct Arrangement {
     /// Elements per block; rows of the matrix are a multiple.
     pub elements: usize,
-    /// f32 before the first turn.
+    /// f32 before the first chunk.
     head: usize,
-    /// f32 per turn, and elements of the row per turn.
-    turn: [usize; 2],
+    /// f32 per chunk, and elements of the row per chunk.
+    chunk: [usize; 2],
     arrange: Arrange,
 }
 
@@ -85,78 +85,81 @@ type Arrange = unsafe fn(usize, *const f32, *mut f32);
 
 impl Arrangement {
     /// f32 for an arranged row of `k` elements.
-    pub fn room(&self, k: usize) -> usize {
-        let [floats, elements] = self.turn;
+    pub fn count_floats(&self, k: usize) -> usize {
+        let [floats, elements] = self.chunk;
         self.head + k.div_ceil(elements) * floats
     }
 
     /// Arranges `k` elements of a row.
     ///
     /// # Safety
-    /// The processor has the level's instructions; `to` has `room(k)` elements.
+    /// The processor has the level's instructions; `to` has `count_floats(k)` elements.
     pub unsafe fn arrange(&self, k: usize, row: *const f32, to: *mut f32) {
         // SAFETY: guaranteed by the caller.
         unsafe { (self.arrange)(k, row, to) };
     }
 }
 
-/// Blocks per turn: as many as fill a vector, or one.
-pub const fn blocks_of_a_turn<S: Isa, B: Coded>() -> usize {
+/// Blocks per chunk: as many as fill a vector, or one.
+pub const fn count_chunk_blocks<S: Isa, B: Coded>() -> usize {
     let blocks = FIELDS * S::WIDTH / B::ELEMENTS;
     if blocks == 0 { 1 } else { blocks }
 }
 
-/// Steps per turn.
-const fn steps<S: Isa, B: Coded>() -> usize {
-    elements_of_a_turn::<S, B>() / (FIELDS * S::WIDTH)
+/// Steps per chunk.
+const fn count_steps<S: Isa, B: Coded>() -> usize {
+    count_chunk_elements::<S, B>() / (FIELDS * S::WIDTH)
 }
 
-/// Elements per turn.
-const fn elements_of_a_turn<S: Isa, B: Coded>() -> usize {
-    blocks_of_a_turn::<S, B>() * B::ELEMENTS
+/// Elements per chunk.
+const fn count_chunk_elements<S: Isa, B: Coded>() -> usize {
+    count_chunk_blocks::<S, B>() * B::ELEMENTS
 }
 
 /// f32 per step.
-pub const fn floats_of_a_step<S: Isa, R: Row<S>>() -> usize {
+pub const fn count_step_floats<S: Isa, R: Row<S>>() -> usize {
     2 * R::HALF * S::WIDTH
 }
 
-/// f32 of a turn's steps; its sums follow.
-pub const fn floats_of_steps<S: Isa, R: Row<S>, B: Coded>() -> usize {
-    steps::<S, B>() * floats_of_a_step::<S, R>()
+/// f32 of a chunk's steps; its sums follow.
+pub const fn count_chunk_step_floats<S: Isa, R: Row<S>, B: Coded>() -> usize {
+    count_steps::<S, B>() * count_step_floats::<S, R>()
 }
 
-/// f32 per turn.
-pub const fn floats_of_a_turn<S: Isa, R: Row<S>, B: Coded>() -> usize {
-    floats_of_steps::<S, R, B>() + blocks_of_a_turn::<S, B>() * B::SUMS
+/// f32 per chunk.
+pub const fn count_chunk_floats<S: Isa, R: Row<S>, B: Coded>() -> usize {
+    count_chunk_step_floats::<S, R, B>() + count_chunk_blocks::<S, B>() * B::SUMS
 }
 
 /// Whether S multiplies the codes of B as bytes.
-pub const fn as_bytes<S: Isa, B: Coded>() -> bool {
+pub const fn uses_bytes<S: Isa, B: Coded>() -> bool {
     S::BYTES && B::BYTES
 }
 
 /// The arrangement for blocks B by the instructions of `level`, which is at most the process's level.
-pub fn arrangement<B: Coded>(level: crate::simd::Level) -> Arrangement {
+pub fn make_arrangement<B: Coded>(level: crate::simd::Level) -> Arrangement {
     // SAFETY: the processor has the level's instructions.
-    let [head, floats, elements] = unsafe { sizes::<B>(level)() };
-    Arrangement { elements: B::ELEMENTS, head, turn: [floats, elements], arrange: arrange::<B>(level) }
+    let [head, floats, elements] = unsafe { choose_chunk_sizes::<B>(level)() };
+    Arrangement { elements: B::ELEMENTS, head, chunk: [floats, elements], arrange: arrange::<B>(level) }
 }
 
-/// For a row arranged as R: f32 of its head, f32 per turn and elements per turn.
-const fn turn_sizes<S: Isa, R: Row<S>, B: Coded>() -> [usize; 3] {
-    [R::HEAD, floats_of_a_turn::<S, R, B>(), elements_of_a_turn::<S, B>()]
+/// For a row arranged as R: f32 of its head, f32 per chunk and elements per chunk.
+const fn find_chunk_sizes<S: Isa, R: Row<S>, B: Coded>() -> [usize; 3] {
+    [R::HEAD, count_chunk_floats::<S, R, B>(), count_chunk_elements::<S, B>()]
 }
 
 compiled! {
-    paired fn sizes[B: Coded]() -> [usize; 3] {
-        if as_bytes::<S, B>() { turn_sizes::<S, InBytes, B>() } else { turn_sizes::<S, InF32, B>() }
+    paired fn choose_chunk_sizes[B: Coded]() -> [usize; 3] {
+        match uses_bytes::<S, B>() {
+            true => find_chunk_sizes::<S, InBytes, B>(),
+            false => find_chunk_sizes::<S, InF32, B>(),
+        }
     }
 
     fn arrange[B: Coded](k: usize, row: *const f32, to: *mut f32) {
         // SAFETY: guaranteed by the caller.
         unsafe {
-            if as_bytes::<S, B>() {
+            if uses_bytes::<S, B>() {
                 <InBytes as Row<S>>::arrange::<B>(k, row, to);
             } else {
                 <InF32 as Row<S>>::arrange::<B>(k, row, to);
@@ -166,17 +169,20 @@ compiled! {
 }
 
 /// 2⁻ⁿ.
-const fn over(bits: i32) -> f32 {
+const fn inverse_power(bits: i32) -> f32 {
     f32::from_bits(((127 - bits) as u32) << 23)
 }
 
 /// Factors for words of nibble pairs, low half and high half; the word's upper two bytes are shifted down first.
-pub const OF_NIBBLES: [[f32; 4]; 2] = [[1.0, over(8), 1.0, over(8)], [over(4), over(12), over(4), over(12)]];
+pub const OF_NIBBLES: [[f32; 4]; 2] = [
+    [1.0, inverse_power(8), 1.0, inverse_power(8)],
+    [inverse_power(4), inverse_power(12), inverse_power(4), inverse_power(12)],
+];
 /// Factors for two words of four bytes each: three in place, the last shifted down.
-pub const OF_BYTES: [[f32; 4]; 2] = [[1.0, over(8), over(16), 1.0]; 2];
+pub const OF_BYTES: [[f32; 4]; 2] = [[1.0, inverse_power(8), inverse_power(16), 1.0]; 2];
 
-/// `Coded::first` for blocks of 32 elements, where byte i holds elements i and 16 + i.
+/// `Coded::first_element` for blocks of 32 elements, where byte i holds elements i and 16 + i.
 #[inline(always)]
-pub fn of_halves(lane: usize, half: usize) -> usize {
+pub fn first_of_halves(lane: usize, half: usize) -> usize {
     lane / 4 * PART + half * 16 + lane % 4 * 4
 }

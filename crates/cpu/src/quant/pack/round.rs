@@ -2,7 +2,7 @@
 
 use super::{encode_scale, inverse, is_finite};
 
-pub(super) fn q8_0(x: &[f32], block: &mut [u8]) -> bool {
+pub(super) fn pack_q8_0(x: &[f32], block: &mut [u8]) -> bool {
     let largest = x.iter().fold(0f32, |m, v| m.max(v.abs()));
     let d = largest / 127.0;
     let by = inverse(d);
@@ -15,9 +15,9 @@ pub(super) fn q8_0(x: &[f32], block: &mut [u8]) -> bool {
     true
 }
 
-pub(super) fn q4_0(x: &[f32], block: &mut [u8]) -> bool {
+pub(super) fn pack_q4_0(x: &[f32], block: &mut [u8]) -> bool {
     // The first element of largest magnitude becomes −8.
-    let d = farthest(x) / -8.0;
+    let d = find_largest_magnitude(x) / -8.0;
     let by = inverse(d);
     let Some(scale) = encode_scale(d).filter(|_| is_finite(x)) else { return false };
     block[..2].copy_from_slice(&scale);
@@ -29,12 +29,12 @@ pub(super) fn q4_0(x: &[f32], block: &mut [u8]) -> bool {
 }
 
 /// The element of largest magnitude, the first of several.
-fn farthest(x: &[f32]) -> f32 {
+fn find_largest_magnitude(x: &[f32]) -> f32 {
     x.iter().fold(x[0], |m, v| if v.abs() > m.abs() { *v } else { m })
 }
 
 /// The smallest element, and the step that divides the range into `steps`.
-fn range(x: &[f32], steps: f32) -> (f32, f32) {
+fn find_range(x: &[f32], steps: f32) -> (f32, f32) {
     let low = x.iter().fold(f32::INFINITY, |m, v| m.min(*v));
     let high = x.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
     (low, (high - low) / steps)
@@ -51,8 +51,8 @@ fn write_codes(codes: &[u8; 32], high: Option<&mut [u8]>, low: &mut [u8]) {
     }
 }
 
-pub(super) fn q4_1(x: &[f32], block: &mut [u8]) -> bool {
-    let (low, d) = range(x, 15.0);
+pub(super) fn pack_q4_1(x: &[f32], block: &mut [u8]) -> bool {
+    let (low, d) = find_range(x, 15.0);
     let by = inverse(d);
     let (Some(scale), Some(minimum), true) = (encode_scale(d), encode_scale(low), is_finite(x)) else {
         return false;
@@ -64,8 +64,8 @@ pub(super) fn q4_1(x: &[f32], block: &mut [u8]) -> bool {
     true
 }
 
-pub(super) fn q5_0(x: &[f32], block: &mut [u8]) -> bool {
-    let d = farthest(x) / -16.0;
+pub(super) fn pack_q5_0(x: &[f32], block: &mut [u8]) -> bool {
+    let d = find_largest_magnitude(x) / -16.0;
     let by = inverse(d);
     let Some(scale) = encode_scale(d).filter(|_| is_finite(x)) else { return false };
     block[..2].copy_from_slice(&scale);
@@ -75,8 +75,8 @@ pub(super) fn q5_0(x: &[f32], block: &mut [u8]) -> bool {
     true
 }
 
-pub(super) fn q5_1(x: &[f32], block: &mut [u8]) -> bool {
-    let (low, d) = range(x, 31.0);
+pub(super) fn pack_q5_1(x: &[f32], block: &mut [u8]) -> bool {
+    let (low, d) = find_range(x, 31.0);
     let by = inverse(d);
     let (Some(scale), Some(minimum), true) = (encode_scale(d), encode_scale(low), is_finite(x)) else {
         return false;

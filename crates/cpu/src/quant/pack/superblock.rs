@@ -13,7 +13,7 @@ const TINY: f32 = 1e-15;
 
 /// Writes the scale and the minimum of run `i`, 6 bits each. The low six bits of a byte belong to one of the first four
 /// runs, the upper two bits to one of the last four.
-fn write_line(scales: &mut [u8], i: usize, scale: u8, minimum: u8) {
+fn write_run_scale(scales: &mut [u8], i: usize, scale: u8, minimum: u8) {
     if i < 4 {
         scales[i] |= scale;
         scales[4 + i] |= minimum;
@@ -25,7 +25,7 @@ fn write_line(scales: &mut [u8], i: usize, scale: u8, minimum: u8) {
 }
 
 /// The codes of a run of `Q4K`, and the sum of the squared errors.
-fn codes(x: &[f32], scale: f32, minimum: f32) -> ([u8; 32], f32) {
+fn quantise_run(x: &[f32], scale: f32, minimum: f32) -> ([u8; 32], f32) {
     let by = inverse(scale);
     let mut error = 0.0;
     let codes = std::array::from_fn(|i| {
@@ -42,11 +42,11 @@ fn fit_range(x: &[f32]) -> [f32; 2] {
     let low = x.iter().fold(0f32, |m, v| m.min(*v));
     let high = x.iter().fold(low, |m, v| m.max(*v));
     let mut best = [(high - low) / 15.0, -low];
-    let mut least = codes(x, best[0], best[1]).1;
+    let mut least = quantise_run(x, best[0], best[1]).1;
     for step in 0..=20 {
         // Codes for a scale near the first, then the least-squares line through them.
         let scale = (high - low) / (14.0 + step as f32 / 10.0);
-        let (codes_of, _) = codes(x, scale, -low);
+        let (codes_of, _) = quantise_run(x, scale, -low);
         let q = codes_of.map(|code| code as f32);
         let [n, sq, sqq] = [32.0, q.iter().sum::<f32>(), q.iter().map(|q| q * q).sum()];
         let [sx, sxq] = [x.iter().sum::<f32>(), x.iter().zip(&q).map(|(x, q)| x * q).sum()];
@@ -58,7 +58,7 @@ fn fit_range(x: &[f32]) -> [f32; 2] {
         if line[1] < 0.0 {
             line = [sxq / sqq, 0.0];
         }
-        let error = codes(x, line[0], line[1]).1;
+        let error = quantise_run(x, line[0], line[1]).1;
         if line[0] > 0.0 && error < least {
             (best, least) = (line, error);
         }
@@ -66,7 +66,7 @@ fn fit_range(x: &[f32]) -> [f32; 2] {
     best
 }
 
-pub(super) fn q4_k(x: &[f32], block: &mut [u8]) -> bool {
+pub(super) fn pack_q4_k(x: &[f32], block: &mut [u8]) -> bool {
     if !is_finite(x) {
         return false;
     }
@@ -88,14 +88,14 @@ pub(super) fn q4_k(x: &[f32], block: &mut [u8]) -> bool {
         let mut best = None;
         for s in near(scale * inverse(d)) {
             for m in near(minimum * inverse(e)) {
-                let (codes, error) = codes(run, d * s as f32, e * m as f32);
+                let (codes, error) = quantise_run(run, d * s as f32, e * m as f32);
                 if best.is_none_or(|(_, _, _, least)| error < least) {
                     best = Some((s, m, codes, error));
                 }
             }
         }
         let (s, m, codes, _) = best.expect("some are near");
-        write_line(&mut head[4..], i, s, m);
+        write_run_scale(&mut head[4..], i, s, m);
         for (byte, code) in codes_to[i / 2 * 32..][..32].iter_mut().zip(codes) {
             *byte = if i % 2 == 0 { code } else { *byte | code << 4 };
         }
@@ -104,7 +104,7 @@ pub(super) fn q4_k(x: &[f32], block: &mut [u8]) -> bool {
 }
 
 /// The nearest code from 0 to `most`.
-fn code(v: f32, most: f32) -> f32 {
+fn round_code(v: f32, most: f32) -> f32 {
     v.round_ties_even().clamp(0.0, most)
 }
 
@@ -117,8 +117,8 @@ struct Search {
     steps: usize,
 }
 
-const OF_4_BITS: Search = Search { most: 15.0, first: -1.0, steps: 20 };
-const OF_5_BITS: Search = Search { most: 31.0, first: -0.5, steps: 15 };
+const SEARCH_4_BITS: Search = Search { most: 15.0, first: -1.0, steps: 20 };
+const SEARCH_5_BITS: Search = Search { most: 31.0, first: -0.5, steps: 15 };
 
 /// The codes of a run with its scale and minimum, x ≈ scale · code − minimum, by weighted least squares over roundings
 /// with several scales. Each rounding starts from the best minimum so far.
@@ -134,8 +134,9 @@ fn fit_weighted(x: &[f32], search: &Search) -> ([f32; 32], f32, f32) {
     if high == minimum {
         return ([0.0; 32], 0.0, -minimum);
     }
-    let codes_by =
-        |by: f32, minimum: f32| -> [f32; 32] { std::array::from_fn(|i| code(by * (x[i] - minimum), most)) };
+    let codes_by = |by: f32, minimum: f32| -> [f32; 32] {
+        std::array::from_fn(|i| round_code(by * (x[i] - minimum), most))
+    };
     let error = |codes: &[f32; 32], scale: f32, minimum: f32| {
         codes.iter().zip(x).fold(0f32, |sum, (code, v)| {
             let off = scale * code + minimum - v;
@@ -170,7 +171,7 @@ fn fit_weighted(x: &[f32], search: &Search) -> ([f32; 32], f32, f32) {
 }
 
 /// Writes the scales and minima of 8 runs of 32 to the first 16 bytes of a block. Returns the codes of each run.
-fn lines(x: &[f32], search: &Search, head: &mut [u8]) -> Option<Vec<[u8; 32]>> {
+fn fit_runs(x: &[f32], search: &Search, head: &mut [u8]) -> Option<Vec<[u8; 32]>> {
     if !is_finite(x) {
         return None;
     }
@@ -184,21 +185,21 @@ fn lines(x: &[f32], search: &Search, head: &mut [u8]) -> Option<Vec<[u8; 32]>> {
     let [by_scale, by_minimum] = [scale, minimum].map(|most| if most > 0.0 { 63.0 / most } else { 0.0 });
     let [d, e] = [d, e].map(|bytes| f16::from_le_bytes(bytes).to_f32());
     let runs = x.chunks(32).zip(fits).enumerate().map(|(i, (run, (mut codes, scale, minimum)))| {
-        let [s, m] = [by_scale * scale, by_minimum * minimum].map(|v| code(v, 63.0) as u8);
-        write_line(&mut head[4..], i, s, m);
+        let [s, m] = [by_scale * scale, by_minimum * minimum].map(|v| round_code(v, 63.0) as u8);
+        write_run_scale(&mut head[4..], i, s, m);
         let (scale, minimum) = (d * s as f32, e * m as f32);
         if scale != 0.0 {
-            codes = std::array::from_fn(|i| code((run[i] + minimum) / scale, search.most));
+            codes = std::array::from_fn(|i| round_code((run[i] + minimum) / scale, search.most));
         }
         codes.map(|code| code as u8)
     });
     Some(runs.collect())
 }
 
-/// q4_k with ggml's bits.
-pub(super) fn q4_k_of_ggml(x: &[f32], block: &mut [u8]) -> bool {
+/// `pack_q4_k` with ggml's bits.
+pub(super) fn pack_q4_k_as_ggml(x: &[f32], block: &mut [u8]) -> bool {
     let (head, low) = block.split_at_mut(16);
-    let Some(runs) = lines(x, &OF_4_BITS, head) else { return false };
+    let Some(runs) = fit_runs(x, &SEARCH_4_BITS, head) else { return false };
     low.fill(0);
     for (i, codes) in runs.into_iter().enumerate() {
         for (j, code) in codes.into_iter().enumerate() {
@@ -208,9 +209,9 @@ pub(super) fn q4_k_of_ggml(x: &[f32], block: &mut [u8]) -> bool {
     true
 }
 
-pub(super) fn q5_k(x: &[f32], block: &mut [u8]) -> bool {
+pub(super) fn pack_q5_k(x: &[f32], block: &mut [u8]) -> bool {
     let (head, codes_to) = block.split_at_mut(16);
-    let Some(runs) = lines(x, &OF_5_BITS, head) else { return false };
+    let Some(runs) = fit_runs(x, &SEARCH_5_BITS, head) else { return false };
     codes_to.fill(0);
     let (high, low) = codes_to.split_at_mut(32);
     for (i, codes) in runs.into_iter().enumerate() {
@@ -224,7 +225,7 @@ pub(super) fn q5_k(x: &[f32], block: &mut [u8]) -> bool {
 
 /// The scale of 16 elements, x ≈ scale · code with codes from −32 to 31: by least squares, weighted by squares, over
 /// roundings with several scales.
-fn symmetric(x: &[f32]) -> f32 {
+fn fit_symmetric(x: &[f32]) -> f32 {
     let farthest = x.iter().fold(0f32, |m, v| if v.abs() > m.abs() { *v } else { m });
     if farthest.abs() < TINY {
         return 0.0;
@@ -248,12 +249,12 @@ fn symmetric(x: &[f32]) -> f32 {
     scale
 }
 
-pub(super) fn q6_k(x: &[f32], block: &mut [u8]) -> bool {
+pub(super) fn pack_q6_k(x: &[f32], block: &mut [u8]) -> bool {
     if !is_finite(x) {
         return false;
     }
     block.fill(0);
-    let scales: Vec<f32> = x.chunks(16).map(symmetric).collect();
+    let scales: Vec<f32> = x.chunks(16).map(fit_symmetric).collect();
     // The weights of values near the largest f32 overflow.
     if !is_finite(&scales) {
         return false;

@@ -1,7 +1,7 @@
 //! Superblocks of codes of 4, 5 and 6 bits, multiplied without unpacking.
 
-use super::super::coded::{Coded, OF_BYTES, OF_NIBBLES, Row, floats_of_a_step, floats_of_steps};
-use super::{Lines, PART, Q4K, Q5K, Q6K};
+use super::super::coded::{Coded, OF_BYTES, OF_NIBBLES, Row, count_chunk_step_floats, count_step_floats};
+use super::{PART, Q4K, Q5K, Q6K, RunScales};
 use crate::simd::{Isa, Lanes, Words};
 
 /// Sums per superblock: one for each run of 16; or, after as many zeros, one for each run of 32.
@@ -9,8 +9,8 @@ const SUMS: usize = 16;
 
 /// The scales of the runs of `Q4K` and `Q5K` as numbers, followed by the negated minima.
 #[inline(always)]
-unsafe fn scales_and_minima<S: Isa>(lines: &Lines) -> [f32; SUMS] {
-    let Lines { d, e, scales: packed } = *lines;
+unsafe fn decode_scales<S: Isa>(packed: &RunScales) -> [f32; SUMS] {
+    let RunScales { d, e, scales: packed } = *packed;
     let word = |i: usize| u32::from_le_bytes([packed[i], packed[i + 1], packed[i + 2], packed[i + 3]]);
     let [a, b, c] = [word(0), word(4), word(8)];
     let last = |low: u32, high: u32| low & 0x0f0f_0f0f | (high >> 6 & 0x0303_0303) << 4;
@@ -29,7 +29,7 @@ unsafe fn scales_and_minima<S: Isa>(lines: &Lines) -> [f32; SUMS] {
 
 /// The index of the sum of `Q4K` and `Q5K` that an element belongs to.
 #[inline(always)]
-fn sum_of_run(at: usize) -> usize {
+fn find_run_sum(at: usize) -> usize {
     SUMS / 2 + at / PART
 }
 
@@ -42,9 +42,9 @@ unsafe fn add_sums<S: Isa>(first: usize, values: &[f32; SUMS], sums: *const f32,
     }
 }
 
-/// `Coded::first` for words whose bytes hold the codes of one run (low) and of the next (high).
+/// `Coded::first_element` for words whose bytes hold the codes of one run (low) and of the next (high).
 #[inline(always)]
-fn of_two_runs(lanes: usize, step: usize, lane: usize, half: usize) -> usize {
+fn first_of_two_runs(lanes: usize, step: usize, lane: usize, half: usize) -> usize {
     let at = 4 * (step * lanes + lane);
     at / PART * 2 * PART + half * PART + at % PART
 }
@@ -65,17 +65,17 @@ impl Coded for Q4K {
     const OF_FIELDS: [[f32; 4]; 2] = OF_NIBBLES;
 
     #[inline(always)]
-    fn first(lanes: usize, step: usize, lane: usize, half: usize) -> usize {
-        of_two_runs(lanes, step, lane, half)
+    fn first_element(lanes: usize, step: usize, lane: usize, half: usize) -> usize {
+        first_of_two_runs(lanes, step, lane, half)
     }
 
     #[inline(always)]
     fn sum_index(at: usize) -> usize {
-        sum_of_run(at)
+        find_run_sum(at)
     }
 
     #[inline(always)]
-    unsafe fn turn<S: Isa, R: Row<S>, const BLOCKS: usize>(
+    unsafe fn add_chunk<S: Isa, R: Row<S>, const BLOCKS: usize>(
         blocks: *const u8,
         x: *const f32,
         sums: &mut [S::V; 2],
@@ -83,13 +83,13 @@ impl Coded for Q4K {
         // SAFETY: guaranteed by the caller.
         unsafe {
             let block = &*blocks.cast::<Q4K>();
-            let lines = scales_and_minima::<S>(&block.lines);
+            let scales = decode_scales::<S>(&block.scales);
             for step in 0..256 / (8 * S::WIDTH) {
-                let x = x.add(step * const { floats_of_a_step::<S, R>() });
+                let x = x.add(step * const { count_step_floats::<S, R>() });
                 let words = S::Words::load(block.codes.as_ptr().add(4 * step * S::WIDTH));
-                add_runs::<S>(step, &lines, R::nibbles_apart(words, x), &mut sums[0]);
+                add_runs::<S>(step, &scales, R::multiply_nibbles_separately(words, x), &mut sums[0]);
             }
-            add_sums::<S>(8, &lines, x.add(const { floats_of_steps::<S, R, Self>() }), &mut sums[1]);
+            add_sums::<S>(8, &scales, x.add(const { count_chunk_step_floats::<S, R, Self>() }), &mut sums[1]);
         }
     }
 }
@@ -99,17 +99,17 @@ impl Coded for Q5K {
     const OF_FIELDS: [[f32; 4]; 2] = OF_BYTES;
 
     #[inline(always)]
-    fn first(lanes: usize, step: usize, lane: usize, half: usize) -> usize {
-        of_two_runs(lanes, step, lane, half)
+    fn first_element(lanes: usize, step: usize, lane: usize, half: usize) -> usize {
+        first_of_two_runs(lanes, step, lane, half)
     }
 
     #[inline(always)]
     fn sum_index(at: usize) -> usize {
-        sum_of_run(at)
+        find_run_sum(at)
     }
 
     #[inline(always)]
-    unsafe fn turn<S: Isa, R: Row<S>, const BLOCKS: usize>(
+    unsafe fn add_chunk<S: Isa, R: Row<S>, const BLOCKS: usize>(
         blocks: *const u8,
         x: *const f32,
         sums: &mut [S::V; 2],
@@ -127,18 +127,18 @@ impl Coded for Q5K {
         // SAFETY: guaranteed by the caller.
         unsafe {
             let block = &*blocks.cast::<Q5K>();
-            let lines = scales_and_minima::<S>(&block.lines);
+            let scales = decode_scales::<S>(&block.scales);
             for step in 0..256 / (8 * S::WIDTH) {
-                let (x, from) = (x.add(step * const { floats_of_a_step::<S, R>() }), step * S::WIDTH);
+                let (x, from) = (x.add(step * const { count_step_floats::<S, R>() }), step * S::WIDTH);
                 let words = S::Words::load(block.codes.as_ptr().add(4 * from));
                 let bits = S::Words::load(BITS.as_ptr().add(from).cast());
                 let high = S::Words::load_eight(block.high.as_ptr(), from).shr_each(bits);
                 let of = |codes: S::Words, fifth: S::Words| codes.and(0x0f0f_0f0f).or(fifth.and(0x1010_1010));
-                let even = R::bytes(of(words, high.shl::<4>()), x, 0);
-                let odd = R::bytes(of(words.shr::<4>(), high.shl::<3>()), x, 1);
-                add_runs::<S>(step, &lines, [even, odd], &mut sums[0]);
+                let even = R::multiply_bytes(of(words, high.shl::<4>()), x, 0);
+                let odd = R::multiply_bytes(of(words.shr::<4>(), high.shl::<3>()), x, 1);
+                add_runs::<S>(step, &scales, [even, odd], &mut sums[0]);
             }
-            add_sums::<S>(8, &lines, x.add(const { floats_of_steps::<S, R, Self>() }), &mut sums[1]);
+            add_sums::<S>(8, &scales, x.add(const { count_chunk_step_floats::<S, R, Self>() }), &mut sums[1]);
         }
     }
 }
@@ -151,7 +151,7 @@ impl Coded for Q6K {
     /// For 128 elements there are 64 bytes with the codes' low nibbles: the first 64 elements in the low halves, the
     /// others in the high halves.
     #[inline(always)]
-    fn first(lanes: usize, step: usize, lane: usize, half: usize) -> usize {
+    fn first_element(lanes: usize, step: usize, lane: usize, half: usize) -> usize {
         let byte = 4 * (step * lanes + lane);
         byte / 64 * 128 + half * 64 + byte % 64
     }
@@ -162,7 +162,7 @@ impl Coded for Q6K {
     }
 
     #[inline(always)]
-    unsafe fn turn<S: Isa, R: Row<S>, const BLOCKS: usize>(
+    unsafe fn add_chunk<S: Isa, R: Row<S>, const BLOCKS: usize>(
         blocks: *const u8,
         x: *const f32,
         sums: &mut [S::V; 2],
@@ -175,21 +175,21 @@ impl Coded for Q6K {
             let d = S::V::widen(u16::from_le_bytes(block.d));
             let scales = block.scales.map(|scale| scale as f32 * d);
             for step in 0..256 / (8 * S::WIDTH) {
-                let (x, from) = (x.add(step * const { floats_of_a_step::<S, R>() }), step * S::WIDTH);
+                let (x, from) = (x.add(step * const { count_step_floats::<S, R>() }), step * S::WIDTH);
                 let words = S::Words::load(block.codes.as_ptr().add(4 * from));
                 let bits = S::Words::load(BITS.as_ptr().add(from % 16).cast());
                 let high = S::Words::load_eight(block.high.as_ptr().add(from / 16 * 32), from);
                 let of = |codes: S::Words, high: S::Words| codes.and(0x0f0f_0f0f).or(high.and(0x3030_3030));
                 // The upper half's two bits are in position; the lower half's are four positions below.
                 let lower = high.shr_each(bits);
-                let low = R::bytes(of(words, lower.shl::<4>()), x, 0);
-                let high = R::bytes(of(words.shr::<4>(), lower), x, 1);
+                let low = R::multiply_bytes(of(words, lower.shl::<4>()), x, 0);
+                let high = R::multiply_bytes(of(words.shr::<4>(), lower), x, 1);
                 // Four runs of 16 are in the low nibbles of 64 bytes, and the next four in the high ones.
                 let run = from / 16 * 8 + from % 16 / 4;
                 let of = |run: usize| S::Words::spread::<4, 1>(scales.as_ptr().add(run));
                 sums[0] = of(run).fma(low, of(run + 4).fma(high, sums[0]));
             }
-            let of_sums = x.add(const { floats_of_steps::<S, R, Self>() });
+            let of_sums = x.add(const { count_chunk_step_floats::<S, R, Self>() });
             add_sums::<S>(0, &scales, of_sums, &mut sums[1]);
         }
     }

@@ -17,16 +17,16 @@ fn read_goldens(name: &str) -> Vec<u8> {
 }
 
 /// Blocks of each type, unpacked by ggml's reference in Python: `test/parity/gguf_blocks.py`.
-fn golden() -> HashMap<BlockType, (Vec<u8>, Vec<f32>)> {
+fn read_block_goldens() -> HashMap<BlockType, (Vec<u8>, Vec<f32>)> {
     let bytes = read_goldens("gguf_blocks");
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let stored = |name: String| file.tensor(&name).unwrap().data().to_vec();
+    let read = |name: String| file.tensor(&name).unwrap().data().to_vec();
     BlockType::ALL
         .into_iter()
         .map(|kind| {
-            let values = stored(format!("{kind}.values"));
+            let values = read(format!("{kind}.values"));
             let values = values.as_chunks::<4>().0.iter().map(|v| f32::from_le_bytes(*v)).collect();
-            (kind, (stored(format!("{kind}.blocks")), values))
+            (kind, (read(format!("{kind}.blocks")), values))
         })
         .collect()
 }
@@ -42,8 +42,8 @@ fn assert_same(kind: BlockType, got: &[f32], expected: &[f32]) {
 }
 
 #[test]
-fn blocks_have_the_bits_of_the_reference() {
-    for (kind, (blocks, expected)) in golden() {
+fn unpacked_blocks_have_the_bits_of_the_reference() {
+    for (kind, (blocks, expected)) in read_block_goldens() {
         let mut out = vec![0.0; expected.len()];
         unpack(kind, &blocks, &mut out);
         assert_same(kind, &out, &expected);
@@ -60,26 +60,26 @@ fn blocks_have_the_bits_of_the_reference() {
 /// Instructions that fuse, or that flush subnormal numbers, would change bits.
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
-    for (kind, (blocks, expected)) in golden() {
+    for (kind, (blocks, expected)) in read_block_goldens() {
         for at in Level::ALL.iter().filter(|at| **at <= level()) {
             let mut out = vec![0.0; expected.len()];
             // SAFETY: the process's level is at least this one.
-            unsafe { kind.unpacking(*at)(blocks.as_ptr(), 0, out.len(), out.as_mut_ptr()) };
+            unsafe { kind.select_unpack(*at)(blocks.as_ptr(), 0, out.len(), out.as_mut_ptr()) };
             assert_same(kind, &out, &expected);
         }
     }
 }
 
 #[test]
-fn every_f16_is_widened_as_half_does() {
+fn every_f16_is_widened_like_the_half_crate() {
     for bits in 0..=u16::MAX {
-        let (got, expected) = (f16(bits.to_le_bytes()), half::f16::from_bits(bits).to_f32());
+        let (got, expected) = (widen_f16(bits.to_le_bytes()), half::f16::from_bits(bits).to_f32());
         assert!(got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan(), "{bits:#06x}");
     }
 }
 
 #[test]
-fn sizes_and_names() {
+fn block_types_have_the_sizes_and_names_of_ggml() {
     let sizes: Vec<_> = BlockType::ALL.map(|k| (k.as_str(), k.elements(), k.bytes())).into();
     let expected = [
         ("q4_0", 32, 18),
@@ -103,12 +103,12 @@ fn sizes_and_names() {
 
 #[test]
 #[should_panic(expected = "19 bytes of q4_0 are no 32 elements")]
-fn blocks_are_whole() {
+fn unpacking_a_partial_block_panics() {
     unpack(BlockType::Q4_0, &[0; 19], &mut [0.0; 32]);
 }
 
 #[test]
-fn any_part_of_a_matrix_is_unpacked() {
+fn any_range_of_a_matrix_can_be_unpacked() {
     for kind in BlockType::EVERY {
         let elements = 300 * kind.elements();
         let blocks = draw_blocks(kind, elements, 3);
@@ -119,7 +119,7 @@ fn any_part_of_a_matrix_is_unpacked() {
             {
                 let mut out = vec![7.0; count + 1];
                 // SAFETY: the process's level is at least this one.
-                unsafe { kind.unpacking(*at)(blocks.as_ptr(), from, count, out.as_mut_ptr()) };
+                unsafe { kind.select_unpack(*at)(blocks.as_ptr(), from, count, out.as_mut_ptr()) };
                 assert_same(kind, &out[..count], &all[from..from + count]);
                 assert_eq!(out[count], 7.0, "{kind} writes past its end");
             }
@@ -128,29 +128,29 @@ fn any_part_of_a_matrix_is_unpacked() {
 }
 
 /// Unpacks nf4 from its layout alone, group by group.
-fn nf4_by_groups(bytes: &[u8]) -> Vec<f32> {
+fn unpack_nf4_by_groups(bytes: &[u8]) -> Vec<f32> {
     let float = |at: &[u8]| f32::from_le_bytes(at[..4].try_into().unwrap());
-    let of_group = |group: &[u8]| -> Vec<f32> {
+    let unpack_group = |group: &[u8]| -> Vec<f32> {
         let (step, mean) = (float(group), float(&group[4..]));
-        let of_block = |block: &[u8]| -> Vec<f32> {
-            let scale = nf4::e4m3(block[0]) * step + mean;
+        let unpack_block = |block: &[u8]| -> Vec<f32> {
+            let scale = nf4::decode_e4m3(block[0]) * step + mean;
             let value = |code: u8| nf4::TABLE[code as usize] * scale;
-            let of_32 = |codes: &[u8]| {
+            let unpack_32 = |codes: &[u8]| {
                 [
                     codes.iter().map(|c| value(c & 15)).collect::<Vec<_>>(),
                     codes.iter().map(|c| value(c >> 4)).collect(),
                 ]
                 .concat()
             };
-            block[1..].chunks(16).flat_map(of_32).collect()
+            block[1..].chunks(16).flat_map(unpack_32).collect()
         };
-        group[nf4::HEAD..].chunks_exact(nf4::BYTES).flat_map(of_block).collect()
+        group[nf4::HEAD..].chunks_exact(nf4::BYTES).flat_map(unpack_block).collect()
     };
-    bytes.chunks(nf4::HEAD + nf4::GROUP * nf4::BYTES).flat_map(of_group).collect()
+    bytes.chunks(nf4::HEAD + nf4::GROUP * nf4::BYTES).flat_map(unpack_group).collect()
 }
 
 #[test]
-fn nf4_of_several_groups() {
+fn nf4_with_several_groups_equals_the_reference() {
     let blocks = draw_blocks(BlockType::Nf4, 64 * 600, 7);
-    assert_same(BlockType::Nf4, &unpack_all(BlockType::Nf4, &blocks), &nf4_by_groups(&blocks));
+    assert_same(BlockType::Nf4, &unpack_all(BlockType::Nf4, &blocks), &unpack_nf4_by_groups(&blocks));
 }

@@ -8,13 +8,13 @@ use crate::random::Stream;
 use crate::testing::{hash_values, unpack_all};
 
 /// The values of `test/parity/quantised.py`.
-fn values(name: &str, size: usize) -> Vec<f32> {
+fn draw_values(name: &str, size: usize) -> Vec<f32> {
     let drawn = hash_values(name, size);
     let factor = |i: usize| (i / 32 * 7 % 11) as f32 / 64.0;
     drawn.iter().enumerate().map(|(i, v)| *v as f32 * factor(i)).collect()
 }
 
-fn packed(kind: BlockType, values: &[f32]) -> Vec<u8> {
+fn pack_values(kind: BlockType, values: &[f32]) -> Vec<u8> {
     pack::pack(kind, values.len(), &|at, out| out.copy_from_slice(&values[at..at + out.len()])).unwrap()
 }
 
@@ -28,7 +28,7 @@ fn quantised_weights_have_the_bits_of_the_references() {
         (BlockType::Nf4, "nf4", 64 * 600),
     ] {
         let expected = file.tensor(kind.as_str()).unwrap().data().to_vec();
-        let got = packed(kind, &values(name, size));
+        let got = pack_values(kind, &draw_values(name, size));
         assert_eq!(got.len(), expected.len());
         let off = got.iter().zip(&expected).position(|(a, b)| a != b);
         assert_eq!(
@@ -40,7 +40,7 @@ fn quantised_weights_have_the_bits_of_the_references() {
     }
 }
 
-fn for_file(kind: BlockType, x: &[f32]) -> Vec<u8> {
+fn pack_values_for_file(kind: BlockType, x: &[f32]) -> Vec<u8> {
     pack::pack_for_file(kind, x.len(), &|at, out| out.copy_from_slice(&x[at..at + out.len()])).unwrap()
 }
 
@@ -49,10 +49,10 @@ fn for_file(kind: BlockType, x: &[f32]) -> Vec<u8> {
 fn blocks_for_files_have_the_bits_of_ggml() {
     let bytes = read_goldens("quantised");
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let x = values("blocks", 16384);
-    for kind in pack::WRITTEN {
+    let x = draw_values("blocks", 16384);
+    for kind in pack::FILE_TYPES {
         let expected = file.tensor(&format!("ggml.{kind}")).unwrap().data().to_vec();
-        let got = for_file(kind, &x);
+        let got = pack_values_for_file(kind, &x);
         assert_eq!(got.len(), expected.len());
         let blocks =
             got.chunks(kind.bytes()).zip(expected.chunks(kind.bytes())).zip(x.chunks(kind.elements()));
@@ -65,10 +65,10 @@ fn blocks_for_files_have_the_bits_of_ggml() {
 }
 
 #[test]
-fn blocks_of_zeros_and_of_one_value_hold_them() {
-    for kind in pack::WRITTEN {
-        assert_eq!(unpack_all(kind, &for_file(kind, &[0.0; 256])), [0.0; 256], "{kind}");
-        let got = unpack_all(kind, &for_file(kind, &[0.5; 256]));
+fn constant_blocks_round_trip_and_bad_values_are_refused() {
+    for kind in pack::FILE_TYPES {
+        assert_eq!(unpack_all(kind, &pack_values_for_file(kind, &[0.0; 256])), [0.0; 256], "{kind}");
+        let got = unpack_all(kind, &pack_values_for_file(kind, &[0.5; 256]));
         assert!(got.iter().all(|v| (v - 0.5).abs() < 2e-3), "{kind}: {}", got[0]);
         for bad in [f32::NAN, f32::INFINITY, 1e30] {
             let read = |_: usize, out: &mut [f32]| {
@@ -81,12 +81,12 @@ fn blocks_of_zeros_and_of_one_value_hold_them() {
     }
 }
 
-fn squares(a: &[f32], b: &[f32]) -> f64 {
+fn sum_squared_errors(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (*a as f64 - *b as f64).powi(2)).sum()
 }
 
 /// The reference's formula: scales and minima from each run's extremes, rounded to 6 bits.
-fn by_ends(x: &[f32]) -> Vec<f32> {
+fn quantise_by_extremes(x: &[f32]) -> Vec<f32> {
     let runs: Vec<_> = x.chunks(32).collect();
     let low = |run: &[f32]| run.iter().fold(0f32, |m, v| m.min(*v));
     let high = |run: &[f32]| run.iter().fold(0f32, |m, v| m.max(*v));
@@ -103,12 +103,13 @@ fn by_ends(x: &[f32]) -> Vec<f32> {
 }
 
 #[test]
-fn q4_k_is_off_by_less_than_the_ends_of_runs_give() {
+fn q4_k_has_a_smaller_error_than_scaling_by_extremes() {
     let mut sums = [0.0, 0.0];
     for seed in 0..20 {
         let normal = Stream { seed, counter: 0 }.normal(256, 0.01 * seed as f64, 0.02);
-        let got = unpack_all(BlockType::Q4K, &packed(BlockType::Q4K, &normal));
-        let (own, ends) = (squares(&got, &normal), squares(&by_ends(&normal), &normal));
+        let got = unpack_all(BlockType::Q4K, &pack_values(BlockType::Q4K, &normal));
+        let (own, ends) =
+            (sum_squared_errors(&got, &normal), sum_squared_errors(&quantise_by_extremes(&normal), &normal));
         assert!(own <= ends, "{own} is more than {ends}");
         sums = [sums[0] + own, sums[1] + ends];
     }
@@ -116,35 +117,35 @@ fn q4_k_is_off_by_less_than_the_ends_of_runs_give() {
     assert!(sums[0] < 0.83 * sums[1], "{}", sums[0] / sums[1]);
     // Values of 4 bits are exact, except for f16's rounding of the scale: 2^-12 of values up to 7.5.
     let steps: Vec<f32> = (0..256).map(|i| (i % 16) as f32 * 0.5 - 1.5).collect();
-    let got = unpack_all(BlockType::Q4K, &packed(BlockType::Q4K, &steps));
+    let got = unpack_all(BlockType::Q4K, &pack_values(BlockType::Q4K, &steps));
     let rounding = 256.0 * (7.5f64 * 2f64.powi(-12)).powi(2);
-    assert!(squares(&got, &steps) < rounding, "{}", squares(&got, &steps));
-    assert_eq!(unpack_all(BlockType::Q4K, &packed(BlockType::Q4K, &[0.0; 256])), [0.0; 256]);
+    assert!(sum_squared_errors(&got, &steps) < rounding, "{}", sum_squared_errors(&got, &steps));
+    assert_eq!(unpack_all(BlockType::Q4K, &pack_values(BlockType::Q4K, &[0.0; 256])), [0.0; 256]);
 }
 
 #[test]
-fn halves_between_codes_go_where_the_references_take_them() {
+fn ties_between_codes_round_like_the_references() {
     // The largest makes the scale 1.
     let mut x = [0f32; 32];
     x[..6].copy_from_slice(&[127.0, 0.5, 1.5, 2.5, -0.5, -2.5]);
     assert_eq!(
-        packed(BlockType::Q8_0, &x)[2..8].iter().map(|c| *c as i8).collect::<Vec<_>>(),
+        pack_values(BlockType::Q8_0, &x)[2..8].iter().map(|c| *c as i8).collect::<Vec<_>>(),
         [127, 1, 2, 3, -1, -3]
     );
     x[..6].copy_from_slice(&[-8.0, 0.5, 1.5, -0.5, -1.5, 7.75]);
-    let codes = packed(BlockType::Q4_0, &x)[2..8].iter().map(|c| *c & 15).collect::<Vec<_>>();
+    let codes = pack_values(BlockType::Q4_0, &x)[2..8].iter().map(|c| *c & 15).collect::<Vec<_>>();
     assert_eq!(codes, [0, 9, 10, 8, 7, 15]);
     for (i, pair) in nf4::TABLE.windows(2).enumerate() {
         let [low, half] = [pair[0], (pair[0] + pair[1]) / 2.0];
-        assert_eq!([low, half, half.next_up()].map(pack::nearest), [i as u8, i as u8, i as u8 + 1]);
+        assert_eq!([low, half, half.next_up()].map(pack::find_nearest_code), [i as u8, i as u8, i as u8 + 1]);
     }
-    assert_eq!([-2.0, 2.0].map(pack::nearest), [0, 15]);
+    assert_eq!([-2.0, 2.0].map(pack::find_nearest_code), [0, 15]);
 }
 
 #[test]
-fn floats_of_eight_bits_are_the_nearest() {
+fn e4m3_encoding_rounds_to_nearest_even() {
     for code in 0..126u8 {
-        let [v, next] = [code, code + 1].map(nf4::e4m3);
+        let [v, next] = [code, code + 1].map(nf4::decode_e4m3);
         // By the definition: 4 bits of exponent with bias 7, 3 bits of mantissa.
         let exponent = (code >> 3) as i32;
         let mantissa = (code & 7) as f32 / 8.0 + if exponent > 0 { 1.0 } else { 0.0 };
@@ -153,28 +154,28 @@ fn floats_of_eight_bits_are_the_nearest() {
         for (x, expected) in
             [(v, code), (half.next_down(), code), (half, code + (code & 1)), (half.next_up(), code + 1)]
         {
-            assert_eq!(pack::to_e4m3(x), expected, "{x}");
-            assert_eq!(pack::to_e4m3(-x), expected | 128, "{x}");
+            assert_eq!(pack::encode_e4m3(x), expected, "{x}");
+            assert_eq!(pack::encode_e4m3(-x), expected | 128, "{x}");
         }
     }
-    assert_eq!([449.0, 464.0, 1e9].map(pack::to_e4m3), [126; 3]);
+    assert_eq!([449.0, 464.0, 1e9].map(pack::encode_e4m3), [126; 3]);
 }
 
 /// Enough elements for several threads, each with a separate part.
 #[test]
-fn large_weights_are_packed_as_their_parts_are() {
+fn packing_on_several_threads_equals_packing_by_parts() {
     for kind in [BlockType::Q8_0, BlockType::Q4_0, BlockType::Q4K] {
         let elements = (256 << 10) / kind.bytes() * kind.elements();
-        let x = large(elements);
-        let whole = packed(kind, &x);
+        let x = draw_large_values(elements);
+        let whole = pack_values(kind, &x);
         for (i, part) in x.chunks(64 * kind.elements()).enumerate().step_by(17) {
-            let expected = packed(kind, part);
+            let expected = pack_values(kind, part);
             assert_eq!(whole[i * 64 * kind.bytes()..][..expected.len()], expected, "{kind}: part {i}");
         }
     }
     // nf4 stores the mean of all scales, so its values are compared instead.
-    let x = large(64 * 70_000);
-    let got = unpack_all(BlockType::Nf4, &packed(BlockType::Nf4, &x));
+    let x = draw_large_values(64 * 70_000);
+    let got = unpack_all(BlockType::Nf4, &pack_values(BlockType::Nf4, &x));
     let blocks: Vec<_> = x.chunks(64).zip(got.chunks(64)).collect();
     let scale = |x: &[f32]| x.iter().fold(0f32, |m, v| m.max(v.abs()));
     let mean = blocks.iter().map(|(x, _)| scale(x)).sum::<f32>() / blocks.len() as f32;
@@ -187,7 +188,7 @@ fn large_weights_are_packed_as_their_parts_are() {
 }
 
 /// Values whose size varies from block to block and from run to run.
-fn large(count: usize) -> Vec<f32> {
+fn draw_large_values(count: usize) -> Vec<f32> {
     let mut state = 1u32;
     let value = |i: usize| {
         state = state.wrapping_mul(1664525).wrapping_add(1013904223);
@@ -197,8 +198,8 @@ fn large(count: usize) -> Vec<f32> {
 }
 
 #[test]
-fn what_is_not_finite_is_refused() {
-    for kind in pack::MADE {
+fn non_finite_values_are_refused() {
+    for kind in pack::TRAINING_TYPES {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut values = vec![0.5; 512];
             values[300] = bad;

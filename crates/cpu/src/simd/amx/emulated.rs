@@ -34,11 +34,11 @@ thread_local! {
 }
 
 /// The previous action of the signal.
-static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+static PREVIOUS_ACTION: OnceLock<libc::sigaction> = OnceLock::new();
 
 /// Installs the emulator in this process. It requires AVX-512.
 pub fn install() {
-    BEFORE.get_or_init(|| {
+    PREVIOUS_ACTION.get_or_init(|| {
         let mut before = MaybeUninit::<libc::sigaction>::uninit();
         // SAFETY: both actions are initialised; the handler is async-signal-safe.
         unsafe {
@@ -52,7 +52,7 @@ pub fn install() {
 }
 
 /// Whether this thread's emulated registers are in use; false if the processor has AMX.
-pub fn in_use() -> bool {
+pub fn is_in_use() -> bool {
     // SAFETY: the thread is not inside an emulated instruction.
     TILES.with(|tiles| unsafe { (*tiles.get()).sizes.iter().any(Option::is_some) })
 }
@@ -90,7 +90,7 @@ extern "C" fn emulate_instruction(signal: libc::c_int, _: *mut libc::siginfo_t, 
             TILES.with(|tiles| (*tiles.get()).run(instruction, register))?;
             Some(length)
         });
-        match (length, BEFORE.get()) {
+        match (length, PREVIOUS_ACTION.get()) {
             (Some(length), _) => general[libc::REG_RIP as usize] = at + length as libc::greg_t,
             // Passes the signal to the previous handler; the instruction restarts.
             (None, Some(before)) => {
@@ -102,7 +102,7 @@ extern "C" fn emulate_instruction(signal: libc::c_int, _: *mut libc::siginfo_t, 
 }
 
 /// The address of a memory operand.
-fn address(place: Address, register: impl Fn(usize) -> i64) -> *mut u8 {
+fn resolve_address(place: Address, register: impl Fn(usize) -> i64) -> *mut u8 {
     register(place.base).wrapping_add(place.displacement) as *mut u8
 }
 
@@ -114,7 +114,7 @@ impl Tiles {
     unsafe fn run(&mut self, instruction: Instruction, register: impl Fn(usize) -> i64) -> Option<()> {
         let row = |rows: RowAddresses, i: usize| {
             let step = rows.index.map_or(0, &register) << rows.scale;
-            address(rows.first, &register).wrapping_offset((i as i64).wrapping_mul(step) as isize)
+            resolve_address(rows.first, &register).wrapping_offset((i as i64).wrapping_mul(step) as isize)
         };
         match instruction {
             Instruction::Release => {
@@ -123,8 +123,9 @@ impl Tiles {
             }
             Instruction::Configure(place) => {
                 // SAFETY: guaranteed by the caller.
-                let configuration = unsafe { address(place, &register).cast::<Configuration>().read() };
-                self.sizes = sizes(&configuration)?;
+                let configuration =
+                    unsafe { resolve_address(place, &register).cast::<Configuration>().read() };
+                self.sizes = read_sizes(&configuration)?;
                 self.registers = [[[0; LANES]; ROWS]; REGISTERS];
             }
             Instruction::Zero(tile) => {
@@ -171,7 +172,7 @@ impl Tiles {
 
 /// The rows, and bytes per row, of the registers; `None` for an invalid configuration. Restarting in the middle of a
 /// load, which only an operating system does, is not supported.
-fn sizes(c: &Configuration) -> Option<[Option<(usize, usize)>; REGISTERS]> {
+fn read_sizes(c: &Configuration) -> Option<[Option<(usize, usize)>; REGISTERS]> {
     let mut sizes = [None; REGISTERS];
     if c.palette == 0 {
         return Some(sizes);

@@ -95,14 +95,14 @@ pub unsafe fn release() {
 
 /// Whether this process may use AMX, on a processor with AVX-512.
 #[cfg(target_os = "linux")]
-pub fn available() -> bool {
+pub fn is_available() -> bool {
     static AVAILABLE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     // SAFETY: a processor with AVX-512 has xgetbv, and the system enables it.
     *AVAILABLE.get_or_init(|| has_tiles() && unsafe { os_saves_tiles() } && request_permission())
 }
 
 #[cfg(not(target_os = "linux"))]
-pub fn available() -> bool {
+pub fn is_available() -> bool {
     false
 }
 

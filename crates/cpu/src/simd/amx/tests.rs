@@ -22,10 +22,10 @@ struct Sizes {
 /// Leading dimension of the three operands, in elements.
 const ROW: usize = 19;
 /// The value of elements that must not be written.
-const BESIDE: f32 = 1234.5;
+const UNTOUCHED: f32 = 1234.5;
 
 impl Sizes {
-    fn configuration(self) -> Configuration {
+    fn to_configuration(self) -> Configuration {
         let Sizes { m, n, k } = self;
         let mut c = Configuration { palette: 1, bytes: [0; 16], rows: [0; 16], ..Configuration::WHOLE };
         for (register, (rows, elements)) in [(0, (m, n)), (3, (m, k)), (7, (k, n))] {
@@ -36,12 +36,12 @@ impl Sizes {
 }
 
 /// The sums after a product.
-fn product(sizes: Sizes, a: &[u32], b: &[u32], sums: &[f32]) -> Vec<f32> {
+fn multiply_pairs(sizes: Sizes, a: &[u32], b: &[u32], sums: &[f32]) -> Vec<f32> {
     let mut sums = sums.to_vec();
     assert!([a.len(), b.len(), sums.len()].iter().all(|len| *len >= 16 * ROW));
     // SAFETY: the operands hold 16 rows.
     unsafe {
-        sizes.configuration().load();
+        sizes.to_configuration().load();
         asm!(
             "tileloadd tmm0, [{sums} + {row}]",
             "tileloadd tmm3, [{a} + {row}]",
@@ -62,53 +62,54 @@ fn product(sizes: Sizes, a: &[u32], b: &[u32], sums: &[f32]) -> Vec<f32> {
 }
 
 /// Flushes a subnormal number to 0, as the instruction does for operands and results.
-fn flushed(v: f32) -> f32 {
+fn flush_subnormal(v: f32) -> f32 {
     if v.is_subnormal() { 0f32.copysign(v) } else { v }
 }
 
 /// The definition of Intel's manual, one element at a time.
-fn plain(Sizes { m, n, k }: Sizes, a: &[u32], b: &[u32], sums: &[f32]) -> Vec<f32> {
+fn compute_reference(Sizes { m, n, k }: Sizes, a: &[u32], b: &[u32], sums: &[f32]) -> Vec<f32> {
     let mut out = sums.to_vec();
     for i in 0..m {
         for j in 0..n {
             let mut parity = [0f32; 2];
             for t in 0..k {
-                let pair = |v: u32| [v << 16, v & 0xffff_0000].map(|bits| flushed(f32::from_bits(bits)));
+                let pair =
+                    |v: u32| [v << 16, v & 0xffff_0000].map(|bits| flush_subnormal(f32::from_bits(bits)));
                 let (a, b) = (pair(a[i * ROW + t]), pair(b[t * ROW + j]));
                 for (sum, (a, b)) in parity.iter_mut().zip(a.into_iter().zip(b)) {
-                    *sum = flushed(a.mul_add(b, *sum));
+                    *sum = flush_subnormal(a.mul_add(b, *sum));
                 }
             }
-            let both = flushed(parity[0] + parity[1]);
+            let both = flush_subnormal(parity[0] + parity[1]);
             let sum = &mut out[i * ROW + j];
-            *sum = flushed(flushed(*sum) + both);
+            *sum = flush_subnormal(flush_subnormal(*sum) + both);
         }
     }
     out
 }
 
-struct Drawn(u64);
+struct Generator(u64);
 
-impl Drawn {
-    fn next(&mut self) -> u32 {
+impl Generator {
+    fn draw_word(&mut self) -> u32 {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 33) as u32
     }
 
     /// A number of magnitude 2^least or more, over `powers` powers of two.
-    fn number(&mut self, least: i32, powers: u32) -> f32 {
-        let v = 1.0 + self.next() as f32 / (1u32 << 31) as f32;
-        let v = v as f64 * 2f64.powi(least + (self.next() % powers) as i32);
-        if self.next() & 1 == 1 { -v as f32 } else { v as f32 }
+    fn draw_number(&mut self, least: i32, powers: u32) -> f32 {
+        let v = 1.0 + self.draw_word() as f32 / (1u32 << 31) as f32;
+        let v = v as f64 * 2f64.powi(least + (self.draw_word() % powers) as i32);
+        if self.draw_word() & 1 == 1 { -v as f32 } else { v as f32 }
     }
 
-    fn pairs(&mut self, least: i32, powers: u32) -> Vec<u32> {
-        let mut half = || bf16::from_f32(self.number(least, powers)).to_bits() as u32;
+    fn draw_pairs(&mut self, least: i32, powers: u32) -> Vec<u32> {
+        let mut half = || bf16::from_f32(self.draw_number(least, powers)).to_bits() as u32;
         (0..16 * ROW).map(|_| half() | half() << 16).collect()
     }
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
+fn to_bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
@@ -121,37 +122,38 @@ const SIZES: [Sizes; 6] = [
     Sizes { m: 2, n: 15, k: 16 },
 ];
 
-fn there() -> bool {
+fn has_amx() -> bool {
     usable_levels().any(|level| level == Level::Amx)
 }
 
 /// Usual magnitudes; and subnormal factors, products and sums.
 #[test]
-fn a_product_has_the_bits_of_the_manual() {
-    if !there() {
+fn a_product_has_the_bits_that_the_manual_defines() {
+    if !has_amx() {
         return;
     }
-    let mut drawn = Drawn(7);
+    let mut generator = Generator(7);
     for sizes in SIZES {
         for (least, powers) in [(-3, 6), (-70, 12), (-132, 12), (-133, 140)] {
-            let (a, b) = (drawn.pairs(least, powers), drawn.pairs(least, powers));
-            let mut sums: Vec<f32> = (0..16 * ROW).map(|_| drawn.number(2 * least.max(-70), 12)).collect();
+            let (a, b) = (generator.draw_pairs(least, powers), generator.draw_pairs(least, powers));
+            let mut sums: Vec<f32> =
+                (0..16 * ROW).map(|_| generator.draw_number(2 * least.max(-70), 12)).collect();
             let Sizes { m, n, .. } = sizes;
             for (at, sum) in sums.iter_mut().enumerate() {
                 if at / ROW >= m || at % ROW >= n {
-                    *sum = BESIDE;
+                    *sum = UNTOUCHED;
                 }
             }
-            let got = product(sizes, &a, &b, &sums);
-            assert_eq!(bits(&got), bits(&plain(sizes, &a, &b, &sums)), "{sizes:?} {least}");
+            let got = multiply_pairs(sizes, &a, &b, &sums);
+            assert_eq!(to_bits(&got), to_bits(&compute_reference(sizes, &a, &b, &sums)), "{sizes:?} {least}");
         }
     }
 }
 
 /// Sums that cancel to a subnormal number, of either sign, and a subnormal product.
 #[test]
-fn what_is_subnormal_is_zero() {
-    if !there() {
+fn subnormal_values_are_flushed_to_zero() {
+    if !has_amx() {
         return;
     }
     let sizes = Sizes { m: 1, n: 1, k: 1 };
@@ -170,21 +172,21 @@ fn what_is_subnormal_is_zero() {
         (pair(double, double), 0.0, 4.0 * small),
     ];
     for (case, (left, sum, expected)) in cases.into_iter().enumerate() {
-        let got = product(sizes, &left, &right, &vec![sum; 16 * ROW])[0];
+        let got = multiply_pairs(sizes, &left, &right, &vec![sum; 16 * ROW])[0];
         assert_eq!(got.to_bits(), f32::to_bits(expected), "{case}: {got:e}");
     }
 }
 
 #[test]
-fn what_is_not_finite_stays_in_its_row_and_column() {
-    if !there() {
+fn non_finite_values_stay_in_their_row_and_column() {
+    if !has_amx() {
         return;
     }
     let sizes = SIZES[0];
     let (mut a, mut b) = (vec![0x3f80_3f80; 16 * ROW], vec![0x3f80_3f80; 16 * ROW]);
     a[3 * ROW + 2] = 0x7f80_3f80;
     b[2 * ROW + 5] = 0x3f80_7fc0;
-    let got = product(sizes, &a, &b, &vec![0.0; 16 * ROW]);
+    let got = multiply_pairs(sizes, &a, &b, &vec![0.0; 16 * ROW]);
     for (at, v) in got.iter().enumerate().filter(|(at, _)| at % ROW < 16) {
         match (at / ROW, at % ROW) {
             (_, 5) => assert!(v.is_nan()),
@@ -196,8 +198,8 @@ fn what_is_not_finite_stays_in_its_row_and_column() {
 
 /// Registers belong to a thread, are zero after configuration, and rows past a load are zero.
 #[test]
-fn a_thread_has_registers_of_its_own() {
-    if !there() {
+fn each_thread_has_separate_registers() {
+    if !has_amx() {
         return;
     }
     let store = |sums: &mut [f32; 256]| {
@@ -237,8 +239,8 @@ fn a_thread_has_registers_of_its_own() {
 
 /// An instruction may begin on one page and end on the next.
 #[test]
-fn an_instruction_may_lie_on_two_pages() {
-    if !there() {
+fn an_instruction_may_span_two_pages() {
+    if !has_amx() {
         return;
     }
     const PAGE: usize = 4096;
@@ -258,26 +260,26 @@ fn an_instruction_may_lie_on_two_pages() {
             std::mem::transmute::<*mut u8, extern "C" fn()>(at)();
             assert_eq!(libc::munmap(pages, 2 * PAGE), 0);
         }
-        assert!(!super::emulated::in_use());
+        assert!(!super::emulated::is_in_use());
     }
 }
 
 /// An instruction that the processor rejects ends the process.
 #[test]
-fn what_is_wrong_is_refused() {
+fn invalid_configurations_raise_a_signal() {
     const CASE: &str = "LOWRANK_AMX_CASE";
-    if !there() {
+    if !has_amx() {
         return;
     }
     let wrong: [(&str, fn()); 7] = [
         ("no configuration", || multiply(None)),
-        ("too many rows", || change(|c| c.rows[5] = 17)),
-        ("too many bytes", || change(|c| c.bytes[5] = 68)),
-        ("rows of nothing", || change(|c| c.bytes[5] = 0)),
-        ("another palette", || change(|c| c.palette = 2)),
+        ("too many rows", || multiply_changed(|c| c.rows[5] = 17)),
+        ("too many bytes", || multiply_changed(|c| c.bytes[5] = 68)),
+        ("empty rows", || multiply_changed(|c| c.bytes[5] = 0)),
+        ("another palette", || multiply_changed(|c| c.palette = 2)),
         // 8 pairs of A by 16 of B.
-        ("terms that do not match", || change(|c| c.bytes[1] = 32)),
-        ("something reserved", || change(|c| c.reserved[3] = 1)),
+        ("mismatched terms", || multiply_changed(|c| c.bytes[1] = 32)),
+        ("a reserved byte", || multiply_changed(|c| c.reserved[3] = 1)),
     ];
     if let Ok(case) = std::env::var(CASE) {
         match case.parse::<usize>().ok().and_then(|i| wrong.get(i)) {
@@ -288,7 +290,7 @@ fn what_is_wrong_is_refused() {
     }
     let run = |case: usize| {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "simd::amx::tests::what_is_wrong_is_refused"])
+            .args(["--exact", "simd::amx::tests::invalid_configurations_raise_a_signal"])
             .env(CASE, case.to_string())
             .output()
             .unwrap()
@@ -301,7 +303,7 @@ fn what_is_wrong_is_refused() {
     }
 }
 
-fn change(change: impl Fn(&mut Configuration)) {
+fn multiply_changed(change: impl Fn(&mut Configuration)) {
     let mut configuration = Configuration::WHOLE;
     change(&mut configuration);
     multiply(Some(configuration));
@@ -319,7 +321,7 @@ fn multiply(configuration: Option<Configuration>) {
 }
 
 #[test]
-fn encodings_are_those_of_the_assembler() {
+fn instructions_decode_from_the_encodings_of_the_assembler() {
     let at = |base, displacement| Address { base, displacement };
     let rows = |first, index, scale| RowAddresses { first, index, scale };
     let cases: [(&[u8], Instruction); 13] = [

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use lowrank_cpu::quant::BlockType;
-use lowrank_cpu::quant::pack::{MADE, pack};
+use lowrank_cpu::quant::pack::{TRAINING_TYPES, pack};
 
 use super::header::{self, Entry};
 use super::{Dtype, to_compute_type};
@@ -117,13 +117,14 @@ impl Reader {
     fn load_quantised(&self, cx: &Rc<Context>, entry: &Entry, from: DType, kind: BlockType) -> Result<Value> {
         let (shown, to) =
             (format!("{}: tensor {}", self.path.display(), quote(&entry.name)), DType::Block(kind));
-        if !from.is_float() || !MADE.contains(&kind) {
-            let made = MADE.map(BlockType::as_str).join(", ");
+        if !from.is_float() || !TRAINING_TYPES.contains(&kind) {
+            let made = TRAINING_TYPES.map(BlockType::as_str).join(", ");
             fail!(Dtype, "{shown} is {} and is not quantised to {kind}; floats are, to {made}", entry.dtype);
         }
         if entry.shape.rank() < 2 || !to.divides(&entry.shape) {
             let fits = |kind: &BlockType| DType::Block(*kind).divides(&entry.shape);
-            let others: Vec<_> = MADE.iter().filter(|kind| fits(kind)).map(|kind| kind.as_str()).collect();
+            let others: Vec<_> =
+                TRAINING_TYPES.iter().filter(|kind| fits(kind)).map(|kind| kind.as_str()).collect();
             fail!(
                 Dtype,
                 "{shown} of shape {} is no whole blocks of {kind}, which are of {} elements of a row: {}",

@@ -29,7 +29,7 @@ scalars! {
 }
 
 scalars! {
-    /// The scalars of a launch with dropout; `Mask` describes them.
+    /// The scalars of a launch with dropout; `DropoutMask` describes them.
     pub struct Dropped {
         geometry: Geometry,
         key: [u32; 2],

@@ -1,6 +1,6 @@
 //! The CPU implementations: pass a launch's bindings to the attention of `lowrank_cpu`.
 
-use lowrank_cpu::attention::{self, Geometry, Inputs, Labels, Mask, ROUNDED};
+use lowrank_cpu::attention::{self, DropoutMask, Geometry, Inputs, Labels, ROUNDED};
 use lowrank_cpu::simd::{Level, level};
 
 use super::Delta;
@@ -14,9 +14,9 @@ fn choose_level(g: &Geometry) -> Level {
 }
 
 /// The geometry and the mask of a launch with dropout.
-fn read_dropped(l: &NativeLaunch) -> (Geometry, Option<Mask>) {
+fn read_dropped(l: &NativeLaunch) -> (Geometry, Option<DropoutMask>) {
     let Dropped { geometry, key, threshold, row_base } = l.scalars();
-    (geometry, Some(Mask::new(&geometry, key, threshold, row_base)))
+    (geometry, Some(DropoutMask::new(&geometry, key, threshold, row_base)))
 }
 
 /// The labels, in three bindings from `first` on.
@@ -32,7 +32,7 @@ pub fn forward_dropped(l: &NativeLaunch) {
     forward_with(l, read_dropped(l));
 }
 
-fn forward_with(l: &NativeLaunch, (g, mask): (Geometry, Option<Mask>)) {
+fn forward_with(l: &NativeLaunch, (g, mask): (Geometry, Option<DropoutMask>)) {
     let factors = [l.read(0), l.read(1), l.read(2)];
     attention::forward(
         &g,
@@ -48,7 +48,7 @@ fn forward_with(l: &NativeLaunch, (g, mask): (Geometry, Option<Mask>)) {
 
 pub fn delta(l: &NativeLaunch) {
     let Delta { dim, .. } = l.scalars();
-    attention::delta(l.read(0), l.read(1), dim, l.write(2));
+    attention::compute_delta(l.read(0), l.read(1), dim, l.write(2));
 }
 
 pub fn backward(l: &NativeLaunch) {
@@ -59,7 +59,7 @@ pub fn backward_dropped(l: &NativeLaunch) {
     backward_with(l, read_dropped(l));
 }
 
-fn backward_with(l: &NativeLaunch, (g, mask): (Geometry, Option<Mask>)) {
+fn backward_with(l: &NativeLaunch, (g, mask): (Geometry, Option<DropoutMask>)) {
     let inputs = Inputs {
         q: l.read(0),
         k: l.read(1),

@@ -149,7 +149,7 @@ fn backward_at_once(
         [unasked(d_q.is_some(), a.q)?, unasked(d_kv.is_some(), a.k)?, unasked(d_kv.is_some(), a.v)?];
     let d_q = d_q.or(unasked[0].as_ref()).expect("one of them");
     let [d_k, d_v] = [0, 1].map(|i| d_kv.map(|d| d[i]).or(unasked[1 + i].as_ref()).expect("one of them"));
-    let parts = cx.empty([a.geometry().parts()], DType::F32)?;
+    let parts = cx.empty([a.geometry().count_partials()], DType::F32)?;
     let binds = Binds::of(a, Inner::Keys);
     let mut list: List = SmallVec::from_iter([
         binds.queries(a.q),
@@ -193,7 +193,7 @@ fn launches(
             ..whole
         };
         let [from, to] = [g.visible(0)[0], g.visible(g.queries - 1)[1]];
-        if !g.first() && from >= to {
+        if !g.is_first() && from >= to {
             return;
         }
         let rows = if inner == Inner::Keys { g.rows() } else { g.keys };

@@ -26,7 +26,7 @@ pub fn cast(l: &NativeLaunch) {
         (Block(kind), F32) => {
             let (blocks, y) = (l.read::<u8>(0), l.write::<f32>(1));
             assert!(y.len() <= kind.count_elements(blocks.len()), "cast: x ends early");
-            let unpack = kind.unpacking(level());
+            let unpack = kind.select_unpack(level());
             // SAFETY: the processor has its level's instructions, and x has at least as many elements as y.
             each_chunk(y, GRAIN, |at, y| unsafe { unpack(blocks.as_ptr(), at, y.len(), y.as_mut_ptr()) });
         }

@@ -23,7 +23,7 @@ pub fn take(l: &NativeLaunch) {
 }
 
 fn rows_of_blocks(l: &NativeLaunch, kind: BlockType) {
-    let (table, unpack) = (l.read::<u8>(0), kind.unpacking(level()));
+    let (table, unpack) = (l.read::<u8>(0), kind.select_unpack(level()));
     let elements = kind.count_elements(table.len());
     let row = |at: usize, y: &mut [f32]| {
         assert!(at + y.len() <= elements, "take: the table ends early");

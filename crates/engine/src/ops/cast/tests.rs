@@ -60,7 +60,7 @@ fn blocks_are_unpacked() {
     for cx in contexts() {
         for kind in BlockType::EVERY {
             // Values that are never split must fit the smallest binding.
-            let rows = if kind.is_cut() { 37 } else { 3 };
+            let rows = if kind.is_divisible() { 37 } else { 3 };
             let [stored, wide] = in_blocks(&cx, kind, &[rows, 256]);
             for to in [F32, F16, BF16] {
                 let [got, expected] =

@@ -163,7 +163,7 @@ fn weights_in_blocks_are_multiplied_as_what_they_hold() {
                 ] {
                     let op = Linear { fan_in_fan_out, precision };
                     // Blocks run along the second dimension; nf4's must fit a binding of 4 KiB.
-                    let shape = if kind.is_cut() { [37, 512] } else { [29, 256] };
+                    let shape = if kind.is_divisible() { [37, 512] } else { [29, 256] };
                     let [features, out] = if fan_in_fan_out { shape } else { [shape[1], shape[0]] };
                     let [stored, wide] = in_blocks(&cx, kind, &shape);
                     let [x, bias, d] =

@@ -49,7 +49,7 @@ unsafe fn multiply(
         // SAFETY: guaranteed by the caller for these columns.
         unsafe {
             let epilogue = Epilogue { c: c.c.add(j), ..c };
-            table.tile(&TileProduct { rows, k: part, a, b, width, epilogue, second: None, kept: None });
+            table.run_tile(&TileProduct { rows, k: part, a, b, width, epilogue, second: None, kept: None });
         }
     }
 }

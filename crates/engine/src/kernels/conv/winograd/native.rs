@@ -186,7 +186,7 @@ impl Task<'_> {
                             let tile =
                                 TileProduct { rows, k: len, a, b, width, epilogue, second: None, kept: None };
                             // SAFETY: U and V hold the block's channels of the rows and tiles.
-                            unsafe { table.tile(&tile) };
+                            unsafe { table.run_tile(&tile) };
                         }
                         let sums = sums.as_ptr();
                         // SAFETY: as above; these tiles of these rows of y belong to this task.

@@ -1,5 +1,5 @@
 use half::{bf16, f16};
-use lowrank_cpu::gemm::{KernelTable, Storage, available};
+use lowrank_cpu::gemm::{KernelTable, Storage, available_tables};
 use lowrank_cpu::threads::Threads;
 
 use super::native::{correlate, weight_by};
@@ -153,7 +153,7 @@ fn every_instruction_set_equals_the_plain_form() {
         let with = if biased { &bias } else { &none };
         let [halves, brains] = [DType::F16, DType::BF16].map(|dtype| w.stored(dtype));
         let expected = [&w, &halves, &brains].map(|w| plain(&walk, [&x, w, with]));
-        for table in available() {
+        for table in available_tables() {
             let what = |of: &str| format!("{of} by {} {walk:?}", table.name);
             let operands = [&x, &bias];
             let got = run(table, 1, &walk, operands, &narrow(&w, |v| v as f32), biased);
@@ -180,7 +180,7 @@ fn it_rounds_about_as_the_sum_over_taps_does() {
     };
     let fused = |sum: f32, a: f64, b: f64| (a as f32).mul_add(b as f32, sum);
     let taps = off(&by_taps(&walk, [&x, &w, &bias], 0f32, fused, f64::from));
-    for table in available() {
+    for table in available_tables() {
         let by_tiles = off(&run(table, 2, &walk, [&x, &bias], &narrow(&w, |v| v as f32), true));
         println!("{}: {by_tiles:.2e}, {:.2} of the sum over taps'", table.name, by_tiles / taps);
         assert!(by_tiles < taps, "{}: {by_tiles:e} for {taps:e}", table.name);

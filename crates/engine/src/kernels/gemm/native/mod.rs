@@ -6,7 +6,8 @@ pub use autotune::rounded_level;
 
 use half::{bf16, f16};
 use lowrank_cpu::gemm::{
-    BlockPointer, Blocks, KernelTable, MAX_GEMV_ROWS, Multiply, Product, Second, Storage, current_table,
+    BlockPointer, Blocks, KernelTable, MAX_GEMV_ROWS, Multiply, Product, SecondSegment, Storage,
+    current_table,
 };
 use lowrank_cpu::quant::BlockType;
 
@@ -57,12 +58,12 @@ fn bind_blocks(
 }
 
 /// The second segment, whose factors are bound before C and reach as far as the launch says.
-fn bind_second<const OUT: usize>(l: &NativeLaunch, both: &ScalarsOfTwo) -> Second {
+fn bind_second<const OUT: usize>(l: &NativeLaunch, both: &ScalarsOfTwo) -> SecondSegment {
     let (Scalars { m, n, .. }, s) = (both.first, both.second);
     let (a, b) = (l.read::<f32>(OUT - 2), l.read::<f32>(OUT - 1));
     assert!((m - 1) * s.a2_row + (s.k2 - 1) * s.a2_column < a.len(), "gemm: the second A ends early");
     assert!((s.k2 - 1) * s.b2_row + (n - 1) * s.b2_column < b.len(), "gemm: the second B ends early");
-    Second {
+    SecondSegment {
         k: s.k2,
         a: a.as_ptr(),
         a_row: s.a2_row,
@@ -130,7 +131,7 @@ fn run_together_by<T: Storage, const N: usize>(
 fn bind_product<T: Storage<Position = *const T> + bytemuck::Pod, const BIAS: bool, const C: usize>(
     l: &NativeLaunch,
     s: &Scalars,
-    second: Option<Second>,
+    second: Option<SecondSegment>,
 ) -> Product<T> {
     bind_product_by::<T, BIAS, C>(l, s, bind_elements::<T>(l, 1), second)
 }
@@ -139,7 +140,7 @@ fn bind_product_by<T: Storage, const BIAS: bool, const C: usize>(
     l: &NativeLaunch,
     s: &Scalars,
     (b, size): (T::Position, usize),
-    second: Option<Second>,
+    second: Option<SecondSegment>,
 ) -> Product<T> {
     let &Scalars {
         m, n, k, batch, a_batch, a_row, a_column, b_batch, b_row, b_column, c_batch, c_row, ..

@@ -11,7 +11,7 @@ mod tests;
 
 use std::sync::OnceLock;
 
-use lowrank_cpu::gemm::measure::{candidates, measure_fastest};
+use lowrank_cpu::gemm::measure::{list_candidates, measure_fastest};
 use lowrank_cpu::gemm::{KernelTable, current_table};
 use lowrank_cpu::simd::{Level, level};
 
@@ -27,7 +27,7 @@ pub fn rounded_table() -> &'static KernelTable {
     CHOSEN.get_or_init(|| {
         let level_is_set = std::env::var("LOWRANK_ISA").is_ok_and(|level| !level.is_empty());
         let off = matches!(Setting::of_environment(), Ok(Setting::Off));
-        let levels = candidates(level());
+        let levels = list_candidates(level());
         if level_is_set || off || levels.len() < 2 {
             return current_table();
         }
