@@ -44,7 +44,7 @@ pub struct Svd {
 }
 
 /// Converts values stored by rows to a matrix with `columns` columns. Returns an error if one is not finite.
-pub fn matrix(rows: usize, columns: usize, values: &[f32]) -> Result<Mat<f64>> {
+pub fn matrix_from_rows(rows: usize, columns: usize, values: &[f32]) -> Result<Mat<f64>> {
     assert_eq!(values.len(), rows * columns, "a matrix of {rows}×{columns}");
     if !values.iter().all(|v| v.is_finite()) {
         return Err(Error::NotFinite);
@@ -53,7 +53,7 @@ pub fn matrix(rows: usize, columns: usize, values: &[f32]) -> Result<Mat<f64>> {
 }
 
 /// Returns the entries of a matrix by rows.
-pub fn by_rows(a: MatRef<'_, f64>) -> Vec<f64> {
+pub fn to_row_major(a: MatRef<'_, f64>) -> Vec<f64> {
     (0..a.nrows()).flat_map(|i| (0..a.ncols()).map(move |j| a[(i, j)])).collect()
 }
 
@@ -92,11 +92,11 @@ pub fn svd_low_rank(
     let tall = a.nrows() >= a.ncols();
     let a = if tall { a } else { a.transpose() };
     let width = width.min(a.ncols());
-    let omega = matrix(a.ncols(), width, &draw(a.ncols() * width))?;
-    let mut basis = orthonormal((a * &omega).as_ref());
+    let omega = matrix_from_rows(a.ncols(), width, &draw(a.ncols() * width))?;
+    let mut basis = orthonormalize((a * &omega).as_ref());
     for _ in 0..iterations {
-        let other = orthonormal((a.transpose() * &basis).as_ref());
-        basis = orthonormal((a * &other).as_ref());
+        let other = orthonormalize((a.transpose() * &basis).as_ref());
+        basis = orthonormalize((a * &other).as_ref());
     }
     let Svd { u, s, vt } = svd((basis.transpose() * a).as_ref(), rank)?;
     let u = basis * u;
@@ -108,14 +108,14 @@ pub fn svd_low_rank(
 }
 
 /// Returns an orthonormal basis of the columns of A [m, n], with min(m, n) vectors.
-pub fn orthonormal(a: MatRef<'_, f64>) -> Mat<f64> {
+pub fn orthonormalize(a: MatRef<'_, f64>) -> Mat<f64> {
     a.qr().compute_thin_Q()
 }
 
 /// Returns the first `rank` columns of Q and rows of R in A = Q·R. The columns of Q depend only on the first `rank`
 /// columns of A, and R = Qᵀ·A. Cost: O(m·n·rank).
 pub fn qr(a: MatRef<'_, f64>, rank: usize) -> (Mat<f64>, Mat<f64>) {
-    let q = orthonormal(a.subcols(0, rank.min(a.ncols())));
+    let q = orthonormalize(a.subcols(0, rank.min(a.ncols())));
     let r = q.transpose() * a;
     (q, r)
 }

@@ -19,7 +19,7 @@ pub struct IncrementalPca {
     mean: Vec<f64>,
     /// Σ (x − mean)² of each feature.
     spread: Vec<f64>,
-    found: Option<Svd>,
+    svd: Option<Svd>,
     /// The cosine similarity of each component before and after the last batch.
     similarity: Vec<f64>,
 }
@@ -32,7 +32,7 @@ impl IncrementalPca {
             seen: 0.0,
             mean: vec![0.0; features],
             spread: vec![0.0; features],
-            found: None,
+            svd: None,
             similarity: Vec::new(),
         }
     }
@@ -49,7 +49,7 @@ impl IncrementalPca {
         let total = self.seen + count;
         let batch_mean: Vec<f64> = (0..features).map(|j| batch.col(j).iter().sum::<f64>() / count).collect();
         let shift = (self.seen / total * count).sqrt();
-        let before = self.found.as_ref();
+        let before = self.svd.as_ref();
         let kept = before.map_or(0, |svd| svd.s.len());
         let stacked = Mat::from_fn(kept + rows + usize::from(kept > 0), features, |i, j| match before {
             Some(svd) if i < kept => svd.s[i] * svd.vt[(i, j)],
@@ -57,14 +57,14 @@ impl IncrementalPca {
             _ => batch[(i - kept, j)] - batch_mean[j],
         });
         let small = stacked.nrows().min(features);
-        let found = if small <= EXACT {
+        let svd = if small <= EXACT {
             svd(stacked.as_ref(), self.components)?
         } else {
             let width = self.components * OVERSAMPLING;
             svd_low_rank(stacked.as_ref(), self.components, width, ITERATIONS, draw)?
         };
         self.similarity = before.map_or(Vec::new(), |before| {
-            (0..found.s.len()).map(|k| cosine(before.vt.row(k).iter(), found.vt.row(k).iter())).collect()
+            (0..svd.s.len()).map(|k| cosine(before.vt.row(k).iter(), svd.vt.row(k).iter())).collect()
         });
         for (j, mean) in batch_mean.iter().enumerate() {
             let within: f64 = batch.col(j).iter().map(|x| (x - mean).powi(2)).sum();
@@ -72,23 +72,23 @@ impl IncrementalPca {
             self.mean[j] += (mean - self.mean[j]) * count / total;
         }
         self.seen = total;
-        self.found = Some(found);
+        self.svd = Some(svd);
         Ok(true)
     }
 
     /// Returns the components as rows, the strongest first, in the order of `ratios`; none before the first batch.
     pub fn components(&self) -> Option<MatRef<'_, f64>> {
-        self.found.as_ref().map(|svd| svd.vt.as_ref())
+        self.svd.as_ref().map(|svd| svd.vt.as_ref())
     }
 
     /// Returns each component's share of the total variance.
     pub fn ratios(&self) -> Vec<f64> {
         let whole: f64 = self.spread.iter().sum();
-        self.found.iter().flat_map(|svd| svd.s.iter().map(|s| s * s / whole)).collect()
+        self.svd.iter().flat_map(|svd| svd.s.iter().map(|s| s * s / whole)).collect()
     }
 
     pub fn singular_values(&self) -> &[f64] {
-        self.found.as_ref().map_or(&[], |svd| &svd.s)
+        self.svd.as_ref().map_or(&[], |svd| &svd.s)
     }
 
     /// Returns the cosine similarities; empty until the second batch.

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::library::{FUNNELED, Mpi, Result, read_text};
 
-/// A rank's place in the job.
+/// A rank's position in the job.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct RankInfo {
     pub rank: usize,
     pub size: usize,
     /// Among the ranks of this machine.
@@ -24,7 +24,7 @@ pub struct Place {
 pub struct AbortRequest(Arc<(AtomicBool, AtomicI32)>);
 
 impl AbortRequest {
-    pub fn make(&self, status: i32) {
+    pub fn request(&self, status: i32) {
         self.0.1.store(status, Ordering::Relaxed);
         self.0.0.store(true, Ordering::Release);
     }
@@ -35,14 +35,14 @@ impl AbortRequest {
 }
 
 /// Waits of up to this are polled without sleep.
-const POLLED: Duration = Duration::from_micros(100);
+const POLL_TIME: Duration = Duration::from_micros(100);
 /// The longest sleep between two polls.
 const LONGEST_SLEEP: Duration = Duration::from_millis(1);
 
 /// All ranks of the job, after MPI is initialised.
 pub struct Communicator<H> {
     mpi: Mpi<H>,
-    pub place: Place,
+    pub info: RankInfo,
     abort: AbortRequest,
 }
 
@@ -55,23 +55,26 @@ impl<H: Copy> Communicator<H> {
         let mut local = known.unset;
         // SAFETY: each pointer is valid for its call, and null is allowed for the process's arguments.
         unsafe {
-            check("MPI_Initialized", (call.initialized)(&mut begun))?;
+            check_status("MPI_Initialized", (call.initialized)(&mut begun))?;
             if begun != 0 {
                 return Err("MPI is initialised already in this process".into());
             }
             let no = std::ptr::null_mut();
-            check("MPI_Init_thread", (call.init_thread)(no, std::ptr::null_mut(), FUNNELED, &mut given))?;
-            check("MPI_Comm_rank", (call.rank)(known.world, &mut rank))?;
-            check("MPI_Comm_size", (call.size)(known.world, &mut size))?;
+            check_status(
+                "MPI_Init_thread",
+                (call.init_thread)(no, std::ptr::null_mut(), FUNNELED, &mut given),
+            )?;
+            check_status("MPI_Comm_rank", (call.rank)(known.world, &mut rank))?;
+            check_status("MPI_Comm_size", (call.size)(known.world, &mut size))?;
             let split = (call.split_type)(known.world, known.shared, rank, known.no_info, &mut local);
-            check("MPI_Comm_split_type", split)?;
-            check("MPI_Comm_rank", (call.rank)(local, &mut local_rank))?;
-            check("MPI_Comm_size", (call.size)(local, &mut local_size))?;
+            check_status("MPI_Comm_split_type", split)?;
+            check_status("MPI_Comm_rank", (call.rank)(local, &mut local_rank))?;
+            check_status("MPI_Comm_size", (call.size)(local, &mut local_size))?;
         }
         if given < FUNNELED {
             return Err("the MPI library allows no threads in a process".into());
         }
-        let place = Place {
+        let info = RankInfo {
             rank: rank as usize,
             size: size as usize,
             local_rank: local_rank as usize,
@@ -79,13 +82,13 @@ impl<H: Copy> Communicator<H> {
             host: read_text(call.processor_name),
             library: read_text(call.library_version).lines().next().unwrap_or_default().to_owned(),
         };
-        Ok(Communicator { mpi, place, abort })
+        Ok(Communicator { mpi, info, abort })
     }
 
     /// Ends MPI; all ranks call it.
     pub fn finish(self) -> Result<()> {
         // SAFETY: no request is open, since each operation waits for its own.
-        check("MPI_Finalize", unsafe { (self.mpi.call.finalize)() })
+        check_status("MPI_Finalize", unsafe { (self.mpi.call.finalize)() })
     }
 
     /// Ends the processes of all ranks if that was requested. Does not return then.
@@ -99,7 +102,7 @@ impl<H: Copy> Communicator<H> {
 
     /// Returns the bytes of every rank, in rank order.
     pub fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let size = self.place.size;
+        let size = self.info.size;
         let lengths = self.gather_equal(&(own.len() as u64).to_le_bytes())?;
         let counts = lengths.chunks_exact(8).map(|n| u64::from_le_bytes(n.try_into().expect("8 bytes")));
         let counts: Vec<usize> = counts.map(|n| n as usize).collect();
@@ -110,10 +113,10 @@ impl<H: Copy> Communicator<H> {
         // SAFETY: the buffers live until `wait` returns and have the counts that they are described with.
         let started = unsafe {
             (call.allgatherv)(
-                address(own),
+                as_address(own),
                 own.len() as c_int,
                 known.bytes,
-                address_mut(&mut all),
+                as_address_mut(&mut all),
                 spans.counts.as_ptr(),
                 spans.starts.as_ptr(),
                 known.bytes,
@@ -121,14 +124,14 @@ impl<H: Copy> Communicator<H> {
                 &mut request,
             )
         };
-        check("MPI_Iallgatherv", started)?;
+        check_status("MPI_Iallgatherv", started)?;
         self.wait(request)?;
         Ok((0..size).map(|rank| all[spans.range(rank)].to_vec()).collect())
     }
 
     /// Sends `parts[r]` to each rank `r`, and returns what each rank sent to this one.
     pub fn exchange(&self, parts: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
-        let size = self.place.size;
+        let size = self.info.size;
         if parts.len() != size {
             return Err(format!("{} parts are given for {size} ranks", parts.len()));
         }
@@ -157,7 +160,7 @@ impl<H: Copy> Communicator<H> {
     ///
     /// Each rank sums a part: two exchanges of (N − 1) / N of the values for N ranks.
     pub fn sum_in_order(&self, values: &mut [f32]) -> Result<()> {
-        let Place { rank, size, .. } = self.place;
+        let RankInfo { rank, size, .. } = self.info;
         let floats = self.mpi.constants.floats;
         let bound = |r: usize| values.len() * r / size;
         let parts = Spans::new(&(0..size).map(|r| bound(r + 1) - bound(r)).collect::<Vec<_>>())?;
@@ -174,10 +177,10 @@ impl<H: Copy> Communicator<H> {
         // SAFETY: as in `gather`.
         let started = unsafe {
             (call.allgatherv)(
-                address(sums),
+                as_address(sums),
                 own as c_int,
                 floats,
-                address_mut(values),
+                as_address_mut(values),
                 parts.counts.as_ptr(),
                 parts.starts.as_ptr(),
                 floats,
@@ -185,7 +188,7 @@ impl<H: Copy> Communicator<H> {
                 &mut request,
             )
         };
-        check("MPI_Iallgatherv", started)?;
+        check_status("MPI_Iallgatherv", started)?;
         self.wait(request)
     }
 
@@ -197,24 +200,24 @@ impl<H: Copy> Communicator<H> {
         // SAFETY: as in `gather`.
         let started = unsafe {
             (call.allreduce)(
-                address(&own),
-                address_mut(values),
-                count(values.len())?,
+                as_address(&own),
+                as_address_mut(values),
+                to_c_int(values.len())?,
                 known.floats,
                 known.sum,
                 known.world,
                 &mut request,
             )
         };
-        check("MPI_Iallreduce", started)?;
+        check_status("MPI_Iallreduce", started)?;
         self.wait(request)
     }
 
     /// Gathers values of the same number of bytes on each rank.
     fn gather_equal(&self, own: &[u8]) -> Result<Vec<u8>> {
-        let spans = Spans::new(&vec![own.len(); self.place.size])?;
+        let spans = Spans::new(&vec![own.len(); self.info.size])?;
         let mut all = vec![0u8; spans.total];
-        let copies = own.repeat(self.place.size);
+        let copies = own.repeat(self.info.size);
         self.alltoall(&copies, &spans, &mut all, &spans, self.mpi.constants.bytes)?;
         Ok(all)
     }
@@ -226,11 +229,11 @@ impl<H: Copy> Communicator<H> {
         // SAFETY: as in `gather`.
         let started = unsafe {
             (call.alltoallv)(
-                address(from),
+                as_address(from),
                 sent.counts.as_ptr(),
                 sent.starts.as_ptr(),
                 kind,
-                address_mut(to),
+                as_address_mut(to),
                 received.counts.as_ptr(),
                 received.starts.as_ptr(),
                 kind,
@@ -238,7 +241,7 @@ impl<H: Copy> Communicator<H> {
                 &mut request,
             )
         };
-        check("MPI_Ialltoallv", started)?;
+        check_status("MPI_Ialltoallv", started)?;
         self.wait(request)
     }
 
@@ -251,13 +254,13 @@ impl<H: Copy> Communicator<H> {
             // SAFETY: the request belongs to an operation that this thread has started.
             let tested =
                 unsafe { (self.mpi.call.test)(&mut request, &mut done, self.mpi.constants.ignored_status) };
-            check("MPI_Test", tested)?;
+            check_status("MPI_Test", tested)?;
             if done != 0 {
                 return Ok(());
             }
             self.abort_if_requested();
             let waited = began.elapsed();
-            if waited < POLLED {
+            if waited < POLL_TIME {
                 std::thread::yield_now();
             } else {
                 std::thread::sleep((waited / 20).min(LONGEST_SLEEP));
@@ -270,11 +273,11 @@ impl<H: Copy> Communicator<H> {
 /// Open MPI's `MPI_IN_PLACE`.
 static NOTHING: u64 = 0;
 
-fn address<T>(buffer: &[T]) -> *const c_void {
+fn as_address<T>(buffer: &[T]) -> *const c_void {
     if buffer.is_empty() { (&raw const NOTHING).cast() } else { buffer.as_ptr().cast() }
 }
 
-fn address_mut<T>(buffer: &mut [T]) -> *mut c_void {
+fn as_address_mut<T>(buffer: &mut [T]) -> *mut c_void {
     if buffer.is_empty() { (&raw const NOTHING).cast_mut().cast() } else { buffer.as_mut_ptr().cast() }
 }
 
@@ -290,10 +293,10 @@ impl Spans {
         let mut total = 0;
         let mut starts = Vec::with_capacity(counts.len());
         for n in counts {
-            starts.push(count(total)?);
+            starts.push(to_c_int(total)?);
             total += n;
         }
-        count(total)?;
+        to_c_int(total)?;
         let counts = counts.iter().map(|n| *n as c_int).collect();
         Ok(Spans { counts, starts, total })
     }
@@ -305,11 +308,11 @@ impl Spans {
 }
 
 /// Converts a count for MPI, whose counts have 31 bits.
-fn count(n: usize) -> Result<c_int> {
+fn to_c_int(n: usize) -> Result<c_int> {
     c_int::try_from(n).map_err(|_| format!("one message of {n} elements is too large for MPI"))
 }
 
 /// By default the library ends all ranks at an error, so a status other than 0 is rare.
-fn check(what: &str, status: c_int) -> Result<()> {
+fn check_status(what: &str, status: c_int) -> Result<()> {
     if status == 0 { Ok(()) } else { Err(format!("{what} failed with status {status}")) }
 }

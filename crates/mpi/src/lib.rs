@@ -17,7 +17,7 @@ use napi::bindgen_prelude::{
 };
 use napi_derive::napi;
 
-use communicator::{AbortRequest, Communicator, Place};
+use communicator::{AbortRequest, Communicator, RankInfo};
 use library::{AnyMpi, Result};
 
 /// The seconds that `abort` waits for the library to end the process.
@@ -43,7 +43,7 @@ enum Job {
 /// The ranks of the job that this process belongs to.
 #[napi]
 pub struct Communication {
-    place: Place,
+    info: RankInfo,
     jobs: Mutex<Sender<Job>>,
     abort: AbortRequest,
 }
@@ -52,7 +52,7 @@ pub struct Communication {
 #[napi(catch_unwind, ts_return_type = "Promise<Communication>")]
 pub fn connect<'env>(env: &'env Env, paths: Vec<String>) -> napi::Result<Object<'env>> {
     let keep = |_: &Env, made| Ok(made);
-    promise(env, keep, |done| {
+    make_promise(env, keep, |done| {
         let work = move || {
             let abort = AbortRequest::default();
             match library::open(&paths) {
@@ -76,8 +76,8 @@ fn serve<H: Copy>(made: Result<Communicator<H>>, abort: AbortRequest, connected:
         Ok(communicator) => communicator,
         Err(error) => return connected(Err(error)),
     };
-    let place = communicator.place.clone();
-    connected(Ok(Communication { place, jobs: Mutex::new(send), abort }));
+    let info = communicator.info.clone();
+    connected(Ok(Communication { info, jobs: Mutex::new(send), abort }));
     run(communicator, &receive);
 }
 
@@ -104,49 +104,49 @@ fn run<H: Copy>(communicator: Communicator<H>, jobs: &Receiver<Job>) {
 impl Communication {
     #[napi(getter, catch_unwind)]
     pub fn rank(&self) -> u32 {
-        self.place.rank as u32
+        self.info.rank as u32
     }
 
     #[napi(getter, catch_unwind)]
     pub fn size(&self) -> u32 {
-        self.place.size as u32
+        self.info.size as u32
     }
 
     /// The rank among the ranks of this machine.
     #[napi(getter, catch_unwind)]
     pub fn local_rank(&self) -> u32 {
-        self.place.local_rank as u32
+        self.info.local_rank as u32
     }
 
     /// The number of ranks of this machine.
     #[napi(getter, catch_unwind)]
     pub fn local_size(&self) -> u32 {
-        self.place.local_size as u32
+        self.info.local_size as u32
     }
 
     /// The name of this machine.
     #[napi(getter, catch_unwind)]
     pub fn host(&self) -> String {
-        self.place.host.clone()
+        self.info.host.clone()
     }
 
     /// The name and version of the MPI library.
     #[napi(getter, catch_unwind)]
     pub fn library(&self) -> String {
-        self.place.library.clone()
+        self.info.library.clone()
     }
 
     /// Returns the bytes of every rank, in rank order.
     #[napi(catch_unwind, ts_return_type = "Promise<Uint8Array[]>")]
     pub fn gather<'env>(&self, env: &'env Env, bytes: Uint8Array) -> napi::Result<Object<'env>> {
-        promise(env, copy_to_js, |done| self.send(Job::Gather(bytes.to_vec(), done)))
+        make_promise(env, copy_to_js, |done| self.send(Job::Gather(bytes.to_vec(), done)))
     }
 
     /// Sends `parts[r]` to each rank `r`, and returns what each rank sent to this one.
     #[napi(catch_unwind, ts_return_type = "Promise<Uint8Array[]>")]
     pub fn exchange<'env>(&self, env: &'env Env, parts: Vec<Uint8Array>) -> napi::Result<Object<'env>> {
         let parts = parts.iter().map(|part| part.to_vec()).collect();
-        promise(env, copy_to_js, |done| self.send(Job::Exchange(parts, done)))
+        make_promise(env, copy_to_js, |done| self.send(Job::Exchange(parts, done)))
     }
 
     /// Returns the sums of the values over all ranks, added in rank order or in an order that the library chooses.
@@ -159,19 +159,19 @@ impl Communication {
     ) -> napi::Result<Object<'env>> {
         let values = values.to_vec();
         let copy = |env: &Env, sums: Vec<f32>| Float32ArraySlice::copy_from(env, &sums[..]);
-        promise(env, copy, |done| self.send(Job::Sum { values, in_order, done }))
+        make_promise(env, copy, |done| self.send(Job::Sum { values, in_order, done }))
     }
 
     /// Ends MPI; all ranks call it. Nothing may follow.
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn finish<'env>(&self, env: &'env Env) -> napi::Result<Object<'env>> {
-        promise(env, |_, ()| Ok(()), |done| self.send(Job::Finish(done)))
+        make_promise(env, |_, ()| Ok(()), |done| self.send(Job::Finish(done)))
     }
 
     /// Ends the processes of all ranks, this one too, with `status`.
     #[napi(catch_unwind)]
     pub fn abort(&self, status: i32) {
-        self.abort.make(status);
+        self.abort.request(status);
         // An idle thread waits for a job; a busy one looks at the request between polls.
         let _ = self.send(Job::Abort);
         std::thread::sleep(std::time::Duration::from_secs(ABORT_SECONDS));
@@ -194,7 +194,7 @@ fn copy_to_js(env: &Env, parts: Vec<Vec<u8>>) -> napi::Result<Arrays> {
 }
 
 /// Returns a promise, which the receiver given to `start` settles with the value that `convert` makes.
-fn promise<'env, T, V>(
+fn make_promise<'env, T, V>(
     env: &'env Env,
     convert: impl FnOnce(&Env, T) -> napi::Result<V> + Send + 'static,
     start: impl FnOnce(Done<T>) -> napi::Result<()>,
@@ -214,7 +214,7 @@ where
 /// Ends all ranks at a panic of the thread, which would leave the others waiting.
 #[cfg(not(test))]
 #[napi_derive::module_init]
-fn end_at_panics() {
+fn abort_on_panics() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         before(info);

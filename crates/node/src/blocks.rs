@@ -7,7 +7,7 @@ use napi::Env;
 use napi::bindgen_prelude::Uint8ArraySlice;
 use napi_derive::napi;
 
-use crate::error::{Result, internal, thrown};
+use crate::error::{Result, to_js_error, wrap_napi_error};
 
 /// Packs `values` into blocks of `kind`; their number must be a multiple of the block size. Returns null if a value
 /// is not finite or exceeds the range of a block's scale.
@@ -20,9 +20,9 @@ pub fn blocks_of<'env>(
     let made = FILE_TYPES.into_iter().find(|made| made.as_str() == kind);
     let Some(kind) = made.filter(|kind| DType::Block(*kind).divides(&[values.len()].into())) else {
         let what = format!("blocksOf: {} values make no blocks of {kind}", values.len());
-        return Err(thrown(fail_code(Code::Internal, what)));
+        return Err(to_js_error(fail_code(Code::Internal, what)));
     };
     let read = |at: usize, out: &mut [f32]| out.copy_from_slice(&values[at..at + out.len()]);
     let packed = pack_for_file(kind, values.len(), &read).ok();
-    packed.map(|blocks| Uint8ArraySlice::copy_from(env, &blocks[..]).map_err(internal)).transpose()
+    packed.map(|blocks| Uint8ArraySlice::copy_from(env, &blocks[..]).map_err(wrap_napi_error)).transpose()
 }

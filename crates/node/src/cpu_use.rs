@@ -15,12 +15,12 @@ thread_local! {
 }
 
 /// The CPU use of the work that this thread starts.
-pub fn cpu_use() -> CpuUse {
+pub fn current_cpu_use() -> CpuUse {
     CPU_USE.get()
 }
 
 /// Sets the CPU use of the work that this thread starts from now on.
-pub fn use_cpu(cpu_use: CpuUse) {
+pub fn set_cpu_use(cpu_use: CpuUse) {
     CPU_USE.set(cpu_use);
 }
 
@@ -31,7 +31,7 @@ static POOL: Mutex<Option<(CpuUse, Arc<rayon::ThreadPool>)>> = Mutex::new(None);
 ///
 /// # Errors
 /// `ERR_INTERNAL` if the system starts no threads.
-pub fn parallel<T: Send>(work: impl FnOnce() -> T + Send) -> engine::Result<T> {
+pub fn run_parallel<T: Send>(work: impl FnOnce() -> T + Send) -> engine::Result<T> {
     let cpu_use = CPU_USE.get();
     if cpu_use == CpuUse::default() {
         return Ok(work());

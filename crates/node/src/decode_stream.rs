@@ -7,7 +7,7 @@ use napi_derive::napi;
 use tokenizers::Tokenizer as Inner;
 
 use crate::background;
-use crate::error::{Result, thrown};
+use crate::error::{Result, to_js_error};
 use crate::tokenizer::Tokenizer;
 
 /// The character that invalid UTF-8 decodes to.
@@ -31,14 +31,14 @@ pub struct DecodeStream {
     /// The last ids.
     ids: Vec<u32>,
     /// The part of their text that has been returned.
-    given: String,
+    returned: String,
     /// The number of ids at the last complete character.
-    whole: usize,
+    complete: usize,
     held: bool,
 }
 
 impl DecodeStream {
-    fn after(
+    fn after_context(
         tokenizer: &Tokenizer,
         context: &[i32],
         skip_special_tokens: bool,
@@ -47,8 +47,8 @@ impl DecodeStream {
             tokenizer: tokenizer.inner.clone(),
             skip_special_tokens,
             ids: Vec::new(),
-            given: String::new(),
-            whole: 0,
+            returned: String::new(),
+            complete: 0,
             held: false,
         };
         let known: Vec<u32> = context.iter().filter_map(|id| stream.find_token(*id)).collect();
@@ -58,8 +58,8 @@ impl DecodeStream {
             let text = stream.decode_ids(&stream.ids)?;
             // If the window begins within a character, it does not show how the following ones decode.
             if !text.contains(REPLACEMENT) || count >= known.len() {
-                stream.given = certain(&text).into();
-                stream.whole = stream.ids.len();
+                stream.returned = cut_incomplete(&text).into();
+                stream.complete = stream.ids.len();
                 return Ok(stream);
             }
             count *= 4;
@@ -81,60 +81,60 @@ impl DecodeStream {
         let Some(id) = self.find_token(id) else { return Ok(String::new()) };
         self.ids.push(id);
         let mut text = self.decode_ids(&self.ids)?;
-        if !text.starts_with(&self.given) {
+        if !text.starts_with(&self.returned) {
             // A run of bytes proved to be invalid UTF-8: decode the ids after the returned characters separately.
-            let told = if self.whole > 0 { self.whole } else { self.ids.len() - 1 };
-            self.ids.drain(..told);
-            self.whole = 0;
-            self.given.clear();
+            let end = if self.complete > 0 { self.complete } else { self.ids.len() - 1 };
+            self.ids.drain(..end);
+            self.complete = 0;
+            self.returned.clear();
             text = self.decode_ids(&self.ids)?;
         }
-        let certain = certain(&text);
-        let new = certain.get(self.given.len()..).unwrap_or("").to_string();
+        let certain = cut_incomplete(&text);
+        let new = certain.get(self.returned.len()..).unwrap_or("").to_string();
         self.held = text.len() > certain.len();
-        if certain.len() > self.given.len() {
-            self.given.truncate(0);
-            self.given.push_str(certain);
+        if certain.len() > self.returned.len() {
+            self.returned.truncate(0);
+            self.returned.push_str(certain);
         }
-        self.slide()?;
+        self.drop_old_ids()?;
         Ok(new)
     }
 
     /// Drops ids that later ones do not need.
-    fn slide(&mut self) -> engine::Result<()> {
+    fn drop_old_ids(&mut self) -> engine::Result<()> {
         if self.held {
             if self.ids.len() > LONGEST_WINDOW {
                 self.ids.drain(..self.ids.len() - CONTEXT);
-                self.given = certain(&self.decode_ids(&self.ids)?).into();
-                self.whole = 0;
+                self.returned = cut_incomplete(&self.decode_ids(&self.ids)?).into();
+                self.complete = 0;
             }
             return Ok(());
         }
-        let before = std::mem::replace(&mut self.whole, self.ids.len());
+        let before = std::mem::replace(&mut self.complete, self.ids.len());
         if self.ids.len() > WINDOW {
             let last = self.decode_ids(&self.ids[before..])?;
             // A window must not begin with a lone space, since decoding may drop a text's first space.
             if !last.trim().is_empty() || self.ids.len() > LONGEST_WINDOW {
                 self.ids.drain(..before);
-                self.whole = self.ids.len();
-                self.given = last;
+                self.complete = self.ids.len();
+                self.returned = last;
             }
         }
         Ok(())
     }
 
-    fn remaining(&mut self) -> engine::Result<String> {
+    fn take_remaining(&mut self) -> engine::Result<String> {
         let text = self.decode_ids(&self.ids)?;
         self.held = false;
-        match text.strip_prefix(&self.given) {
+        match text.strip_prefix(&self.returned) {
             Some(rest) => Ok(rest.into()),
-            None => self.decode_ids(&self.ids[self.whole..]),
+            None => self.decode_ids(&self.ids[self.complete..]),
         }
     }
 }
 
 /// Returns `text` without a possibly incomplete last character.
-fn certain(text: &str) -> &str {
+fn cut_incomplete(text: &str) -> &str {
     let mut certain = text;
     for _ in 0..INCOMPLETE {
         certain = certain.strip_suffix(REPLACEMENT).unwrap_or(certain);
@@ -147,8 +147,8 @@ impl Tokenizer {
     /// Creates a stream that decodes the ids after `context`.
     #[napi(catch_unwind)]
     pub fn decode_stream(&self, context: &[i32], skip_special_tokens: bool) -> Result<DecodeStream> {
-        background::catch_panic("decode", || DecodeStream::after(self, context, skip_special_tokens))
-            .map_err(thrown)
+        background::catch_panic("decode", || DecodeStream::after_context(self, context, skip_special_tokens))
+            .map_err(to_js_error)
     }
 }
 
@@ -157,7 +157,7 @@ impl DecodeStream {
     /// Returns the text that `id` completes; empty if `id` is not a token.
     #[napi(catch_unwind)]
     pub fn push(&mut self, id: i32) -> Result<String> {
-        background::catch_panic("decode", || self.push_id(id)).map_err(thrown)
+        background::catch_panic("decode", || self.push_id(id)).map_err(to_js_error)
     }
 
     /// Whether the last ids may form an incomplete character.
@@ -169,6 +169,6 @@ impl DecodeStream {
     /// Returns the text that was held back; call it after the last id.
     #[napi(catch_unwind)]
     pub fn rest(&mut self) -> Result<String> {
-        background::catch_panic("decode", || self.remaining()).map_err(thrown)
+        background::catch_panic("decode", || self.take_remaining()).map_err(to_js_error)
     }
 }

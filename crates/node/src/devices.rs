@@ -134,7 +134,7 @@ pub fn take_compiler_warnings() -> Vec<String> {
 /// Detects the GPUs on a background thread, since the first time is slow.
 #[napi(catch_unwind, ts_return_type = "Promise<null | Failure>")]
 pub fn find_devices(env: &Env) -> Result<Object<'_>> {
-    background::done(env, "devices", || {
+    background::run_for_null(env, "devices", || {
         gpu::adapters();
         Ok(())
     })

@@ -19,11 +19,11 @@ use napi::bindgen_prelude::{Env, FromNapiValue, JsObjectValue, Object, Unknown};
 use napi::{JsError, sys};
 use napi_derive::napi;
 
-use crate::error::{Result, internal, thrown};
+use crate::error::{Result, to_js_error, wrap_napi_error};
 use crate::session::{Session, State};
 
 /// The most arguments of a call.
-const MOST: usize = 3;
+const MAX_ARGUMENTS: usize = 3;
 
 /// The implementation of a call. A call may return a number.
 type Call = fn(&RefCell<State>, &Arguments) -> engine::Result<Option<u32>>;
@@ -36,28 +36,28 @@ struct Direct {
 
 struct Arguments {
     env: sys::napi_env,
-    values: [sys::napi_value; MOST],
+    values: [sys::napi_value; MAX_ARGUMENTS],
 }
 
 const CALLS: [(&str, Call); 6] = [
     ("unary", |state, arguments| {
-        apply(state, Unary(function(arguments.number(0)?, 1)?), &[arguments.number(1)? as u32])
+        apply(state, Unary(find_function(arguments.read_number(0)?, 1)?), &[arguments.read_number(1)? as u32])
     }),
     ("binary", |state, arguments| {
-        let inputs = [arguments.number(1)? as u32, arguments.number(2)? as u32];
-        apply(state, Binary(function(arguments.number(0)?, 2)?), &inputs)
+        let inputs = [arguments.read_number(1)? as u32, arguments.read_number(2)? as u32];
+        apply(state, Binary(find_function(arguments.read_number(0)?, 2)?), &inputs)
     }),
     // The second operand is a number.
     ("binaryNumber", |state, arguments| {
-        let function = function(arguments.number(0)?, 2)?;
+        let function = find_function(arguments.read_number(0)?, 2)?;
         let mut state = state.borrow_mut();
-        let a = state.tensor(arguments.number(1)? as u32)?;
-        let b = match arguments.number(2)? {
+        let a = state.tensor(arguments.read_number(1)? as u32)?;
+        let b = match arguments.read_number(2)? {
             // f32 does not hold every whole number that i32 does.
             whole if function.relation().is_some() && is_i32(&a) && whole == whole as i32 as f64 => {
                 Tensor::new(find_context(&a).constant_i32(whole as i32), false)
             }
-            number => constant(&a, number),
+            number => make_constant(&a, number),
         };
         let tape = state.tape.clone();
         let made = tape.apply1(Binary(function), &[&a, &b])?;
@@ -66,12 +66,12 @@ const CALLS: [(&str, Call); 6] = [
     // A number as an f32 constant on another tensor's device.
     ("number", |state, arguments| {
         let mut state = state.borrow_mut();
-        let made = constant(&state.tensor(arguments.number(0)? as u32)?, arguments.number(1)?);
+        let made = make_constant(&state.tensor(arguments.read_number(0)? as u32)?, arguments.read_number(1)?);
         Ok(Some(state.insert(made)))
     }),
     ("release", |state, arguments| {
         let handles = state.borrow().handles.clone();
-        let tensor = handles.borrow_mut().remove(arguments.number(0)? as u32);
+        let tensor = handles.borrow_mut().remove(arguments.read_number(0)? as u32);
         drop(tensor);
         Ok(None)
     }),
@@ -79,8 +79,8 @@ const CALLS: [(&str, Call); 6] = [
         let handles = state.borrow().handles.clone();
         let dead = {
             let mut handles = handles.borrow_mut();
-            handles.watch(arguments.number(0)? as u32, arguments.values[1]);
-            handles.look()
+            handles.track(arguments.read_number(0)? as u32, arguments.values[1]);
+            handles.sweep()
         };
         drop(dead);
         Ok(None)
@@ -91,8 +91,8 @@ fn apply(state: &RefCell<State>, op: impl Op, inputs: &[u32]) -> engine::Result<
     Ok(Some(state.borrow_mut().apply(op, inputs, 1)?[0]))
 }
 
-fn constant(beside: &Tensor, value: f64) -> Tensor {
-    Tensor::new(find_context(beside).constant(value as f32), false)
+fn make_constant(like: &Tensor, value: f64) -> Tensor {
+    Tensor::new(find_context(like).constant(value as f32), false)
 }
 
 fn find_context(tensor: &Tensor) -> Rc<Context> {
@@ -104,13 +104,13 @@ fn is_i32(tensor: &Tensor) -> bool {
 }
 
 /// Returns the function at that index of `functions()`.
-fn function(number: f64, operands: usize) -> engine::Result<Function> {
+fn find_function(number: f64, operands: usize) -> engine::Result<Function> {
     let found = Function::ALL.get(number as usize).filter(|f| f.operands() == operands);
     found.copied().ok_or_else(|| fail_code(Code::Internal, format!("there is no function {number}")))
 }
 
 impl Arguments {
-    fn number(&self, i: usize) -> engine::Result<f64> {
+    fn read_number(&self, i: usize) -> engine::Result<f64> {
         let mut number = 0.0;
         // SAFETY: the values are the arguments of the call in progress.
         match unsafe { sys::napi_get_value_double(self.env, self.values[i], &mut number) } {
@@ -120,9 +120,9 @@ impl Arguments {
     }
 }
 
-unsafe extern "C" fn enter(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
-    let mut arguments = Arguments { env, values: [null_mut(); MOST] };
-    let (mut count, mut data) = (MOST, null_mut());
+unsafe extern "C" fn handle_call(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
+    let mut arguments = Arguments { env, values: [null_mut(); MAX_ARGUMENTS] };
+    let (mut count, mut data) = (MAX_ARGUMENTS, null_mut());
     // SAFETY: `env` and `info` are valid during this call; `values` has room for `count` values.
     unsafe {
         let values = arguments.values.as_mut_ptr();
@@ -144,7 +144,7 @@ unsafe extern "C" fn enter(env: sys::napi_env, info: sys::napi_callback_info) ->
         Ok(None) => return null_mut(),
         Err(error) => {
             // SAFETY: the environment is the call's, and no exception is pending.
-            unsafe { JsError::from(thrown(error)).throw_into(env) };
+            unsafe { JsError::from(to_js_error(error)).throw_into(env) };
             return null_mut();
         }
     };
@@ -159,7 +159,7 @@ impl Session {
         ts_return_type = "{ unary(f: number, x: number): number; binary(f: number, a: number, b: number): number; binaryNumber(f: number, a: number, b: number): number; number(beside: number, value: number): number; release(id: number): void; watch(id: number, object: object): void }"
     )]
     pub fn direct<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
-        let mut calls = Object::new(env).map_err(internal)?;
+        let mut calls = Object::new(env).map_err(wrap_napi_error)?;
         for (name, call) in CALLS {
             // Leaked, since the function lives as long as its environment.
             let direct = Box::leak(Box::new(Direct { name, call, state: Rc::downgrade(&self.state) }));
@@ -171,17 +171,18 @@ impl Session {
                     env.raw(),
                     name.as_ptr().cast(),
                     name.len() as isize,
-                    Some(enter),
+                    Some(handle_call),
                     data.cast::<c_void>(),
                     &mut function,
                 )
             };
             if status != sys::Status::napi_ok {
-                return Err(thrown(fail_code(Code::Internal, format!("{name}: no function was made"))));
+                return Err(to_js_error(fail_code(Code::Internal, format!("{name}: no function was made"))));
             }
             // SAFETY: `function` was created in this environment just now.
-            let function = unsafe { Unknown::from_napi_value(env.raw(), function) }.map_err(internal)?;
-            calls.set_named_property(name, function).map_err(internal)?;
+            let function =
+                unsafe { Unknown::from_napi_value(env.raw(), function) }.map_err(wrap_napi_error)?;
+            calls.set_named_property(name, function).map_err(wrap_napi_error)?;
         }
         Ok(calls)
     }

@@ -21,11 +21,11 @@ impl From<napi::Status> for Code {
 pub type Error = napi::Error<Code>;
 pub type Result<T> = std::result::Result<T, Error>;
 
-pub fn thrown(error: engine::Error) -> Error {
+pub fn to_js_error(error: engine::Error) -> Error {
     napi::Error::new(Code(error.code.as_str()), error.message)
 }
 
 /// Converts an error that napi-rs raised.
-pub fn internal(error: napi::Error) -> Error {
+pub fn wrap_napi_error(error: napi::Error) -> Error {
     napi::Error::new(Code("ERR_INTERNAL"), error.reason.clone())
 }

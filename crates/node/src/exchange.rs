@@ -6,8 +6,8 @@ use lowrank_engine::recording::Reply;
 use napi::bindgen_prelude::{Env, Object, Uint8Array};
 use napi_derive::napi;
 
-use crate::error::{Result, internal};
-use crate::optimizer::each;
+use crate::error::{Result, wrap_napi_error};
+use crate::optimizer::with_optimizer;
 use crate::session::{AnyOptimizer, Session, copy_to_js};
 
 /// The buckets of one exchange: promises of their values, and the numbers by which they are answered.
@@ -24,17 +24,19 @@ impl Session {
     /// time.
     #[napi(catch_unwind)]
     pub fn begin_exchange<'env>(&self, env: &'env Env, optimizer: u32, most: u32) -> Result<Buckets<'env>> {
-        let count = self.with(|s| each!(s.optimizer(optimizer)?, o => o.bucket_sizes(most as usize)))?.len();
+        let count = self
+            .with_state(|s| with_optimizer!(s.optimizer(optimizer)?, o => o.bucket_sizes(most as usize)))?
+            .len();
         let mut values = Vec::with_capacity(count);
         let mut replies: Vec<Reply> = Vec::with_capacity(count);
         for _ in 0..count {
-            let (deferred, promise) = env.create_deferred().map_err(internal)?;
+            let (deferred, promise) = env.create_deferred().map_err(wrap_napi_error)?;
             values.push(promise);
             replies.push(Box::new(move |bytes| deferred.resolve(move |env: Env| copy_to_js(&env, bytes))));
         }
-        let answers = self.with(|s| {
+        let answers = self.with_state(|s| {
             let (exchange, made) =
-                each!(s.optimizer(optimizer)?, o => o.begin_exchange(most as usize, replies))?;
+                with_optimizer!(s.optimizer(optimizer)?, o => o.begin_exchange(most as usize, replies))?;
             s.exchanges.insert(optimizer, exchange);
             Ok(made.into_iter().map(|answer| s.insert_answer(answer)).collect())
         })?;
@@ -44,7 +46,7 @@ impl Session {
     /// Records the last backward pass of a step, from a single element; it reads each bucket that it completes.
     #[napi(catch_unwind)]
     pub fn exchange_backward(&self, optimizer: u32, id: u32) -> Result<()> {
-        self.with(|s| {
+        self.with_state(|s| {
             let (tape, root) = (s.tape.clone(), s.tensor(id)?);
             s.exchange(optimizer)?.backward(&tape, &root)
         })
@@ -53,10 +55,10 @@ impl Session {
     /// Reads the remaining buckets. The device then waits until each bucket is answered with as many bytes.
     #[napi(catch_unwind)]
     pub fn finish_exchange(&self, optimizer: u32) -> Result<()> {
-        self.with(|s| {
+        self.with_state(|s| {
             s.exchange(optimizer)?;
             let Some(exchange) = s.exchanges.remove(&optimizer) else { return Ok(()) };
-            each!(s.optimizer(optimizer)?, o => o.finish_exchange(exchange))
+            with_optimizer!(s.optimizer(optimizer)?, o => o.finish_exchange(exchange))
         })
     }
 
@@ -72,7 +74,7 @@ impl Session {
     /// Answers a bucket with its new values.
     #[napi(catch_unwind)]
     pub fn answer_bucket(&self, answer: u32, values: Uint8Array) -> Result<()> {
-        let send = self.with(|s| s.take_answer(answer))?;
+        let send = self.with_state(|s| s.take_answer(answer))?;
         // The device may have ended.
         let _ = send.send(Ok(values.to_vec()));
         Ok(())
@@ -81,7 +83,7 @@ impl Session {
     /// Answers a bucket with the reason why it has no new values.
     #[napi(catch_unwind)]
     pub fn fail_bucket(&self, answer: u32, message: String) -> Result<()> {
-        let send = self.with(|s| s.take_answer(answer))?;
+        let send = self.with_state(|s| s.take_answer(answer))?;
         let _ = send.send(Err(fail_code(Code::Aborted, message)));
         Ok(())
     }
@@ -94,9 +96,9 @@ impl crate::session::State {
     }
 
     fn insert_answer(&mut self, answer: Answer) -> u32 {
-        self.made_answers = self.made_answers.wrapping_add(1);
-        self.answers.insert(self.made_answers, answer);
-        self.made_answers
+        self.answer_count = self.answer_count.wrapping_add(1);
+        self.answers.insert(self.answer_count, answer);
+        self.answer_count
     }
 
     fn take_answer(&mut self, id: u32) -> engine::Result<Answer> {

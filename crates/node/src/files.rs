@@ -15,8 +15,8 @@ use napi::bindgen_prelude::{Either, Object, Uint8Array};
 use napi_derive::napi;
 
 use crate::background;
-use crate::error::{Result, thrown};
-use crate::session::{Failure, Session, dims, dtype, failure, weight_dtype};
+use crate::error::{Result, to_js_error};
+use crate::session::{Failure, Session, parse_dtype, parse_shape, parse_weight_dtype, to_failure};
 
 /// A safetensors file, or all shards of a model's folder as one file.
 #[napi]
@@ -39,7 +39,7 @@ impl WeightsFile {
     /// Maps the files and checks their headers; reads no tensor.
     #[napi(catch_unwind, factory)]
     pub fn open(path: String) -> Result<WeightsFile> {
-        let weights = background::catch_panic("open", || Weights::open(path)).map_err(thrown)?;
+        let weights = background::catch_panic("open", || Weights::open(path)).map_err(to_js_error)?;
         Ok(WeightsFile { weights })
     }
 
@@ -50,7 +50,7 @@ impl WeightsFile {
 
     #[napi(catch_unwind)]
     pub fn info(&self, name: String) -> Result<TensorInfo> {
-        let entry = self.weights.entry(&name).ok_or_else(|| thrown(self.weights.missing(&name)))?;
+        let entry = self.weights.entry(&name).ok_or_else(|| to_js_error(self.weights.missing(&name)))?;
         Ok(TensorInfo {
             dtype: entry.dtype.to_string().to_lowercase(),
             shape: entry.shape.iter().map(|d| *d as f64).collect(),
@@ -83,8 +83,8 @@ impl Session {
         device: String,
         dtype: Option<String>,
     ) -> Result<u32> {
-        self.with(|state| {
-            let dtype = dtype.as_deref().map(weight_dtype).transpose()?;
+        self.with_state(|state| {
+            let dtype = dtype.as_deref().map(parse_weight_dtype).transpose()?;
             let value = file.weights().value(&state.context(&device)?, &name, dtype)?;
             Ok(state.insert(Tensor::new(value, false)))
         })
@@ -109,9 +109,11 @@ pub fn write_safetensors<'env>(
     metadata: Option<HashMap<String, String>>,
 ) -> Result<Object<'env>> {
     let metadata: Option<BTreeMap<String, String>> = metadata.map(|m| m.into_iter().collect());
-    background::done(env, "write", move || {
-        let shapes: Vec<(DType, Vec<usize>)> =
-            entries.iter().map(|e| Ok((dtype(&e.dtype)?, dims(&e.shape)?))).collect::<engine::Result<_>>()?;
+    background::run_for_null(env, "write", move || {
+        let shapes: Vec<(DType, Vec<usize>)> = entries
+            .iter()
+            .map(|e| Ok((parse_dtype(&e.dtype)?, parse_shape(&e.shape)?)))
+            .collect::<engine::Result<_>>()?;
         let parts: Vec<TensorData> = entries
             .iter()
             .zip(&shapes)
@@ -126,7 +128,7 @@ pub fn write_safetensors<'env>(
 /// Writes a file atomically.
 #[napi(catch_unwind, ts_return_type = "Promise<null | Failure>")]
 pub fn write_file<'env>(env: &'env Env, path: String, bytes: Uint8Array) -> Result<Object<'env>> {
-    background::done(env, "write", move || {
+    background::run_for_null(env, "write", move || {
         let mut file = StagedFile::create(Path::new(&path))?;
         file.write(&bytes)?;
         file.finish()
@@ -137,14 +139,14 @@ pub fn write_file<'env>(env: &'env Env, path: String, bytes: Uint8Array) -> Resu
 /// Returns the number of mappings.
 #[napi(catch_unwind, ts_return_type = "Promise<number | Failure>")]
 pub fn release_mapped(env: &Env, path: String) -> Result<Object<'_>> {
-    background::promise(
+    background::run_as_promise(
         env,
         "release",
         move || mapped_file::release(Path::new(&path)),
         |_, released| {
             Ok(match released {
                 Ok(count) => Either::A(count as u32),
-                Err(error) => Either::B::<_, Failure>(failure(error)),
+                Err(error) => Either::B::<_, Failure>(to_failure(error)),
             })
         },
     )

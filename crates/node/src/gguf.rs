@@ -8,9 +8,9 @@ use napi::bindgen_prelude::{BigInt, ToNapiValue, Uint8ArraySlice, Unknown};
 use napi_derive::napi;
 
 use crate::background;
-use crate::error::{Result, internal, thrown};
+use crate::error::{Result, to_js_error, wrap_napi_error};
 use crate::files::TensorInfo;
-use crate::session::{Session, weight_dtype};
+use crate::session::{Session, parse_weight_dtype};
 
 /// The largest value, in bytes, that is passed to JavaScript: V8 ends the process on a list that is too long.
 const LARGEST: usize = 64 << 20;
@@ -26,20 +26,20 @@ impl GgufFile {
     /// Maps the file and checks its header; reads no tensor.
     #[napi(catch_unwind, factory)]
     pub fn open(path: String) -> Result<GgufFile> {
-        let reader = background::catch_panic("open", || Reader::open(path)).map_err(thrown)?;
+        let reader = background::catch_panic("open", || Reader::open(path)).map_err(to_js_error)?;
         Ok(GgufFile { reader })
     }
 
     /// Returns the tensors' names in file order.
     #[napi(catch_unwind)]
     pub fn names(&self) -> Result<Vec<String>> {
-        self.reader.entries().map(|entry| Ok(entry.map_err(thrown)?.name)).collect()
+        self.reader.entries().map(|entry| Ok(entry.map_err(to_js_error)?.name)).collect()
     }
 
     /// Returns a tensor's entry; its dtype may be a block format, such as `q4_k`.
     #[napi(catch_unwind)]
     pub fn info(&self, name: String) -> Result<TensorInfo> {
-        let entry = self.reader.entry(&name).map_err(thrown)?;
+        let entry = self.reader.entry(&name).map_err(to_js_error)?;
         Ok(TensorInfo {
             dtype: entry.kind.to_string(),
             shape: entry.shape.iter().map(|d| *d as f64).collect(),
@@ -50,40 +50,40 @@ impl GgufFile {
     /// Returns a tensor's bytes as the file stores them.
     #[napi(catch_unwind)]
     pub fn tensor_bytes<'env>(&self, env: &'env Env, name: String) -> Result<Uint8ArraySlice<'env>> {
-        let entry = self.reader.entry(&name).map_err(thrown)?;
-        let bytes = self.reader.read(&entry, <[u8]>::to_vec).map_err(thrown)?;
-        Uint8ArraySlice::copy_from(env, &bytes[..]).map_err(internal)
+        let entry = self.reader.entry(&name).map_err(to_js_error)?;
+        let bytes = self.reader.read(&entry, <[u8]>::to_vec).map_err(to_js_error)?;
+        Uint8ArraySlice::copy_from(env, &bytes[..]).map_err(wrap_napi_error)
     }
 
     /// Returns the metadata's keys.
     #[napi(catch_unwind)]
     pub fn keys(&self) -> Result<Vec<String>> {
-        self.reader.keys().map(|key| key.map_err(thrown)).collect()
+        self.reader.keys().map(|key| key.map_err(to_js_error)).collect()
     }
 
     /// Returns a metadata value; integers that no double represents exactly are bigints.
     #[napi(catch_unwind, ts_return_type = "unknown")]
     pub fn metadata<'env>(&self, env: &'env Env, key: String) -> Result<Option<Unknown<'env>>> {
-        let place = self.reader.place(&key).map_err(thrown)?.unwrap_or_default();
+        let place = self.reader.place(&key).map_err(to_js_error)?.unwrap_or_default();
         if place.len() > LARGEST {
             let (path, bytes) = (self.reader.path().display(), place.len());
             let what =
                 format!("{path}: {key} takes {bytes} bytes, and values are read that take {LARGEST} at most");
-            return Err(thrown(fail_code(Code::FileFormat, what)));
+            return Err(to_js_error(fail_code(Code::FileFormat, what)));
         }
-        self.reader.metadata(&key, |value| Ok(unknown(env, value))).map_err(thrown)?.transpose()
+        self.reader.metadata(&key, |value| Ok(to_js_value(env, value))).map_err(to_js_error)?.transpose()
     }
 
     /// Returns the length of a metadata list of strings; null if the key is missing.
     #[napi(catch_unwind)]
     pub fn text_count(&self, key: String) -> Result<Option<u32>> {
-        Ok(self.reader.text_count(&key).map_err(thrown)?.map(|count| count as u32))
+        Ok(self.reader.text_count(&key).map_err(to_js_error)?.map(|count| count as u32))
     }
 
     /// Returns string `at` of a metadata list; null if the list is shorter.
     #[napi(catch_unwind)]
     pub fn text_at(&self, key: String, at: u32) -> Result<Option<String>> {
-        self.reader.text_at(&key, at as usize).map_err(thrown)
+        self.reader.text_at(&key, at as usize).map_err(to_js_error)
     }
 }
 
@@ -108,7 +108,7 @@ pub fn gguf_places(path: String) -> Result<Vec<GgufPlace>> {
         };
         reader.keys().map(place).collect()
     };
-    background::catch_panic("places", places).map_err(thrown)
+    background::catch_panic("places", places).map_err(to_js_error)
 }
 
 #[napi]
@@ -124,8 +124,8 @@ impl Session {
         heads: Option<u32>,
         dtype: Option<String>,
     ) -> Result<u32> {
-        self.with(|state| {
-            let dtype = dtype.as_deref().map(weight_dtype).transpose()?;
+        self.with_state(|state| {
+            let dtype = dtype.as_deref().map(parse_weight_dtype).transpose()?;
             let order = heads.map_or(RowOrder::Stored, |heads| RowOrder::Halves { heads: heads as usize });
             let value = file.reader.value(&state.context(&device)?, &name, dtype, order)?;
             Ok(state.insert(Tensor::new(value, false)))
@@ -137,7 +137,7 @@ impl Session {
 const SAFE: u64 = (1 << 53) - 1;
 
 /// Converts a metadata value to JavaScript while it is read.
-fn unknown<'env>(env: &'env Env, value: MetaValue) -> Result<Unknown<'env>> {
+fn to_js_value<'env>(env: &'env Env, value: MetaValue) -> Result<Unknown<'env>> {
     let made = match value {
         MetaValue::Unsigned(n) if n <= SAFE => (n as f64).into_unknown(env),
         MetaValue::Unsigned(n) => BigInt::from(n).into_unknown(env),
@@ -146,20 +146,20 @@ fn unknown<'env>(env: &'env Env, value: MetaValue) -> Result<Unknown<'env>> {
         MetaValue::Float(x) => x.into_unknown(env),
         MetaValue::Bool(truth) => truth.into_unknown(env),
         MetaValue::Text(text) => text.into_unknown(env),
-        MetaValue::List(list) => return array(env, list),
+        MetaValue::List(list) => return to_js_array(env, list),
     };
-    made.map_err(internal)
+    made.map_err(wrap_napi_error)
 }
 
-fn array<'env>(env: &'env Env, list: List) -> Result<Unknown<'env>> {
-    let mut array = env.create_array(list.len() as u32).map_err(internal)?;
+fn to_js_array<'env>(env: &'env Env, list: List) -> Result<Unknown<'env>> {
+    let mut array = env.create_array(list.len() as u32).map_err(wrap_napi_error)?;
     for (i, value) in list.enumerate() {
         // Without a scope for each element, all handles would stay alive until the list is complete.
         let set = env.run_in_scope(|| {
-            let value = value.map_err(thrown).and_then(|value| unknown(env, value));
-            Ok(value.and_then(|value| array.set(i as u32, value).map_err(internal)))
+            let value = value.map_err(to_js_error).and_then(|value| to_js_value(env, value));
+            Ok(value.and_then(|value| array.set(i as u32, value).map_err(wrap_napi_error)))
         });
-        set.map_err(internal)??;
+        set.map_err(wrap_napi_error)??;
     }
-    array.into_unknown(env).map_err(internal)
+    array.into_unknown(env).map_err(wrap_napi_error)
 }

@@ -14,8 +14,8 @@ use napi::sys;
 /// A change of the tracked bytes by this much is reported to V8.
 const REPORT: u64 = 8 << 20;
 /// The minimum of new bytes, and of new tensors, before references are checked.
-const LOOK: u64 = 32 << 20;
-const LOOK_COUNT: usize = 1 << 12;
+const SWEEP_BYTES: u64 = 32 << 20;
+const SWEEP_COUNT: usize = 1 << 12;
 /// Bounds, in bytes, of the memory tracked since the last collection at which V8 is made to collect. In a program
 /// that reaches its event loop, V8 collects by itself long before.
 const COLLECT: std::ops::RangeInclusive<u64> = 96 << 20..=1 << 30;
@@ -38,7 +38,7 @@ pub struct Handles {
     slots: Vec<Option<Handle>>,
     free: Vec<u32>,
     /// Number of tracked tensors, and their bytes.
-    watched: usize,
+    tracked: usize,
     bytes: u64,
     reported: u64,
     /// Tensors and bytes added since references were last checked.
@@ -55,7 +55,7 @@ impl Handles {
             env,
             slots: Vec::new(),
             free: Vec::new(),
-            watched: 0,
+            tracked: 0,
             bytes: 0,
             reported: 0,
             new: 0,
@@ -94,7 +94,7 @@ impl Handles {
         if !handle.object.is_null() {
             // SAFETY: the reference was made in this environment and is deleted once.
             unsafe { sys::napi_delete_reference(self.env, handle.object) };
-            self.watched -= 1;
+            self.tracked -= 1;
             self.bytes -= handle.bytes;
         }
         Some(handle.tensor)
@@ -106,7 +106,7 @@ impl Handles {
     }
 
     /// Tracks `object`: the handle is dropped once V8 has collected it.
-    pub fn watch(&mut self, id: u32, object: sys::napi_value) {
+    pub fn track(&mut self, id: u32, object: sys::napi_value) {
         let Some(Some(handle)) = self.slots.get_mut(id as usize) else { return };
         if !handle.object.is_null() {
             return;
@@ -118,7 +118,7 @@ impl Handles {
             return;
         }
         handle.bytes = handle.tensor.value().storage.owned_bytes();
-        self.watched += 1;
+        self.tracked += 1;
         self.new += 1;
         self.bytes += handle.bytes;
         self.new_bytes += handle.bytes;
@@ -127,7 +127,7 @@ impl Handles {
 
     /// Reports changes to V8 and removes the handles whose objects it has collected. Returns their tensors, which the
     /// caller must drop when nothing is borrowed.
-    pub fn look(&mut self) -> Vec<Tensor> {
+    pub fn sweep(&mut self) -> Vec<Tensor> {
         if self.bytes.abs_diff(self.reported) >= REPORT {
             self.report();
         }
@@ -135,17 +135,17 @@ impl Handles {
         if self.uncollected >= (self.survived / 2).clamp(*COLLECT.start(), *COLLECT.end()) {
             return self.collect();
         }
-        if self.new_bytes < LOOK.max(self.bytes / 8) && self.new < LOOK_COUNT.max(self.watched / 2) {
+        if self.new_bytes < SWEEP_BYTES.max(self.bytes / 8) && self.new < SWEEP_COUNT.max(self.tracked / 2) {
             return Vec::new();
         }
-        self.dead()
+        self.take_dead()
     }
 
     /// Makes V8 collect now; returns the tensors of the collected objects.
     pub fn collect(&mut self) -> Vec<Tensor> {
         self.adjust(PRESSURE);
         self.adjust(-PRESSURE);
-        let dead = self.dead();
+        let dead = self.take_dead();
         (self.survived, self.uncollected) = (self.bytes, 0);
         dead
     }
@@ -167,7 +167,7 @@ impl Handles {
     }
 
     /// Removes the handles whose objects V8 has collected.
-    pub fn dead(&mut self) -> Vec<Tensor> {
+    pub fn take_dead(&mut self) -> Vec<Tensor> {
         (self.new, self.new_bytes) = (0, 0);
         let mut ids = Vec::new();
         for (start, slots) in self.slots.chunks(SCOPE).enumerate() {

@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex};
 
 use lowrank_engine::error::{self as engine, Code, fail_code};
-use lowrank_linalg::{Error, IncrementalPca, Svd, by_rows, matrix, qr, svd, svd_low_rank};
+use lowrank_linalg::{Error, IncrementalPca, Svd, matrix_from_rows, qr, svd, svd_low_rank, to_row_major};
 use napi::Env;
 use napi::bindgen_prelude::{Float64ArraySlice, Object};
 use napi_derive::napi;
 
 use crate::background;
-use crate::error::{Result, thrown};
-use crate::random::stream;
+use crate::error::{Result, to_js_error};
+use crate::random::make_stream;
 
 fn wrap_error(what: &str) -> impl Fn(Error) -> engine::Error {
     let what = what.to_owned();
@@ -25,19 +25,19 @@ fn check_matrix(what: &str, values: &[f32], rows: u32, columns: u32) -> Result<(
     let (rows, columns) = (rows as usize, columns as usize);
     if values.len() != rows * columns || values.is_empty() {
         let message = format!("{what}: {} values are no matrix of {rows}×{columns}", values.len());
-        return Err(thrown(fail_code(Code::ShapeMismatch, message)));
+        return Err(to_js_error(fail_code(Code::ShapeMismatch, message)));
     }
     Ok((rows, columns))
 }
 
 /// Returns a promise of an object of arrays, or of a `Failure`.
-fn arrays<'env, const N: usize>(
+fn run_for_arrays<'env, const N: usize>(
     env: &'env Env,
     name: &'static str,
     names: [&'static str; N],
     work: impl FnOnce() -> engine::Result<[Vec<f64>; N]> + Send + 'static,
 ) -> Result<Object<'env>> {
-    background::object(env, name, work, move |env, object, made| {
+    background::run_for_object(env, name, work, move |env, object, made| {
         for (name, values) in names.into_iter().zip(made) {
             object.set(name, Float64ArraySlice::copy_from(env, &values[..])?)?;
         }
@@ -45,8 +45,8 @@ fn arrays<'env, const N: usize>(
     })
 }
 
-fn parts(Svd { u, s, vt }: Svd) -> [Vec<f64>; 3] {
-    [by_rows(u.as_ref()), s, by_rows(vt.as_ref())]
+fn to_arrays(Svd { u, s, vt }: Svd) -> [Vec<f64>; 3] {
+    [to_row_major(u.as_ref()), s, to_row_major(vt.as_ref())]
 }
 
 /// The parameters of the random subspace.
@@ -74,17 +74,17 @@ pub fn linalg_svd<'env>(
     let (rows, columns) = check_matrix("svd", values, rows, columns)?;
     let values = values.to_vec();
     let rank = rank as usize;
-    arrays(env, "svd", ["u", "s", "vt"], move || {
+    run_for_arrays(env, "svd", ["u", "s", "vt"], move || {
         let failed = wrap_error("svd");
-        let a = matrix(rows, columns, &values).map_err(&failed)?;
+        let a = matrix_from_rows(rows, columns, &values).map_err(&failed)?;
         let found = match subspace {
             None => svd(a.as_ref(), rank),
             Some(Subspace { iterations, seed, draw }) => {
-                let normal = |count| stream(seed, draw).normal(count, 0.0, 1.0);
+                let normal = |count| make_stream(seed, draw).normal(count, 0.0, 1.0);
                 svd_low_rank(a.as_ref(), rank, rank, iterations as usize, normal)
             }
         };
-        found.map(parts).map_err(failed)
+        found.map(to_arrays).map_err(failed)
     })
 }
 
@@ -99,10 +99,10 @@ pub fn linalg_qr<'env>(
 ) -> Result<Object<'env>> {
     let (rows, columns) = check_matrix("qr", values, rows, columns)?;
     let values = values.to_vec();
-    arrays(env, "qr", ["q", "r"], move || {
-        let a = matrix(rows, columns, &values).map_err(wrap_error("qr"))?;
+    run_for_arrays(env, "qr", ["q", "r"], move || {
+        let a = matrix_from_rows(rows, columns, &values).map_err(wrap_error("qr"))?;
         let (q, r) = qr(a.as_ref(), rank as usize);
-        Ok([by_rows(q.as_ref()), by_rows(r.as_ref())])
+        Ok([to_row_major(q.as_ref()), to_row_major(r.as_ref())])
     })
 }
 
@@ -134,12 +134,13 @@ impl PrincipalComponents {
         let (rows, features) = check_matrix("principal components", values, rows, self.features as u32)?;
         let (values, pca) = (values.to_vec(), self.pca.clone());
         let names = ["components", "ratios", "singularValues", "similarity"];
-        arrays(env, "components", names, move || {
+        run_for_arrays(env, "components", names, move || {
             let failed = wrap_error("principal components");
-            let batch = matrix(rows, features, &values).map_err(&failed)?;
+            let batch = matrix_from_rows(rows, features, &values).map_err(&failed)?;
             let mut pca = pca.lock().unwrap_or_else(|broken| broken.into_inner());
-            pca.fit(batch.as_ref(), |count| stream(seed, draw).normal(count, 0.0, 1.0)).map_err(failed)?;
-            let components = pca.components().map_or(Vec::new(), by_rows);
+            pca.fit(batch.as_ref(), |count| make_stream(seed, draw).normal(count, 0.0, 1.0))
+                .map_err(failed)?;
+            let components = pca.components().map_or(Vec::new(), to_row_major);
             Ok([components, pca.ratios(), pca.singular_values().to_vec(), pca.similarity().to_vec()])
         })
     }

@@ -47,7 +47,7 @@ impl Session {
     /// whenever block number `block` is used.
     #[napi(catch_unwind)]
     pub fn offload(&self, id: u32, device: String, offload: &OffloadedWeights, block: u32) -> Result<u32> {
-        self.with(|state| {
+        self.with_state(|state| {
             let from = state.tensor(id)?.value();
             let value = state.context(&device)?.offload(&from, &offload.weights, block as usize)?;
             Ok(state.insert(Tensor::new(value, false)))

@@ -35,22 +35,22 @@ pub struct OptimizerState {
 }
 
 impl GroupOptions {
-    fn adamw(&self) -> AdamW {
+    fn to_adamw(&self) -> AdamW {
         let unset = AdamW::default();
         let eps = match self.eps {
             None => unset.eps,
             Some(Either::A(eps)) => eps,
             Some(Either::B(_)) => f64::NAN,
         };
-        AdamW { lr: self.lr, betas: self.pair_or(unset.betas), eps, weight_decay: self.weight_decay }
+        AdamW { lr: self.lr, betas: self.betas_or(unset.betas), eps, weight_decay: self.weight_decay }
     }
 
-    fn lion(&self) -> Lion {
-        let betas = self.pair_or(Lion::default().betas);
+    fn to_lion(&self) -> Lion {
+        let betas = self.betas_or(Lion::default().betas);
         Lion { lr: self.lr, betas, weight_decay: self.weight_decay }
     }
 
-    fn adafactor(&self) -> Adafactor {
+    fn to_adafactor(&self) -> Adafactor {
         let unset = Adafactor::default();
         let eps = match &self.eps {
             None => unset.eps,
@@ -67,7 +67,7 @@ impl GroupOptions {
     }
 
     /// The betas. A list that has not two entries gives NaN, which the rule's check rejects.
-    fn pair_or(&self, unset: [f64; 2]) -> [f64; 2] {
+    fn betas_or(&self, unset: [f64; 2]) -> [f64; 2] {
         match self.betas.as_deref() {
             None => unset,
             Some(&[first, second]) => [first, second],
@@ -75,7 +75,7 @@ impl GroupOptions {
         }
     }
 
-    fn sgd(&self) -> Sgd {
+    fn to_sgd(&self) -> Sgd {
         Sgd {
             lr: self.lr,
             momentum: self.momentum.unwrap_or(0.0),
@@ -87,7 +87,7 @@ impl GroupOptions {
 }
 
 /// Runs `$body` with `$o` bound to the optimizer, whichever rule it has.
-macro_rules! each {
+macro_rules! with_optimizer {
     ($any:expr, $o:ident => $body:expr) => {
         match $any {
             AnyOptimizer::Adafactor($o) => $body,
@@ -99,23 +99,23 @@ macro_rules! each {
     };
 }
 
-pub(crate) use each;
+pub(crate) use with_optimizer;
 
 impl AnyOptimizer {
     fn set_options(&mut self, options: &[GroupOptions]) {
         for (i, given) in options.iter().enumerate() {
             match self {
-                AnyOptimizer::Adafactor(o) => set(o, i, given.adafactor()),
-                AnyOptimizer::Adam(o) => set(o, i, Adam(given.adamw())),
-                AnyOptimizer::AdamW(o) => set(o, i, given.adamw()),
-                AnyOptimizer::Lion(o) => set(o, i, given.lion()),
-                AnyOptimizer::Sgd(o) => set(o, i, given.sgd()),
+                AnyOptimizer::Adafactor(o) => set_rule(o, i, given.to_adafactor()),
+                AnyOptimizer::Adam(o) => set_rule(o, i, Adam(given.to_adamw())),
+                AnyOptimizer::AdamW(o) => set_rule(o, i, given.to_adamw()),
+                AnyOptimizer::Lion(o) => set_rule(o, i, given.to_lion()),
+                AnyOptimizer::Sgd(o) => set_rule(o, i, given.to_sgd()),
             }
         }
     }
 }
 
-fn set<R: Rule>(optimizer: &mut Optimizer<R>, group: usize, rule: R) {
+fn set_rule<R: Rule>(optimizer: &mut Optimizer<R>, group: usize, rule: R) {
     if let Some(own) = optimizer.group_mut(group) {
         *own = rule;
     }
@@ -151,23 +151,23 @@ impl Session {
     /// has one entry for each group.
     #[napi(catch_unwind)]
     pub fn optimizer(&self, rule: String, groups: Vec<Vec<u32>>, options: Vec<GroupOptions>) -> Result<u32> {
-        self.with(|s| {
+        self.with_state(|s| {
             let tensors: Vec<Vec<Tensor>> =
                 groups.iter().map(|ids| s.parameters(ids)).collect::<engine::Result<_>>()?;
             let made = match rule.as_str() {
                 "adafactor" => {
-                    AnyOptimizer::Adafactor(make_optimizer(&options, tensors, GroupOptions::adafactor)?)
+                    AnyOptimizer::Adafactor(make_optimizer(&options, tensors, GroupOptions::to_adafactor)?)
                 }
-                "adam" => AnyOptimizer::Adam(make_optimizer(&options, tensors, |o| Adam(o.adamw()))?),
-                "adamw" => AnyOptimizer::AdamW(make_optimizer(&options, tensors, GroupOptions::adamw)?),
-                "lion" => AnyOptimizer::Lion(make_optimizer(&options, tensors, GroupOptions::lion)?),
-                "sgd" => AnyOptimizer::Sgd(make_optimizer(&options, tensors, GroupOptions::sgd)?),
+                "adam" => AnyOptimizer::Adam(make_optimizer(&options, tensors, |o| Adam(o.to_adamw()))?),
+                "adamw" => AnyOptimizer::AdamW(make_optimizer(&options, tensors, GroupOptions::to_adamw)?),
+                "lion" => AnyOptimizer::Lion(make_optimizer(&options, tensors, GroupOptions::to_lion)?),
+                "sgd" => AnyOptimizer::Sgd(make_optimizer(&options, tensors, GroupOptions::to_sgd)?),
                 other => {
                     return Err(fail_code(Code::Internal, format!("there is no optimizer {other}")));
                 }
             };
-            s.made_optimizers += 1;
-            let id = s.made_optimizers;
+            s.optimizer_count += 1;
+            let id = s.optimizer_count;
             s.optimizers.insert(id, made);
             Ok(id)
         })
@@ -183,19 +183,19 @@ impl Session {
         clip: Option<f64>,
         latches: bool,
     ) -> Result<u32> {
-        self.with(|s| {
+        self.with_state(|s| {
             let optimizer = s.optimizer(id)?;
             optimizer.set_options(&options);
             let not_finite = if latches { NotFinite::Latch } else { NotFinite::Skip };
-            let norm = each!(optimizer, o => o.step(clip.map(|max| max as f32), not_finite))?;
+            let norm = with_optimizer!(optimizer, o => o.step(clip.map(|max| max as f32), not_finite))?;
             Ok(s.insert_value(norm))
         })
     }
 
     #[napi(catch_unwind)]
     pub fn optimizer_zero_grad(&self, id: u32) -> Result<()> {
-        self.with(|s| {
-            each!(s.optimizer(id)?, o => o.zero_grad());
+        self.with_state(|s| {
+            with_optimizer!(s.optimizer(id)?, o => o.zero_grad());
             Ok(())
         })
     }
@@ -203,8 +203,8 @@ impl Session {
     /// Returns the state of every parameter, in the order of their registration.
     #[napi(catch_unwind)]
     pub fn optimizer_state(&self, id: u32) -> Result<Vec<OptimizerState>> {
-        self.with(|s| {
-            let states = each!(s.optimizer(id)?, o => o.state());
+        self.with_state(|s| {
+            let states = with_optimizer!(s.optimizer(id)?, o => o.state());
             let handles = |ParameterState { step, values }| OptimizerState {
                 step: step as f64,
                 values: values.into_iter().map(|v| s.insert_value(v)).collect(),
@@ -216,7 +216,7 @@ impl Session {
     /// Loads a state; on an error nothing changes.
     #[napi(catch_unwind)]
     pub fn optimizer_load_state(&self, id: u32, state: Vec<OptimizerState>) -> Result<()> {
-        self.with(|s| {
+        self.with_state(|s| {
             let state: Vec<ParameterState> = state
                 .iter()
                 .map(|one| {
@@ -225,15 +225,15 @@ impl Session {
                     Ok(ParameterState { step: one.step as u64, values })
                 })
                 .collect::<engine::Result<_>>()?;
-            each!(s.optimizer(id)?, o => o.load_state(&state))
+            with_optimizer!(s.optimizer(id)?, o => o.load_state(&state))
         })
     }
 
     /// Returns a handle of the number of steps that the latch skipped, f32[].
     #[napi(catch_unwind)]
     pub fn optimizer_undone(&self, id: u32) -> Result<u32> {
-        self.with(|s| {
-            let undone = each!(s.optimizer(id)?, o => o.undone());
+        self.with_state(|s| {
+            let undone = with_optimizer!(s.optimizer(id)?, o => o.undone());
             Ok(s.insert_value(undone))
         })
     }
@@ -241,8 +241,8 @@ impl Session {
     /// Returns a handle of the number of skipped steps that set no latch and are still counted, f32[].
     #[napi(catch_unwind)]
     pub fn optimizer_left_out(&self, id: u32) -> Result<u32> {
-        self.with(|s| {
-            let left_out = each!(s.optimizer(id)?, o => o.left_out());
+        self.with_state(|s| {
+            let left_out = with_optimizer!(s.optimizer(id)?, o => o.left_out());
             Ok(s.insert_value(left_out))
         })
     }
@@ -250,8 +250,8 @@ impl Session {
     /// Subtracts `steps` skipped steps from the step counts.
     #[napi(catch_unwind)]
     pub fn optimizer_count_out(&self, id: u32, steps: u32) -> Result<()> {
-        self.with(|s| {
-            each!(s.optimizer(id)?, o => o.count_out(steps as u64));
+        self.with_state(|s| {
+            with_optimizer!(s.optimizer(id)?, o => o.count_out(steps as u64));
             Ok(())
         })
     }
@@ -259,8 +259,8 @@ impl Session {
     /// Clears the latch, so that steps update again, and subtracts `undone` from the step counts.
     #[napi(catch_unwind)]
     pub fn optimizer_clear_latch(&self, id: u32, undone: u32) -> Result<()> {
-        self.with(|s| {
-            each!(s.optimizer(id)?, o => o.clear_latch(undone as u64));
+        self.with_state(|s| {
+            with_optimizer!(s.optimizer(id)?, o => o.clear_latch(undone as u64));
             Ok(())
         })
     }
@@ -278,7 +278,7 @@ impl Session {
     /// Scales all gradients together to a norm of at most `max`; returns a handle of the previous norm, f32[].
     #[napi(catch_unwind)]
     pub fn clip_grad_norm(&self, device: String, parameters: Vec<u32>, max: f64) -> Result<u32> {
-        self.with(|s| {
+        self.with_state(|s| {
             let cx = s.context(&device)?;
             let tensors = s.parameters(&parameters)?;
             let norm = clip::clip_grad_norm(&cx, &tensors, max as f32)?;

@@ -8,7 +8,7 @@ use lowrank_engine::tape::Tensor;
 use napi_derive::napi;
 
 use crate::error::Result;
-use crate::optimizer::each;
+use crate::optimizer::with_optimizer;
 use crate::session::{AnyOptimizer, Session, State};
 
 impl State {
@@ -23,14 +23,14 @@ impl Session {
     /// Creates a replica of an optimizer's parameters, on another device: the same groups, in the same order.
     #[napi(catch_unwind)]
     pub fn replica(&self, groups: Vec<Vec<u32>>) -> Result<u32> {
-        self.with(|s| {
+        self.with_state(|s| {
             let mut parameters: Vec<(usize, Tensor)> = Vec::new();
             for (group, ids) in groups.iter().enumerate() {
                 parameters.extend(s.parameters(ids)?.into_iter().map(|tensor| (group, tensor)));
             }
             let made = Replica::new(&parameters)?;
-            s.made_optimizers += 1;
-            let id = s.made_optimizers;
+            s.optimizer_count += 1;
+            let id = s.optimizer_count;
             s.replicas.insert(id, Rc::new(made));
             Ok(id)
         })
@@ -39,9 +39,9 @@ impl Session {
     /// Adds a replica's gradients to the optimizer's, and removes the replica's.
     #[napi(catch_unwind)]
     pub fn add_replica_gradients(&self, optimizer: u32, replica: u32) -> Result<()> {
-        self.with(|s| {
+        self.with_state(|s| {
             let replica = s.replica(replica)?;
-            each!(s.optimizer(optimizer)?, o => o.add_gradients(&replica))?;
+            with_optimizer!(s.optimizer(optimizer)?, o => o.add_gradients(&replica))?;
             replica.zero_grad();
             Ok(())
         })
@@ -50,9 +50,9 @@ impl Session {
     /// Copies the optimizer's values to a replica.
     #[napi(catch_unwind)]
     pub fn copy_values_to_replica(&self, optimizer: u32, replica: u32) -> Result<()> {
-        self.with(|s| {
+        self.with_state(|s| {
             let replica = s.replica(replica)?;
-            each!(s.optimizer(optimizer)?, o => o.copy_values_to(&replica))
+            with_optimizer!(s.optimizer(optimizer)?, o => o.copy_values_to(&replica))
         })
     }
 

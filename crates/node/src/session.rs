@@ -19,7 +19,7 @@ use lowrank_engine::tape::{Mode, Tensor};
 use napi::bindgen_prelude::{Env, Float64Array, Int32Array, Uint8Array};
 use napi_derive::napi;
 
-use crate::error::{Result, internal, thrown};
+use crate::error::{Result, to_js_error, wrap_napi_error};
 
 /// Tensors are passed to JavaScript as numbers (handles), never as objects.
 #[napi]
@@ -39,17 +39,17 @@ pub struct Failure {
 impl Session {
     /// Runs `op` on the tape and returns the handle of its first output; further outputs serve its backward.
     pub(crate) fn apply(&self, op: impl Op, inputs: &[u32]) -> Result<u32> {
-        Ok(self.state.borrow_mut().apply(op, inputs, 1).map_err(thrown)?[0])
+        Ok(self.state.borrow_mut().apply(op, inputs, 1).map_err(to_js_error)?[0])
     }
 
     /// Like `apply`, but returns the handles of the first `count` outputs.
     pub(crate) fn apply_all(&self, op: impl Op, inputs: &[u32], count: usize) -> Result<Vec<u32>> {
-        let made = self.state.borrow_mut().apply(op, inputs, count).map_err(thrown)?;
+        let made = self.state.borrow_mut().apply(op, inputs, count).map_err(to_js_error)?;
         Ok(made.to_vec())
     }
 
-    pub(crate) fn with<T>(&self, f: impl FnOnce(&mut State) -> engine::Result<T>) -> Result<T> {
-        f(&mut self.state.borrow_mut()).map_err(thrown)
+    pub(crate) fn with_state<T>(&self, f: impl FnOnce(&mut State) -> engine::Result<T>) -> Result<T> {
+        f(&mut self.state.borrow_mut()).map_err(to_js_error)
     }
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn parse_sizes(given: &[f64]) -> engine::Result<Vec<usize>> {
 }
 
 /// Converts numbers to a shape with an element count that can be addressed.
-pub(crate) fn dims(shape: &[f64]) -> engine::Result<Vec<usize>> {
+pub(crate) fn parse_shape(shape: &[f64]) -> engine::Result<Vec<usize>> {
     let sizes = parse_sizes(shape)?;
     // Ignores sizes of 0, since strides multiply the other sizes even in an empty shape.
     let elements = sizes.iter().filter(|d| **d > 0).try_fold(1usize, |n, d| n.checked_mul(*d));
@@ -76,14 +76,14 @@ pub(crate) fn dims(shape: &[f64]) -> engine::Result<Vec<usize>> {
     }
 }
 
-/// Parses a weight's dtype: one of `dtype`, or a block format.
-pub(crate) fn weight_dtype(name: &str) -> engine::Result<DType> {
+/// Parses a weight's dtype: one of `parse_dtype`, or a block format.
+pub(crate) fn parse_weight_dtype(name: &str) -> engine::Result<DType> {
     let blocks = DType::parse(name).filter(|dtype| dtype.is_block());
-    blocks.map_or_else(|| dtype(name), Ok)
+    blocks.map_or_else(|| parse_dtype(name), Ok)
 }
 
 /// Parses a dtype for values and computations.
-pub(crate) fn dtype(name: &str) -> engine::Result<DType> {
+pub(crate) fn parse_dtype(name: &str) -> engine::Result<DType> {
     DType::parse(name).filter(|dtype| !dtype.is_block()).ok_or_else(|| {
         fail_code(engine::Code::Dtype, format!("unknown dtype \"{name}\"; use f32, f16, bf16 or i32"))
     })
@@ -93,15 +93,15 @@ pub(crate) fn dtype(name: &str) -> engine::Result<DType> {
 impl Session {
     #[napi(catch_unwind, constructor)]
     pub fn new(env: Env) -> Result<Self> {
-        let environment = hold::next_environment();
+        let environment = hold::number_environment();
         let session = Session { state: Rc::new(RefCell::new(State::new(&env))), environment };
         // For an environment's ordinary end; the façade handles process.exit() and uncaught errors.
         let alive = session.state.borrow().alive.clone();
         env.add_env_cleanup_hook((), move |()| {
             alive.cancel();
-            hold::let_all_go(environment);
+            hold::release_all(environment);
         })
-        .map_err(internal)?;
+        .map_err(wrap_napi_error)?;
         Ok(session)
     }
 
@@ -121,8 +121,8 @@ impl Session {
         data: Uint8Array,
         requires_grad: bool,
     ) -> Result<u32> {
-        self.with(|state| {
-            let (shape, dtype) = (dims(&shape)?, self::dtype(&dtype)?);
+        self.with_state(|state| {
+            let (shape, dtype) = (parse_shape(&shape)?, self::parse_dtype(&dtype)?);
             let value = state.context(&device)?.upload(&shape[..], dtype, data.to_vec())?;
             let tensor = Tensor::new(value, false);
             if requires_grad {
@@ -136,9 +136,9 @@ impl Session {
     /// in `device_labels`, its rank, its shape.
     #[napi(catch_unwind)]
     pub fn describe(&self, id: u32) -> Result<Vec<f64>> {
-        self.with(|s| {
+        self.with_state(|s| {
             let value = s.tensor(id)?.value();
-            Ok(s.description(&value).to_vec())
+            Ok(s.describe(&value).to_vec())
         })
     }
 
@@ -146,41 +146,43 @@ impl Session {
     /// separate call for each description would cost as much as an operation.
     #[napi(catch_unwind)]
     pub fn describe_into(&self, into: Float64Array) {
-        self.state.borrow_mut().described = Some(into);
+        self.state.borrow_mut().description_buffer = Some(into);
     }
 
     /// Returns the labels of the devices that hold or held tensors; `describe` refers to them by index.
     #[napi(catch_unwind)]
     pub fn device_labels(&self) -> Result<Vec<String>> {
-        self.with(|s| Ok(s.labels.clone()))
+        self.with_state(|s| Ok(s.labels.clone()))
     }
 
     /// Returns the tensor's version, which each write in place increments.
     #[napi(catch_unwind)]
     pub fn version(&self, id: u32) -> Result<f64> {
-        self.with(|state| Ok(state.tensor(id)?.value().storage.version() as f64))
+        self.with_state(|state| Ok(state.tensor(id)?.value().storage.version() as f64))
     }
 
     /// Returns the host copy of an i32 tensor that was uploaded and has not been overwritten since.
     #[napi(catch_unwind)]
     pub fn host_values(&self, id: u32) -> Result<Option<Int32Array>> {
-        self.with(|state| Ok(state.tensor(id)?.value().host().map(|host| Int32Array::new(host.to_vec()))))
+        self.with_state(|state| {
+            Ok(state.tensor(id)?.value().host().map(|host| Int32Array::new(host.to_vec())))
+        })
     }
 
     #[napi(catch_unwind)]
     pub fn requires_grad(&self, id: u32) -> Result<bool> {
-        self.with(|s| Ok(s.tensor(id)?.requires_grad()))
+        self.with_state(|s| Ok(s.tensor(id)?.requires_grad()))
     }
 
     #[napi(catch_unwind)]
     pub fn set_requires_grad(&self, id: u32, on: bool) -> Result<()> {
-        self.with(|s| s.tensor(id)?.set_requires_grad(on))
+        self.with_state(|s| s.tensor(id)?.set_requires_grad(on))
     }
 
     /// Returns a new handle of the gradient, or null.
     #[napi(catch_unwind)]
     pub fn grad(&self, id: u32) -> Result<Option<u32>> {
-        self.with(|s| {
+        self.with_state(|s| {
             let grad = s.tensor(id)?.grad();
             Ok(grad.map(|g| s.insert(Tensor::new(g, false))))
         })
@@ -188,7 +190,7 @@ impl Session {
 
     #[napi(catch_unwind)]
     pub fn set_grad(&self, id: u32, grad: Option<u32>) -> Result<()> {
-        self.with(|s| {
+        self.with_state(|s| {
             let tensor = s.tensor(id)?;
             let grad = grad.map(|g| s.tensor(g).map(|t| t.value())).transpose()?;
             if let Some(grad) = &grad {
@@ -201,7 +203,7 @@ impl Session {
 
     #[napi(catch_unwind)]
     pub fn detach(&self, id: u32) -> Result<u32> {
-        self.with(|s| {
+        self.with_state(|s| {
             let tensor = s.tensor(id)?.detach();
             Ok(s.insert(tensor))
         })
@@ -231,7 +233,7 @@ impl Session {
     /// Copies the elements of `from` into `to`, in place.
     #[napi(catch_unwind)]
     pub fn assign(&self, to: u32, from: u32) -> Result<()> {
-        self.with(|s| {
+        self.with_state(|s| {
             let (to, from) = (s.tensor(to)?.value(), s.tensor(from)?.value());
             if to.spec() != from.spec() {
                 return Err(fail_code(
@@ -248,7 +250,7 @@ impl Session {
     /// Moves the values to another device. If they are there already, the new handle shares the tensor.
     #[napi(catch_unwind)]
     pub fn to_device(&self, id: u32, device: String) -> Result<u32> {
-        self.with(|s| {
+        self.with_state(|s| {
             let tensor = s.tensor(id)?;
             let from = tensor.value();
             if from.context().profile.label == device {
@@ -268,7 +270,7 @@ impl Session {
     /// Sets the rounding of factors in later products by a weight: `exact`, `bf16` or `f16`.
     #[napi(catch_unwind, ts_args_type = "precision: 'exact' | 'bf16' | 'f16'")]
     pub fn set_matmul_precision(&self, precision: String) -> Result<()> {
-        self.with(|s| {
+        self.with_state(|s| {
             s.precision = match precision.as_str() {
                 "exact" => Precision::Exact,
                 "bf16" => Precision::Bf16,
@@ -294,7 +296,7 @@ impl Session {
 
     #[napi(catch_unwind)]
     pub fn backward(&self, id: u32, gradient: Option<u32>) -> Result<()> {
-        self.with(|s| {
+        self.with_state(|s| {
             let root = s.tensor(id)?;
             let gradient = gradient.map(|g| s.tensor(g).map(|t| t.value())).transpose()?;
             s.tape.backward(&root, gradient)
@@ -308,6 +310,6 @@ pub fn last_panic() -> Option<String> {
     lowrank_engine::panic::place()
 }
 
-pub(crate) fn failure(error: engine::Error) -> Failure {
+pub(crate) fn to_failure(error: engine::Error) -> Failure {
     Failure { code: error.code.as_str().into(), message: error.message }
 }

@@ -26,10 +26,10 @@ use tokenizers::{
 
 use crate::background;
 use crate::cpu_use;
-use crate::error::{Result, internal, thrown};
+use crate::error::{Result, to_js_error, wrap_napi_error};
 use crate::gguf::GgufFile;
-use crate::session::{Failure, failure};
-use encodings::{EncodingOptions, encodings};
+use crate::session::{Failure, to_failure};
+use encodings::{EncodingOptions, encode_rows};
 use offsets::{TokenOffsets, encode_with_offsets};
 use seams::Seams;
 use vocabulary::GgufTokenizer;
@@ -56,7 +56,7 @@ type BpeTokenizer =
 
 /// Parses a `tokenizer.json`. The generic parser builds a tree of JSON values first, which dominates the time at fifty
 /// thousand tokens. So it parses the file as BPE first and falls back to the generic parser.
-fn read(bytes: &[u8]) -> tokenizers::Result<Inner> {
+fn parse_tokenizer(bytes: &[u8]) -> tokenizers::Result<Inner> {
     serde_json::from_slice::<BpeTokenizer>(bytes).map(Inner::from).or_else(|_| Inner::from_bytes(bytes))
 }
 
@@ -71,7 +71,7 @@ fn to_i32_ids(ids: &[u32]) -> impl Iterator<Item = i32> {
     ids.iter().map(|id| *id as i32)
 }
 
-fn not_encoded(error: tokenizers::Error) -> engine::Error {
+fn encode_error(error: tokenizers::Error) -> engine::Error {
     fail_code(Code::Internal, format!("encode: {error}"))
 }
 
@@ -89,8 +89,8 @@ impl Tokenizer {
             Code::Internal => invalid("its vocabulary and its other parts do not fit one another".into()),
             _ => e,
         };
-        let mut inner =
-            background::catch_panic("tokenizer", || read(&bytes).map_err(invalid)).map_err(unfit)?;
+        let mut inner = background::catch_panic("tokenizer", || parse_tokenizer(&bytes).map_err(invalid))
+            .map_err(unfit)?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(invalid)?;
         Ok(Tokenizer::new(inner))
@@ -101,11 +101,16 @@ impl Tokenizer {
     }
 
     fn seams(&self) -> &Seams {
-        self.seams.get_or_init(|| Seams::of(&self.inner))
+        self.seams.get_or_init(|| Seams::for_tokenizer(&self.inner))
     }
 
     /// Returns the first `limit` ids of a text and encodes little more than they need.
-    fn beginning(&self, text: &str, add_special_tokens: bool, limit: usize) -> engine::Result<TextStart> {
+    fn encode_beginning(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+        limit: usize,
+    ) -> engine::Result<TextStart> {
         let size = ROW_PIECE.max(limit.saturating_mul(BYTES_A_TOKEN));
         let mut whole = TextStart { ids: Vec::new(), total: 0 };
         // Computing the seams of a large vocabulary takes longer than encoding a short text.
@@ -116,8 +121,8 @@ impl Tokenizer {
             ids.extend(to_i32_ids(before));
             let mut read = 0;
             while ids.len() < limit && read < text.len() {
-                let end = seams.next(text, read, size);
-                let piece = seams.encode(&self.inner, &text[read..end], read == 0).map_err(not_encoded)?;
+                let end = seams.find_piece_end(text, read, size);
+                let piece = seams.encode(&self.inner, &text[read..end], read == 0).map_err(encode_error)?;
                 ids.extend(to_i32_ids(&piece));
                 read = end;
             }
@@ -128,7 +133,7 @@ impl Tokenizer {
                 whole.total = (ids.len() as f64 * text.len() as f64 / read as f64) as usize;
             }
         } else {
-            whole.ids = self.ids(text, add_special_tokens)?;
+            whole.ids = self.encode_ids(text, add_special_tokens)?;
             whole.total = whole.ids.len();
         }
         whole.ids.truncate(limit);
@@ -136,25 +141,25 @@ impl Tokenizer {
     }
 
     /// Encodes a part of a text between two seams; its pieces run in parallel.
-    fn part(&self, text: &str, first: bool) -> engine::Result<Vec<i32>> {
+    fn encode_pieces(&self, text: &str, first: bool) -> engine::Result<Vec<i32>> {
         let seams = self.seams();
-        let pieces = seams.pieces(text, PIECE);
+        let pieces = seams.split_pieces(text, PIECE);
         let encode = |(i, piece): (usize, &&str)| {
-            let ids = seams.encode(&self.inner, piece, first && i == 0).map_err(not_encoded)?;
+            let ids = seams.encode(&self.inner, piece, first && i == 0).map_err(encode_error)?;
             Ok(to_i32_ids(&ids).collect())
         };
-        let pieces: Vec<Vec<i32>> = cpu_use::parallel(|| {
+        let pieces: Vec<Vec<i32>> = cpu_use::run_parallel(|| {
             pieces.par_iter().enumerate().with_max_len(1).map(encode).collect::<engine::Result<_>>()
         })??;
         Ok(pieces.concat())
     }
 
-    fn ids(&self, text: &str, add_special_tokens: bool) -> engine::Result<Vec<i32>> {
-        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(not_encoded)?;
+    fn encode_ids(&self, text: &str, add_special_tokens: bool) -> engine::Result<Vec<i32>> {
+        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(encode_error)?;
         Ok(to_i32_ids(encoding.get_ids()).collect())
     }
 
-    fn text(&self, ids: &[i32], skip_special_tokens: bool) -> engine::Result<String> {
+    fn decode_ids(&self, ids: &[i32], skip_special_tokens: bool) -> engine::Result<String> {
         let known = |(at, id): (usize, &i32)| match u32::try_from(*id) {
             Ok(id) if self.inner.id_to_token(id).is_some() => Ok(id),
             _ => Err(fail_code(
@@ -178,20 +183,20 @@ impl Tokenizer {
     /// Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`.
     #[napi(catch_unwind, factory)]
     pub fn from_file(path: String) -> Result<Tokenizer> {
-        Tokenizer::open(Path::new(&path)).map_err(thrown)
+        Tokenizer::open(Path::new(&path)).map_err(to_js_error)
     }
 
     /// Creates a tokenizer from the vocabulary of a GGUF file. Throws `ERR_FILE_FORMAT`.
     #[napi(catch_unwind, factory)]
     pub fn from_gguf(file: &GgufFile, given: GgufTokenizer) -> Result<Tokenizer> {
-        let made = background::catch_panic("tokenizer", || vocabulary::of_file(&file.reader, &given));
-        made.map(Tokenizer::new).map_err(thrown)
+        let made = background::catch_panic("tokenizer", || vocabulary::build_from_file(&file.reader, &given));
+        made.map(Tokenizer::new).map_err(to_js_error)
     }
 
     /// Returns the tokenizer as the text of a `tokenizer.json`.
     #[napi(catch_unwind)]
     pub fn to_json(&self) -> Result<String> {
-        let failed = |e| thrown(fail_code(Code::Internal, format!("toJson: {e}")));
+        let failed = |e| to_js_error(fail_code(Code::Internal, format!("toJson: {e}")));
         self.inner.to_string(false).map_err(failed)
     }
 
@@ -202,9 +207,9 @@ impl Tokenizer {
         text: String,
         add_special_tokens: bool,
     ) -> Result<Int32ArraySlice<'env>> {
-        let ids =
-            background::catch_panic("encode", || self.ids(&text, add_special_tokens)).map_err(thrown)?;
-        Int32ArraySlice::copy_from(env, &ids[..]).map_err(internal)
+        let ids = background::catch_panic("encode", || self.encode_ids(&text, add_special_tokens))
+            .map_err(to_js_error)?;
+        Int32ArraySlice::copy_from(env, &ids[..]).map_err(wrap_napi_error)
     }
 
     /// Encodes texts in parallel on background threads. Returns the first `limit` ids of each text, concatenated; the
@@ -223,9 +228,9 @@ impl Tokenizer {
         let tokenizer = self.clone();
         let limit = limit.map_or(usize::MAX, |limit| limit as usize);
         let encode = move || {
-            let rows: Vec<TextStart> = cpu_use::parallel(|| {
-                let beginning = |text: &String| tokenizer.beginning(text, add_special_tokens, limit);
-                texts.par_iter().map(beginning).collect::<engine::Result<_>>()
+            let rows: Vec<TextStart> = cpu_use::run_parallel(|| {
+                let encode = |text: &String| tokenizer.encode_beginning(text, add_special_tokens, limit);
+                texts.par_iter().map(encode).collect::<engine::Result<_>>()
             })??;
             let mut ids = Vec::with_capacity(rows.iter().map(|row| row.ids.len()).sum());
             let (mut ends, mut totals) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
@@ -236,7 +241,7 @@ impl Tokenizer {
             }
             Ok((ids, ends, totals))
         };
-        background::object(env, "encode", encode, |env, object, (ids, ends, totals)| {
+        background::run_for_object(env, "encode", encode, |env, object, (ids, ends, totals)| {
             object.set("ids", Int32ArraySlice::copy_from(env, &ids[..])?)?;
             object.set("ends", Int32ArraySlice::copy_from(env, &ends[..])?)?;
             object.set("totals", Float64ArraySlice::copy_from(env, &totals[..])?)
@@ -252,9 +257,9 @@ impl Tokenizer {
     pub fn encode_with_offsets<'env>(&self, env: &'env Env, texts: Vec<String>) -> Result<Object<'env>> {
         let tokenizer = self.clone();
         let encode = move || {
-            let encode = |text: &String| encode_with_offsets(&tokenizer.inner, text).map_err(not_encoded);
+            let encode = |text: &String| encode_with_offsets(&tokenizer.inner, text).map_err(encode_error);
             let rows: Vec<TokenOffsets> =
-                cpu_use::parallel(|| texts.par_iter().map(encode).collect::<engine::Result<_>>())??;
+                cpu_use::run_parallel(|| texts.par_iter().map(encode).collect::<engine::Result<_>>())??;
             let (mut all, mut ends) = (TokenOffsets::default(), Vec::with_capacity(rows.len()));
             for row in rows {
                 all.ids.extend(row.ids);
@@ -264,7 +269,7 @@ impl Tokenizer {
             }
             Ok((all, ends))
         };
-        background::object(env, "encode", encode, |env, object, (all, rows)| {
+        background::run_for_object(env, "encode", encode, |env, object, (all, rows)| {
             let lists = [("ids", all.ids), ("starts", all.starts), ("ends", all.ends), ("rows", rows)];
             for (name, values) in lists {
                 object.set(name, Int32ArraySlice::copy_from(env, &values[..])?)?;
@@ -286,9 +291,9 @@ impl Tokenizer {
         pairs: Option<Vec<String>>,
         options: EncodingOptions,
     ) -> Result<Object<'env>> {
-        let encode = || encodings(&self.inner, &texts, pairs.as_deref(), &options);
-        let all = background::catch_panic("encode", encode).map_err(thrown)?;
-        let mut object = Object::new(env).map_err(internal)?;
+        let encode = || encode_rows(&self.inner, &texts, pairs.as_deref(), &options);
+        let all = background::catch_panic("encode", encode).map_err(to_js_error)?;
+        let mut object = Object::new(env).map_err(wrap_napi_error)?;
         let lists = [
             ("ids", all.ids),
             ("typeIds", all.type_ids),
@@ -299,8 +304,8 @@ impl Tokenizer {
             ("rows", all.rows),
         ];
         for (name, values) in lists {
-            let values = Int32ArraySlice::copy_from(env, &values[..]).map_err(internal)?;
-            object.set(name, values).map_err(internal)?;
+            let values = Int32ArraySlice::copy_from(env, &values[..]).map_err(wrap_napi_error)?;
+            object.set(name, values).map_err(wrap_napi_error)?;
         }
         Ok(object)
     }
@@ -310,14 +315,14 @@ impl Tokenizer {
     #[napi(catch_unwind, ts_return_type = "Promise<Int32Array | Failure>")]
     pub fn encode_part<'env>(&self, env: &'env Env, text: String, first: bool) -> Result<Object<'env>> {
         let tokenizer = self.clone();
-        background::promise(
+        background::run_as_promise(
             env,
             "encode",
-            move || tokenizer.part(&text, first),
+            move || tokenizer.encode_pieces(&text, first),
             |env, ids| {
                 Ok(match ids {
                     Ok(ids) => Either::A(Int32ArraySlice::copy_from(&env, &ids[..])?),
-                    Err(error) => Either::B::<_, Failure>(failure(error)),
+                    Err(error) => Either::B::<_, Failure>(to_failure(error)),
                 })
             },
         )
@@ -327,27 +332,27 @@ impl Tokenizer {
     /// changing its ids; null if no such position is known.
     #[napi(catch_unwind)]
     pub fn last_seam(&self, text: String) -> Result<Option<u32>> {
-        let seam = background::catch_panic("encode", || Ok(self.seams().last(&text)));
-        Ok(seam.map_err(thrown)?.map(|at| text[..at].encode_utf16().count() as u32))
+        let seam = background::catch_panic("encode", || Ok(self.seams().find_last(&text)));
+        Ok(seam.map_err(to_js_error)?.map(|at| text[..at].encode_utf16().count() as u32))
     }
 
     /// Whether the seams of this tokenizer are known. If not, a text must be encoded as a whole.
     #[napi(catch_unwind)]
     pub fn knows_seams(&self) -> Result<bool> {
-        background::catch_panic("encode", || Ok(self.seams().can_find_seams())).map_err(thrown)
+        background::catch_panic("encode", || Ok(self.seams().can_find_seams())).map_err(to_js_error)
     }
 
     /// Returns the special tokens before and after a text.
     #[napi(catch_unwind)]
     pub fn frame(&self) -> Result<Vec<Vec<i32>>> {
-        let frame = background::catch_panic("encode", || Ok(self.seams().frame())).map_err(thrown)?;
+        let frame = background::catch_panic("encode", || Ok(self.seams().frame())).map_err(to_js_error)?;
         Ok(vec![to_i32_ids(frame.0).collect(), to_i32_ids(frame.1).collect()])
     }
 
     /// Throws `ERR_INDEX` for an id that is not a token.
     #[napi(catch_unwind)]
     pub fn decode(&self, ids: &[i32], skip_special_tokens: bool) -> Result<String> {
-        background::catch_panic("decode", || self.text(ids, skip_special_tokens)).map_err(thrown)
+        background::catch_panic("decode", || self.decode_ids(ids, skip_special_tokens)).map_err(to_js_error)
     }
 
     #[napi(catch_unwind)]

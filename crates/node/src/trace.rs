@@ -12,8 +12,8 @@ use napi::bindgen_prelude::Object;
 use napi_derive::napi;
 
 use crate::background;
-use crate::error::{Result, thrown};
-use crate::session::{Session, failure};
+use crate::error::{Result, to_js_error};
+use crate::session::{Session, to_failure};
 
 /// The staging file of a trace.
 #[napi]
@@ -55,9 +55,9 @@ impl TraceFile {
         let path = Path::new(&path);
         if path.is_dir() {
             let message = format!("{}: cannot be written: it is a folder", path.display());
-            return Err(thrown(fail_code(Code::Write, message)));
+            return Err(to_js_error(fail_code(Code::Write, message)));
         }
-        let file = StagedFile::create(path).map_err(thrown)?;
+        let file = StagedFile::create(path).map_err(to_js_error)?;
         Ok(TraceFile { file: Mutex::new(Some(file)), trace: Mutex::default() })
     }
 
@@ -73,7 +73,7 @@ impl Session {
     /// Measures the device's peak performance, then starts the trace.
     #[napi(catch_unwind)]
     pub fn start_trace(&self, file: &TraceFile, device: String) -> Result<()> {
-        self.with(|s| {
+        self.with_state(|s| {
             let context = s.context(&device)?;
             let trace = Arc::new(Collected::default());
             context.trace(Some(trace.clone()));
@@ -86,7 +86,7 @@ impl Session {
     /// Stops the trace.
     #[napi(catch_unwind)]
     pub fn stop_trace(&self, device: String) -> Result<()> {
-        self.with(|s| {
+        self.with_state(|s| {
             s.context(&device)?.trace(None);
             Ok(())
         })
@@ -101,24 +101,24 @@ impl Session {
         device: String,
     ) -> Result<Object<'env>> {
         self.stop_trace(device)?;
-        let taken = |what: &str| thrown(fail_code(Code::Internal, format!("trace: {what}")));
+        let misuse = |what: &str| to_js_error(fail_code(Code::Internal, format!("trace: {what}")));
         let trace = file.trace.lock().unwrap_or_else(|e| e.into_inner()).take();
-        let trace = trace.ok_or_else(|| taken("it was not started"))?;
-        let written = file.file.lock().unwrap_or_else(|e| e.into_inner()).take();
-        let written = written.ok_or_else(|| taken("it was written before"))?;
-        background::promise(
+        let trace = trace.ok_or_else(|| misuse("it was not started"))?;
+        let staged = file.file.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let staged = staged.ok_or_else(|| misuse("it was written before"))?;
+        background::run_as_promise(
             env,
             "trace",
             move || {
-                trace.write(written)?;
-                Ok(summary(&trace))
+                trace.write(staged)?;
+                Ok(summarise(&trace))
             },
-            |_, done| Ok(done.map_or_else(|e| napi::Either::B(failure(e)), napi::Either::A)),
+            |_, done| Ok(done.map_or_else(|e| napi::Either::B(to_failure(e)), napi::Either::A)),
         )
     }
 }
 
-fn summary(trace: &Collected) -> TraceSummary {
+fn summarise(trace: &Collected) -> TraceSummary {
     let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
     let totals = trace.totals().into_iter().map(|(mark, total)| TraceTotal {
         operation: mark.operation.into(),

@@ -10,7 +10,7 @@ use napi_derive::napi;
 
 use crate::background;
 use crate::error::Result;
-use crate::session::failure;
+use crate::session::to_failure;
 
 /// A variant and its result.
 #[napi(object)]
@@ -59,38 +59,38 @@ pub fn keep_tuning_in(folder: String) {
 /// Tries all variants of the usual shapes on a GPU now, regardless of stored results.
 #[napi(catch_unwind, ts_return_type = "Promise<TuneReport | Failure>")]
 pub fn tune_device(env: &Env, device: String) -> Result<Object<'_>> {
-    background::promise(
+    background::run_as_promise(
         env,
         "tune",
-        move || tune(&device),
-        |_, report| Ok(report.map_or_else(|error| Either::B(failure(error)), Either::A)),
+        move || tune_usual_classes(&device),
+        |_, report| Ok(report.map_or_else(|error| Either::B(to_failure(error)), Either::A)),
     )
 }
 
-fn tune(label: &str) -> engine::Result<TuneReport> {
+fn tune_usual_classes(label: &str) -> engine::Result<TuneReport> {
     if Setting::of_environment()? == Setting::Off {
         return Err(fail_code(Code::Option, "LOWRANK_TUNE is off, so nothing is tuned"));
     }
     let device = match registry::open(label)? {
         Opened::Device(device) => device,
-        Opened::Meta(_) => return Err(no_gpu(label)),
+        Opened::Meta(_) => return Err(no_gpu_error(label)),
     };
-    let found = device.tune(TUNED)?.ok_or_else(|| no_gpu(label))?;
+    let found = device.tune(TUNED)?.ok_or_else(|| no_gpu_error(label))?;
     Ok(TuneReport {
         device: label.into(),
         name: device.profile.name.clone(),
         used: found.used,
         file: found.file.map(|path| path.display().to_string()),
-        classes: found.outcomes.iter().map(class).collect(),
+        classes: found.outcomes.iter().map(to_tuned_class).collect(),
         failures: found.failures.iter().map(|(class, error)| format!("{class}: {error}")).collect(),
     })
 }
 
-fn no_gpu(label: &str) -> engine::Error {
+fn no_gpu_error(label: &str) -> engine::Error {
     fail_code(Code::Option, format!("{label} is not a GPU; only GPUs are autotuned"))
 }
 
-fn class(outcome: &Outcome) -> TunedClass {
+fn to_tuned_class(outcome: &Outcome) -> TunedClass {
     let family = outcome.class.family;
     TunedClass {
         family: family.name.into(),

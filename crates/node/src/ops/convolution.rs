@@ -7,24 +7,24 @@ use lowrank_engine::ops::max_pool::Window;
 use lowrank_engine::ops::pad::Mode;
 use napi_derive::napi;
 
-use super::places;
-use crate::error::{Result, thrown};
+use super::to_usizes;
+use crate::error::{Result, to_js_error};
 use crate::session::Session;
 
 /// Groups a flat list into one [before, after] pair per dimension.
-fn pairs(list: &[u32]) -> Vec<[usize; 2]> {
+fn group_pairs(list: &[u32]) -> Vec<[usize; 2]> {
     list.chunks_exact(2).map(|pair| [pair[0] as usize, pair[1] as usize]).collect()
 }
 
-fn window(kernel: &[u32], stride: &[u32], padding: &[u32], ceil: bool) -> Window {
-    Window { kernel: places(kernel), stride: places(stride), padding: places(padding), ceil }
+fn make_window(kernel: &[u32], stride: &[u32], padding: &[u32], ceil: bool) -> Window {
+    Window { kernel: to_usizes(kernel), stride: to_usizes(stride), padding: to_usizes(padding), ceil }
 }
 
-fn convolution(stride: &[u32], padding: &[u32], dilation: &[u32], groups: u32) -> Conv {
+fn make_conv(stride: &[u32], padding: &[u32], dilation: &[u32], groups: u32) -> Conv {
     Conv {
-        stride: places(stride),
-        padding: pairs(padding),
-        dilation: places(dilation),
+        stride: to_usizes(stride),
+        padding: group_pairs(padding),
+        dilation: to_usizes(dilation),
         groups: groups as usize,
     }
 }
@@ -43,7 +43,7 @@ impl Session {
         dilation: Vec<u32>,
         groups: u32,
     ) -> Result<u32> {
-        let op = convolution(&stride, &padding, &dilation, groups);
+        let op = make_conv(&stride, &padding, &dilation, groups);
         let inputs: Vec<u32> = [x, weight].into_iter().chain(bias).collect();
         self.apply(op, &inputs)
     }
@@ -60,8 +60,8 @@ impl Session {
         dilation: Vec<u32>,
         groups: u32,
     ) -> Result<u32> {
-        let conv = convolution(&stride, &padding, &dilation, groups);
-        let op = ops::conv_transpose::ConvTranspose { conv, output_padding: places(&output_padding) };
+        let conv = make_conv(&stride, &padding, &dilation, groups);
+        let op = ops::conv_transpose::ConvTranspose { conv, output_padding: to_usizes(&output_padding) };
         self.apply(op, &[x, weight])
     }
 
@@ -70,9 +70,9 @@ impl Session {
     pub fn pad(&self, x: u32, padding: Vec<u32>, mode: String) -> Result<u32> {
         let Some(mode) = Mode::parse(&mode) else {
             let message = format!("pad: mode \"{mode}\" is none of reflect, replicate, circular");
-            return Err(thrown(fail_code(Code::Option, message)));
+            return Err(to_js_error(fail_code(Code::Option, message)));
         };
-        self.apply(ops::pad::Pad { mode, padding: pairs(&padding) }, &[x])
+        self.apply(ops::pad::Pad { mode, padding: group_pairs(&padding) }, &[x])
     }
 
     /// Maximum over windows of the last dimensions; the parameters have one entry for each.
@@ -85,7 +85,7 @@ impl Session {
         padding: Vec<u32>,
         ceil: bool,
     ) -> Result<u32> {
-        self.apply(ops::max_pool::MaxPool(window(&kernel, &stride, &padding, ceil)), &[x])
+        self.apply(ops::max_pool::MaxPool(make_window(&kernel, &stride, &padding, ceil)), &[x])
     }
 
     /// Mean over windows of the last dimensions; the parameters have one entry for each.
@@ -99,13 +99,13 @@ impl Session {
         ceil: bool,
         count_padding: bool,
     ) -> Result<u32> {
-        let window = window(&kernel, &stride, &padding, ceil);
+        let window = make_window(&kernel, &stride, &padding, ceil);
         self.apply(ops::avg_pool::AvgPool { window, count_padding }, &[x])
     }
 
     /// Adaptive mean pooling to the output size `out`, one entry for each dimension.
     #[napi(catch_unwind)]
     pub fn adaptive_avg_pool(&self, x: u32, out: Vec<u32>) -> Result<u32> {
-        self.apply(ops::adaptive_avg_pool::AdaptiveAvgPool { out: places(&out) }, &[x])
+        self.apply(ops::adaptive_avg_pool::AdaptiveAvgPool { out: to_usizes(&out) }, &[x])
     }
 }

@@ -35,11 +35,11 @@ impl Session {
         position: u32,
         window: u32,
     ) -> Result<Vec<u32>> {
-        self.with(|state| {
+        self.with_state(|state| {
             if tensors.len() != PAIRS + PARTS * LAYERS || numbers.len() != NUMBERS + LAYERS {
                 return Err(fail_code(Code::Internal, "decoder_block: not as many parts as a block has"));
             }
-            let block = block(state, tensors, numbers, position, window)?;
+            let block = read_block(state, tensors, numbers, position, window)?;
             let x = state.tensor(x)?.value();
             let r = r.map(|r| Ok(state.tensor(r)?.value())).transpose()?;
             let made = block.record(x.context(), &x, r.as_ref())?;
@@ -48,7 +48,7 @@ impl Session {
     }
 }
 
-fn block(
+fn read_block(
     state: &State,
     tensors: &[u32],
     numbers: &[f64],

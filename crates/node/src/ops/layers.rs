@@ -5,7 +5,7 @@ use lowrank_engine::ops;
 use lowrank_engine::ops::cross_entropy::Reduction;
 use napi_derive::napi;
 
-use crate::error::{Error, Result, thrown};
+use crate::error::{Error, Result, to_js_error};
 use crate::session::Session;
 
 /// One low-rank path of `loraLinear`: scale · drop(x)[rows]·Aᵀ·Bᵀ.
@@ -25,7 +25,7 @@ pub struct LowRankPath {
 }
 
 impl LowRankPath {
-    fn attributes(&self) -> ops::lora_linear::Path {
+    fn to_path(&self) -> ops::lora_linear::Path {
         let run = |r: &[f64]| ops::lora_linear::RowRange {
             start: r[0] as usize,
             count: r[1] as usize,
@@ -63,7 +63,7 @@ impl Session {
     ) -> Result<u32> {
         let factors = paths.iter().flat_map(|path| [path.lora_a, path.lora_b]);
         let inputs: Vec<u32> = [x, weight].into_iter().chain(factors).chain(bias).collect();
-        let paths = paths.iter().map(LowRankPath::attributes).collect();
+        let paths = paths.iter().map(LowRankPath::to_path).collect();
         let precision = self.state.borrow().precision;
         let op = ops::lora_linear::LoraLinear { fan_in_fan_out, precision, paths };
         self.apply(op, &inputs)
@@ -204,7 +204,7 @@ impl Session {
     /// Writes `rows` into `cache` from `position`, in place.
     #[napi(catch_unwind)]
     pub fn cache_write(&self, cache: u32, rows: u32, position: u32) -> Result<()> {
-        self.with(|s| {
+        self.with_state(|s| {
             let (cache, rows) = (s.tensor(cache)?.value(), s.tensor(rows)?.value());
             ops::cache_write::cache_write(cache.context(), &cache, &rows, position as usize)
         })
@@ -266,7 +266,7 @@ fn parse_reduction(operation: &str, name: &str) -> Result<Reduction> {
         "none" => Ok(Reduction::None),
         other => {
             let message = format!("{operation}: reduction \"{other}\" is none of mean, sum, none");
-            Err(thrown(fail_code(Code::Option, message)))
+            Err(to_js_error(fail_code(Code::Option, message)))
         }
     }
 }

@@ -15,19 +15,21 @@ use lowrank_engine::ops::extremum::Extreme;
 use lowrank_engine::tape::Tensor;
 use napi_derive::napi;
 
-use crate::error::{Result, thrown};
-use crate::session::{Session, dims, dtype};
+use crate::error::{Result, to_js_error};
+use crate::session::{Session, parse_dtype, parse_shape};
 
-fn function(name: &str, operands: usize) -> Result<Function> {
+fn find_function(name: &str, operands: usize) -> Result<Function> {
     let found = Function::ALL.iter().find(|f| f.name() == name && f.operands() == operands);
-    found.copied().ok_or_else(|| thrown(fail_code(Code::Internal, format!("there is no function {name}"))))
+    found
+        .copied()
+        .ok_or_else(|| to_js_error(fail_code(Code::Internal, format!("there is no function {name}"))))
 }
 
-fn extreme(smallest: bool) -> Extreme {
+fn choose_extreme(smallest: bool) -> Extreme {
     if smallest { Extreme::Min } else { Extreme::Max }
 }
 
-fn places(list: &[u32]) -> Vec<usize> {
+fn to_usizes(list: &[u32]) -> Vec<usize> {
     list.iter().map(|d| *d as usize).collect()
 }
 
@@ -35,12 +37,12 @@ fn places(list: &[u32]) -> Vec<usize> {
 impl Session {
     #[napi(catch_unwind)]
     pub fn unary(&self, name: String, x: u32) -> Result<u32> {
-        self.apply(ops::unary::Unary(function(&name, 1)?), &[x])
+        self.apply(ops::unary::Unary(find_function(&name, 1)?), &[x])
     }
 
     #[napi(catch_unwind)]
     pub fn binary(&self, name: String, a: u32, b: u32) -> Result<u32> {
-        self.apply(ops::binary::Binary(function(&name, 2)?), &[a, b])
+        self.apply(ops::binary::Binary(find_function(&name, 2)?), &[a, b])
     }
 
     #[napi(catch_unwind)]
@@ -57,13 +59,13 @@ impl Session {
 
     #[napi(catch_unwind)]
     pub fn reshape(&self, x: u32, shape: Vec<f64>) -> Result<u32> {
-        let shape = dims(&shape).map_err(thrown)?[..].into();
+        let shape = parse_shape(&shape).map_err(to_js_error)?[..].into();
         self.apply(ops::reshape::Reshape { shape }, &[x])
     }
 
     #[napi(catch_unwind)]
     pub fn permute(&self, x: u32, order: Vec<u32>) -> Result<u32> {
-        self.apply(ops::permute::Permute::new(&places(&order)), &[x])
+        self.apply(ops::permute::Permute::new(&to_usizes(&order)), &[x])
     }
 
     #[napi(catch_unwind)]
@@ -89,13 +91,13 @@ impl Session {
     #[napi(catch_unwind)]
     pub fn extremum(&self, smallest: bool, x: u32, dim: Option<u32>, shared: bool) -> Result<u32> {
         let dim = dim.map(|d| d as usize);
-        self.apply(ops::extremum::Extremum { extreme: extreme(smallest), dim, shared }, &[x])
+        self.apply(ops::extremum::Extremum { extreme: choose_extreme(smallest), dim, shared }, &[x])
     }
 
     #[napi(catch_unwind)]
     pub fn arg_extremum(&self, smallest: bool, x: u32, dim: Option<u32>) -> Result<u32> {
         let dim = dim.map(|d| d as usize);
-        self.apply(ops::arg_extremum::ArgExtremum { extreme: extreme(smallest), dim }, &[x])
+        self.apply(ops::arg_extremum::ArgExtremum { extreme: choose_extreme(smallest), dim }, &[x])
     }
 
     #[napi(catch_unwind)]
@@ -125,14 +127,14 @@ impl Session {
 
     #[napi(catch_unwind)]
     pub fn cast(&self, x: u32, to: String) -> Result<u32> {
-        self.apply(ops::cast::Cast { dtype: dtype(&to).map_err(thrown)? }, &[x])
+        self.apply(ops::cast::Cast { dtype: parse_dtype(&to).map_err(to_js_error)? }, &[x])
     }
 
     /// Creates a constant tensor on the device.
     #[napi(catch_unwind)]
     pub fn full(&self, device: String, shape: Vec<f64>, dtype_name: String, value: f64) -> Result<u32> {
-        self.with(|state| {
-            let (shape, dtype) = (dims(&shape)?, dtype(&dtype_name)?);
+        self.with_state(|state| {
+            let (shape, dtype) = (parse_shape(&shape)?, parse_dtype(&dtype_name)?);
             let value = full(&state.context(&device)?, &shape[..], dtype, value)?;
             Ok(state.insert(Tensor::new(value, false)))
         })

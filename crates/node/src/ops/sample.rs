@@ -6,7 +6,7 @@ use lowrank_engine::tape::Tensor;
 use napi_derive::napi;
 
 use crate::error::Result;
-use crate::random::stream;
+use crate::random::make_stream;
 use crate::session::Session;
 
 /// Parameters of a row: seed, draw, temperature, top k, top p, min p, repetition penalty.
@@ -20,7 +20,7 @@ impl Session {
     /// `Sample`.
     #[napi(catch_unwind)]
     pub fn sample(&self, logits: u32, seen: Option<u32>, rows: &[f64]) -> Result<Vec<u32>> {
-        self.with(|state| {
+        self.with_state(|state| {
             let logits = state.tensor(logits)?.value();
             let seen = seen.map(|seen| Ok(state.tensor(seen)?.value())).transpose()?;
             let (rows, rest) = rows.as_chunks::<NUMBERS>();
@@ -31,7 +31,7 @@ impl Session {
                 let [seed, draw, temperature, top_k, top_p, min_p, repetition_penalty] = *row;
                 let top_k = top_k as usize;
                 let sample = Sample { temperature, top_k, top_p, min_p, repetition_penalty };
-                (sample, stream(seed, draw).word())
+                (sample, make_stream(seed, draw).word())
             };
             let rows: Vec<(Sample, u64)> = rows.iter().map(of).collect();
             let made = record(&logits, seen.as_ref(), &rows)?;

@@ -12,20 +12,20 @@ use napi_derive::napi;
 use super::Session;
 
 /// The holder (an environment's number) of each lock.
-static HELD: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
+static HOLDERS: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
 
 fn lock_held() -> MutexGuard<'static, BTreeMap<String, u64>> {
-    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+    HOLDERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns a number that no other environment of this process has.
-pub(super) fn next_environment() -> u64 {
+pub(super) fn number_environment() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Releases all locks of an environment that has ended.
-pub(super) fn let_all_go(environment: u64) {
+pub(super) fn release_all(environment: u64) {
     lock_held().retain(|_, holder| *holder != environment);
 }
 
@@ -51,7 +51,7 @@ impl Session {
     /// Identifies this copy of the library. Copies within one process do not see each other's locks.
     #[napi(catch_unwind)]
     pub fn copy_of_library(&self) -> String {
-        format!("{:p}", &HELD)
+        format!("{:p}", &HOLDERS)
     }
 }
 
@@ -60,16 +60,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_environment_that_ends_lets_its_own_go() {
-        let [one, other] = [next_environment(), next_environment()];
+    fn an_ended_environment_releases_its_own_locks() {
+        let [one, other] = [number_environment(), number_environment()];
         assert_ne!(one, other);
         for (name, environment) in [("hold a", one), ("hold b", other), ("hold c", one)] {
             lock_held().insert(name.into(), environment);
         }
-        let_all_go(one);
+        release_all(one);
         let left: Vec<String> =
             lock_held().keys().filter(|name| name.starts_with("hold ")).cloned().collect();
         assert_eq!(left, ["hold b"]);
-        let_all_go(other);
+        release_all(other);
     }
 }

@@ -7,11 +7,11 @@ use lowrank_engine::error::{self as engine, fail_code};
 use napi::bindgen_prelude::{Either, Env, Object, Uint8ArraySlice};
 use napi_derive::napi;
 
-use super::{Failure, Session, failure};
-use crate::error::{Result, internal, thrown};
+use super::{Failure, Session, to_failure};
+use crate::error::{Result, to_js_error, wrap_napi_error};
 
 /// Pending reads, and the promise to resolve once all are complete.
-struct Reading<D> {
+struct PendingReads<D> {
     read: Vec<Option<engine::Result<Vec<u8>>>>,
     left: usize,
     deferred: Option<D>,
@@ -24,7 +24,7 @@ pub(crate) fn copy_to_js(
 ) -> napi::Result<Either<Uint8ArraySlice<'static>, Failure>> {
     match bytes {
         Ok(bytes) => Uint8ArraySlice::copy_from(env, &bytes[..]).map(Either::A),
-        Err(error) => Ok(Either::B(failure(error))),
+        Err(error) => Ok(Either::B(to_failure(error))),
     }
 }
 
@@ -33,8 +33,8 @@ impl Session {
     /// Reads the values as bytes. The façade turns a `Failure` into a rejection.
     #[napi(catch_unwind, ts_return_type = "Promise<Uint8Array | Failure>")]
     pub fn read<'env>(&self, env: &'env Env, id: u32) -> Result<Object<'env>> {
-        let value = self.with(|s| Ok(s.tensor(id)?.value()))?;
-        let (deferred, promise) = env.create_deferred().map_err(internal)?;
+        let value = self.with_state(|s| Ok(s.tensor(id)?.value()))?;
+        let (deferred, promise) = env.create_deferred().map_err(wrap_napi_error)?;
         value
             .context()
             .read(&value, Box::new(move |bytes| deferred.resolve(move |env: Env| copy_to_js(&env, bytes))));
@@ -44,12 +44,13 @@ impl Session {
     /// Reads several tensors with one answer, in the given order.
     #[napi(catch_unwind, ts_return_type = "Promise<(Uint8Array | Failure)[]>")]
     pub fn read_all<'env>(&self, env: &'env Env, ids: &[u32]) -> Result<Object<'env>> {
-        let values: Vec<Value> = self.with(|s| ids.iter().map(|id| Ok(s.tensor(*id)?.value())).collect())?;
+        let values: Vec<Value> =
+            self.with_state(|s| ids.iter().map(|id| Ok(s.tensor(*id)?.value())).collect())?;
         if values.is_empty() {
-            return Err(thrown(fail_code(engine::Code::Internal, "readAll: of no tensor")));
+            return Err(to_js_error(fail_code(engine::Code::Internal, "readAll: of no tensor")));
         }
-        let (deferred, promise) = env.create_deferred().map_err(internal)?;
-        let reading = Reading {
+        let (deferred, promise) = env.create_deferred().map_err(wrap_napi_error)?;
+        let reading = PendingReads {
             read: values.iter().map(|_| None).collect(),
             left: values.len(),
             deferred: Some(deferred),

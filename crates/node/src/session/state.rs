@@ -39,29 +39,29 @@ pub(crate) struct State {
     /// The CPU use of recorded work.
     pub(super) cpu_use: CpuUse,
     pub(super) contexts: HashMap<String, Rc<Context>>,
-    /// Device labels; `description` refers to them by index.
+    /// Device labels; `describe` refers to them by index.
     pub(super) labels: Vec<String>,
     pub(super) devices: Vec<Arc<Device>>,
     /// Borrowed separately: a shortage of memory in the middle of a call collects handles.
     pub handles: Rc<RefCell<Handles>>,
     /// The buffer for the description of the newest handle.
-    pub(super) described: Option<Float64Array>,
+    pub(super) description_buffer: Option<Float64Array>,
     /// Called with the name of a device that has become idle.
-    pub(super) rested: Option<Arc<dyn Fn(String) + Send + Sync>>,
+    pub(super) idle_callback: Option<Arc<dyn Fn(String) + Send + Sync>>,
     /// Called with notices to a device's user.
-    pub(super) noticed: Option<Notice>,
+    pub(super) notice_callback: Option<Notice>,
     pub(super) alive: CancelToken,
     pub(super) cancels: HashMap<u32, CancelToken>,
     pub optimizers: HashMap<u32, AnyOptimizer>,
     /// Replicas of optimizers' parameters on other devices.
     pub replicas: HashMap<u32, Rc<Replica>>,
     /// The number of optimizers and replicas created so far: the newest one's number.
-    pub made_optimizers: u32,
+    pub optimizer_count: u32,
     /// Exchanges of gradients that are not finished, by their optimizers.
     pub exchanges: HashMap<u32, Exchange>,
     /// The answers that devices wait for.
     pub answers: HashMap<u32, Answer>,
-    pub made_answers: u32,
+    pub answer_count: u32,
 }
 
 impl State {
@@ -74,17 +74,17 @@ impl State {
             labels: Vec::new(),
             devices: Vec::new(),
             handles: Rc::new(RefCell::new(Handles::new(env.raw()))),
-            described: None,
-            rested: None,
-            noticed: None,
+            description_buffer: None,
+            idle_callback: None,
+            notice_callback: None,
             alive: CancelToken::default(),
             cancels: HashMap::new(),
             optimizers: HashMap::new(),
             replicas: HashMap::new(),
-            made_optimizers: 0,
+            optimizer_count: 0,
             exchanges: HashMap::new(),
             answers: HashMap::new(),
-            made_answers: 0,
+            answer_count: 0,
         }
     }
 
@@ -103,15 +103,15 @@ impl State {
                     Sink::Thread(device.clone()),
                     self.alive.clone(),
                 );
-                if let Some(rested) = self.rested.clone() {
+                if let Some(idle_callback) = self.idle_callback.clone() {
                     let label = label.to_string();
-                    device.on_rest(self.alive.clone(), Arc::new(move || rested(label.clone())));
+                    device.on_rest(self.alive.clone(), Arc::new(move || idle_callback(label.clone())));
                 }
-                if let (Some(noticed), Some(table)) = (self.noticed.clone(), &device.table) {
-                    table.on_notice(self.alive.clone(), noticed);
+                if let (Some(notice_callback), Some(table)) = (self.notice_callback.clone(), &device.table) {
+                    table.on_notice(self.alive.clone(), notice_callback);
                 }
-                if let Some(noticed) = &self.noticed {
-                    compiler::take_warnings().iter().for_each(|text| noticed(text));
+                if let Some(notice_callback) = &self.notice_callback {
+                    compiler::take_warnings().iter().for_each(|text| notice_callback(text));
                 }
                 self.devices.push(device);
                 context
@@ -147,15 +147,15 @@ impl State {
     }
 
     pub fn insert(&mut self, tensor: Tensor) -> u32 {
-        let described = tensor.with_value(|value| self.description(value));
+        let description_buffer = tensor.with_value(|value| self.describe(value));
         let id = self.handles.borrow_mut().insert(tensor);
-        if let Some(into) = &mut self.described {
+        if let Some(into) = &mut self.description_buffer {
             // SAFETY: Rust alone writes it, and JavaScript reads it only between calls.
             let into = unsafe { into.as_mut() };
-            match into.get_mut(..=described.len()) {
+            match into.get_mut(..=description_buffer.len()) {
                 Some(into) => {
                     into[0] = id as f64;
-                    into[1..].copy_from_slice(&described);
+                    into[1..].copy_from_slice(&description_buffer);
                 }
                 // The shape is too long for the buffer: the façade calls `describe`.
                 None => into[0] = -1.0,
@@ -166,7 +166,7 @@ impl State {
 
     /// Describes a value: the index of its dtype in `f32 f16 bf16 i32` and the block formats, the index of its device
     /// in `device_labels`, its rank, its shape.
-    pub(super) fn description(&mut self, value: &Value) -> SmallVec<[f64; 12]> {
+    pub(super) fn describe(&mut self, value: &Value) -> SmallVec<[f64; 12]> {
         let dtype = match value.dtype {
             DType::F32 => 0,
             DType::F16 => 1,

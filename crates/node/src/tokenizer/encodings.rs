@@ -36,21 +36,23 @@ pub struct Encodings {
 }
 
 /// Encodes each text, or each text with its pair, in parallel.
-pub fn encodings(
+pub fn encode_rows(
     inner: &Inner,
     texts: &[String],
     pairs: Option<&[String]>,
     options: &EncodingOptions,
 ) -> engine::Result<Encodings> {
-    let params = truncation(inner, pairs.is_some(), options)?;
+    let params = make_truncation(inner, pairs.is_some(), options)?;
     let encode = |(row, text): (usize, &String)| {
         let pair = pairs.map(|pairs| pairs[row].as_str());
         encode(inner, text, pair, params.as_ref(), options.add_special_tokens)
-            .map(|encoding| (encoding, units(text), units(pair.unwrap_or_default())))
+            .map(|encoding| {
+                (encoding, find_utf16_offsets(text), find_utf16_offsets(pair.unwrap_or_default()))
+            })
             .map_err(|error| wrap_error(error, row, texts.len(), params.as_ref()))
     };
     let encode = || texts.par_iter().enumerate().map(encode).collect::<engine::Result<Vec<_>>>();
-    let rows = cpu_use::parallel(encode)??;
+    let rows = cpu_use::run_parallel(encode)??;
     let mut all = Encodings::default();
     for (encoding, first, second) in &rows {
         all.append(encoding, [first, second]);
@@ -59,7 +61,7 @@ pub fn encodings(
 }
 
 /// The limit on a row's tokens, less the special tokens that the tokenizer adds.
-fn truncation(
+fn make_truncation(
     inner: &Inner,
     paired: bool,
     options: &EncodingOptions,
@@ -117,8 +119,8 @@ fn encode(
     params: Option<&TruncationParams>,
     add_special_tokens: bool,
 ) -> Result<Encoding> {
-    let mut first = tokens(inner, text, 0)?;
-    let mut second = pair.map(|pair| tokens(inner, pair, 1)).transpose()?;
+    let mut first = encode_tokens(inner, text, 0)?;
+    let mut second = pair.map(|pair| encode_tokens(inner, pair, 1)).transpose()?;
     if let Some(params) = params {
         (first, second) = truncate_encodings(first, second, params)?;
         // Otherwise the post-processor would combine each overflowing part of one text with each of the other.
@@ -131,7 +133,7 @@ fn encode(
 }
 
 /// Returns the tokens of one text before post-processing, with offsets in characters.
-fn tokens(inner: &Inner, text: &str, type_id: u32) -> Result<Encoding> {
+fn encode_tokens(inner: &Inner, text: &str, type_id: u32) -> Result<Encoding> {
     let mut words = inner.get_added_vocabulary().extract_and_normalize(inner.get_normalizer(), text);
     if let Some(splitter) = inner.get_pre_tokenizer() {
         splitter.pre_tokenize(&mut words)?;
@@ -141,7 +143,7 @@ fn tokens(inner: &Inner, text: &str, type_id: u32) -> Result<Encoding> {
 }
 
 /// Returns the UTF-16 offset of each character, and of the text's end.
-fn units(text: &str) -> Vec<i32> {
+fn find_utf16_offsets(text: &str) -> Vec<i32> {
     let starts = text.chars().scan(0, |unit, c| {
         let start = *unit;
         *unit += c.len_utf16() as i32;

@@ -19,7 +19,7 @@ pub fn encode_with_offsets(inner: &Inner, text: &str) -> Result<TokenOffsets> {
     }
     words.tokenize(|word| inner.get_model().tokenize(word.get()))?;
     let encoding = words.into_encoding(None, 0, OffsetType::Byte)?;
-    let units = units(text);
+    let units = find_utf16_offsets(text);
     let at = |byte: usize| units[byte.min(text.len())];
     let mut placed = TokenOffsets::default();
     for (id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
@@ -38,7 +38,7 @@ pub fn encode_with_offsets(inner: &Inner, text: &str) -> Result<TokenOffsets> {
 }
 
 /// Returns the number of UTF-16 units before each character's first byte, and before the text's end.
-fn units(text: &str) -> Vec<i32> {
+fn find_utf16_offsets(text: &str) -> Vec<i32> {
     let mut units = vec![0; text.len() + 1];
     let mut count = 0;
     for (at, c) in text.char_indices() {

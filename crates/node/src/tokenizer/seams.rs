@@ -56,7 +56,7 @@ enum Rule {
 }
 
 /// The relevant properties of a normaliser.
-struct Normal {
+struct NormalizerProperties {
     /// Whether it adds a prefix to a text.
     prepends: bool,
     space: char,
@@ -65,15 +65,15 @@ struct Normal {
 }
 
 impl Seams {
-    pub fn of(inner: &Inner) -> Seams {
+    pub fn for_tokenizer(inner: &Inner) -> Seams {
         let added: Vec<String> = inner.get_added_tokens_decoder().into_values().map(|t| t.content).collect();
         let normalizer = inner.get_normalizer().map(|n| serde_json::to_value(n).unwrap_or(json!({})));
-        let frame = frame(inner);
-        let rule = match (normal(normalizer.as_ref()), &frame) {
-            (Some(normal), Some(_)) => rule(inner, &normal, &added),
+        let frame = find_frame(inner);
+        let rule = match (describe_normalizer(normalizer.as_ref()), &frame) {
+            (Some(normal), Some(_)) => find_rule(inner, &normal, &added),
             _ => Rule::Unknown,
         };
-        let middle = normalizer.as_ref().and_then(without_prepend);
+        let middle = normalizer.as_ref().and_then(remove_prepend);
         let longest = added.iter().map(String::len).max().unwrap_or(0);
         Seams { rule, added, longest, middle, frame: frame.unwrap_or_default() }
     }
@@ -84,35 +84,37 @@ impl Seams {
     }
 
     /// Returns the last seam in `from + 1..=to`.
-    pub fn before(&self, text: &str, from: usize, to: usize) -> Option<usize> {
+    pub fn find_last_within(&self, text: &str, from: usize, to: usize) -> Option<usize> {
         (from + 1..=to.min(text.len().saturating_sub(1))).rev().find(|at| self.is_seam(text, *at))
     }
 
     /// Returns the last seam of a text that continues, far enough from its end that no added token that begins in the
     /// text reaches the seam.
-    pub fn last(&self, text: &str) -> Option<usize> {
-        self.before(text, 0, text.len().saturating_sub(self.longest + 1))
+    pub fn find_last(&self, text: &str) -> Option<usize> {
+        self.find_last_within(text, 0, text.len().saturating_sub(self.longest + 1))
     }
 
     /// Returns the first seam after `from`.
-    fn after(&self, text: &str, from: usize) -> Option<usize> {
+    fn find_first_after(&self, text: &str, from: usize) -> Option<usize> {
         (from + 1..text.len()).find(|at| self.is_seam(text, *at))
     }
 
     /// Returns the end of a piece of about `size` bytes that begins at `from`.
-    pub fn next(&self, text: &str, from: usize, size: usize) -> usize {
+    pub fn find_piece_end(&self, text: &str, from: usize, size: usize) -> usize {
         if !self.can_find_seams() || text.len() - from <= size + size / 2 {
             return text.len();
         }
         let near = from + size;
-        self.before(text, from + size / 2, near).or_else(|| self.after(text, near)).unwrap_or(text.len())
+        self.find_last_within(text, from + size / 2, near)
+            .or_else(|| self.find_first_after(text, near))
+            .unwrap_or(text.len())
     }
 
     /// Splits a text into pieces of about `size` bytes; one piece if it has no seam.
-    pub fn pieces<'a>(&self, text: &'a str, size: usize) -> Vec<&'a str> {
+    pub fn split_pieces<'a>(&self, text: &'a str, size: usize) -> Vec<&'a str> {
         let (mut pieces, mut start) = (Vec::new(), 0);
         while start < text.len() {
-            let end = self.next(text, start, size);
+            let end = self.find_piece_end(text, start, size);
             pieces.push(&text[start..end]);
             start = end;
         }
@@ -128,12 +130,12 @@ impl Seams {
         let (Some(a), Some(b)) = (back.next(), after.chars().next()) else { return false };
         let fits = match &self.rule {
             Rule::Words { lines } => {
-                (plain(a) && b == ' ')
+                (is_plain(a) && b == ' ')
                     || (*lines
                         && a == '\n'
-                        && plain(b)
+                        && is_plain(b)
                         && b.is_alphanumeric()
-                        && back.next().is_some_and(plain))
+                        && back.next().is_some_and(is_plain))
             }
             Rule::Vocabulary { space, known, pairs, spaces } => {
                 let b_ = if b == ' ' { *space } else { b };
@@ -167,7 +169,7 @@ impl Seams {
         let Some(middle) = self.middle.as_ref().filter(|_| !first) else {
             return Ok(inner.encode_fast(piece, false)?.get_ids().to_vec());
         };
-        let normalizer = Middle { all: inner.get_normalizer(), start: middle.as_ref() };
+        let normalizer = MiddleNormalizer { all: inner.get_normalizer(), start: middle.as_ref() };
         let mut words = inner.get_added_vocabulary().extract_and_normalize(Some(&normalizer), piece);
         if let Some(splitter) = inner.get_pre_tokenizer() {
             splitter.pre_tokenize(&mut words)?;
@@ -183,12 +185,12 @@ impl Seams {
 }
 
 /// A normaliser that treats a piece's start as the middle of a text.
-struct Middle<'a> {
+struct MiddleNormalizer<'a> {
     all: Option<&'a NormalizerWrapper>,
     start: Option<&'a NormalizerWrapper>,
 }
 
-impl Normalizer for Middle<'_> {
+impl Normalizer for MiddleNormalizer<'_> {
     fn normalize(&self, text: &mut NormalizedString) -> Result<()> {
         let normalizer = if text.offsets_original().0 == 0 { self.start } else { self.all };
         normalizer.map_or(Ok(()), |n| n.normalize(text))
@@ -196,7 +198,7 @@ impl Normalizer for Middle<'_> {
 }
 
 /// Whether `c` is an ASCII mark, or a letter or digit that no normaliser joins to the preceding character.
-fn plain(c: char) -> bool {
+fn is_plain(c: char) -> bool {
     c.is_ascii_graphic()
         || (c.is_alphanumeric()
             && matches!(c, '\u{c0}'..='\u{24f}' | '\u{370}'..='\u{481}' | '\u{48a}'..='\u{52f}'
@@ -205,9 +207,9 @@ fn plain(c: char) -> bool {
                 | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}'))
 }
 
-fn rule(inner: &Inner, normal: &Normal, added: &[String]) -> Rule {
+fn find_rule(inner: &Inner, normal: &NormalizerProperties, added: &[String]) -> Rule {
     let splitter = match inner.get_pre_tokenizer() {
-        Some(p) => splitters::splitter(&serde_json::to_value(p).unwrap_or(json!({}))),
+        Some(p) => splitters::parse_splitter(&serde_json::to_value(p).unwrap_or(json!({}))),
         None => Some(Splitter::default()),
     };
     let Some(splitter) = splitter else { return Rule::Unknown };
@@ -249,36 +251,36 @@ fn rule(inner: &Inner, normal: &Normal, added: &[String]) -> Rule {
 }
 
 /// Returns the properties of a normaliser; none if it may look across a seam.
-fn normal(normalizer: Option<&Value>) -> Option<Normal> {
-    let nothing = Normal { prepends: false, space: ' ', spaces_alone: true };
+fn describe_normalizer(normalizer: Option<&Value>) -> Option<NormalizerProperties> {
+    let nothing = NormalizerProperties { prepends: false, space: ' ', spaces_alone: true };
     let Some(normalizer) = normalizer else { return Some(nothing) };
     match normalizer["type"].as_str()? {
         "Sequence" => normalizer["normalizers"].as_array()?.iter().try_fold(nothing, |all, one| {
-            let one = normal(Some(one))?;
-            Some(Normal {
+            let one = describe_normalizer(Some(one))?;
+            Some(NormalizerProperties {
                 prepends: all.prepends || one.prepends,
                 space: if one.space == ' ' { all.space } else { one.space },
                 spaces_alone: all.spaces_alone && one.spaces_alone,
             })
         }),
-        "Prepend" => Some(Normal { prepends: true, ..nothing }),
+        "Prepend" => Some(NormalizerProperties { prepends: true, ..nothing }),
         "Replace" => {
             let mut content = normalizer["content"].as_str()?.chars();
             match (normalizer["pattern"]["String"].as_str()?, content.next(), content.next()) {
-                (" ", Some(space), None) => Some(Normal { space, ..nothing }),
+                (" ", Some(space), None) => Some(NormalizerProperties { space, ..nothing }),
                 _ => None,
             }
         }
         "Lowercase" | "NFC" | "NFD" | "NFKC" | "NFKD" | "StripAccents" | "BertNormalizer" => {
-            Some(Normal { spaces_alone: false, ..nothing })
+            Some(NormalizerProperties { spaces_alone: false, ..nothing })
         }
         _ => None,
     }
 }
 
 /// Returns the normaliser without its prefix; none if it adds no prefix.
-fn without_prepend(normalizer: &Value) -> Option<Option<NormalizerWrapper>> {
-    if !normal(Some(normalizer))?.prepends {
+fn remove_prepend(normalizer: &Value) -> Option<Option<NormalizerWrapper>> {
+    if !describe_normalizer(Some(normalizer))?.prepends {
         return None;
     }
     match normalizer["type"].as_str()? {
@@ -292,7 +294,7 @@ fn without_prepend(normalizer: &Value) -> Option<Option<NormalizerWrapper>> {
 }
 
 /// Returns the special tokens before and after a text, which the encoding of a sample text shows.
-fn frame(inner: &Inner) -> Option<(Vec<u32>, Vec<u32>)> {
+fn find_frame(inner: &Inner) -> Option<(Vec<u32>, Vec<u32>)> {
     let plain = inner.encode_fast("a", false).ok()?;
     let mark: Encoding = plain.clone();
     let whole = inner.post_process(mark, None, true).ok()?;

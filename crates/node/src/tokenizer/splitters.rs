@@ -22,11 +22,11 @@ pub struct Splitter {
 }
 
 /// Parses a splitter's JSON; none if the splitter may look across a seam.
-pub fn splitter(json: &Value) -> Option<Splitter> {
+pub fn parse_splitter(json: &Value) -> Option<Splitter> {
     let words = Splitter { splits: true, lines: true, ..Splitter::default() };
     match json["type"].as_str()? {
         "Sequence" => json["pretokenizers"].as_array()?.iter().try_fold(Splitter::default(), |all, one| {
-            let one = splitter(one)?;
+            let one = parse_splitter(one)?;
             Some(Splitter {
                 splits: all.splits || one.splits,
                 lines: all.lines || one.lines,
@@ -54,12 +54,12 @@ pub fn splitter(json: &Value) -> Option<Splitter> {
         "Digits" => Some(Splitter::default()),
         "Punctuation" => matches!(json["behavior"].as_str()?, "Isolated" | "Contiguous" | "Removed")
             .then_some(Splitter::default()),
-        "Split" => split(json),
+        "Split" => parse_split(json),
         _ => None,
     }
 }
 
-fn split(json: &Value) -> Option<Splitter> {
+fn parse_split(json: &Value) -> Option<Splitter> {
     // Gemma's, after a normaliser that leaves no space.
     if json["pattern"]["String"] == " " && json["behavior"] == "MergedWithPrevious" {
         return None;
@@ -69,7 +69,7 @@ fn split(json: &Value) -> Option<Splitter> {
         ("Removed", true) => true,
         _ => return None,
     };
-    let alternatives = alternatives(json["pattern"]["Regex"].as_str()?)?;
+    let alternatives = split_alternatives(json["pattern"]["Regex"].as_str()?)?;
     if !alternatives.iter().all(|one| KNOWN.contains(&one.as_str())) {
         return None;
     }
@@ -120,7 +120,7 @@ const KNOWN: [&str; 34] = [
 ];
 
 /// Splits an expression into its top-level alternatives; none if its brackets are unbalanced.
-fn alternatives(expression: &str) -> Option<Vec<String>> {
+fn split_alternatives(expression: &str) -> Option<Vec<String>> {
     let (mut all, mut one) = (Vec::new(), String::new());
     let (mut depth, mut class, mut escaped) = (0usize, false, false);
     for c in expression.chars() {
@@ -149,12 +149,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alternatives_are_told_apart_at_the_top_alone() {
-        let of = |e| alternatives(e).unwrap();
-        assert_eq!(of(r"a|(?i:b|c)|[|)]\||d"), ["a", "(?i:b|c)", r"[|)]\|", "d"]);
-        assert!(alternatives("(a").is_none() && alternatives("a)").is_none() && alternatives("[a").is_none());
+    fn alternatives_are_split_at_the_top_level_only() {
+        let split = |e| split_alternatives(e).unwrap();
+        assert_eq!(split(r"a|(?i:b|c)|[|)]\||d"), ["a", "(?i:b|c)", r"[|)]\|", "d"]);
+        assert!(
+            split_alternatives("(a").is_none()
+                && split_alternatives("a)").is_none()
+                && split_alternatives("[a").is_none()
+        );
         for one in KNOWN {
-            assert_eq!(of(one), [one]);
+            assert_eq!(split(one), [one]);
         }
     }
 }

@@ -4,7 +4,7 @@ use super::training::train_tokenizer;
 use super::*;
 
 /// Opens a tokenizer from this JSON.
-fn open(json: &str) -> engine::Result<Tokenizer> {
+fn open_json(json: &str) -> engine::Result<Tokenizer> {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name =
@@ -16,35 +16,35 @@ fn open(json: &str) -> engine::Result<Tokenizer> {
     opened
 }
 
-fn small() -> String {
+fn train_small() -> String {
     let texts: Vec<String> = (0..50).map(|i| format!("the cat number {i} sat on the mat\n")).collect();
     train_tokenizer(&texts, 300, &["<s>".into(), "</s>".into()], Some("<s>")).unwrap()
 }
 
 #[test]
-fn a_trained_tokenizer_gives_any_text_back() {
-    let tokenizer = open(&small()).unwrap();
+fn a_trained_tokenizer_round_trips_any_text() {
+    let tokenizer = open_json(&train_small()).unwrap();
     assert!(tokenizer.size() <= 300 && tokenizer.size() > 258);
     assert_eq!(tokenizer.inner.token_to_id("<s>"), Some(0));
     assert_eq!(tokenizer.inner.id_to_token(1).as_deref(), Some("</s>"));
     for text in ["the cat sat", "", "  two  spaces ", "Ünïcödé – 漢字 🙂\n\t\0", "<s> inside"] {
-        let ids = tokenizer.ids(text, false).unwrap();
-        assert_eq!(tokenizer.text(&ids, false).unwrap(), text);
-        let with = tokenizer.ids(text, true).unwrap();
+        let ids = tokenizer.encode_ids(text, false).unwrap();
+        assert_eq!(tokenizer.decode_ids(&ids, false).unwrap(), text);
+        let with = tokenizer.encode_ids(text, true).unwrap();
         assert_eq!(with.split_first(), Some((&0, &ids[..])));
     }
     // "<s>" is skipped; the merged token is shorter than its bytes.
-    assert_eq!(tokenizer.text(&[0, 1], true).unwrap(), "");
-    assert!(tokenizer.ids("the cat", false).unwrap().len() <= 4);
+    assert_eq!(tokenizer.decode_ids(&[0, 1], true).unwrap(), "");
+    assert!(tokenizer.encode_ids("the cat", false).unwrap().len() <= 4);
 }
 
 #[test]
-fn the_same_texts_give_the_same_file() {
-    assert_eq!(small(), small());
+fn equal_texts_give_equal_tokenizer_files() {
+    assert_eq!(train_small(), train_small());
 }
 
 #[test]
-fn options_that_cannot_be() {
+fn invalid_training_options_are_refused() {
     let code = |size, special: &[String], bos| train_tokenizer(&[], size, special, bos).unwrap_err().code;
     assert_eq!(code(255, &[], None), Code::Option);
     assert_eq!(code(256, &["<s>".into()], None), Code::Option);
@@ -52,7 +52,7 @@ fn options_that_cannot_be() {
 }
 
 #[test]
-fn a_bpe_is_as_any_model_is_read() {
+fn the_bpe_parser_equals_the_generic_parser() {
     let model = |rest: &str| {
         format!(
             r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{ADDED}],"normalizer":{LOWER},
@@ -66,7 +66,7 @@ fn a_bpe_is_as_any_model_is_read() {
     const LOWER: &str = r#"{"type":"Lowercase"}"#;
     const VOCAB: &str = r#""vocab":{"<unk>":0,"a":1,"b":2,"ab":3,"c d":4,"c":5," d":6}"#;
     let files = [
-        small(),
+        train_small(),
         model(&format!(r#""type":"BPE",{VOCAB},"merges":["a b"]"#)),
         model(&format!(r#"{VOCAB},"merges":[["a","b"],["c"," d"]],"unk_token":"<unk>","fuse_unk":true"#)),
         model(&format!(r#""type":"BPE","dropout":0.1,"byte_fallback":true,{VOCAB},"merges":[]"#)),
@@ -78,40 +78,43 @@ fn a_bpe_is_as_any_model_is_read() {
         ),
     ];
     for json in &files {
-        let (own, all) = (read(json.as_bytes()).unwrap(), Inner::from_bytes(json).unwrap());
-        assert_eq!(own.to_string(false).unwrap(), all.to_string(false).unwrap());
+        let (parsed, generic) = (parse_tokenizer(json.as_bytes()).unwrap(), Inner::from_bytes(json).unwrap());
+        assert_eq!(parsed.to_string(false).unwrap(), generic.to_string(false).unwrap());
         for text in ["ab AB <s> abc d", "cat"] {
-            let ids = |of: &Inner| of.encode_fast(text, true).map(|e| e.get_ids().to_vec()).ok();
-            assert!(json.contains(r#""dropout":0.1"#) || ids(&own) == ids(&all), "{json}: {text}");
+            let encode = |inner: &Inner| inner.encode_fast(text, true).map(|e| e.get_ids().to_vec()).ok();
+            assert!(
+                json.contains(r#""dropout":0.1"#) || encode(&parsed) == encode(&generic),
+                "{json}: {text}"
+            );
         }
     }
     // The message contains the parser's reason.
     for json in
         [files[1].replace("a b", "a x"), files[1].replace("a b", "ab"), files[1].replace("1.0", "2.0")]
     {
-        let told = |read: tokenizers::Result<Inner>| read.err().unwrap().to_string();
-        assert_eq!(told(read(json.as_bytes())), told(Inner::from_bytes(&json)));
+        let read_error = |read: tokenizers::Result<Inner>| read.err().unwrap().to_string();
+        assert_eq!(read_error(parse_tokenizer(json.as_bytes())), read_error(Inner::from_bytes(&json)));
     }
 }
 
 #[test]
-fn ids_that_are_no_tokens() {
-    let tokenizer = open(&small()).unwrap();
+fn ids_without_a_token_are_refused() {
+    let tokenizer = open_json(&train_small()).unwrap();
     for id in [-1, tokenizer.size() as i32, i32::MAX] {
-        let error = tokenizer.text(&[0, id], true).unwrap_err();
+        let error = tokenizer.decode_ids(&[0, id], true).unwrap_err();
         assert_eq!(error.code, Code::Index);
         assert!(error.message.contains(&format!("id {id} at 1 is no token")), "{error}");
     }
 }
 
 #[test]
-fn files_that_are_no_tokenizers() {
+fn invalid_tokenizer_files_are_refused() {
     // A merge that is longer than any token.
     let unfit = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
         "pre_tokenizer":null,"post_processor":null,"decoder":null,
         "model":{"type":"BPE","vocab":{"a":0,"ab":1,"b":2},"merges":["ab ab"]}}"#;
     for json in ["", "{", "{}", "[1]", r#"{"model":{"type":"BPE"}}"#, "\u{0}", unfit] {
-        let error = open(json).err().expect("must be refused");
+        let error = open_json(json).err().expect("must be refused");
         assert_eq!(error.code, Code::FileFormat, "{error}");
         assert!(error.message.contains(".json: not a tokenizer.json: "), "{error}");
         assert_eq!(error.message.lines().count(), 1);
@@ -121,24 +124,25 @@ fn files_that_are_no_tokenizers() {
 }
 
 #[test]
-fn cutting_and_padding_of_the_file_are_left_aside() {
-    let with =
-        |key: &str, value: &str| small().replace(&format!("\"{key}\": null"), &format!("\"{key}\": {value}"));
+fn truncation_and_padding_of_the_file_are_ignored() {
+    let with = |key: &str, value: &str| {
+        train_small().replace(&format!("\"{key}\": null"), &format!("\"{key}\": {value}"))
+    };
     let cut = r#"{"direction":"Right","max_length":2,"strategy":"LongestFirst","stride":0}"#;
     let pad = concat!(
         r#"{"strategy":{"Fixed":64},"direction":"Right","pad_to_multiple_of":null,"#,
         r#""pad_id":0,"pad_type_id":0,"pad_token":"<s>"}"#
     );
-    let plain = open(&small()).unwrap().ids("the cat sat on the mat", true).unwrap();
+    let plain = open_json(&train_small()).unwrap().encode_ids("the cat sat on the mat", true).unwrap();
     for json in [with("truncation", cut), with("padding", pad)] {
-        assert_ne!(json, small());
-        assert_eq!(open(&json).unwrap().ids("the cat sat on the mat", true).unwrap(), plain);
+        assert_ne!(json, train_small());
+        assert_eq!(open_json(&json).unwrap().encode_ids("the cat sat on the mat", true).unwrap(), plain);
     }
 }
 
 /// A pretrained SentencePiece tokenizer, if its folder is present.
 #[test]
-fn stories260k() {
+fn stories260k_encodes_like_the_reference() {
     let Some(folder) = std::env::var_os("LOWRANK_STORIES260K") else {
         println!("not run: LOWRANK_STORIES260K is not set to the model's folder");
         return;
@@ -147,7 +151,7 @@ fn stories260k() {
     assert_eq!(tokenizer.size(), 512);
     let text = "Once upon a time, there was a little girl named Lily.";
     let ids = [1, 403, 407, 261, 378, 432, 383, 286, 261, 376, 298, 315, 421, 395, 317, 426];
-    assert_eq!(tokenizer.ids(text, true).unwrap(), ids);
-    assert_eq!(tokenizer.ids(text, false).unwrap(), ids[1..]);
-    assert_eq!(tokenizer.text(&ids, true).unwrap(), text);
+    assert_eq!(tokenizer.encode_ids(text, true).unwrap(), ids);
+    assert_eq!(tokenizer.encode_ids(text, false).unwrap(), ids[1..]);
+    assert_eq!(tokenizer.decode_ids(&ids, true).unwrap(), text);
 }

@@ -27,7 +27,7 @@ pub fn train_bpe<'env>(
     path: String,
     bos: Option<String>,
 ) -> Result<Object<'env>> {
-    background::done(env, "train-bpe", move || {
+    background::run_for_null(env, "train-bpe", move || {
         let json = train_tokenizer(&texts, vocab_size as usize, &special_tokens, bos.as_deref())?;
         let mut file = StagedFile::create(Path::new(&path))?;
         file.write(json.as_bytes())?;

@@ -47,15 +47,16 @@ pub struct GgufTokenizer {
 }
 
 /// Builds the tokenizer. Errors: `ERR_FILE_FORMAT` for an invalid vocabulary.
-pub fn of_file(reader: &Reader, given: &GgufTokenizer) -> engine::Result<Tokenizer> {
+pub fn build_from_file(reader: &Reader, given: &GgufTokenizer) -> engine::Result<Tokenizer> {
     let file = File(reader);
     let sentence_piece = given.kind == "sentencepiece";
     let tokens = reader.texts(TOKENS, |texts| texts.map(|text| text.map(String::from)).collect())?;
-    let mut tokens: Vec<String> = tokens.ok_or_else(|| file.missing(TOKENS, "a file with a tokenizer"))?;
+    let mut tokens: Vec<String> =
+        tokens.ok_or_else(|| file.missing_key_error(TOKENS, "a file with a tokenizer"))?;
     let types: Option<Vec<f64>> = reader.numbers(TYPES, |types| {
         if types.len() != tokens.len() {
             let what = format!("must be of {} tokens, and is of {}", tokens.len(), types.len());
-            return Err(file.wrong(TYPES, what));
+            return Err(file.wrong_value_error(TYPES, what));
         }
         types.collect()
     })?;
@@ -65,10 +66,10 @@ pub fn of_file(reader: &Reader, given: &GgufTokenizer) -> engine::Result<Tokeniz
         }
     }
     let longest = tokens.iter().map(String::len).max().unwrap_or(0);
-    let merges = match reader.texts(MERGES, |listed| pairs(&file, listed, longest))? {
+    let merges = match reader.texts(MERGES, |listed| split_merges(&file, listed, longest))? {
         Some(merges) => merges,
-        None if sentence_piece => by_score(&file, &tokens, given.gemma)?,
-        None => return Err(file.missing(MERGES, "a vocabulary of this kind")),
+        None if sentence_piece => find_merges(&file, &tokens, given.gemma)?,
+        None => return Err(file.missing_key_error(MERGES, "a vocabulary of this kind")),
     };
     let text = |id: &u32| tokens.get(*id as usize).cloned();
     let texts = |ids: &[u32]| ids.iter().filter_map(text).collect::<Vec<_>>();
@@ -80,7 +81,7 @@ pub fn of_file(reader: &Reader, given: &GgufTokenizer) -> engine::Result<Tokeniz
     let vocab: Vocab = tokens.into_iter().enumerate().map(|(id, token)| (token, id as u32)).collect();
     let added = added.into_iter().filter(|(id, token)| vocab[&token.content] == *id).map(|(_, token)| token);
     let added: Vec<AddedToken> = added.collect();
-    let frame = frame(&vocab, &before, &after);
+    let frame = make_frame(&vocab, &before, &after);
     let mut model = BpeBuilder::new()
         .fuse_unk(sentence_piece)
         .byte_fallback(sentence_piece)
@@ -89,8 +90,8 @@ pub fn of_file(reader: &Reader, given: &GgufTokenizer) -> engine::Result<Tokeniz
     if let Some(unknown) = unknown {
         model = model.unk_token(unknown);
     }
-    let model = model.build().map_err(|e| file.not_made(e))?;
-    assemble(model, &given.parts, frame, added).map_err(|e| file.not_made(e))
+    let model = model.build().map_err(|e| file.build_error(e))?;
+    assemble(model, &given.parts, frame, added).map_err(|e| file.build_error(e))
 }
 
 /// Assembles the tokenizer's parts in the order of their dependencies.
@@ -110,26 +111,26 @@ fn assemble(model: BPE, parts: &str, frame: Value, added: Vec<AddedToken>) -> to
 struct File<'a>(&'a Reader);
 
 impl File<'_> {
-    fn error(&self, what: impl Display) -> engine::Error {
+    fn format_error(&self, what: impl Display) -> engine::Error {
         fail_code(Code::FileFormat, format!("{}: {what}", self.0.path().display()))
     }
 
-    fn wrong(&self, key: &str, what: impl Display) -> engine::Error {
-        self.error(format_args!("{key} {what}"))
+    fn wrong_value_error(&self, key: &str, what: impl Display) -> engine::Error {
+        self.format_error(format_args!("{key} {what}"))
     }
 
-    fn missing(&self, key: &str, whose: &str) -> engine::Error {
-        self.wrong(key, format_args!("is missing, which {whose} has"))
+    fn missing_key_error(&self, key: &str, whose: &str) -> engine::Error {
+        self.wrong_value_error(key, format_args!("is missing, which {whose} has"))
     }
 
-    fn not_made(&self, why: impl Display) -> engine::Error {
-        self.error(format!("no tokenizer is made of it: {why}").replace('\n', " "))
+    fn build_error(&self, why: impl Display) -> engine::Error {
+        self.format_error(format!("no tokenizer is made of it: {why}").replace('\n', " "))
     }
 }
 
 /// Splits listed merges into their two parts, by priority. A token longer than `longest` bytes is an error,
 /// since the model's builder would panic.
-fn pairs(file: &File, listed: Texts, longest: usize) -> engine::Result<Vec<(String, String)>> {
+fn split_merges(file: &File, listed: Texts, longest: usize) -> engine::Result<Vec<(String, String)>> {
     let pair = |(i, merge): (usize, engine::Result<&str>)| {
         let merge = merge?;
         // A space is the separator, and neither part begins with one.
@@ -137,13 +138,13 @@ fn pairs(file: &File, listed: Texts, longest: usize) -> engine::Result<Vec<(Stri
         match merge[second..].find(' ').map(|at| second + at) {
             Some(at) if at + 1 < merge.len() && merge.len() - 1 > longest => {
                 let token = format!("{}{}", &merge[..at], &merge[at + 1..]);
-                Err(file.not_made(format_args!("Token `{token}` out of vocabulary")))
+                Err(file.build_error(format_args!("Token `{token}` out of vocabulary")))
             }
             Some(at) if at + 1 < merge.len() => Ok((merge[..at].into(), merge[at + 1..].into())),
             _ => {
                 let what =
                     format!("must be pairs with a space between, and number {i} is {}", Value::from(merge));
-                Err(file.wrong(MERGES, what))
+                Err(file.wrong_value_error(MERGES, what))
             }
         }
     };
@@ -159,26 +160,26 @@ struct Merge {
     sizes: (usize, usize),
 }
 
-/// Finds all merges of two tokens into a token, ordered by score; with `by_place`, by token id.
-fn by_score(file: &File, tokens: &[String], by_place: bool) -> engine::Result<Vec<(String, String)>> {
+/// Finds all merges of two tokens into a token, ordered by score; with `by_id`, by token id.
+fn find_merges(file: &File, tokens: &[String], by_id: bool) -> engine::Result<Vec<(String, String)>> {
     let scores: Option<Vec<f64>> = file.0.numbers(SCORES, |scores| {
         if scores.len() != tokens.len() {
             let what =
                 format!("must have a score for each of {} tokens, and has {}", tokens.len(), scores.len());
-            return Err(file.wrong(SCORES, what));
+            return Err(file.wrong_value_error(SCORES, what));
         }
         scores.collect()
     })?;
-    let scores = scores.ok_or_else(|| file.missing(SCORES, "a vocabulary of this kind"))?;
-    let places: HashMap<&str, u32> =
+    let scores = scores.ok_or_else(|| file.missing_key_error(SCORES, "a vocabulary of this kind"))?;
+    let ids: HashMap<&str, u32> =
         tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id as u32)).collect();
     let mut found: Vec<Merge> = Vec::new();
-    for (id, token) in tokens.iter().enumerate().filter(|(id, token)| places[token.as_str()] == *id as u32) {
+    for (id, token) in tokens.iter().enumerate().filter(|(id, token)| ids[token.as_str()] == *id as u32) {
         // Zero has one sign.
-        let score = if by_place { -(id as f64) } else { scores[id] } + 0.0;
+        let score = if by_id { -(id as f64) } else { scores[id] } + 0.0;
         let letters = token.chars().count();
         for (i, (at, _)) in token.char_indices().enumerate().skip(1) {
-            if let (Some(left), Some(right)) = (places.get(&token[..at]), places.get(&token[at..])) {
+            if let (Some(left), Some(right)) = (ids.get(&token[..at]), ids.get(&token[at..])) {
                 found.push(Merge { score, left: *left, right: *right, sizes: (i, letters - i) });
             }
         }
@@ -204,7 +205,7 @@ fn list_added_tokens(
 }
 
 /// Returns the post-processor's JSON for the tokens around a text; null for none.
-fn frame(vocab: &Vocab, before: &[String], after: &[String]) -> Value {
+fn make_frame(vocab: &Vocab, before: &[String], after: &[String]) -> Value {
     if before.is_empty() && after.is_empty() {
         return Value::Null;
     }
