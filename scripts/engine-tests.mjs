@@ -5,7 +5,7 @@
  * None of them opens a GPU.
  */
 export const STARTS_ITSELF = [
-  "a_full_disk",
+  "a_full_disk_keeps_the_old_file",
   "two_processes_write_at_once",
   "amx::tests::invalid_configurations_raise_a_signal",
 ];

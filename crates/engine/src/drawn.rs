@@ -42,7 +42,7 @@ mod tests {
     use crate::device::{Device, Sink, cpu::Cpu};
 
     #[test]
-    fn pieces_are_what_one_fill_draws() {
+    fn pieces_draw_the_same_numbers_as_one_fill() {
         let device = Device::start(|| Cpu::open(1)).unwrap();
         let cx = Context::new(device.profile.clone(), Sink::Thread(device));
         for size in [0, 1, PIECE - 1, PIECE, 2 * PIECE + 3] {

@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_waste_at_most_an_eighth() {
+    fn size_classes_waste_at_most_an_eighth() {
         for bytes in (1..200_000).step_by(37).chain([257, 4096, 4097, 1 << 30, (1 << 30) + 1]) {
             let class = size_class(bytes, u64::MAX);
             assert!(class >= bytes);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_is_no_larger_than_a_buffer_may_be() {
+    fn size_classes_respect_the_buffer_limit() {
         const LIMIT: u64 = (1 << 31) - 1;
         // The embedding of Llama 3 8B in f32: its class step of 128 MiB would end at 2^31.
         let embedding = 128_256 * 4096 * 4;
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn varying_sizes_never_hold_more_than_the_highest_live() {
+    fn varying_sizes_reserve_little_more_than_the_peak() {
         // Up to 8 MB in use, and up to 800.
         for unit in [1000, 100_000] {
             let mut pool = Pool::new(u64::MAX);
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_waited_longest_is_given_back_whatever_its_size() {
+    fn the_longest_idle_buffer_is_freed_first() {
         const K: u64 = ROOM;
         for order in [[4, 6, 8], [8, 6, 4], [6, 8, 4], [4, 8, 6]] {
             let mut pool = Pool::new(u64::MAX);

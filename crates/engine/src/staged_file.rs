@@ -147,23 +147,23 @@ mod tests {
     use crate::format::test_folder::TestFolder;
     use crate::ops::checks::{contexts, read};
 
-    fn written(path: &Path, value: f32) {
+    fn write_tensor(path: &Path, value: f32) {
         let bytes = value.to_le_bytes();
         write(path, &[TensorData { name: "w", dtype: Dtype::F32, shape: &[1], bytes: &bytes }], None)
             .unwrap();
     }
 
     #[test]
-    fn a_file_is_written_over_while_its_tensors_are_in_use() {
+    fn a_file_can_be_replaced_while_its_tensors_are_in_use() {
         let folder = TestFolder::new();
         let path = folder.join("x.safetensors");
-        written(&path, 0.0);
+        write_tensor(&path, 0.0);
         for cx in contexts() {
             for step in 0..3 {
-                written(&path, step as f32);
+                write_tensor(&path, step as f32);
                 let old = Reader::open(&path).unwrap();
                 let value = old.value(&cx, "w", None).unwrap();
-                written(&path, -1.0);
+                write_tensor(&path, -1.0);
                 assert_eq!(read(&value).data, [step as f64]);
                 let new = Reader::open(&path).unwrap().value(&cx, "w", None).unwrap();
                 assert_eq!(read(&new).data, [-1.0]);
@@ -175,11 +175,11 @@ mod tests {
     /// Simulates a system that cannot replace a mapped file.
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_refusal_has_what_is_mapped_let_go() {
+    fn a_refused_rename_releases_the_mapped_file() {
         let folder = TestFolder::new();
         let (path, new) = (folder.join("x"), folder.join("new"));
-        written(&path, 1.0);
-        written(&new, 2.0);
+        write_tensor(&path, 1.0);
+        write_tensor(&new, 2.0);
         let cx = &contexts()[0];
         let value = Reader::open(&path).unwrap().value(cx, "w", None).unwrap();
         let tries = Cell::new(0);
@@ -199,7 +199,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_is_no_regular_file_stays_and_a_file_keeps_its_mode() {
+    fn special_files_are_refused_and_files_keep_their_mode() {
         use std::os::unix::fs::{FileTypeExt, PermissionsExt};
         let folder = TestFolder::new();
         let socket = folder.join("socket");
@@ -212,12 +212,12 @@ mod tests {
         assert!(std::fs::metadata(&socket).unwrap().file_type().is_socket());
         let own = folder.file("own", "old");
         std::fs::set_permissions(&own, PermissionsExt::from_mode(0o600)).unwrap();
-        written(&own, 1.0);
+        write_tensor(&own, 1.0);
         assert_eq!(std::fs::metadata(&own).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
-    fn a_file_that_another_program_uses_is_told() {
+    fn a_file_in_use_by_another_program_is_reported() {
         let folder = TestFolder::new();
         let path = folder.file("x", "old");
         let tries = Cell::new(0);

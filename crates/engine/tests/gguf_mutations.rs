@@ -12,20 +12,20 @@ use lowrank_engine::format::gguf::{MetaValue, Reader};
 /// An allocator that counts each thread's allocated bytes and their peak.
 struct Counting;
 thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static MOST: Cell<isize> = const { Cell::new(0) };
+    static ALLOCATED: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
 // SAFETY: forwards to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD.set(HELD.get() + layout.size() as isize);
-        MOST.set(MOST.get().max(HELD.get()));
+        ALLOCATED.set(ALLOCATED.get() + layout.size() as isize);
+        PEAK.set(PEAK.get().max(ALLOCATED.get()));
         // SAFETY: guaranteed by the caller.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        HELD.set(HELD.get() - layout.size() as isize);
+        ALLOCATED.set(ALLOCATED.get() - layout.size() as isize);
         // SAFETY: guaranteed by the caller.
         unsafe { System.dealloc(at, layout) }
     }
@@ -38,18 +38,18 @@ static ALLOCATOR: Counting = Counting;
 const CONSTANT: usize = 4096;
 
 /// Runs `work` and requires that its peak memory is at most `bytes` plus the constant.
-fn within<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
-    let before = HELD.get();
-    MOST.set(before);
+fn run_within<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    let before = ALLOCATED.get();
+    PEAK.set(before);
     let result = work();
-    let taken = MOST.get() - before;
-    assert!(taken <= (CONSTANT + bytes) as isize, "{taken} bytes for a file of {bytes}");
+    let used = PEAK.get() - before;
+    assert!(used <= (CONSTANT + bytes) as isize, "{used} bytes for a file of {bytes}");
     result
 }
 
 /// Opens a file and reads everything in its header. Returns the numbers of tensors, of keys, and of values at any
 /// depth.
-fn visited(path: &Path) -> Result<[usize; 3]> {
+fn read_everything(path: &Path) -> Result<[usize; 3]> {
     let reader = Reader::open(path)?;
     let mut count = [0; 3];
     for entry in reader.entries() {
@@ -60,23 +60,23 @@ fn visited(path: &Path) -> Result<[usize; 3]> {
     }
     for key in reader.keys() {
         count[1] += 1;
-        count[2] += reader.metadata(&key?, values)?.expect("a value of each key");
+        count[2] += reader.metadata(&key?, count_values)?.expect("a value of each key");
     }
     Ok(count)
 }
 
 /// Returns the number of values in a value.
-fn values(value: MetaValue) -> Result<usize> {
+fn count_values(value: MetaValue) -> Result<usize> {
     match value {
         MetaValue::List(list) => {
-            let said = list.len();
+            let stated = list.len();
             let mut found = 0;
             let mut count = 0;
             for value in list {
                 found += 1;
-                count += values(value?)?;
+                count += count_values(value?)?;
             }
-            assert_eq!(found, said);
+            assert_eq!(found, stated);
             Ok(count)
         }
         _ => Ok(1),
@@ -105,41 +105,44 @@ impl Drop for Scratch {
 /// Splitmix64.
 struct Random(u64);
 impl Random {
-    fn next(&mut self) -> u64 {
+    fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ z >> 31
     }
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
+    fn draw_below(&mut self, n: usize) -> usize {
+        (self.draw() % n as u64) as usize
     }
 }
 
-fn text(value: &str) -> Vec<u8> {
+fn encode_text(value: &str) -> Vec<u8> {
     [&(value.len() as u64).to_le_bytes(), value.as_bytes()].concat()
 }
 
 /// A small file with a value of each type, and with plain and quantised tensors.
-fn valid(alignment: u32) -> Vec<u8> {
+fn make_valid_file(alignment: u32) -> Vec<u8> {
     let word = |n: u32| n.to_le_bytes().to_vec();
     let long = |n: u64| n.to_le_bytes().to_vec();
     let mut bytes = [b"GGUF".to_vec(), word(3), long(3), long(5)].concat();
     for (key, value) in [
         ("general.alignment", [word(4), word(alignment)].concat()),
-        ("general.architecture", [word(8), text("llama")].concat()),
-        ("tokens", [word(9), word(8), long(3), text("a"), text("b"), text("ü")].concat()),
+        ("general.architecture", [word(8), encode_text("llama")].concat()),
+        (
+            "tokens",
+            [word(9), word(8), long(3), encode_text("a"), encode_text("b"), encode_text("ü")].concat(),
+        ),
         ("scores", [word(9), word(6), long(3), vec![0; 12]].concat()),
         ("truth", [word(7), vec![1]].concat()),
     ] {
-        bytes.extend(text(key));
+        bytes.extend(encode_text(key));
         bytes.extend(value);
     }
     let mut data = Vec::new();
     for (name, dims, kind, size) in
         [("a", vec![4u64, 2], 0u32, 32), ("b", vec![32, 3], 2, 54), ("c", vec![256], 12, 144)]
     {
-        bytes.extend(text(name));
+        bytes.extend(encode_text(name));
         bytes.extend(word(dims.len() as u32));
         dims.iter().for_each(|dim| bytes.extend(dim.to_le_bytes()));
         bytes.extend([word(kind), long(data.len() as u64)].concat());
@@ -152,25 +155,25 @@ fn valid(alignment: u32) -> Vec<u8> {
 
 fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
     const EXTREMES: [u64; 9] = [0, 1, 2, 0xff, 1 << 20, 1 << 31, 1 << 60, i64::MAX as u64, u64::MAX];
-    let at = random.below(bytes.len());
-    match random.below(7) {
-        0 => bytes[at] ^= 1 << random.below(8),
-        1 => bytes[at] = random.next() as u8,
+    let at = random.draw_below(bytes.len());
+    match random.draw_below(7) {
+        0 => bytes[at] ^= 1 << random.draw_below(8),
+        1 => bytes[at] = random.draw() as u8,
         2 => bytes.truncate(at.max(1)),
         3 | 4 => {
-            let value = EXTREMES[random.below(EXTREMES.len())].to_le_bytes();
-            let width = [4, 8][random.below(2)];
+            let value = EXTREMES[random.draw_below(EXTREMES.len())].to_le_bytes();
+            let width = [4, 8][random.draw_below(2)];
             let end = (at + width).min(bytes.len());
             bytes[at..end].copy_from_slice(&value[..end - at]);
         }
         5 => {
-            let end = (at + 1 + random.below(24)).min(bytes.len());
+            let end = (at + 1 + random.draw_below(24)).min(bytes.len());
             let part: Vec<u8> = bytes[at..end].to_vec();
-            let to = random.below(bytes.len());
+            let to = random.draw_below(bytes.len());
             bytes.splice(to..to, part);
         }
         _ => {
-            let end = (at + 1 + random.below(24)).min(bytes.len());
+            let end = (at + 1 + random.draw_below(24)).min(bytes.len());
             bytes.drain(at..end);
             bytes.push(0);
         }
@@ -182,12 +185,12 @@ fn damaged_files_are_read_or_refused() {
     let file = Scratch::new("mutations");
     let (mut random, mut loaded, mut refused) = (Random(1), 0, 0);
     for i in 0..10_000 {
-        let mut bytes = valid([32, 64, 8][i % 3]);
+        let mut bytes = make_valid_file([32, 64, 8][i % 3]);
         if i >= 3 {
-            (0..=random.below(3)).for_each(|_| damage(&mut bytes, &mut random));
+            (0..=random.draw_below(3)).for_each(|_| damage(&mut bytes, &mut random));
         }
         file.write(&bytes);
-        match within(bytes.len(), || visited(&file.0)) {
+        match run_within(bytes.len(), || read_everything(&file.0)) {
             Ok(count) => {
                 loaded += 1;
                 assert!(i >= 3 || count == [3, 5, 9], "{count:?}");
@@ -205,17 +208,17 @@ fn damaged_files_are_read_or_refused() {
 }
 
 /// A header with the given counts of tensors and keys, followed by `rest`.
-fn header(tensors: u64, keys: u64, rest: &[u8]) -> Vec<u8> {
+fn encode_header(tensors: u64, keys: u64, rest: &[u8]) -> Vec<u8> {
     [b"GGUF\x03\0\0\0", &tensors.to_le_bytes()[..], &keys.to_le_bytes(), rest].concat()
 }
 
 /// A key, and a list of `count` values of the type `kind`.
-fn list(kind: u32, count: u64, values: &[u8]) -> Vec<u8> {
-    [&text("k")[..], &9u32.to_le_bytes(), &kind.to_le_bytes(), &count.to_le_bytes(), values].concat()
+fn encode_list(kind: u32, count: u64, values: &[u8]) -> Vec<u8> {
+    [&encode_text("k")[..], &9u32.to_le_bytes(), &kind.to_le_bytes(), &count.to_le_bytes(), values].concat()
 }
 
 /// Returns the `count` shortest ASCII names.
-fn shortest(count: usize) -> Vec<String> {
+fn list_shortest_names(count: usize) -> Vec<String> {
     let letters: Vec<char> = (0..128).map(char::from).collect();
     let mut names = vec![String::new()];
     let mut from = 0;
@@ -231,53 +234,74 @@ fn shortest(count: usize) -> Vec<String> {
 }
 
 #[test]
-fn what_is_small_in_a_file_is_small_in_memory() {
+fn small_items_take_little_memory() {
     let file = Scratch::new("small");
-    let holds = |what: &str, bytes: Vec<u8>, expected: [usize; 3]| {
+    let check = |what: &str, bytes: Vec<u8>, expected: [usize; 3]| {
         file.write(&bytes);
-        let count = within(bytes.len(), || visited(&file.0));
+        let count = run_within(bytes.len(), || read_everything(&file.0));
         assert_eq!(count.unwrap_or_else(|error| panic!("{what}: {error}")), expected, "{what}");
     };
     const MILLION: usize = 1_000_000;
-    holds("bytes", header(0, 1, &list(0, MILLION as u64, &vec![7; MILLION])), [0, 1, MILLION]);
-    holds("truths", header(0, 1, &list(7, MILLION as u64, &vec![1; MILLION])), [0, 1, MILLION]);
-    holds("letters", header(0, 1, &list(8, 100_000, &text("a").repeat(100_000))), [0, 1, 100_000]);
-    holds("empty texts", header(0, 1, &list(8, 100_000, &text("").repeat(100_000))), [0, 1, 100_000]);
-    let inner = |kind: u32, count: u64, values: &[u8]| list(kind, count, values)[9 + 4..].to_vec();
-    holds("empty lists", header(0, 1, &list(9, 100_000, &inner(0, 0, &[]).repeat(100_000))), [0, 1, 0]);
+    check("bytes", encode_header(0, 1, &encode_list(0, MILLION as u64, &vec![7; MILLION])), [0, 1, MILLION]);
+    check("truths", encode_header(0, 1, &encode_list(7, MILLION as u64, &vec![1; MILLION])), [0, 1, MILLION]);
+    check(
+        "letters",
+        encode_header(0, 1, &encode_list(8, 100_000, &encode_text("a").repeat(100_000))),
+        [0, 1, 100_000],
+    );
+    check(
+        "empty texts",
+        encode_header(0, 1, &encode_list(8, 100_000, &encode_text("").repeat(100_000))),
+        [0, 1, 100_000],
+    );
+    let inner = |kind: u32, count: u64, values: &[u8]| encode_list(kind, count, values)[9 + 4..].to_vec();
+    check(
+        "empty lists",
+        encode_header(0, 1, &encode_list(9, 100_000, &inner(0, 0, &[]).repeat(100_000))),
+        [0, 1, 0],
+    );
     let deepest = inner(9, 10, &inner(9, 10, &inner(0, 10, &[3; 10]).repeat(10)).repeat(10));
-    holds("lists in lists", header(0, 1, &list(9, 100, &deepest.repeat(100))), [0, 1, 100_000]);
-    let mut names = shortest(10_000);
+    check("lists in lists", encode_header(0, 1, &encode_list(9, 100, &deepest.repeat(100))), [0, 1, 100_000]);
+    let mut names = list_shortest_names(10_000);
     // The order in the file differs from the sorted order.
     names.reverse();
-    let key = |name: &String| [&text(name)[..], &0u32.to_le_bytes(), &[5]].concat();
+    let key = |name: &String| [&encode_text(name)[..], &0u32.to_le_bytes(), &[5]].concat();
     let keys: Vec<u8> = names.iter().flat_map(key).collect();
-    holds("keys", header(0, 10_000, &keys), [0, 10_000, 10_000]);
+    check("keys", encode_header(0, 10_000, &keys), [0, 10_000, 10_000]);
     // Without dimensions, so with one element: 4 bytes at each multiple of 32.
-    let lies = |name: &String, place: u64| [&text(name)[..], &[0; 8], &place.to_le_bytes()].concat();
-    let places = names.iter().enumerate().flat_map(|(i, name)| lies(name, 32 * (9_999 - i) as u64));
-    let mut bytes = header(10_000, 0, &places.collect::<Vec<u8>>());
+    let scalar = |name: &String, place: u64| [&encode_text(name)[..], &[0; 8], &place.to_le_bytes()].concat();
+    let places = names.iter().enumerate().flat_map(|(i, name)| scalar(name, 32 * (9_999 - i) as u64));
+    let mut bytes = encode_header(10_000, 0, &places.collect::<Vec<u8>>());
     bytes.resize(bytes.len().next_multiple_of(32) + 32 * 10_000, 0);
-    holds("scalars", bytes, [10_000, 0, 0]);
+    check("scalars", bytes, [10_000, 0, 0]);
     // Without elements, so all may start at the end of the file.
-    let empty = |name: &String| [&text(name)[..], &1u32.to_le_bytes(), &[0; 8 + 4 + 8]].concat();
-    let mut bytes = header(10_000, 0, &names.iter().flat_map(empty).collect::<Vec<u8>>());
+    let empty = |name: &String| [&encode_text(name)[..], &1u32.to_le_bytes(), &[0; 8 + 4 + 8]].concat();
+    let mut bytes = encode_header(10_000, 0, &names.iter().flat_map(empty).collect::<Vec<u8>>());
     bytes.resize(bytes.len().next_multiple_of(32), 0);
-    holds("empty tensors", bytes, [10_000, 0, 0]);
+    check("empty tensors", bytes, [10_000, 0, 0]);
 }
 
 #[test]
-fn counts_are_believed_as_far_as_the_file_goes() {
+fn counts_reserve_no_more_memory_than_the_file() {
     let file = Scratch::new("counts");
-    let refused = |bytes: Vec<u8>, what: &str| {
+    let expect_refusal = |bytes: Vec<u8>, what: &str| {
         file.write(&bytes);
-        let error = within(bytes.len(), || visited(&file.0).unwrap_err());
+        let error = run_within(bytes.len(), || read_everything(&file.0).unwrap_err());
         assert!(error.message.contains(what), "{error}");
     };
     // The counts fit the file's size, but the data is invalid.
     let room = vec![0xff; 13 << 16];
-    refused(header(0, 1 << 16, &room), "the length of a metadata key says 18446744073709551615");
+    expect_refusal(
+        encode_header(0, 1 << 16, &room),
+        "the length of a metadata key says 18446744073709551615",
+    );
     let room = vec![0xff; 24 << 16];
-    refused(header(1 << 16, 0, &room), "the length of a tensor's name says 18446744073709551615");
-    refused(header(0, 1, &list(0, 1 << 20, &[0; 1000])), "the length of a list says 1048576");
+    expect_refusal(
+        encode_header(1 << 16, 0, &room),
+        "the length of a tensor's name says 18446744073709551615",
+    );
+    expect_refusal(
+        encode_header(0, 1, &encode_list(0, 1 << 20, &[0; 1000])),
+        "the length of a list says 1048576",
+    );
 }

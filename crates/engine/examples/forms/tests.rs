@@ -3,7 +3,7 @@ use super::registers::registers;
 use super::spirv::Module;
 use super::{module, table};
 
-fn parsed(body: &str) -> Module {
+fn parse(body: &str) -> Module {
     let text = format!(
         "@group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> v: array<vec4<f32>>;
@@ -15,8 +15,8 @@ var<workgroup> shared_v: array<vec4<f32>, 64>;
     Module::parse(&module::checked(&text).and_then(|c| c.spirv()).unwrap_or_else(|e| panic!("{e}")))
 }
 
-fn all(body: &str) -> Vec<Loop> {
-    loops(&parsed(body))
+fn parse_loops(body: &str) -> Vec<Loop> {
+    loops(&parse(body))
 }
 
 const TILES: &str = "
@@ -39,8 +39,8 @@ fn main(@builtin(local_invocation_index) lane: u32) {
 }";
 
 #[test]
-fn a_tile_is_counted_with_what_it_calls() {
-    let module = parsed(TILES);
+fn the_counts_of_a_tile_include_called_functions() {
+    let module = parse(TILES);
     let outer = loops(&module);
     let [outer] = &outer[..] else { panic!("{outer:?}") };
     let [inner] = &outer.within[..] else { panic!("{outer:?}") };
@@ -57,7 +57,7 @@ fn a_tile_is_counted_with_what_it_calls() {
 }
 
 #[test]
-fn loops_of_a_constant_count_run_as_often_as_they_do() {
+fn constant_trip_counts_are_found() {
     let trips = |head: &str| {
         let text = format!(
             "@compute @workgroup_size(64)
@@ -67,7 +67,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {{
   y[lane] = vec4<f32>(sum);
 }}"
         );
-        all(&text)[0].trips
+        parse_loops(&text)[0].trips
     };
     assert_eq!(trips("var i = 0u; i < 10u; i++"), Some(10));
     assert_eq!(trips("var i = 3u; i < 10u; i += 2u"), Some(4));
@@ -77,8 +77,9 @@ fn main(@builtin(local_invocation_index) lane: u32) {{
 }
 
 #[test]
-fn loops_beside_and_within_others_are_told_apart() {
-    let found = all("
+fn sequential_and_nested_loops_are_distinguished() {
+    let found = parse_loops(
+        "
 fn called() -> f32 {
   var sum = 0.0;
   for (var i = 0u; i < 4u; i++) { sum += x[i] * 2.0; }
@@ -90,7 +91,8 @@ fn main(@builtin(local_invocation_index) lane: u32) {
   if lane > 3u { for (var i = 0u; i < 4u; i++) { sum += x[i]; if sum > 1e9 { break; } } }
   for (var i = 0u; i < lane; i++) { sum += called(); }
   y[lane] = vec4<f32>(sum);
-}");
+}",
+    );
     assert_eq!(found.len(), 2);
     assert!(found[0].within.is_empty());
     assert_eq!(found[1].within.len(), 1);
@@ -99,10 +101,10 @@ fn main(@builtin(local_invocation_index) lane: u32) {
 }
 
 #[test]
-fn the_table_in_the_documentation_is_that_of_the_shaders() {
+fn the_documented_table_equals_the_generated_one() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/kernels.md");
     let written = std::fs::read_to_string(path).unwrap_or_default();
-    let made = table::text().unwrap_or_else(|e| panic!("{e}"));
-    let differs = || written.lines().zip(made.lines()).position(|(a, b)| a != b).unwrap_or(0) + 1;
-    assert!(written == made, "docs/kernels.md differs from line {}; run npm run kernels", differs());
+    let generated = table::text().unwrap_or_else(|e| panic!("{e}"));
+    let differs = || written.lines().zip(generated.lines()).position(|(a, b)| a != b).unwrap_or(0) + 1;
+    assert!(written == generated, "docs/kernels.md differs from line {}; run npm run kernels", differs());
 }

@@ -9,12 +9,12 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 
 /// A cpu with a limited number of buffers.
-struct Short {
+struct LimitedCpu {
     cpu: Cpu,
     left: usize,
 }
 
-impl Runner for Short {
+impl Runner for LimitedCpu {
     fn run(&mut self, command: Command) -> Result<()> {
         match &command {
             Command::Create { .. } if self.left == 0 => fail!(OutOfMemory, "no more buffers"),
@@ -26,19 +26,19 @@ impl Runner for Short {
     }
 }
 
-fn short(buffers: usize) -> Arc<Device> {
+fn start_limited(buffers: usize) -> Arc<Device> {
     Device::start(move || {
         let (profile, cpu) = Cpu::open(1)?;
-        Ok((profile, Short { cpu, left: buffers }))
+        Ok((profile, LimitedCpu { cpu, left: buffers }))
     })
     .unwrap()
 }
 
-fn context(device: &Arc<Device>) -> Rc<Context> {
+fn make_context(device: &Arc<Device>) -> Rc<Context> {
     Context::new(cpu::profile(1), Sink::Thread(device.clone()))
 }
 
-fn filled(cx: &Rc<Context>, value: u8) -> Value {
+fn upload_filled(cx: &Rc<Context>, value: u8) -> Value {
     cx.upload([64], DType::F32, vec![value; 256]).unwrap()
 }
 
@@ -54,73 +54,73 @@ fn fence(cx: &Context) -> Result<Vec<u8>> {
     receive.recv().unwrap()
 }
 
-fn out_of_memory<T: std::fmt::Debug>(result: Result<T>) {
+fn expect_out_of_memory<T: std::fmt::Debug>(result: Result<T>) {
     assert_eq!(result.unwrap_err().code, Code::OutOfMemory);
 }
 
 #[test]
-fn running_out_of_memory_poisons_what_depends_on_it_and_nothing_else() {
-    let device = short(2);
-    let (cx, neighbour) = (context(&device), context(&device));
-    let kept = filled(&cx, 7);
-    let target = filled(&cx, 1);
-    let missing = filled(&cx, 2);
+fn a_memory_shortage_poisons_only_dependent_values() {
+    let device = start_limited(2);
+    let (cx, neighbour) = (make_context(&device), make_context(&device));
+    let kept = upload_filled(&cx, 7);
+    let target = upload_filled(&cx, 1);
+    let missing = upload_filled(&cx, 2);
     cx.copy(&missing, &target);
-    out_of_memory(read(&missing));
-    out_of_memory(read(&target));
+    expect_out_of_memory(read(&missing));
+    expect_out_of_memory(read(&target));
     assert_eq!(read(&kept).unwrap(), [7; 256]);
     assert!(fence(&neighbour).is_ok(), "another environment is not affected");
     // A poisoned buffer is valid again for another value; a missing one is created then.
     drop(target);
-    let again = filled(&cx, 3);
+    let again = upload_filled(&cx, 3);
     assert_eq!(read(&again).unwrap(), [3; 256]);
     drop((kept, again, missing));
-    let three: Vec<Value> = (4..7).map(|v| filled(&cx, v)).collect();
+    let three: Vec<Value> = (4..7).map(|v| upload_filled(&cx, v)).collect();
     let read: Vec<_> = three.iter().map(read).collect();
     assert_eq!(read.iter().filter(|r| r.is_ok()).count(), 2);
     drop(three);
     cx.restart_peak();
-    assert_eq!(super::tests::read(&filled(&cx, 9)).unwrap(), [9; 256]);
+    assert_eq!(super::tests::read(&upload_filled(&cx, 9)).unwrap(), [9; 256]);
 }
 
 #[test]
-fn a_fence_tells_once_of_memory_that_ran_out() {
-    let device = short(0);
-    let (cx, neighbour) = (context(&device), context(&device));
-    let _missing = filled(&cx, 1);
+fn a_fence_reports_a_memory_shortage_once() {
+    let device = start_limited(0);
+    let (cx, neighbour) = (make_context(&device), make_context(&device));
+    let _missing = upload_filled(&cx, 1);
     cx.flush();
     assert!(fence(&neighbour).is_ok());
-    out_of_memory(fence(&cx));
+    expect_out_of_memory(fence(&cx));
     assert!(fence(&cx).is_ok());
 }
 
 #[test]
-fn what_a_device_failed_to_send_does_not_end_the_one_that_waits() {
-    let (poor, rich) = (short(0), short(8));
-    let (from, to) = (context(&poor), context(&rich));
-    let missing = filled(&from, 1);
-    let target = filled(&to, 2);
+fn a_failed_transfer_does_not_end_the_receiving_device() {
+    let (poor, rich) = (start_limited(0), start_limited(8));
+    let (from, to) = (make_context(&poor), make_context(&rich));
+    let missing = upload_filled(&from, 1);
+    let target = upload_filled(&to, 2);
     to.receive(&missing, &target).unwrap();
-    out_of_memory(read(&target));
-    assert_eq!(read(&filled(&to, 3)).unwrap(), [3; 256]);
+    expect_out_of_memory(read(&target));
+    assert_eq!(read(&upload_filled(&to, 3)).unwrap(), [3; 256]);
 }
 
 #[test]
-fn a_transfer_whose_read_was_cancelled_is_not_a_failure_of_the_receiver() {
-    let (first, second) = (short(8), short(8));
-    let (from, to) = (context(&first), context(&second));
-    let (sent, target) = (filled(&from, 1), filled(&to, 2));
+fn a_cancelled_transfer_does_not_fail_the_receiver() {
+    let (first, second) = (start_limited(8), start_limited(8));
+    let (from, to) = (make_context(&first), make_context(&second));
+    let (sent, target) = (upload_filled(&from, 1), upload_filled(&to, 2));
     let token = CancelToken::default();
     from.under(Some(token.clone()));
     token.cancel();
     to.receive(&sent, &target).unwrap();
     assert!(fence(&to).is_ok());
     assert_eq!(read(&target).unwrap_err().code, Code::Aborted);
-    assert_eq!(read(&filled(&to, 3)).unwrap(), [3; 256]);
+    assert_eq!(read(&upload_filled(&to, 3)).unwrap(), [3; 256]);
 }
 
 #[test]
-fn a_stand_in_of_the_gpu_opens_no_device() {
+fn meta_gpu_opens_no_device() {
     let Ok(registry::Opened::Meta(profile)) = registry::open("meta:gpu") else {
         // Without an adapter it is an error, as for gpu.
         return assert_eq!(registry::open("gpu").err().unwrap().code, Code::NoGpu);
@@ -130,10 +130,10 @@ fn a_stand_in_of_the_gpu_opens_no_device() {
 }
 
 #[test]
-fn constants_lie_together_and_a_full_page_goes_with_its_last() {
+fn constants_share_pages_that_are_freed_with_their_last_constant() {
     // One page is kept, one is filled.
-    let device = short(2);
-    let cx = context(&device);
+    let device = start_limited(2);
+    let cx = make_context(&device);
     let kept = cx.constant(0.5);
     let again = cx.constant(0.5);
     assert_eq!(kept.range(), again.range());
@@ -150,10 +150,10 @@ fn constants_lie_together_and_a_full_page_goes_with_its_last() {
 }
 
 #[test]
-fn what_waits_in_the_pool_is_given_back_and_counted() {
-    let device = short(1);
-    let cx = context(&device);
-    drop(filled(&cx, 1));
+fn trim_frees_idle_buffers_and_returns_their_bytes() {
+    let device = start_limited(1);
+    let cx = make_context(&device);
+    drop(upload_filled(&cx, 1));
     assert_eq!((cx.trim(), cx.trim()), (256, 0));
     // A buffer of another size class fits.
     let larger = cx.upload([1024], DType::F32, vec![2; 4096]).unwrap();
@@ -163,36 +163,40 @@ fn what_waits_in_the_pool_is_given_back_and_counted() {
 }
 
 #[test]
-fn memory_that_is_short_is_looked_for_once() {
-    let device = short(8);
+fn a_memory_shortage_releases_tensors_before_it_is_an_error() {
+    let device = start_limited(8);
     let profile = Profile { memory: 1024, ..cpu::profile(1) };
     let cx = Context::new(profile, Sink::Thread(device));
-    let held = Rc::new(std::cell::RefCell::new(vec![filled(&cx, 1), filled(&cx, 2), filled(&cx, 3)]));
-    let lets_go = held.clone();
-    cx.on_shortage(move || lets_go.borrow_mut().clear());
+    let held = Rc::new(std::cell::RefCell::new(vec![
+        upload_filled(&cx, 1),
+        upload_filled(&cx, 2),
+        upload_filled(&cx, 3),
+    ]));
+    let released = held.clone();
+    cx.on_shortage(move || released.borrow_mut().clear());
     let large = cx.empty([192], DType::F32).unwrap();
     assert!(held.borrow().is_empty());
     let error = cx.empty([192], DType::F32).unwrap_err();
     assert_eq!(error.code, Code::OutOfMemory);
-    for said in ["768 bytes are asked for", "256 are free", "scope()", "dispose()"] {
-        assert!(error.message.contains(said), "{error}");
+    for part in ["768 bytes are asked for", "256 are free", "scope()", "dispose()"] {
+        assert!(error.message.contains(part), "{error}");
     }
     drop(large);
     assert!(cx.empty([192], DType::F32).is_ok());
 }
 
 #[test]
-fn a_device_without_work_says_so_to_those_who_are_there() {
-    let device = short(4);
-    let cx = context(&device);
+fn an_idle_device_calls_only_the_live_listeners() {
+    let device = start_limited(4);
+    let cx = make_context(&device);
     // Keeps the device busy until both callbacks are registered.
-    let (go_on, waits) = channel::<()>();
+    let (resume, blocked) = channel::<()>();
     cx.fence(Box::new(move |_| {
-        waits.recv().ok();
+        blocked.recv().ok();
     }));
     let (send, rests) = channel();
-    let (here, gone) = (CancelToken::default(), CancelToken::default());
-    for (name, owner) in [("here", &here), ("gone", &gone)] {
+    let (live, ended) = (CancelToken::default(), CancelToken::default());
+    for (name, owner) in [("live", &live), ("ended", &ended)] {
         let send = send.clone();
         device.on_rest(
             owner.clone(),
@@ -201,25 +205,25 @@ fn a_device_without_work_says_so_to_those_who_are_there() {
             }),
         );
     }
-    gone.cancel();
-    go_on.send(()).unwrap();
-    let value = filled(&cx, 1);
+    ended.cancel();
+    resume.send(()).unwrap();
+    let value = upload_filled(&cx, 1);
     assert!(read(&value).is_ok());
-    assert_eq!(rests.recv_timeout(REST * 5).unwrap(), "here");
+    assert_eq!(rests.recv_timeout(REST * 5).unwrap(), "live");
     // It is called once, until there was work again.
     assert!(rests.recv_timeout(REST + REST / 2).is_err());
     assert!(read(&value).is_ok());
-    assert_eq!(rests.recv_timeout(REST * 5).unwrap(), "here");
+    assert_eq!(rests.recv_timeout(REST * 5).unwrap(), "live");
 }
 
 #[test]
-fn a_gpu_that_converts_no_halves_refuses_them() {
+fn a_gpu_without_f16_conversion_refuses_f16() {
     let profile = Profile { f16: false, name: "a GPU".into(), backend: "Vulkan".into(), ..cpu::profile(1) };
     let cx = Context::new(profile, Sink::Meta);
     let error = cx.upload([2], DType::F16, vec![0; 4]).unwrap_err();
     assert_eq!(error.code, Code::Dtype);
-    for said in ["a GPU (Vulkan)", "SHADER_F16_IN_F32", "use f32 or bf16"] {
-        assert!(error.message.contains(said), "{error}");
+    for part in ["a GPU (Vulkan)", "SHADER_F16_IN_F32", "use f32 or bf16"] {
+        assert!(error.message.contains(part), "{error}");
     }
     assert!(cx.upload([2], DType::BF16, vec![0; 4]).is_ok());
     // A driver that claims to convert f16 is trusted.
@@ -230,10 +234,10 @@ fn a_gpu_that_converts_no_halves_refuses_them() {
 
 /// Returns the names of a device's thread and its workers, and their nice values, during a recording.
 #[cfg(target_os = "linux")]
-struct Noting(Cpu, Arc<Mutex<Vec<(String, i32)>>>);
+struct PriorityRecorder(Cpu, Arc<Mutex<Vec<(String, i32)>>>);
 
 #[cfg(target_os = "linux")]
-impl Runner for Noting {
+impl Runner for PriorityRecorder {
     fn run(&mut self, command: Command) -> Result<()> {
         if let Command::Zero { .. } = &command {
             let name = std::thread::current().name().unwrap_or_default().to_string();
@@ -250,7 +254,7 @@ impl Runner for Noting {
 
 /// Returns the nice values of this process's threads with a given name.
 #[cfg(target_os = "linux")]
-fn nice_of(name: &str) -> Vec<String> {
+fn read_nice_values(name: &str) -> Vec<String> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     let stat = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
     let named = stat.filter(|stat| stat.contains(&format!("({name}-")));
@@ -260,17 +264,17 @@ fn nice_of(name: &str) -> Vec<String> {
 /// An unprivileged process cannot raise a priority again: normal work must not run on lowered threads.
 #[cfg(target_os = "linux")]
 #[test]
-fn only_recordings_in_the_background_run_at_low_priority() {
+fn only_background_recordings_run_at_low_priority() {
     let noted = Arc::new(Mutex::new(Vec::new()));
     let notes = noted.clone();
     let device = Device::start(move || {
         let (profile, cpu) = Cpu::open(3)?;
-        Ok((profile, Noting(cpu, notes)))
+        Ok((profile, PriorityRecorder(cpu, notes)))
     })
     .unwrap();
-    let (run, call) = (context(&device), context(&device));
+    let (run, call) = (make_context(&device), make_context(&device));
     run.use_cpu(CpuUse { threads: 0, background: true });
-    let (of_run, of_call) = (filled(&run, 1), filled(&call, 2));
+    let (of_run, of_call) = (upload_filled(&run, 1), upload_filled(&call, 2));
     for _ in 0..3 {
         for cx in [&run, &call] {
             let value = if Rc::ptr_eq(cx, &run) { &of_run } else { &of_call };
@@ -285,15 +289,15 @@ fn only_recordings_in_the_background_run_at_low_priority() {
     assert_eq!(*noted.lock().unwrap(), [low.clone(), usual.clone(), low.clone(), usual.clone(), low, usual]);
     // Two of three threads: lowrank-low itself and one worker, which names itself and lowers its priority as it starts.
     let (expected, start) = ([own.max(10).to_string()], Instant::now());
-    while nice_of("lowrank-low") != expected && start.elapsed() < Duration::from_secs(60) {
+    while read_nice_values("lowrank-low") != expected && start.elapsed() < Duration::from_secs(60) {
         std::thread::yield_now();
     }
-    assert_eq!(nice_of("lowrank-low"), expected);
-    assert!(nice_of("lowrank-cpu").iter().all(|nice| *nice == own.to_string()));
+    assert_eq!(read_nice_values("lowrank-low"), expected);
+    assert!(read_nice_values("lowrank-cpu").iter().all(|nice| *nice == own.to_string()));
 }
 
 #[test]
-fn a_limit_of_threads_holds_for_the_recordings_that_have_it() {
+fn a_thread_limit_applies_only_to_its_recordings() {
     let (profile, mut cpu) = Cpu::open(4).unwrap();
     let mut counted = Vec::new();
     for (threads, background) in [(0, false), (1, false), (3, false), (9, false), (0, false)] {
@@ -307,7 +311,7 @@ fn a_limit_of_threads_holds_for_the_recordings_that_have_it() {
 }
 
 #[test]
-fn a_panic_in_the_background_is_told_and_ends_nothing_else() {
+fn a_background_panic_fails_its_reads_and_both_threads_can_stop() {
     struct Panics(Cpu);
     impl Runner for Panics {
         fn run(&mut self, command: Command) -> Result<()> {
@@ -316,9 +320,9 @@ fn a_panic_in_the_background_is_told_and_ends_nothing_else() {
         }
     }
     let device = Device::start(|| Cpu::open(1).map(|(profile, cpu)| (profile, Panics(cpu)))).unwrap();
-    let cx = context(&device);
+    let cx = make_context(&device);
     cx.use_cpu(CpuUse { threads: 1, background: true });
-    let value = filled(&cx, 1);
+    let value = upload_filled(&cx, 1);
     cx.zero(&value);
     assert_eq!(read(&value).unwrap_err().code, Code::DeviceLost);
     drop(value);

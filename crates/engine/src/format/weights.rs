@@ -156,24 +156,24 @@ mod tests {
     use crate::ops::checks::{contexts, read};
 
     /// Writes a shard with one f32 per name, each `value`.
-    fn shard(folder: &TestFolder, file: &str, names: &[&str], value: f32) {
+    fn write_shard(folder: &TestFolder, file: &str, names: &[&str], value: f32) {
         let bytes = value.to_le_bytes();
         let part = |name| TensorData { name, dtype: Dtype::F32, shape: &[1], bytes: &bytes };
         let parts: Vec<TensorData> = names.iter().copied().map(part).collect();
         write(&folder.join(file), &parts, None).unwrap();
     }
 
-    fn index(weight_map: &str) -> String {
+    fn make_index(weight_map: &str) -> String {
         format!(r#"{{"metadata":{{"total_size":12}},"weight_map":{weight_map}}}"#)
     }
 
     #[test]
-    fn shards_are_one_view() {
+    fn shards_are_read_like_one_file() {
         let folder = TestFolder::new();
-        shard(&folder, "1.safetensors", &["b", "a"], 1.0);
-        shard(&folder, "2.safetensors", &["c"], 2.0);
+        write_shard(&folder, "1.safetensors", &["b", "a"], 1.0);
+        write_shard(&folder, "2.safetensors", &["c"], 2.0);
         let map = r#"{"c":"2.safetensors","a":"1.safetensors","b":"1.safetensors"}"#;
-        let file = folder.file(INDEX, index(map));
+        let file = folder.file(INDEX, make_index(map));
         for weights in [Weights::open(&*folder).unwrap(), Weights::open(file).unwrap()] {
             assert_eq!(weights.names().collect::<Vec<_>>(), ["a", "b", "c"]);
             assert_eq!(weights.shards().len(), 2);
@@ -186,17 +186,17 @@ mod tests {
             }
         }
         // A single file has priority, as in transformers.
-        shard(&folder, SINGLE, &["a"], 3.0);
+        write_shard(&folder, SINGLE, &["a"], 3.0);
         let weights = Weights::open(&*folder).unwrap();
         assert_eq!(weights.names().collect::<Vec<_>>(), ["a"]);
         assert_eq!(weights.path(), folder.join(SINGLE));
     }
 
     #[test]
-    fn an_index_that_does_not_fit_its_shards() {
+    fn an_index_that_contradicts_its_shards_is_refused() {
         let folder = TestFolder::new();
-        shard(&folder, "1.safetensors", &["a", "b"], 1.0);
-        let refused = |text: &str, code: Code, what: &str| {
+        write_shard(&folder, "1.safetensors", &["a", "b"], 1.0);
+        let expect_refusal = |text: &str, code: Code, what: &str| {
             folder.file(INDEX, text);
             let error = Weights::open(&*folder).unwrap_err();
             assert_eq!(error.code, code, "{error}");
@@ -204,29 +204,37 @@ mod tests {
             assert_eq!(error.message.lines().count(), 1, "{error}");
         };
         let both = r#"{"a":"1.safetensors","b":"1.safetensors","c":"2.safetensors"}"#;
-        refused(&index(both), Code::FileNotFound, "2.safetensors: there is no such file, and ");
+        expect_refusal(&make_index(both), Code::FileNotFound, "2.safetensors: there is no such file, and ");
         let more = r#"{"a":"1.safetensors","b":"1.safetensors","c":"1.safetensors"}"#;
-        refused(&index(more), Code::FileFormat, "1.safetensors: there is no tensor \"c\", and ");
-        refused(&index(r#"{"a":"1.safetensors"}"#), Code::FileFormat, "does not list its tensor \"b\"");
+        expect_refusal(&make_index(more), Code::FileFormat, "1.safetensors: there is no tensor \"c\", and ");
+        expect_refusal(
+            &make_index(r#"{"a":"1.safetensors"}"#),
+            Code::FileFormat,
+            "does not list its tensor \"b\"",
+        );
         for outside in ["../1.safetensors", "/etc/passwd", "a/b", "", ".."] {
             let map = format!(r#"{{"a":"{outside}"}}"#);
-            refused(&index(&map), Code::FileFormat, "a file of the same folder was expected");
+            expect_refusal(&make_index(&map), Code::FileFormat, "a file of the same folder was expected");
         }
-        refused(
-            &index(r#"{"a":1}"#),
+        expect_refusal(
+            &make_index(r#"{"a":1}"#),
             Code::FileFormat,
             "at byte 48: invalid type: integer `1`, expected a string",
         );
-        refused(&index(r#"{"a":"x","a":"y"}"#), Code::FileFormat, "duplicate key \"a\"");
-        refused("{}", Code::FileFormat, "missing field `weight_map`");
-        refused("{", Code::FileFormat, "at byte 1: EOF");
-        refused("", Code::FileFormat, "at byte 0: EOF");
+        expect_refusal(&make_index(r#"{"a":"x","a":"y"}"#), Code::FileFormat, "duplicate key \"a\"");
+        expect_refusal("{}", Code::FileFormat, "missing field `weight_map`");
+        expect_refusal("{", Code::FileFormat, "at byte 1: EOF");
+        expect_refusal("", Code::FileFormat, "at byte 0: EOF");
         folder.file("1.safetensors", "short");
-        refused(&index(r#"{"a":"1.safetensors"}"#), Code::FileFormat, "1.safetensors: at byte 5: cut off");
+        expect_refusal(
+            &make_index(r#"{"a":"1.safetensors"}"#),
+            Code::FileFormat,
+            "1.safetensors: at byte 5: cut off",
+        );
     }
 
     #[test]
-    fn a_folder_without_weights() {
+    fn a_folder_without_weights_is_refused() {
         let folder = TestFolder::new();
         for path in [folder.to_path_buf(), folder.join("none")] {
             assert_eq!(Weights::open(path).unwrap_err().code, Code::FileNotFound);

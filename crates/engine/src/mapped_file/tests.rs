@@ -17,7 +17,7 @@ use crate::ops::checks::{Array, contexts, read};
 use crate::recording::Command;
 
 /// Writes a file with one tensor; returns its path and the tensor.
-fn written(folder: &TestFolder, file: &str) -> (PathBuf, Array) {
+fn write_tensor(folder: &TestFolder, file: &str) -> (PathBuf, Array) {
     let array = Array::random(file, &[321, 67]);
     let (path, bytes) = (folder.join(file), array.bytes());
     write(&path, &[TensorData { name: "w", dtype: Dtype::F32, shape: &[321, 67], bytes: &bytes }], None)
@@ -29,7 +29,7 @@ fn load(cx: &Rc<Context>, path: &Path) -> Value {
     Reader::open(path).unwrap().value(cx, "w", None).unwrap()
 }
 
-fn doubled(value: &Value) -> Value {
+fn double(value: &Value) -> Value {
     run1(value.context(), &Binary(Function::Add), &[value, value]).unwrap()
 }
 
@@ -40,14 +40,14 @@ fn is_mapped(path: &Path) -> bool {
 }
 
 #[test]
-fn tensors_of_a_file_that_is_let_go_keep_their_values() {
+fn tensors_of_a_released_file_keep_their_values() {
     let folder = TestFolder::new();
     for (i, cx) in contexts().iter().enumerate() {
-        let (path, array) = written(&folder, &format!("{i}"));
+        let (path, array) = write_tensor(&folder, &format!("{i}"));
         let bytes = array.bytes().len() as u64;
         let (first, before) = (load(cx, &path), cx.memory());
         // Recorded before the release and read after it, with much earlier work.
-        let mut sum = doubled(&first);
+        let mut sum = double(&first);
         for _ in 0..200 {
             sum = run1(cx, &Binary(Function::Add), &[&sum, &first]).unwrap();
         }
@@ -69,12 +69,12 @@ fn tensors_of_a_file_that_is_let_go_keep_their_values() {
         }
         assert_eq!(read(&first).data, array.data);
         assert_eq!(read(&second).data, array.data);
-        assert_eq!(read(&doubled(&second)).data, array.map(|v| 2.0 * v).data);
+        assert_eq!(read(&double(&second)).data, array.map(|v| 2.0 * v).data);
         let expected = run1(
             cx,
             &Binary(Function::Sub),
             &[&sum, &{
-                let mut sum = doubled(&array.upload(cx));
+                let mut sum = double(&array.upload(cx));
                 for _ in 0..200 {
                     sum = run1(cx, &Binary(Function::Add), &[&sum, &array.upload(cx)]).unwrap();
                 }
@@ -89,22 +89,22 @@ fn tensors_of_a_file_that_is_let_go_keep_their_values() {
 }
 
 #[test]
-fn all_environments_let_go_of_a_file() {
+fn all_environments_release_a_file() {
     let folder = TestFolder::new();
-    let (path, array) = written(&folder, "x");
+    let (path, array) = write_tensor(&folder, "x");
     let contexts = contexts();
     let device = contexts[0].clone();
     let here = load(&device, &path);
-    let ((loaded, is_loaded), (go_on, wait)) = (channel(), channel::<()>());
+    let ((loaded, is_loaded), (resume, wait)) = (channel(), channel::<()>());
     std::thread::scope(|scope| {
         // Dropped if this thread panics, so that the other thread continues.
-        let go_on = go_on;
+        let resume = resume;
         let (profile, sink, path, array) = (device.profile.clone(), device.sink(), &path, &array);
         scope.spawn(move || {
             // An environment with a busy thread: its recorded commands are pending.
             let cx = Context::new(profile, sink);
             let value = load(&cx, path);
-            let sum = doubled(&value);
+            let sum = double(&value);
             loaded.send(()).unwrap();
             wait.recv().ok();
             assert_eq!(read(&sum).data, array.map(|v| 2.0 * v).data);
@@ -115,15 +115,15 @@ fn all_environments_let_go_of_a_file() {
         if cfg!(target_os = "linux") {
             assert!(!is_mapped(path));
         }
-        go_on.send(()).unwrap();
+        resume.send(()).unwrap();
     });
     assert_eq!(read(&here).data, array.data);
 }
 
 #[test]
-fn what_was_written_over_a_mapped_tensor_stays() {
+fn writes_to_a_mapped_tensor_survive_a_release() {
     let folder = TestFolder::new();
-    let (path, array) = written(&folder, "x");
+    let (path, array) = write_tensor(&folder, "x");
     for cx in contexts() {
         let value = load(&cx, &path);
         let new = array.map(|v| v / 2.0);
@@ -135,9 +135,9 @@ fn what_was_written_over_a_mapped_tensor_stays() {
 }
 
 #[test]
-fn what_was_not_read_of_a_file_is_refused_once_it_was_let_go() {
+fn reading_a_released_file_is_refused() {
     let folder = TestFolder::new();
-    let (path, array) = written(&folder, "x");
+    let (path, array) = write_tensor(&folder, "x");
     for cx in contexts() {
         let reader = Reader::open(&path).unwrap();
         assert!(release(&path).unwrap() >= 1);
@@ -156,13 +156,13 @@ fn what_was_not_read_of_a_file_is_refused_once_it_was_let_go() {
 }
 
 #[test]
-fn a_file_is_let_go_by_any_of_its_names_and_no_other_file_is() {
+fn a_file_is_released_by_any_of_its_names_and_no_other_file() {
     let folder = TestFolder::new();
     let cx = &contexts()[0];
     let below = folder.join("below");
     std::fs::create_dir(&below).unwrap();
-    let (path, array) = written(&folder, "below/x");
-    let (other, _) = written(&folder, "other");
+    let (path, array) = write_tensor(&folder, "below/x");
+    let (other, _) = write_tensor(&folder, "other");
     std::fs::hard_link(&path, folder.join("linked")).unwrap();
     let mut names = vec![path.clone(), folder.join("linked"), below.join("../below/./x"), below.clone()];
     if cfg!(windows) {
@@ -176,10 +176,10 @@ fn a_file_is_let_go_by_any_of_its_names_and_no_other_file_is() {
     }
     // Last, since it releases the other file, too.
     names.push(folder.to_path_buf());
-    let unmoved = load(cx, &other);
+    let other_value = load(cx, &other);
     for name in names {
         let value = load(cx, &path);
-        assert!(cx.memory().mapped > unmoved.bytes() as u64);
+        assert!(cx.memory().mapped > other_value.bytes() as u64);
         let all = if name == folder.to_path_buf() { 2 } else { 1 };
         assert_eq!(release(&name).unwrap(), all, "{}", name.display());
         assert_eq!(read(&value).data, array.data);
@@ -191,9 +191,9 @@ fn a_file_is_let_go_by_any_of_its_names_and_no_other_file_is() {
 }
 
 /// A cpu without memory for copies.
-struct Short(Cpu);
+struct CpuWithoutCopies(Cpu);
 
-impl Runner for Short {
+impl Runner for CpuWithoutCopies {
     fn run(&mut self, command: Command) -> Result<()> {
         match command {
             Command::Unmap { reply, .. } => {
@@ -206,11 +206,12 @@ impl Runner for Short {
 }
 
 #[test]
-fn where_copies_do_not_fit_nothing_changes() {
-    let device = Device::start(|| Cpu::open(1).map(|(profile, cpu)| (profile, Short(cpu)))).unwrap();
+fn a_release_without_memory_for_copies_changes_nothing() {
+    let device =
+        Device::start(|| Cpu::open(1).map(|(profile, cpu)| (profile, CpuWithoutCopies(cpu)))).unwrap();
     let cx = Context::new(cpu::profile(1), Sink::Thread(device));
     let folder = TestFolder::new();
-    let (path, array) = written(&folder, "x");
+    let (path, array) = write_tensor(&folder, "x");
     let reader = Reader::open(&path).unwrap();
     let value = reader.value(&cx, "w", None).unwrap();
     let before = cx.memory();
@@ -225,7 +226,7 @@ fn where_copies_do_not_fit_nothing_changes() {
 /// A sparse file that is larger than the memory.
 #[cfg(target_os = "linux")]
 #[test]
-fn copies_are_refused_that_the_system_has_no_memory_for() {
+fn a_release_that_exceeds_the_system_memory_is_refused() {
     let folder = TestFolder::new();
     let path = folder.file("x", "");
     let file = File::options().read(true).write(true).open(&path).unwrap();
@@ -247,7 +248,7 @@ fn copies_are_refused_that_the_system_has_no_memory_for() {
 
 /// Bytes of a mapped file that count as resident in this process, according to the system.
 #[cfg(target_os = "linux")]
-fn resident(path: &Path) -> usize {
+fn count_resident(path: &Path) -> usize {
     let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
     let lines = maps.lines().skip_while(|line| !line.ends_with(path.to_str().unwrap()));
     let rss = lines.skip(1).find_map(|line| line.strip_prefix("Rss:")).unwrap();
@@ -255,7 +256,7 @@ fn resident(path: &Path) -> usize {
 }
 
 #[test]
-fn a_copy_is_of_the_file_that_was_mapped() {
+fn copies_read_the_file_that_was_mapped() {
     let folder = TestFolder::new();
     let bytes: Vec<u8> = (0..300_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let path = folder.file("mapped", &bytes);
@@ -265,9 +266,9 @@ fn a_copy_is_of_the_file_that_was_mapped() {
     }
     #[cfg(target_os = "linux")]
     {
-        assert_eq!(resident(&path), 0, "nothing was read through the map");
+        assert_eq!(count_resident(&path), 0, "nothing was read through the map");
         mapped.read(|map| assert_eq!(map, bytes)).unwrap();
-        assert!(resident(&path) >= bytes.len());
+        assert!(count_resident(&path) >= bytes.len());
     }
     // Another file with the same name has no effect; on Windows a mapped file cannot be replaced.
     if cfg!(not(windows)) {

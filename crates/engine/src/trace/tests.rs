@@ -38,7 +38,7 @@ fn wait(cx: &Rc<Context>) {
     receive.recv().unwrap().unwrap();
 }
 
-fn traced(cx: &Rc<Context>, limit: usize) -> Arc<Trace> {
+fn trace_training(cx: &Rc<Context>, limit: usize) -> Arc<Trace> {
     let trace = Arc::new(Trace::with_limit(limit));
     cx.trace(Some(trace.clone()));
     train(cx);
@@ -47,23 +47,23 @@ fn traced(cx: &Rc<Context>, limit: usize) -> Arc<Trace> {
     trace
 }
 
-fn total(trace: &Trace, operation: &str, pass: Pass) -> Total {
+fn find_total(trace: &Trace, operation: &str, pass: Pass) -> Total {
     let totals = trace.totals();
     let found = totals.iter().find(|(mark, _)| mark.operation == operation && mark.pass == pass);
     found.unwrap_or_else(|| panic!("nothing of {operation} {}: {totals:?}", pass.as_str())).1
 }
 
 #[test]
-fn every_operation_is_told_with_its_pass_bytes_and_arithmetic() {
+fn every_operation_is_traced_with_its_pass_bytes_and_flops() {
     for cx in contexts() {
-        let trace = traced(&cx, 1 << 20);
+        let trace = trace_training(&cx, 1 << 20);
         let label = &cx.profile.label;
-        assert_eq!(total(&trace, "linear", Pass::Forward).calls, 2, "{label}");
-        assert_eq!(total(&trace, "linear", Pass::Backward).calls, 2, "{label}");
+        assert_eq!(find_total(&trace, "linear", Pass::Forward).calls, 2, "{label}");
+        assert_eq!(find_total(&trace, "linear", Pass::Backward).calls, 2, "{label}");
         // Only tanh's backward reads an output, and it reads its own.
-        assert_eq!(total(&trace, "tanh", Pass::Replay).calls, 1, "{label}");
-        assert_eq!(total(&trace, "adamw", Pass::Update).calls, 2, "{label}");
-        let linear = total(&trace, "linear", Pass::Forward);
+        assert_eq!(find_total(&trace, "tanh", Pass::Replay).calls, 1, "{label}");
+        assert_eq!(find_total(&trace, "adamw", Pass::Update).calls, 2, "{label}");
+        let linear = find_total(&trace, "linear", Pass::Forward);
         assert_eq!(linear.cost.flops, 2 * 2 * 63 * 64 * 65, "{label}");
         assert!(linear.cost.read >= 2 * 4 * (63 * 65 + 64 * 65), "{label}");
         assert!(linear.cost.written >= 2 * 4 * 63 * 64, "{label}");
@@ -79,10 +79,10 @@ fn every_operation_is_told_with_its_pass_bytes_and_arithmetic() {
 }
 
 #[test]
-fn nothing_is_told_before_and_after() {
+fn operations_outside_the_trace_are_not_recorded() {
     for cx in contexts() {
         train(&cx);
-        let trace = traced(&cx, 1 << 20);
+        let trace = trace_training(&cx, 1 << 20);
         let count = trace.events().len();
         train(&cx);
         wait(&cx);
@@ -91,23 +91,23 @@ fn nothing_is_told_before_and_after() {
 }
 
 #[test]
-fn past_the_limit_only_totals_go_on() {
+fn only_totals_continue_past_the_event_limit() {
     for cx in contexts() {
-        let (short, long) = (traced(&cx, 5), traced(&cx, 1 << 20));
+        let (short, long) = (trace_training(&cx, 5), trace_training(&cx, 1 << 20));
         assert_eq!(short.events().len(), 5);
         assert!(short.left_out() > 0);
         assert_eq!(long.left_out(), 0);
-        for (mark, told) in long.totals() {
-            assert_eq!(total(&short, mark.operation, mark.pass).calls, told.calls);
+        for (mark, expected) in long.totals() {
+            assert_eq!(find_total(&short, mark.operation, mark.pass).calls, expected.calls);
         }
     }
 }
 
 #[test]
-fn a_file_is_json_with_two_tracks() {
+fn a_trace_file_is_json_with_two_tracks() {
     let cx = &contexts()[0];
     let path = std::env::temp_dir().join(format!("lowrank-trace-{}.json", std::process::id()));
-    let trace = traced(cx, 1 << 20);
+    let trace = trace_training(cx, 1 << 20);
     trace.write(StagedFile::create(&path).unwrap()).unwrap();
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     std::fs::remove_file(&path).unwrap();
@@ -123,7 +123,7 @@ fn a_file_is_json_with_two_tracks() {
 }
 
 #[test]
-fn a_probe_gives_rates_and_takes_no_memory_with_it() {
+fn a_probe_measures_rates_and_frees_its_memory() {
     // With bindings of 4 KiB the products would take minutes.
     for cx in contexts().into_iter().filter(|cx| cx.profile.binding_limit > 1 << 20) {
         let (before, label) = (cx.memory().live, &cx.profile.label);
@@ -142,7 +142,7 @@ fn a_probe_gives_rates_and_takes_no_memory_with_it() {
         for (rate, least) in [roof.flops, roof.bytes].into_iter().zip(least) {
             assert!(rate.is_finite() && rate >= least, "{label}: {roof:?}, where {least} is the least");
         }
-        let linear = total(&trace, "linear", Pass::Forward);
+        let linear = find_total(&trace, "linear", Pass::Forward);
         assert!(linear.attainable >= linear.cost.flops as f64 / roof.flops, "{label}");
         assert!(!trace.totals().iter().any(|(mark, _)| mark.operation.starts_with("probe")), "{label}");
         // The initialisation of its operands belongs to the probe, too.

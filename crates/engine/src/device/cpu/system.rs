@@ -33,12 +33,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_system_tells_of_its_memory_and_of_its_processor() {
+    fn the_system_reports_its_memory_and_its_processor() {
         if cfg!(not(any(target_os = "linux", target_os = "macos", windows))) {
             return;
         }
-        let (memory, free) = (memory(), free().expect("it tells what is free"));
-        assert!((64 << 20..1 << 50).contains(&memory), "{memory} bytes in all");
+        let (memory, free) = (memory(), free().expect("the system reports its free memory"));
+        assert!((64 << 20..1 << 50).contains(&memory), "{memory} bytes in total");
         assert!((1 << 20..=memory).contains(&free), "{free} bytes of {memory} are free");
         // Linux reports only vendor and part numbers for other processors.
         if cfg!(any(target_arch = "x86_64", not(target_os = "linux"))) {

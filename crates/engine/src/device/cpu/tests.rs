@@ -6,25 +6,25 @@ use super::*;
 const MIB: usize = 1 << 20;
 
 /// Fills memory with a pattern by page, which no new page has.
-fn filled(memory: &mut Memory, bytes: usize) {
-    bytes_of(memory, bytes).iter_mut().enumerate().for_each(|(i, b)| *b = (i / 4096 % 251) as u8 + 1);
+fn fill_pages(memory: &mut Memory, bytes: usize) {
+    slice_memory(memory, bytes).iter_mut().enumerate().for_each(|(i, b)| *b = (i / 4096 % 251) as u8 + 1);
 }
 
-fn bytes_of(memory: &mut Memory, bytes: usize) -> &mut [u8] {
+fn slice_memory(memory: &mut Memory, bytes: usize) -> &mut [u8] {
     let whole = Range { buffer: BufferId::next(), offset: 0, bytes: bytes as u64, dtype: DType::F32 };
     // SAFETY: `at` checks that the range is inside the buffer, which is borrowed.
     unsafe { std::slice::from_raw_parts_mut(memory.at(&whole), bytes) }
 }
 
 #[test]
-fn a_buffer_takes_over_pages_that_were_given_back() {
+fn a_new_buffer_reuses_freed_pages() {
     for [old, new] in [[MIB, 2 * MIB], [3 * MIB, MIB], [MIB, MIB], [5 * MIB, 9 * MIB]] {
         let mut freed_pages = FreedPages::default();
         let mut memory = Memory::new(old, &mut freed_pages).unwrap();
-        filled(&mut memory, old);
+        fill_pages(&mut memory, old);
         freed_pages.put(memory);
         let mut memory = Memory::new(new, &mut freed_pages).unwrap();
-        let bytes = bytes_of(&mut memory, new);
+        let bytes = slice_memory(&mut memory, new);
         if cfg!(target_os = "linux") {
             for i in (0..old.min(new)).step_by(4096) {
                 assert_eq!(bytes[i], (i / 4096 % 251) as u8 + 1, "{old} to {new} bytes, at {i}");
@@ -38,8 +38,8 @@ fn a_buffer_takes_over_pages_that_were_given_back() {
 }
 
 #[test]
-fn the_smallest_that_has_enough_is_taken_over_or_else_the_largest() {
-    let left = |bytes: usize| {
+fn the_smallest_sufficient_mapping_is_reused_or_else_the_largest() {
+    let find_reused = |bytes: usize| {
         let mut freed_pages = FreedPages::default();
         let sizes =
             [3 * MIB, MIB, 2 * MIB, 4 * MIB].map(|bytes| Memory::new(bytes, &mut freed_pages).unwrap());
@@ -48,12 +48,15 @@ fn the_smallest_that_has_enough_is_taken_over_or_else_the_largest() {
         10 * MIB - freed_pages.bytes()
     };
     if cfg!(target_os = "linux") {
-        assert_eq!([MIB / 2, 2 * MIB, 2 * MIB + 1, 8 * MIB].map(left), [MIB, 2 * MIB, 3 * MIB, 4 * MIB]);
+        assert_eq!(
+            [MIB / 2, 2 * MIB, 2 * MIB + 1, 8 * MIB].map(find_reused),
+            [MIB, 2 * MIB, 3 * MIB, 4 * MIB]
+        );
     }
 }
 
 #[test]
-fn little_of_what_was_given_back_is_kept_and_only_until_the_device_waits() {
+fn freed_pages_are_bounded_at_a_fence_and_released_when_idle() {
     // A thread opens one processor at most.
     let run = || {
         let (_, mut cpu) = Cpu::open(1).unwrap();

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proof_is_the_token_and_the_number_of_its_own_submission() {
+    fn a_proof_contains_the_token_and_the_submission_number() {
         let proof = |token: u32, number: u32| [[7; 4], token.to_le_bytes(), number.to_le_bytes()].concat();
         assert!(check(&proof(TOKEN, FIRST + 3), FIRST + 3).is_ok());
         // The token is lost; the proof is from an earlier read; nothing was written.

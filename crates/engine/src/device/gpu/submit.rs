@@ -298,10 +298,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_while_it_is_polled_is_a_lost_device_and_a_timeout_is_none() {
+    fn a_panic_in_a_poll_is_a_lost_device_but_a_timeout_is_not() {
         assert!(lost_by(|| Ok(())).is_none());
         assert!(lost_by(|| Err(wgpu::PollError::Timeout)).is_none());
-        let lost = lost_by(|| panic!("Device lost")).expect("it is told");
+        let lost = lost_by(|| panic!("Device lost")).expect("a lost device");
         assert_eq!(lost.code, Code::DeviceLost);
         assert!(
             lost.message.contains("the GPU was lost: ") && lost.message.contains("Device lost"),

@@ -70,7 +70,7 @@ static BROKEN: Kernel = Kernel {
     variants: Vec::new,
 };
 
-fn device(binding_limit: Option<u64>) -> Option<Arc<Device>> {
+fn open_device(binding_limit: Option<u64>) -> Option<Arc<Device>> {
     // An explicit limit overrides the environment's.
     let limit = binding_limit.unwrap_or(u64::MAX);
     match Device::start(move || Gpu::open_with(None, Some(limit))) {
@@ -83,7 +83,7 @@ fn device(binding_limit: Option<u64>) -> Option<Arc<Device>> {
     }
 }
 
-fn context(device: &Arc<Device>) -> Rc<Context> {
+fn make_context(device: &Arc<Device>) -> Rc<Context> {
     Context::new(device.profile.clone(), Sink::Thread(device.clone()))
 }
 
@@ -103,15 +103,15 @@ fn fence(context: &Context) -> Result<Vec<u8>> {
     receiver.recv_timeout(Duration::from_secs(60)).expect("an answer within a minute")
 }
 
-fn f32s(context: &Rc<Context>, values: &[f32]) -> Value {
+fn upload_f32(context: &Rc<Context>, values: &[f32]) -> Value {
     context.upload([values.len()], DType::F32, bytemuck::cast_slice(values).to_vec()).unwrap()
 }
 
-fn ramp(n: usize) -> Vec<f32> {
+fn make_ramp(n: usize) -> Vec<f32> {
     (0..n).map(|i| (i % 1000) as f32).collect()
 }
 
-fn scale_add(a: Range, b: Range, result: Range, n: usize, scale: f32, threads: u32) -> Launch {
+fn make_scale_add(a: Range, b: Range, result: Range, n: usize, scale: f32, threads: u32) -> Launch {
     Launch {
         kernel: &SCALE_ADD,
         params: [0; 4],
@@ -123,7 +123,7 @@ fn scale_add(a: Range, b: Range, result: Range, n: usize, scale: f32, threads: u
     }
 }
 
-fn busy(x: &Value, rounds: u32) -> Launch {
+fn make_busy(x: &Value, rounds: u32) -> Launch {
     Launch {
         kernel: &BUSY,
         params: [0; 4],
@@ -136,14 +136,14 @@ fn busy(x: &Value, rounds: u32) -> Launch {
 }
 
 #[test]
-fn a_window_at_any_element() {
-    let Some(device) = device(None) else { return };
-    let context = context(&device);
-    let values = ramp(1000);
-    let (a, b) = (f32s(&context, &values), f32s(&context, &values));
+fn a_binding_may_start_at_any_element() {
+    let Some(device) = open_device(None) else { return };
+    let context = make_context(&device);
+    let values = make_ramp(1000);
+    let (a, b) = (upload_f32(&context, &values), upload_f32(&context, &values));
     for (from, n) in [(0, 1), (1, 63), (7, 257), (8, 64), (935, 65)] {
-        let result = f32s(&context, &[-1.0; 1000]);
-        context.launch(scale_add(a.part(from, n), b.part(3, n), result.part(2, n), n, 2.0, 64));
+        let result = upload_f32(&context, &[-1.0; 1000]);
+        context.launch(make_scale_add(a.part(from, n), b.part(3, n), result.part(2, n), n, 2.0, 64));
         let got = read_f32(&result);
         for i in 0..1000 {
             let inside = (2..2 + n).contains(&i);
@@ -155,9 +155,9 @@ fn a_window_at_any_element() {
 
 #[test]
 fn half_storage_is_read_from_odd_elements() {
-    let Some(device) = device(None) else { return };
-    let context = context(&device);
-    let values = ramp(300);
+    let Some(device) = open_device(None) else { return };
+    let context = make_context(&device);
+    let values = make_ramp(300);
     let halves: Vec<u16> = values.iter().map(|v| f16::from_f32(*v).to_bits()).collect();
     let shorts: Vec<u16> = (0..300).map(|i| bf16::from_f32(i as f32 * 0.5).to_bits()).collect();
     // f16 if the driver converts it; every device reads bf16.
@@ -167,8 +167,8 @@ fn half_storage_is_read_from_odd_elements() {
         let a = context.upload([300], dtype, bytemuck::cast_slice(of_a).to_vec()).unwrap();
         let b = context.upload([300], DType::BF16, bytemuck::cast_slice(&shorts).to_vec()).unwrap();
         for (from, n) in [(0, 5), (1, 65), (31, 64), (299, 1)] {
-            let result = f32s(&context, &ramp(300));
-            context.launch(scale_add(a.part(from, n), b.part(from, n), result.part(0, n), n, 1.0, 64));
+            let result = upload_f32(&context, &make_ramp(300));
+            context.launch(make_scale_add(a.part(from, n), b.part(from, n), result.part(0, n), n, 1.0, 64));
             let got = read_f32(&result);
             for i in 0..n {
                 let want = of(from + i) + bf16::from_bits(shorts[from + i]).to_f32();
@@ -180,25 +180,25 @@ fn half_storage_is_read_from_odd_elements() {
 }
 
 #[test]
-fn more_groups_than_one_dimension_holds() {
-    let Some(device) = device(None) else { return };
-    let context = context(&device);
+fn a_launch_may_exceed_the_groups_of_one_dimension() {
+    let Some(device) = open_device(None) else { return };
+    let context = make_context(&device);
     let n = 3 * 65_535 + 17;
-    let a = f32s(&context, &ramp(n));
+    let a = upload_f32(&context, &make_ramp(n));
     let result = context.empty([n], DType::F32).unwrap();
-    context.launch(scale_add(a.range(), a.range(), result.range(), n, 1.0, 1));
-    context.launch(Launch { groups: 0, ..scale_add(a.range(), a.range(), result.range(), n, 9.0, 1) });
-    let want: Vec<f32> = ramp(n).iter().map(|v| v * 2.0).collect();
+    context.launch(make_scale_add(a.range(), a.range(), result.range(), n, 1.0, 1));
+    context.launch(Launch { groups: 0, ..make_scale_add(a.range(), a.range(), result.range(), n, 9.0, 1) });
+    let want: Vec<f32> = make_ramp(n).iter().map(|v| v * 2.0).collect();
     assert!(read_f32(&result) == want);
 }
 
 /// A launch with more work than a submission may have is divided into several dispatches.
 #[test]
-fn a_launch_of_much_work_is_divided_and_each_group_runs_once() {
-    let Some(device) = device(None) else { return };
-    let context = context(&device);
+fn a_large_launch_is_divided_and_each_group_runs_once() {
+    let Some(device) = open_device(None) else { return };
+    let context = make_context(&device);
     for (n, threads) in [(64 * 1000 + 3, 64), (3 * 65_535 + 17, 1), (64 * 128, 64)] {
-        let (x, values) = (f32s(&context, &ramp(n)), ramp(n));
+        let (x, values) = (upload_f32(&context, &make_ramp(n)), make_ramp(n));
         read(&x).unwrap();
         let before = device.submissions.load(Ordering::Relaxed);
         // Declares a hundred times the work of any budget.
@@ -206,7 +206,7 @@ fn a_launch_of_much_work_is_divided_and_each_group_runs_once() {
             groups: (n as u32).div_ceil(threads),
             threads,
             work: 1_000_000_000_000_000,
-            ..busy(&x, 1)
+            ..make_busy(&x, 1)
         };
         context.launch(add);
         let got = read_f32(&x);
@@ -223,10 +223,10 @@ fn a_launch_of_much_work_is_divided_and_each_group_runs_once() {
 
 /// Compares copies, uploads and zeroing of two-byte elements at any offset with a model on the host.
 #[test]
-fn copies_keep_what_is_beside_them() {
+fn copies_leave_neighbouring_elements_unchanged() {
     for limit in [None, Some(256)] {
-        let Some(device) = device(limit) else { return };
-        let context = context(&device);
+        let Some(device) = open_device(limit) else { return };
+        let context = make_context(&device);
         let mut model: Vec<u16> = (0..700).map(|i| i * 3 + 1).collect();
         let other: Vec<u16> = (0..700).map(|i| 40_000 + i).collect();
         // As in the test of half storage.
@@ -255,8 +255,8 @@ fn copies_keep_what_is_beside_them() {
 
 #[test]
 fn long_copies_within_one_buffer_may_overlap() {
-    let Some(device) = device(None) else { return };
-    let context = context(&device);
+    let Some(device) = open_device(None) else { return };
+    let context = make_context(&device);
     let n = 9 << 20;
     let mut model: Vec<u32> = (0..n as u32).collect();
     let x = context.upload([n], DType::I32, bytemuck::cast_slice(&model).to_vec()).unwrap();
@@ -270,11 +270,11 @@ fn long_copies_within_one_buffer_may_overlap() {
 
 #[test]
 fn one_launch_reads_and_writes_ranges_of_one_buffer() {
-    let Some(device) = device(None) else { return };
-    let context = context(&device);
-    let values = ramp(256);
-    let x = f32s(&context, &values);
-    context.launch(scale_add(x.part(0, 64), x.part(3, 64), x.part(130, 64), 64, 2.0, 64));
+    let Some(device) = open_device(None) else { return };
+    let context = make_context(&device);
+    let values = make_ramp(256);
+    let x = upload_f32(&context, &values);
+    context.launch(make_scale_add(x.part(0, 64), x.part(3, 64), x.part(130, 64), 64, 2.0, 64));
     let got = read_f32(&x);
     for i in 0..256 {
         let want = if (130..194).contains(&i) { values[i - 130] * 2.0 + values[i - 127] } else { values[i] };
@@ -284,14 +284,14 @@ fn one_launch_reads_and_writes_ranges_of_one_buffer() {
 
 #[test]
 fn many_small_commands_keep_their_order() {
-    let Some(device) = device(None) else { return };
-    let context = context(&device);
-    let x = f32s(&context, &[0.0; 64]);
+    let Some(device) = open_device(None) else { return };
+    let context = make_context(&device);
+    let x = upload_f32(&context, &[0.0; 64]);
     let mut answers = Vec::new();
     for i in 0..500 {
         context.write(&x.sub_range(i % 64, [1]), (i as f32).to_le_bytes().to_vec());
         let y = context.empty([64], DType::F32).unwrap();
-        context.launch(scale_add(x.range(), x.range(), y.range(), 64, 1.0, 64));
+        context.launch(make_scale_add(x.range(), x.range(), y.range(), 64, 1.0, 64));
         let (sender, receiver) = channel();
         context.read(&y, Box::new(move |bytes| drop(sender.send(bytes))));
         answers.push(receiver);
@@ -305,22 +305,29 @@ fn many_small_commands_keep_their_order() {
 }
 
 #[test]
-fn devices_run_side_by_side() {
-    let (Some(first), Some(second)) = (device(None), device(None)) else { return };
+fn several_devices_run_concurrently() {
+    let (Some(first), Some(second)) = (open_device(None), open_device(None)) else { return };
     std::thread::scope(|scope| {
         for (device, scale) in [(&first, 1.0), (&first, 2.0), (&second, 3.0)] {
             scope.spawn(move || {
-                let context = context(device);
-                let mut x = f32s(&context, &ramp(4096));
+                let context = make_context(device);
+                let mut x = upload_f32(&context, &make_ramp(4096));
                 for _ in 0..100 {
                     let y = context.empty([4096], DType::F32).unwrap();
-                    context.launch(scale_add(x.range(), x.range(), y.range(), 4096, scale - 1.0, 64));
+                    context.launch(make_scale_add(x.range(), x.range(), y.range(), 4096, scale - 1.0, 64));
                     let z = context.empty([4096], DType::F32).unwrap();
-                    context.launch(scale_add(y.range(), y.range(), z.range(), 4096, 1.0 / scale - 1.0, 64));
+                    context.launch(make_scale_add(
+                        y.range(),
+                        y.range(),
+                        z.range(),
+                        4096,
+                        1.0 / scale - 1.0,
+                        64,
+                    ));
                     x = z;
                 }
                 let error =
-                    read_f32(&x).iter().zip(ramp(4096)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    read_f32(&x).iter().zip(make_ramp(4096)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                 assert!(error < 0.1, "{error}");
             });
         }
@@ -329,13 +336,13 @@ fn devices_run_side_by_side() {
 
 #[test]
 fn cancelled_work_is_skipped() {
-    let Some(device) = device(None) else { return };
-    let context = context(&device);
-    let x = f32s(&context, &[1.0; 64]);
+    let Some(device) = open_device(None) else { return };
+    let context = make_context(&device);
+    let x = upload_f32(&context, &[1.0; 64]);
     let token = crate::recording::CancelToken::default();
     token.cancel();
     context.under(Some(token));
-    context.launch(busy(&x, 1));
+    context.launch(make_busy(&x, 1));
     context.zero(&x);
     assert_eq!(read(&x).unwrap_err().code, Code::Aborted);
     context.under(None);
@@ -343,7 +350,7 @@ fn cancelled_work_is_skipped() {
 }
 
 #[test]
-fn a_number_past_the_last_adapter_lists_those_there_are() {
+fn an_unknown_adapter_number_lists_the_existing_adapters() {
     let error = Gpu::open(Some(1000)).err().expect("no thousand GPUs");
     assert_eq!(error.code, Code::NoGpu);
     for adapter in adapters() {
@@ -352,8 +359,8 @@ fn a_number_past_the_last_adapter_lists_those_there_are() {
 }
 
 #[test]
-fn the_stand_in_has_the_profile_of_the_device() {
-    let Some(device) = device(Some(4096)) else { return };
+fn the_meta_profile_equals_the_profile_of_the_device() {
+    let Some(device) = open_device(Some(4096)) else { return };
     let profile = read_profile(None, Some(4096)).unwrap();
     assert_eq!(format!("{profile:?}"), format!("{:?}", device.profile));
     assert_eq!(profile.binding_limit, 4096);

@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_submission_begins_before_it_was_handed_over_and_none_before_the_one_before() {
+    fn no_submission_begins_before_it_was_submitted() {
         let (period, began) = (2.0, Instant::now());
         let at = |nanoseconds| began + Duration::from_nanos(nanoseconds);
         // Submitted at 100; began long after.

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_alike_are_found_before_all_are_read() {
+    fn duplicate_names_are_found_before_all_are_read() {
         let file = [0; 8 * FIRST_LOOK];
         let mut names = Names::with_room(FIRST_LOOK, "key", &Cursor::new(&file, 0)).unwrap();
         let fault = (0..FIRST_LOOK).find_map(|i| names.push(&file, 8 * i).err()).expect("before the last");
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_any_memory() {
+    fn more_names_than_memory_are_refused() {
         let fault = Names::with_room(usize::MAX / 8, "tensor", &Cursor::new(&[0; 16], 8)).unwrap_err();
         let what = format!("there is no memory for the places of {} tensors", usize::MAX / 8);
         assert_eq!((fault.offset, fault.what), (8, what));

@@ -12,29 +12,29 @@ use crate::ops::checks::{Array, contexts, read};
 use crate::shape::Shape;
 
 /// A file with this header text and `data` bytes of data.
-fn file(header: &str, data: usize) -> Vec<u8> {
+fn make_file(header: &str, data: usize) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
     bytes.extend((0..data).map(|i| i as u8));
     bytes
 }
 
-fn refusal(bytes: &[u8]) -> Error {
+fn open_invalid(bytes: &[u8]) -> Error {
     let folder = TestFolder::new();
-    Reader::open(folder.file("bad.safetensors", bytes)).expect_err("must be refused")
+    Reader::open(folder.file("bad.safetensors", bytes)).expect_err("a refusal")
 }
 
 /// Requires ERR_FILE_FORMAT, in one line with the file, the byte, and `what`.
-fn refused(bytes: &[u8], offset: usize, what: &str) {
-    let error = refusal(bytes);
+fn expect_refusal(bytes: &[u8], offset: usize, what: &str) {
+    let error = open_invalid(bytes);
     assert_eq!(error.code, Code::FileFormat, "{error}");
     let place = format!("bad.safetensors: at byte {offset}: ");
     assert!(error.message.contains(&place), "{error} is not at byte {offset}");
-    assert!(error.message.contains(what), "{error} does not say: {what}");
+    assert!(error.message.contains(what), "{error} does not contain: {what}");
     assert_eq!(error.message.lines().count(), 1, "{error}");
 }
 
-fn golden_files() -> Vec<PathBuf> {
+fn list_golden_files() -> Vec<PathBuf> {
     let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/parity/goldens");
     let mut folders = vec![goldens];
     let mut files = Vec::new();
@@ -51,18 +51,18 @@ fn golden_files() -> Vec<PathBuf> {
     files
 }
 
-fn stored(reader: &Reader, entry: &Entry) -> Vec<u8> {
+fn read_stored(reader: &Reader, entry: &Entry) -> Vec<u8> {
     reader.read(entry, <[u8]>::to_vec).unwrap()
 }
 
 #[test]
-fn files_of_python_are_read_and_written_back_to_the_byte() {
-    let files = golden_files();
+fn files_from_python_round_trip_byte_for_byte() {
+    let files = list_golden_files();
     assert!(files.len() >= 10, "golden files are missing: {files:?}");
     let folder = TestFolder::new();
     for path in files {
         let reader = Reader::open(&path).unwrap();
-        let bytes: Vec<Vec<u8>> = reader.entries().iter().map(|entry| stored(&reader, entry)).collect();
+        let bytes: Vec<Vec<u8>> = reader.entries().iter().map(|entry| read_stored(&reader, entry)).collect();
         let entries = reader.entries().iter().zip(&bytes);
         let parts: Vec<TensorData> = entries
             .rev()
@@ -101,99 +101,107 @@ fn the_reference_writes_the_same_bytes() {
         let reader = Reader::open(&path).unwrap();
         assert_eq!(reader.metadata(), &metadata.unwrap_or_default());
         assert_eq!(reader.entry("b").unwrap().shape, Shape::from([3, 2]));
-        assert_eq!(stored(&reader, reader.entry("a.b").unwrap()), data[3]);
+        assert_eq!(read_stored(&reader, reader.entry("a.b").unwrap()), data[3]);
         assert!(reader.entry("c").is_none());
     }
 }
 
 #[test]
-fn a_file_that_is_cut_off() {
-    let whole = file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8);
-    refused(&[], 0, "cut off");
-    refused(&whole[..5], 5, "cut off");
-    refused(&whole[..20], 20, "cut off: a header of 54 bytes was expected, 12 are there");
-    refused(&whole[..65], 9, "tensor \"a\": ends at byte 70 and the file at 65: cut off?");
+fn a_truncated_file_is_refused() {
+    let whole = make_file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8);
+    expect_refusal(&[], 0, "cut off");
+    expect_refusal(&whole[..5], 5, "cut off");
+    expect_refusal(&whole[..20], 20, "cut off: a header of 54 bytes was expected, 12 are there");
+    expect_refusal(&whole[..65], 9, "tensor \"a\": ends at byte 70 and the file at 65: cut off?");
     for n in 0..whole.len() {
-        assert_eq!(refusal(&whole[..n]).code, Code::FileFormat);
+        assert_eq!(open_invalid(&whole[..n]).code, Code::FileFormat);
     }
     let mut longer = whole.clone();
     longer.push(0);
-    refused(&longer, 70, "the file's end was expected, 1 bytes follow");
+    expect_refusal(&longer, 70, "the file's end was expected, 1 bytes follow");
 }
 
 #[test]
-fn a_header_that_is_none() {
-    let mut long = file("{}", 0);
+fn invalid_headers_are_refused() {
+    let mut long = make_file("{}", 0);
     long[..PREFIX].copy_from_slice(&(MAX_HEADER + 1).to_le_bytes());
-    refused(&long, 0, "a header of at most 100000000 bytes was expected, this says 100000001");
+    expect_refusal(&long, 0, "a header of at most 100000000 bytes was expected, this says 100000001");
     long[..PREFIX].copy_from_slice(&u64::MAX.to_le_bytes());
-    refused(&long, 0, "18446744073709551615");
-    refused(b"version https://git-lfs.github.com/spec/v1\n", 0, "Git LFS pointer");
-    refused(b"PK\x03\x04 and so on", 0, "PyTorch's own format");
-    refused(&file("", 0), 8, "EOF");
-    refused(&file("{\"a\":\n {\"b\": nonsense}}", 0), 22, "expected ident");
-    refused(&file("[]", 0), 8, "expected an object of tensors by name");
-    refused(&file("{} {}", 0), 11, "trailing");
-    let mut bytes = file(r#"{"abc":{}}"#, 0);
+    expect_refusal(&long, 0, "18446744073709551615");
+    expect_refusal(b"version https://git-lfs.github.com/spec/v1\n", 0, "Git LFS pointer");
+    expect_refusal(b"PK\x03\x04 and so on", 0, "PyTorch's own format");
+    expect_refusal(&make_file("", 0), 8, "EOF");
+    expect_refusal(&make_file("{\"a\":\n {\"b\": nonsense}}", 0), 22, "expected ident");
+    expect_refusal(&make_file("[]", 0), 8, "expected an object of tensors by name");
+    expect_refusal(&make_file("{} {}", 0), 11, "trailing");
+    let mut bytes = make_file(r#"{"abc":{}}"#, 0);
     bytes[PREFIX + 3] = 0xff;
-    refused(&bytes, PREFIX + 3, "not UTF-8");
-    refused(&file(&format!("{{\"a\":{}", "[".repeat(100_000)), 0), 13, "expected");
-    refused(&file(r#"{"__metadata__":{"n":1}}"#, 0), 29, "expected a string");
+    expect_refusal(&bytes, PREFIX + 3, "not UTF-8");
+    expect_refusal(&make_file(&format!("{{\"a\":{}", "[".repeat(100_000)), 0), 13, "expected");
+    expect_refusal(&make_file(r#"{"__metadata__":{"n":1}}"#, 0), 29, "expected a string");
     // A file without tensors is valid.
     let folder = TestFolder::new();
-    assert_eq!(Reader::open(folder.file("a", file("{}", 0))).unwrap().names().count(), 0);
+    assert_eq!(Reader::open(folder.file("a", make_file("{}", 0))).unwrap().names().count(), 0);
 }
 
 #[test]
-fn keys_that_stand_twice() {
+fn duplicate_keys_are_refused() {
     let a = r#""a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}"#;
-    refused(&file(&format!("{{{a},{a}}}"), 1), 63, "duplicate key \"a\"");
+    expect_refusal(&make_file(&format!("{{{a},{a}}}"), 1), 63, "duplicate key \"a\"");
     let m = r#""__metadata__":{}"#;
-    refused(&file(&format!("{{{m},{m}}}"), 0), 40, "duplicate");
-    refused(&file(r#"{"__metadata__":{"a":"","a":""}}"#, 0), 34, "duplicate key \"a\"");
+    expect_refusal(&make_file(&format!("{{{m},{m}}}"), 0), 40, "duplicate");
+    expect_refusal(&make_file(r#"{"__metadata__":{"a":"","a":""}}"#, 0), 34, "duplicate key \"a\"");
     let twice = r#"{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
-    refused(&file(twice, 1), 33, "duplicate field `dtype`");
+    expect_refusal(&make_file(twice, 1), 33, "duplicate field `dtype`");
 }
 
 #[test]
-fn tensors_that_do_not_fit_their_file() {
+fn tensors_that_contradict_their_file_are_refused() {
     let two = |first: &str, second: &str| format!(r#"{{"first":{first},"second":{second}}}"#);
     let u8s = |begin: u64, end: u64| {
         format!(r#"{{"dtype":"U8","shape":[{}],"data_offsets":[{begin},{end}]}}"#, end.saturating_sub(begin))
     };
     let second = 8 + two(&u8s(0, 4), "").find("\"second\"").unwrap();
-    let refused_second = |begin, end, what: &str| {
-        refused(&file(&two(&u8s(0, 4), &u8s(begin, end)), 8), second, &format!("tensor \"second\": {what}"));
+    let expect_refusal_of_second = |begin, end, what: &str| {
+        expect_refusal(
+            &make_file(&two(&u8s(0, 4), &u8s(begin, end)), 8),
+            second,
+            &format!("tensor \"second\": {what}"),
+        );
     };
-    refused_second(5, 8, "offset 4 was expected, right after \"first\", this begins at 5");
-    refused_second(3, 8, "offset 4 was expected, this begins at 3 and overlaps \"first\"");
-    refused_second(4, 9, "ends at byte");
-    refused_second(8, 4, "0 bytes were expected");
-    refused_second(4, 1 << 40, "ends at byte 10995116279");
-    refused_second(4, u64::MAX, "the size of U8 [18446744073709551611] overflows");
+    expect_refusal_of_second(5, 8, "offset 4 was expected, right after \"first\", this begins at 5");
+    expect_refusal_of_second(3, 8, "offset 4 was expected, this begins at 3 and overlaps \"first\"");
+    expect_refusal_of_second(4, 9, "ends at byte");
+    expect_refusal_of_second(8, 4, "0 bytes were expected");
+    expect_refusal_of_second(4, 1 << 40, "ends at byte 10995116279");
+    expect_refusal_of_second(4, u64::MAX, "the size of U8 [18446744073709551611] overflows");
     let one = |dtype: &str, shape: &str, begin: u64, end: u64| {
         format!(r#"{{"a":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{begin},{end}]}}}}"#)
     };
-    refused(&file(&one("U8", "[7]", 1, 8), 8), 9, "offset 0 was expected, right after the header");
-    refused(
-        &file(&one("F32", "[3]", 0, 8), 8),
+    expect_refusal(
+        &make_file(&one("U8", "[7]", 1, 8), 8),
+        9,
+        "offset 0 was expected, right after the header",
+    );
+    expect_refusal(
+        &make_file(&one("F32", "[3]", 0, 8), 8),
         9,
         "12 bytes were expected for F32 [3], its offsets are [0, 8]",
     );
-    refused(&file(&one("F31", "[2]", 0, 8), 8), 9, "unknown dtype \"F31\"");
-    refused(&file(&one("F32", "[4294967296,4294967296]", 0, 8), 8), 9, "overflows");
-    refused(&file(&one("U8", "[0,4294967296,4294967296]", 0, 0), 0), 9, "overflows");
-    refused(&file(&one("F4", "[3]", 0, 1), 1), 9, "whole byte");
-    refused(&file(&one("F32", "[-1]", 0, 8), 8), 38, "invalid value");
-    refused(&file(&one("F32", "[1.5]", 0, 8), 8), 39, "invalid type");
-    refused(&file(r#"{"a":{"dtype":"F32","shape":[2]}}"#, 8), 39, "missing field `data_offsets`");
+    expect_refusal(&make_file(&one("F31", "[2]", 0, 8), 8), 9, "unknown dtype \"F31\"");
+    expect_refusal(&make_file(&one("F32", "[4294967296,4294967296]", 0, 8), 8), 9, "overflows");
+    expect_refusal(&make_file(&one("U8", "[0,4294967296,4294967296]", 0, 0), 0), 9, "overflows");
+    expect_refusal(&make_file(&one("F4", "[3]", 0, 1), 1), 9, "whole byte");
+    expect_refusal(&make_file(&one("F32", "[-1]", 0, 8), 8), 38, "invalid value");
+    expect_refusal(&make_file(&one("F32", "[1.5]", 0, 8), 8), 39, "invalid type");
+    expect_refusal(&make_file(r#"{"a":{"dtype":"F32","shape":[2]}}"#, 8), 39, "missing field `data_offsets`");
     // A name from the file never breaks the error's line.
     let broken = one("F31", "[2]", 0, 8).replace("\"a\"", r#""a\nb""#);
-    refused(&file(&broken, 8), 9, r#"tensor "a\nb": unknown dtype"#);
+    expect_refusal(&make_file(&broken, 8), 9, r#"tensor "a\nb": unknown dtype"#);
 }
 
 #[test]
-fn files_that_are_not_there() {
+fn missing_files_and_folders_are_refused() {
     let folder = TestFolder::new();
     let error = Reader::open(folder.join("none")).unwrap_err();
     assert_eq!(error.code, Code::FileNotFound);
@@ -204,41 +212,41 @@ fn files_that_are_not_there() {
 }
 
 #[test]
-fn values_in_place_and_converted() {
+fn values_are_read_in_place_or_converted() {
     let weight = Array::random("weight", &[257, 3]);
     let half = weight.stored(DType::F16);
     let bf16 = weight.stored(DType::BF16);
-    let whole = |numbers: &[i64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
-    let (fits, large) = (whole(&[-5, i32::MAX as i64]), whole(&[i32::MAX as i64 + 1]));
+    let encode = |numbers: &[i64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
+    let (fits, large) = (encode(&[-5, i32::MAX as i64]), encode(&[i32::MAX as i64 + 1]));
     let (f32s, f16s, bf16s) = (weight.bytes(), half.bytes(), bf16.bytes());
-    let part = |name, dtype, shape, bytes| TensorData { name, dtype, shape, bytes };
+    let entry = |name, dtype, shape, bytes| TensorData { name, dtype, shape, bytes };
     let folder = TestFolder::new();
     let path = folder.join("x.safetensors");
     let parts = [
-        part("f32", Dtype::F32, &[257, 3], &f32s),
-        part("f16", Dtype::F16, &[257, 3], &f16s),
-        part("bf16", Dtype::BF16, &[257, 3], &bf16s),
-        part("fits", Dtype::I64, &[2], &fits),
-        part("large", Dtype::I64, &[1], &large),
-        part("f64", Dtype::F64, &[1], &large),
-        part("empty", Dtype::F32, &[0, 3], &[]),
+        entry("f32", Dtype::F32, &[257, 3], &f32s),
+        entry("f16", Dtype::F16, &[257, 3], &f16s),
+        entry("bf16", Dtype::BF16, &[257, 3], &bf16s),
+        entry("fits", Dtype::I64, &[2], &fits),
+        entry("large", Dtype::I64, &[1], &large),
+        entry("f64", Dtype::F64, &[1], &large),
+        entry("empty", Dtype::F32, &[0, 3], &[]),
     ];
     write(&path, &parts, None).unwrap();
     let reader = Reader::open(&path).unwrap();
     for cx in contexts() {
-        let same = |name: &str, dtype: Option<DType>, expected: &Array| {
+        let expect_values = |name: &str, dtype: Option<DType>, expected: &Array| {
             let value = reader.value(&cx, name, dtype).unwrap();
             assert_eq!(value.dtype, expected.dtype);
             assert_eq!(read(&value).data, expected.data, "{name} as {dtype:?}");
         };
-        same("f32", None, &weight);
-        same("f16", None, &half);
-        same("bf16", None, &bf16);
-        same("f16", Some(DType::F16), &half);
-        same("f32", Some(DType::F16), &half);
-        same("f32", Some(DType::BF16), &bf16);
-        same("f16", Some(DType::F32), &half.stored(DType::F32));
-        same("bf16", Some(DType::F16), &bf16.stored(DType::F16));
+        expect_values("f32", None, &weight);
+        expect_values("f16", None, &half);
+        expect_values("bf16", None, &bf16);
+        expect_values("f16", Some(DType::F16), &half);
+        expect_values("f32", Some(DType::F16), &half);
+        expect_values("f32", Some(DType::BF16), &bf16);
+        expect_values("f16", Some(DType::F32), &half.stored(DType::F32));
+        expect_values("bf16", Some(DType::F16), &bf16.stored(DType::F16));
         let fits = reader.value(&cx, "fits", None).unwrap();
         assert_eq!(fits.host().as_deref(), Some(&[-5, i32::MAX][..]));
         assert_eq!(reader.value(&cx, "empty", None).unwrap().shape, Shape::from([0, 3]));
@@ -248,24 +256,34 @@ fn values_in_place_and_converted() {
         assert_eq!(cx.memory().mapped - mapped, in_place);
         drop(value);
         assert_eq!(cx.memory().mapped, mapped);
-        let refused = |name: &str, dtype: Option<DType>, code: Code, what: &str| {
+        let expect_refusal = |name: &str, dtype: Option<DType>, code: Code, what: &str| {
             let error = reader.value(&cx, name, dtype).unwrap_err();
             assert_eq!(error.code, code);
             assert!(error.message.contains(what), "{error}");
         };
-        refused("large", None, Code::Dtype, "tensor \"large\" is I64 and holds more than i32 does");
-        refused("f64", None, Code::Dtype, "tensor \"f64\" is F64; F32, F16, BF16, I32 and I64 can be loaded");
-        refused("fits", Some(DType::F32), Code::Dtype, "tensor \"fits\" is I64 and is not converted to f32");
-        refused("other", None, Code::FileFormat, "there is no tensor \"other\"");
+        expect_refusal("large", None, Code::Dtype, "tensor \"large\" is I64 and holds more than i32 does");
+        expect_refusal(
+            "f64",
+            None,
+            Code::Dtype,
+            "tensor \"f64\" is F64; F32, F16, BF16, I32 and I64 can be loaded",
+        );
+        expect_refusal(
+            "fits",
+            Some(DType::F32),
+            Code::Dtype,
+            "tensor \"fits\" is I64 and is not converted to f32",
+        );
+        expect_refusal("other", None, Code::FileFormat, "there is no tensor \"other\"");
     }
 }
 
 #[test]
-fn what_cannot_be_written_leaves_the_old_file() {
+fn a_failed_write_keeps_the_old_file() {
     let folder = TestFolder::new();
     let path = folder.file("x.safetensors", "old");
-    let part = |name, bytes| TensorData { name, dtype: Dtype::F32, shape: &[2], bytes };
-    let refused = |parts: &[TensorData], code: Code, what: &str| {
+    let entry = |name, bytes| TensorData { name, dtype: Dtype::F32, shape: &[2], bytes };
+    let expect_refusal = |parts: &[TensorData], code: Code, what: &str| {
         let error = write(&path, parts, None).unwrap_err();
         assert_eq!(error.code, code);
         assert!(error.message.contains(what), "{error}");
@@ -273,14 +291,18 @@ fn what_cannot_be_written_leaves_the_old_file() {
         assert_eq!(folder.names(), ["x.safetensors"]);
     };
     let eight = [0; 8];
-    refused(&[part("a", &eight), part("b", &eight[1..])], Code::ShapeMismatch, "\"b\" takes 8 bytes, 7");
-    refused(&[part("a", &eight), part("a", &eight)], Code::Option, "cannot be named \"a\"");
-    refused(&[part("__metadata__", &eight)], Code::Option, "__metadata__");
-    let error = write(&folder.join("none/x"), &[part("a", &eight)], None).unwrap_err();
+    expect_refusal(
+        &[entry("a", &eight), entry("b", &eight[1..])],
+        Code::ShapeMismatch,
+        "\"b\" takes 8 bytes, 7",
+    );
+    expect_refusal(&[entry("a", &eight), entry("a", &eight)], Code::Option, "cannot be named \"a\"");
+    expect_refusal(&[entry("__metadata__", &eight)], Code::Option, "__metadata__");
+    let error = write(&folder.join("none/x"), &[entry("a", &eight)], None).unwrap_err();
     assert_eq!(error.code, Code::Write);
     assert!(error.message.contains("none/x: cannot be written: "), "{error}");
     std::fs::create_dir(folder.join("folder")).unwrap();
-    let error = write(&folder.join("folder"), &[part("a", &eight)], None).unwrap_err();
+    let error = write(&folder.join("folder"), &[entry("a", &eight)], None).unwrap_err();
     assert_eq!(error.code, Code::Write);
     assert_eq!(folder.names(), ["folder", "x.safetensors"]);
     let spec = TensorSpec { name: "a", dtype: Dtype::F32, shape: &[2] };
@@ -294,12 +316,12 @@ fn what_cannot_be_written_leaves_the_old_file() {
 /// runs itself again in a separate one.
 #[cfg(unix)]
 #[test]
-fn a_full_disk() {
+fn a_full_disk_keeps_the_old_file() {
     const FOLDER: &str = "LOWRANK_TEST_FULL_DISK";
     if let Some(folder) = std::env::var_os(FOLDER) {
         let bytes = vec![7; 4 << 20];
-        let part = TensorData { name: "a", dtype: Dtype::U8, shape: &[bytes.len()], bytes: &bytes };
-        let error = write(&Path::new(&folder).join("x.safetensors"), &[part], None).unwrap_err();
+        let entry = TensorData { name: "a", dtype: Dtype::U8, shape: &[bytes.len()], bytes: &bytes };
+        let error = write(&Path::new(&folder).join("x.safetensors"), &[entry], None).unwrap_err();
         assert_eq!(error.code, Code::Write);
         println!("{error}");
         return;
@@ -309,20 +331,20 @@ fn a_full_disk() {
     let output = std::process::Command::new("sh")
         .args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "format::safetensors::tests::a_full_disk", "--nocapture"])
+        .args(["--exact", "format::safetensors::tests::a_full_disk_keeps_the_old_file", "--nocapture"])
         .env(FOLDER, &*folder)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("x.safetensors: cannot be written: "), "{said}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{printed}");
+    assert!(printed.contains("x.safetensors: cannot be written: "), "{printed}");
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
     assert_eq!(folder.names(), ["x.safetensors"]);
 }
 
 /// An accepted file's entries are within the file, cover it, and equal the reference's; a file that only the reference
 /// accepts must be one that we refuse on purpose.
-fn agrees_with_the_reference(bytes: &[u8]) {
+fn compare_with_reference(bytes: &[u8]) {
     let reference = SafeTensors::deserialize(bytes);
     match header::parse(bytes) {
         Ok(header) => {
@@ -347,52 +369,52 @@ fn agrees_with_the_reference(bytes: &[u8]) {
     }
 }
 
-fn valid() -> Vec<u8> {
+fn make_valid_file() -> Vec<u8> {
     let header = concat!(
         r#"{"__metadata__":{"format":"pt","k":"v"},"a.weight":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"#,
         r#""b":{"dtype":"BF16","shape":[5],"data_offsets":[24,34]},"c":{"dtype":"U8","shape":[],"data_offsets":[34,35]},"#,
         r#""d":{"dtype":"I64","shape":[0,7],"data_offsets":[35,35]}}   "#
     );
-    file(header, 35)
+    make_file(header, 35)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
 
     #[test]
-    fn bytes_changed_at_random(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4)) {
-        let mut bytes = valid();
+    fn random_byte_changes_agree_with_the_reference(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4)) {
+        let mut bytes = make_valid_file();
         for (at, byte) in changes {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
-        agrees_with_the_reference(&bytes);
+        compare_with_reference(&bytes);
     }
 
     #[test]
-    fn parts_cut_out_or_doubled(from in any::<prop::sample::Index>(), count in 0usize..40, twice in any::<bool>()) {
-        let mut bytes = valid();
+    fn removed_or_repeated_parts_agree_with_the_reference(from in any::<prop::sample::Index>(), count in 0usize..40, twice in any::<bool>()) {
+        let mut bytes = make_valid_file();
         let from = from.index(bytes.len());
         let part: Vec<u8> = bytes[from..].iter().take(count).copied().collect();
         bytes.splice(from..from + part.len(), if twice { part.repeat(2) } else { Vec::new() });
         // Makes the length fit the header again, so that the rest is checked.
         let header = bytes.len().saturating_sub(PREFIX + 35) as u64;
-        agrees_with_the_reference(&bytes);
+        compare_with_reference(&bytes);
         if bytes.len() >= PREFIX {
             bytes[..PREFIX].copy_from_slice(&header.to_le_bytes());
-            agrees_with_the_reference(&bytes);
+            compare_with_reference(&bytes);
         }
     }
 
     #[test]
-    fn numbers_at_random(
+    fn random_headers_agree_with_the_reference(
         tensors in prop::collection::vec(
             (
                 "[a-c]",
                 prop::sample::select(vec!["F32", "F16", "U8", "F4", "C64", "F33"]),
-                prop::collection::vec(number(), 0..4),
-                number(),
-                number(),
+                prop::collection::vec(any_size(), 0..4),
+                any_size(),
+                any_size(),
             ),
             0..4,
         ),
@@ -404,11 +426,11 @@ proptest! {
                 format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{begin},{end}]}}"#)
             })
             .collect();
-        agrees_with_the_reference(&file(&format!("{{{}}}", members.join(",")), data));
+        compare_with_reference(&make_file(&format!("{{{}}}", members.join(",")), data));
     }
 }
 
 /// Mostly small numbers, sometimes absurd ones.
-fn number() -> impl Strategy<Value = u64> {
+fn any_size() -> impl Strategy<Value = u64> {
     prop_oneof![6 => 0u64..5, 3 => 0u64..40, 1 => any::<u64>(), 1 => Just(1 << 32), 1 => Just(u64::MAX)]
 }

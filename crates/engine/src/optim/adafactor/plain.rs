@@ -4,7 +4,7 @@ use super::Adafactor;
 
 /// Update `step` (from 1) of p [batch, rows, columns] by its row and column moments, or, where `states` has one, of a
 /// vector by its variance.
-pub fn plain(
+pub fn apply_reference(
     o: &Adafactor,
     step: u64,
     [batch, rows, columns]: [usize; 3],

@@ -1,4 +1,4 @@
-use super::{Adafactor, plain::plain};
+use super::{Adafactor, plain::apply_reference};
 use crate::context::Context;
 use crate::error::Code;
 use crate::kernel::coverage::every_variant;
@@ -11,45 +11,45 @@ use std::rc::Rc;
 const SHAPES: [&[usize]; 7] = [&[], &[1], &[65], &[63, 64], &[1, 257], &[2, 5, 13], &[2, 1, 3, 7]];
 
 /// Returns [batch, rows, columns], with a vector as one row.
-fn space(shape: &[usize]) -> [usize; 3] {
+fn to_matrices(shape: &[usize]) -> [usize; 3] {
     match shape {
         [batch @ .., rows, columns] => [batch.iter().product(), *rows, *columns],
         vector => [1, 1, vector.iter().product()],
     }
 }
 
-fn parameters(cx: &Rc<Context>) -> Vec<Tensor> {
+fn make_parameters(cx: &Rc<Context>) -> Vec<Tensor> {
     let of = |(i, shape): (usize, &&[usize])| {
         Tensor::new(Array::random(&format!("p{i}"), shape).map(|v| 0.5 * v).upload(cx), true)
     };
     SHAPES.iter().enumerate().map(of).collect()
 }
 
-fn gradient(i: usize, step: u64) -> Array {
+fn make_gradient(i: usize, step: u64) -> Array {
     Array::random(&format!("g{i} {step}"), SHAPES[i])
 }
 
 fn set_gradients(tensors: &[Tensor], step: u64) {
     for (i, t) in tensors.iter().enumerate() {
-        t.set_grad(Some(gradient(i, step).upload(t.value().context())));
+        t.set_grad(Some(make_gradient(i, step).upload(t.value().context())));
     }
 }
 
-fn values(tensors: &[Tensor]) -> Vec<Array> {
+fn read_values(tensors: &[Tensor]) -> Vec<Array> {
     tensors.iter().map(|t| read(&t.value())).collect()
 }
 
 every_variant! {
     super::KERNELS;
-    fn ten_steps_equal_the_plain_form() {
+    fn ten_steps_equal_the_reference() {
         let slow = Adafactor { lr: 0.05, weight_decay: 0.1, ..Adafactor::default() };
         let quick = Adafactor { lr: 0.6, beta2_decay: -0.5, eps: [1e-3, 0.1], d: 1.5, weight_decay: 0.0 };
         for cx in contexts() {
-            let tensors = parameters(&cx);
+            let tensors = make_parameters(&cx);
             let rule = |i: usize| if i < 4 { slow } else { quick };
             let groups = vec![(slow, tensors[..4].to_vec()), (quick, tensors[4..].to_vec())];
             let mut optimizer = Optimizer::new(groups).unwrap();
-            let mut expected: Vec<Vec<f64>> = values(&tensors).into_iter().map(|a| a.data).collect();
+            let mut expected: Vec<Vec<f64>> = read_values(&tensors).into_iter().map(|a| a.data).collect();
             let shapes = |i: usize| Adafactor::states(&Shape::new(SHAPES[i]));
             let mut states: Vec<Vec<Vec<f64>>> = (0..SHAPES.len())
                 .map(|i| shapes(i).iter().map(|(_, shape)| vec![0.0; shape.size()]).collect())
@@ -58,8 +58,8 @@ every_variant! {
                 set_gradients(&tensors, step);
                 optimizer.step(None, NotFinite::Latch).unwrap();
                 for i in 0..SHAPES.len() {
-                    let g = gradient(i, step).data;
-                    plain(&rule(i), step, space(SHAPES[i]), &mut expected[i], &g, &mut states[i]);
+                    let g = make_gradient(i, step).data;
+                    apply_reference(&rule(i), step, to_matrices(SHAPES[i]), &mut expected[i], &g, &mut states[i]);
                 }
             }
             let kept = optimizer.state();
@@ -77,7 +77,7 @@ every_variant! {
 
 /// Three steps of `torch.optim.Adafactor(lr=0.1, weight_decay=0.1, eps=(1e-7, 1e-3))`, in f64.
 #[test]
-fn the_plain_form_is_pytorch_s() {
+fn the_reference_equals_pytorch() {
     let options = Adafactor { lr: 0.1, weight_decay: 0.1, eps: [1e-7, 1e-3], ..Adafactor::default() };
     let mut matrix = [1.0, -2.0, 0.5, 0.25, 3.0, -1.0];
     let mut vector = [1.0, -2.0];
@@ -85,8 +85,8 @@ fn the_plain_form_is_pytorch_s() {
     let steps = [(1.0, [0.5, -1.0]), (-0.5, [0.25, 2.0]), (2.0, [-1.0, 0.125])];
     for (step, (factor, g)) in (1..).zip(steps) {
         let of_matrix = [0.5, -1.0, 0.25, 2.0, -1.0, 0.125].map(|v| v * factor);
-        plain(&options, step, [1, 2, 3], &mut matrix, &of_matrix, &mut moments);
-        plain(&options, step, [1, 1, 2], &mut vector, &g, &mut variance);
+        apply_reference(&options, step, [1, 2, 3], &mut matrix, &of_matrix, &mut moments);
+        apply_reference(&options, step, [1, 1, 2], &mut vector, &g, &mut variance);
     }
     for (got, expected) in matrix.iter().chain(&vector).zip(PYTORCH) {
         // PyTorch keeps the moments in f32.
@@ -107,26 +107,26 @@ const PYTORCH: [f64; 8] = [
 
 /// Steps with gradients that are not finite change nothing and are not counted, whether the host knows of them or not.
 #[test]
-fn a_step_that_is_not_finite_is_left_out() {
+fn non_finite_steps_are_skipped() {
     for cx in contexts() {
         let run = |odd: bool| {
-            let tensors = parameters(&cx);
+            let tensors = make_parameters(&cx);
             let mut optimizer = Optimizer::new(vec![(Adafactor::default(), tensors.clone())]).unwrap();
             for step in 1..=3 {
                 if odd && step < 3 {
                     set_gradients(&tensors, step);
-                    let mut bad = gradient(3, step);
+                    let mut bad = make_gradient(3, step);
                     bad.data[70] = [f64::NAN, f64::INFINITY][step as usize % 2];
                     tensors[3].set_grad(Some(bad.upload(&cx)));
-                    let before: Vec<_> = values(&tensors).into_iter().map(|a| a.data).collect();
+                    let before: Vec<_> = read_values(&tensors).into_iter().map(|a| a.data).collect();
                     optimizer.step(Some(1.0), NotFinite::Skip).unwrap();
-                    let after: Vec<_> = values(&tensors).into_iter().map(|a| a.data).collect();
+                    let after: Vec<_> = read_values(&tensors).into_iter().map(|a| a.data).collect();
                     assert_eq!(after, before);
                 }
                 set_gradients(&tensors, step);
                 optimizer.step(Some(1.0), NotFinite::Skip).unwrap();
             }
-            values(&tensors)
+            read_values(&tensors)
         };
         for (got, expected) in run(true).iter().zip(&run(false)) {
             compare(&cx.profile.label, got, expected, TOLERANCE);
@@ -135,9 +135,9 @@ fn a_step_that_is_not_finite_is_left_out() {
 }
 
 #[test]
-fn a_state_that_is_loaded_goes_on_to_the_bit() {
+fn a_loaded_state_resumes_bit_for_bit() {
     for cx in contexts() {
-        let (tensors, again) = (parameters(&cx), parameters(&cx));
+        let (tensors, again) = (make_parameters(&cx), make_parameters(&cx));
         let new = |t: &[Tensor]| Optimizer::new(vec![(Adafactor::default(), t.to_vec())]).unwrap();
         let (mut whole, mut first) = (new(&tensors), new(&again));
         for step in 1..=6 {
@@ -160,7 +160,7 @@ fn a_state_that_is_loaded_goes_on_to_the_bit() {
             set_gradients(&again, step);
             resumed.step(None, NotFinite::Latch).unwrap();
         }
-        for (a, b) in values(&again).iter().zip(&values(&tensors)) {
+        for (a, b) in read_values(&again).iter().zip(&read_values(&tensors)) {
             assert_eq!(a.data, b.data);
         }
         // A state of the parameter's shape, as other rules keep, is an error.

@@ -3,13 +3,13 @@
 use super::{Adam, AdamW};
 
 /// Adam: AdamW without decay, with the gradient plus λp.
-pub fn plain_adam(o: &Adam, step: u64, p: &mut [f64], g: &[f64], m: &mut [f64], v: &mut [f64]) {
+pub fn apply_reference_adam(o: &Adam, step: u64, p: &mut [f64], g: &[f64], m: &mut [f64], v: &mut [f64]) {
     let g: Vec<f64> = g.iter().zip(&*p).map(|(g, p)| g + o.0.weight_decay * p).collect();
-    plain(&AdamW { weight_decay: 0.0, ..o.0 }, step, p, &g, m, v);
+    apply_reference(&AdamW { weight_decay: 0.0, ..o.0 }, step, p, &g, m, v);
 }
 
 /// Update `step` (from 1) of p, m, v.
-pub fn plain(o: &AdamW, step: u64, p: &mut [f64], g: &[f64], m: &mut [f64], v: &mut [f64]) {
+pub fn apply_reference(o: &AdamW, step: u64, p: &mut [f64], g: &[f64], m: &mut [f64], v: &mut [f64]) {
     let correction = |beta: f64| 1.0 - beta.powi(step as i32);
     for i in 0..p.len() {
         p[i] *= 1.0 - o.lr * o.weight_decay;

@@ -9,7 +9,7 @@ use crate::tape::Tensor;
 /// Sizes around lanes and chunks, and enough chunks for a second level.
 const SIZES: [&[usize]; 8] = [&[1], &[63], &[64], &[65], &[257], &[512], &[3, 171], &[40_001]];
 
-fn gradients() -> Vec<Array> {
+fn make_gradients() -> Vec<Array> {
     SIZES.iter().enumerate().map(|(i, shape)| Array::random(&format!("g{i}"), shape)).collect()
 }
 
@@ -22,9 +22,9 @@ fn expect_norm(what: &str, got: f64, expected: f64) {
 }
 
 #[test]
-fn norms_equal_the_plain_form() {
+fn norms_equal_the_reference() {
     for cx in contexts() {
-        let all = gradients();
+        let all = make_gradients();
         for count in 0..=all.len() {
             for part in [&all[..count], &all[count..]] {
                 let tensors: Vec<Tensor> = part
@@ -43,13 +43,13 @@ fn norms_equal_the_plain_form() {
 }
 
 #[test]
-fn clipping_equals_the_plain_form() {
+fn clipping_equals_the_reference() {
     let special = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
     for cx in contexts() {
         // Below and above the norm; no limit; a limit of 0.
         for max in [1.0, 1e6, f32::INFINITY, 0.0] {
             for odd in [None, Some(special[0]), Some(special[1]), Some(special[2])] {
-                let mut arrays = gradients();
+                let mut arrays = make_gradients();
                 if let Some(odd) = odd {
                     arrays[3].data[64] = odd;
                 }
@@ -76,20 +76,20 @@ fn clipping_equals_the_plain_form() {
 
 every_variant! {
     super::KERNELS;
-    fn a_step_that_is_clipped_and_one_that_is_left_out() {
+    fn steps_are_clipped_or_skipped() {
         for cx in contexts() {
             // Enough chunks for a second level of chunks.
             let gradients = [Array::random("g", &[512 * 512 + 1]), Array::random("h", &[65])];
             let expected = plain::norm(&gradients);
             let tensors = gradients.clone().map(|g| Tensor::new(g.upload(&cx), true));
-            let give = |odd: f64| {
+            let set_gradients = |odd: f64| {
                 for (t, g) in tensors.iter().zip(&gradients) {
                     let mut g = g.clone();
                     g.data[64] *= odd;
                     t.set_grad(Some(g.upload(&cx)));
                 }
             };
-            give(1.0);
+            set_gradients(1.0);
             expect_norm(&cx.profile.label, read(&clip_grad_norm(&cx, &tensors, 2.0).unwrap()).data[0], expected);
             let clipped = gradients[1].map(|v| v * plain::factor(expected, 2.0));
             compare(&cx.profile.label, &read(&tensors[1].grad().unwrap()), &clipped, NORM_TOLERANCE);
@@ -98,23 +98,23 @@ every_variant! {
             let mut optimizer = Optimizer::new(vec![(sgd, tensors.to_vec())]).unwrap();
             let left_out = |optimizer: &Optimizer<Sgd>| read(&optimizer.left_out()).data[0];
             for (odd, count) in [(1.0, 0.0), (f64::NAN, 1.0)] {
-                give(odd);
+                set_gradients(odd);
                 optimizer.step(Some(2.0), NotFinite::Skip).unwrap();
                 assert_eq!(left_out(&optimizer), count);
             }
             optimizer.count_out(1);
             assert_eq!(left_out(&optimizer), 0.0);
-            let moved = Array {
+            let updated = Array {
                 data: gradients[1].data.iter().zip(&clipped.data).map(|(p, g)| p - g).collect(),
                 ..clipped
             };
-            compare(&cx.profile.label, &read(&tensors[1].value()), &moved, NORM_TOLERANCE);
+            compare(&cx.profile.label, &read(&tensors[1].value()), &updated, NORM_TOLERANCE);
         }
     }
 }
 
 #[test]
-fn norms_that_are_not_finite() {
+fn norms_of_non_finite_gradients_are_non_finite() {
     for cx in contexts() {
         let of = |at: usize, values: &[f64]| {
             let mut g = Array::random("g", &[2000]);
@@ -134,7 +134,7 @@ fn norms_that_are_not_finite() {
 }
 
 #[test]
-fn a_maximum_below_nothing_and_another_device_are_refused() {
+fn a_negative_maximum_and_another_device_are_refused() {
     let all = contexts();
     let cx = &all[0];
     assert_eq!(clip_grad_norm(cx, &[], f32::NAN).unwrap_err().code, Code::Option);

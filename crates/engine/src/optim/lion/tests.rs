@@ -1,23 +1,23 @@
-use super::{Lion, plain::plain};
+use super::{Lion, plain::apply_reference};
 use crate::error::Code;
 use crate::kernel::coverage::every_variant;
 use crate::ops::checks::{Array, contexts, read};
-use crate::optim::tests::equals_the_plain_form;
+use crate::optim::tests::compare_with_reference;
 use crate::optim::{NotFinite, Optimizer, Rule};
 use crate::tape::Tensor;
 
 every_variant! {
     super::KERNELS;
-    fn ten_steps_equal_the_plain_form() {
+    fn ten_steps_equal_the_reference() {
         let groups =
             [Lion { lr: 1e-2, weight_decay: 0.1, ..Lion::default() }, Lion { betas: [0.8, 0.95], ..Lion::default() }];
-        equals_the_plain_form(groups, |o, _, p, g, states| plain(o, p, g, &mut states[0]));
+        compare_with_reference(groups, |o, _, p, g, states| apply_reference(o, p, g, &mut states[0]));
     }
 }
 
 /// By hand: c₁ = 0.1·g₁ has the gradient's sign; c₂ = 0.9·0.01·g₁ + 0.1·g₂.
 #[test]
-fn two_steps_by_hand() {
+fn two_steps_equal_the_result_by_hand() {
     for cx in contexts() {
         let p = Tensor::new(Array::new(&[3], vec![1.0, -2.0, 0.5]).upload(&cx), true);
         let rule = Lion { lr: 0.25, weight_decay: 0.5, ..Lion::default() };

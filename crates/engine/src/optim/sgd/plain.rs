@@ -3,7 +3,7 @@
 use super::Sgd;
 
 /// Update `step` (from 1) of p and its momentum buffer.
-pub fn plain(o: &Sgd, step: u64, p: &mut [f64], g: &[f64], buffer: &mut [f64]) {
+pub fn apply_reference(o: &Sgd, step: u64, p: &mut [f64], g: &[f64], buffer: &mut [f64]) {
     for i in 0..p.len() {
         let mut d = g[i] + o.weight_decay * p[i];
         if o.momentum != 0.0 {

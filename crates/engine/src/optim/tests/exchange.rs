@@ -10,7 +10,7 @@ use crate::tape::Mode;
 
 type Bytes = std::result::Result<Vec<u8>, crate::error::Error>;
 
-fn receivers(count: usize) -> (Vec<Reply>, Vec<Receiver<Bytes>>) {
+fn make_receivers(count: usize) -> (Vec<Reply>, Vec<Receiver<Bytes>>) {
     let made = (0..count).map(|_| {
         let (send, receive) = channel();
         let reply: Reply = Box::new(move |bytes| drop(send.send(bytes)));
@@ -19,7 +19,7 @@ fn receivers(count: usize) -> (Vec<Reply>, Vec<Receiver<Bytes>>) {
     made.unzip()
 }
 
-fn doubled(bytes: &[u8]) -> Vec<u8> {
+fn double(bytes: &[u8]) -> Vec<u8> {
     let values: &[f32] = bytemuck::cast_slice(bytes);
     values.iter().flat_map(|x| (2.0 * x).to_le_bytes()).collect()
 }
@@ -28,39 +28,40 @@ fn doubled(bytes: &[u8]) -> Vec<u8> {
 fn answered_buckets_replace_the_gradients() {
     for cx in contexts() {
         for most in [1, 100, 1 << 20] {
-            let (tensors, expected) = (parameters(&cx), parameters(&cx));
-            let mut optimizer = adamw(&tensors);
-            let mut other = adamw(&expected);
+            let (tensors, expected) = (make_parameters(&cx), make_parameters(&cx));
+            let mut optimizer = make_adamw(&tensors);
+            let mut other = make_adamw(&expected);
             // One parameter has no gradient: it gets one of zeros.
             set_gradients(&tensors, 1, &[2]);
             for (i, t) in expected.iter().enumerate() {
-                let twice = gradient(i, 1).data.iter().map(|x| if i == 2 { 0.0 } else { 2.0 * x }).collect();
+                let twice =
+                    make_gradient(i, 1).data.iter().map(|x| if i == 2 { 0.0 } else { 2.0 * x }).collect();
                 t.set_grad(Some(Array::new(SHAPES[i], twice).upload(&cx)));
             }
             let sizes = optimizer.bucket_sizes(most).unwrap();
             assert!(sizes.iter().all(|size| *size <= most) && (most > 1000) == (sizes.len() == 1));
-            let (replies, read) = receivers(sizes.len());
+            let (replies, read) = make_receivers(sizes.len());
             let (exchange, answers) = optimizer.begin_exchange(most, replies).unwrap();
             optimizer.finish_exchange(exchange).unwrap();
             // The next step is recorded while the device waits.
             optimizer.step(Some(0.5), NotFinite::Latch).unwrap();
             cx.flush();
             for (answer, bucket) in answers.into_iter().zip(read) {
-                answer.send(Ok(doubled(&bucket.recv().unwrap().unwrap()))).unwrap();
+                answer.send(Ok(double(&bucket.recv().unwrap().unwrap()))).unwrap();
             }
             other.step(Some(0.5), NotFinite::Latch).unwrap();
-            assert_eq!(bits(&tensors), bits(&expected), "buckets of {most}");
+            assert_eq!(read_bits(&tensors), read_bits(&expected), "buckets of {most}");
         }
     }
 }
 
 #[test]
-fn a_bucket_without_an_answer_fails_what_depends_on_it() {
+fn a_bucket_without_an_answer_fails_dependent_values() {
     for cx in contexts() {
-        let tensors = parameters(&cx);
-        let mut optimizer = adamw(&tensors);
+        let tensors = make_parameters(&cx);
+        let mut optimizer = make_adamw(&tensors);
         set_gradients(&tensors, 1, &[]);
-        let (replies, _read) = receivers(1);
+        let (replies, _read) = make_receivers(1);
         let (exchange, answers) = optimizer.begin_exchange(1 << 20, replies).unwrap();
         optimizer.finish_exchange(exchange).unwrap();
         let norm = optimizer.step(None, NotFinite::Latch).unwrap();
@@ -75,7 +76,7 @@ fn a_bucket_without_an_answer_fails_what_depends_on_it() {
 #[test]
 fn empty_buckets_and_missing_receivers_are_refused() {
     for cx in contexts() {
-        let optimizer = adamw(&parameters(&cx));
+        let optimizer = make_adamw(&make_parameters(&cx));
         assert!(optimizer.bucket_sizes(0).is_err_and(|e| e.code == Code::Option));
         assert!(optimizer.begin_exchange(1, Vec::new()).is_err_and(|e| e.code == Code::Internal));
     }
@@ -136,14 +137,14 @@ fn mul(tape: &Tape, a: &Tensor, b: &Tensor) -> Tensor {
     apply(tape, Binary(Function::Mul), &[a, b])
 }
 
-fn total(tape: &Tape, x: &Tensor) -> Tensor {
+fn sum_all(tape: &Tape, x: &Tensor) -> Tensor {
     apply(tape, Sum { dim: None }, &[x])
 }
 
 const LONG: Duration = Duration::from_secs(60);
 
 #[test]
-fn a_bucket_is_read_before_the_rest_of_backward_has_run() {
+fn a_bucket_is_read_before_backward_ends() {
     const N: usize = 64;
     for cx in contexts() {
         let tape = Tape::default();
@@ -151,11 +152,11 @@ fn a_bucket_is_read_before_the_rest_of_backward_has_run() {
         let optimizer = Optimizer::new(vec![(Sgd::default(), vec![first.clone(), last.clone()])]).unwrap();
         let (open, gate) = channel();
         let x = apply(&tape, Gate(RefCell::new(Some(gate))), &[&first]);
-        let loss = total(&tape, &mul(&tape, &x, &last));
+        let loss = sum_all(&tape, &mul(&tape, &x, &last));
         // The gradient of `last`; the value is read before the device waits.
         let forward: Vec<u8> =
             self::read(&x.value()).data.iter().flat_map(|x| (*x as f32).to_le_bytes()).collect();
-        let (replies, mut read) = receivers(2);
+        let (replies, mut read) = make_receivers(2);
         let (mut exchange, answers) = optimizer.begin_exchange(N, replies).unwrap();
         exchange.backward(&tape, &loss).unwrap();
         optimizer.finish_exchange(exchange).unwrap();
@@ -165,7 +166,7 @@ fn a_bucket_is_read_before_the_rest_of_backward_has_run() {
         let ones: Vec<u8> = (0..N).flat_map(|_| 1f32.to_le_bytes()).collect();
         open.send(Ok(ones.clone())).unwrap();
         assert_eq!(read[0].recv_timeout(LONG).unwrap().unwrap(), ones);
-        answers.iter().for_each(|answer| answer.send(Ok(doubled(&ones))).unwrap());
+        answers.iter().for_each(|answer| answer.send(Ok(double(&ones))).unwrap());
         for t in [first, last] {
             assert_eq!(self::read(&t.grad().unwrap()).data, [2.0; N]);
         }
@@ -187,7 +188,7 @@ fn record_losses(tape: &Tape, p: &[Tensor], region: u32, mut backward: impl FnMu
         tape.set_mode(Mode::default());
         tape.close_region(id);
         let outside = mul(tape, &mul(tape, &inside, &p[4]), &p[0]);
-        backward(&total(tape, &outside), last);
+        backward(&sum_all(tape, &outside), last);
     }
 }
 
@@ -202,7 +203,7 @@ fn buckets_that_backward_reads_are_complete() {
                 (0..6).map(named).collect()
             };
             let (tensors, expected) = (make(), make());
-            let (mut optimizer, mut other) = (adamw(&tensors), adamw(&expected));
+            let (mut optimizer, mut other) = (make_adamw(&tensors), make_adamw(&expected));
             for step in 0..3 {
                 record_losses(&tape, &expected, 1 + 4 * step, |loss, _| tape.backward(loss, None).unwrap());
                 for t in &expected {
@@ -210,7 +211,7 @@ fn buckets_that_backward_reads_are_complete() {
                     let data = t.grad().map_or_else(|| vec![0.0; N], twice);
                     t.set_grad(Some(Array::new(&[N], data).upload(&cx)));
                 }
-                let (replies, read) = receivers(optimizer.bucket_sizes(most).unwrap().len());
+                let (replies, read) = make_receivers(optimizer.bucket_sizes(most).unwrap().len());
                 let mut begun = None;
                 let mut replies = Some(replies);
                 record_losses(&tape, &tensors, 3 + 4 * step, |loss, last| {
@@ -223,23 +224,23 @@ fn buckets_that_backward_reads_are_complete() {
                 let (exchange, answers) = begun.unwrap();
                 optimizer.finish_exchange(exchange).unwrap();
                 for (answer, bucket) in answers.into_iter().zip(read) {
-                    answer.send(Ok(doubled(&bucket.recv().unwrap().unwrap()))).unwrap();
+                    answer.send(Ok(double(&bucket.recv().unwrap().unwrap()))).unwrap();
                 }
                 for o in [&mut optimizer, &mut other] {
                     o.step(Some(0.5), NotFinite::Latch).unwrap();
                     o.zero_grad();
                 }
-                assert_eq!(bits(&tensors), bits(&expected), "buckets of {most}, step {step}");
+                assert_eq!(read_bits(&tensors), read_bits(&expected), "buckets of {most}, step {step}");
             }
         }
     }
 }
 
 #[test]
-fn an_exchange_that_is_given_up_answers_every_read() {
+fn a_dropped_exchange_fails_every_read() {
     for cx in contexts() {
-        let optimizer = adamw(&parameters(&cx));
-        let (replies, read) = receivers(1);
+        let optimizer = make_adamw(&make_parameters(&cx));
+        let (replies, read) = make_receivers(1);
         drop(optimizer.begin_exchange(1 << 20, replies).unwrap());
         assert!(read[0].recv_timeout(LONG).unwrap().is_err_and(|e| e.code == Code::Aborted));
     }

@@ -23,48 +23,48 @@ use crate::tape::{Tape, Tensor};
 
 const SHAPES: [&[usize]; 6] = [&[1], &[63], &[64], &[65], &[257], &[5, 13]];
 
-pub fn parameters(cx: &Rc<Context>) -> Vec<Tensor> {
+pub fn make_parameters(cx: &Rc<Context>) -> Vec<Tensor> {
     let of =
         |(i, shape): (usize, &&[usize])| Tensor::new(Array::random(&format!("p{i}"), shape).upload(cx), true);
     SHAPES.iter().enumerate().map(of).collect()
 }
 
-fn gradient(i: usize, step: u64) -> Array {
+fn make_gradient(i: usize, step: u64) -> Array {
     Array::random(&format!("g{i} {step}"), SHAPES[i])
 }
 
 /// Sets the gradient of `step` for every parameter except `left_out`.
 fn set_gradients(tensors: &[Tensor], step: u64, left_out: &[usize]) {
     for (i, t) in tensors.iter().enumerate() {
-        let grad = (!left_out.contains(&i)).then(|| gradient(i, step).upload(t.value().context()));
+        let grad = (!left_out.contains(&i)).then(|| make_gradient(i, step).upload(t.value().context()));
         t.set_grad(grad);
     }
 }
 
-fn bits(tensors: &[Tensor]) -> Vec<Vec<u64>> {
+fn read_bits(tensors: &[Tensor]) -> Vec<Vec<u64>> {
     tensors.iter().map(|t| read(&t.value()).data.iter().map(|v| v.to_bits()).collect()).collect()
 }
 
-fn array(bits: &[u64]) -> Array {
+fn to_array(bits: &[u64]) -> Array {
     Array::new(&[bits.len()], bits.iter().map(|b| f64::from_bits(*b)).collect())
 }
 
-fn adamw(tensors: &[Tensor]) -> Optimizer<AdamW> {
+fn make_adamw(tensors: &[Tensor]) -> Optimizer<AdamW> {
     Optimizer::new(vec![(AdamW { lr: 0.01, ..AdamW::default() }, tensors.to_vec())]).unwrap()
 }
 
-fn item(value: &crate::context::Value) -> f64 {
+fn read_item(value: &crate::context::Value) -> f64 {
     read(value).data[0]
 }
 
 /// Compares ten steps in two groups on every device: in some steps a parameter has no gradient, some are clipped, and
 /// options change between steps.
-pub fn equals_the_plain_form<R: Rule>(
+pub fn compare_with_reference<R: Rule>(
     groups: [R; 2],
     plain: impl Fn(&R, u64, &mut [f64], &[f64], &mut [Vec<f64>]),
 ) {
     for cx in contexts() {
-        let tensors = parameters(&cx);
+        let tensors = make_parameters(&cx);
         let group_of = |i: usize| (i >= 3) as usize;
         let mut optimizer = Optimizer::new(
             [0, 1]
@@ -86,10 +86,10 @@ pub fn equals_the_plain_form<R: Rule>(
             let norm = optimizer.step(clip, NotFinite::Latch).unwrap();
             let there: Vec<(usize, Vec<f64>)> = (0..tensors.len())
                 .filter(|i| !left_out.contains(i))
-                .map(|i| (i, gradient(i, step).data))
+                .map(|i| (i, make_gradient(i, step).data))
                 .collect();
             let expected = there.iter().flat_map(|(_, g)| g).map(|v| v * v).sum::<f64>().sqrt();
-            assert!((item(&norm) - expected).abs() <= 1e-6 * expected);
+            assert!((read_item(&norm) - expected).abs() <= 1e-6 * expected);
             let factor = clip.map_or(1.0, |max| (max as f64 / (expected + 1e-6)).min(1.0));
             for (i, g) in there {
                 steps[i] += 1;
@@ -115,7 +115,7 @@ pub fn equals_the_plain_form<R: Rule>(
     }
 }
 
-fn own_device(change: impl FnOnce(&mut crate::profile::Profile)) -> (Arc<Device>, Rc<Context>) {
+fn open_device_with(change: impl FnOnce(&mut crate::profile::Profile)) -> (Arc<Device>, Rc<Context>) {
     let device = Device::start(|| Cpu::open(0)).unwrap();
     let mut profile = device.profile.clone();
     change(&mut profile);

@@ -3,13 +3,13 @@
 use super::*;
 
 #[test]
-fn a_checkpoint_gives_the_same_bits_and_runs_no_more_than_it_must() {
+fn a_checkpoint_gives_the_same_bits_with_minimal_recomputation() {
     for cx in contexts() {
-        let (a, b) = (leaf(&cx, "a"), leaf(&cx, "b"));
+        let (a, b) = (make_leaf(&cx, "a"), make_leaf(&cx, "b"));
         let counts = Rc::new(RefCell::new(Vec::new()));
         let block = |tape: &Tape| {
-            let first = tape.apply1(Counted(counts.clone(), "first", true), &[&a]).unwrap();
-            let second = tape.apply1(Counted(counts.clone(), "second", true), &[&first]).unwrap();
+            let first = tape.apply1(CountingTanh(counts.clone(), "first", true), &[&a]).unwrap();
+            let second = tape.apply1(CountingTanh(counts.clone(), "second", true), &[&first]).unwrap();
             // Backward does not read its output: add reads nothing.
             mul(tape, &second, &b)
         };
@@ -18,9 +18,9 @@ fn a_checkpoint_gives_the_same_bits_and_runs_no_more_than_it_must() {
             a.set_grad(None);
             b.set_grad(None);
             let y = if inside { checkpoint(&tape, 7, || block(&tape)) } else { block(&tape) };
-            let y = op2(&tape, Function::Add, &y, &a);
-            tape.backward(&total(&tape, &y), None).unwrap();
-            (grad(&a).data, grad(&b).data)
+            let y = apply_binary(&tape, Function::Add, &y, &a);
+            tape.backward(&sum_all(&tape, &y), None).unwrap();
+            (read_grad(&a).data, read_grad(&b).data)
         };
         let plain = run(false);
         assert_eq!(counts.take(), ["first", "second"]);
@@ -29,65 +29,65 @@ fn a_checkpoint_gives_the_same_bits_and_runs_no_more_than_it_must() {
         assert_eq!(run(true), plain);
         assert_eq!(counts.take(), ["first", "second", "first", "second"]);
         // mul's forward runs once: nothing reads the block's product. Its backward has two launches.
-        assert_eq!(cx.count_launches(false)["map2"] / windows_of(&cx), 1 + 2 + 2 + 1);
+        assert_eq!(cx.count_launches(false)["map2"] / count_windows(&cx), 1 + 2 + 2 + 1);
     }
 }
 
 /// Launches of one elementwise pass over N elements.
-fn windows_of(cx: &Rc<Context>) -> u64 {
+fn count_windows(cx: &Rc<Context>) -> u64 {
     if cx.profile.binding_limit < 2048 { 2 } else { 1 }
 }
 
 #[test]
-fn a_checkpoint_keeps_only_what_enters_and_lets_go_after_the_replay() {
+fn a_checkpoint_keeps_only_its_inputs_and_frees_replayed_values() {
     for cx in contexts() {
         let tape = Tape::default();
-        let a = leaf(&cx, "a");
-        let bytes = live(&cx);
-        let h = op2(&tape, Function::Add, &a, &a);
+        let a = make_leaf(&cx, "a");
+        let bytes = read_live_bytes(&cx);
+        let h = apply_binary(&tape, Function::Add, &a, &a);
         let y = checkpoint(&tape, 1, || (0..5).fold(h.clone(), |x, _| tanh(&tape, &x)));
         drop(h);
         // a, the region's input h and its output y.
-        assert_eq!(live(&cx), 3 * bytes);
-        let loss = total(&tape, &y);
+        assert_eq!(read_live_bytes(&cx), 3 * bytes);
+        let loss = sum_all(&tape, &y);
         drop(y);
-        assert_eq!(live(&cx), 2 * bytes + 4);
+        assert_eq!(read_live_bytes(&cx), 2 * bytes + 4);
         tape.backward(&loss, None).unwrap();
         // a, its gradient and the loss: the loss keeps the tape, which keeps no values.
-        assert_eq!(live(&cx), 2 * bytes + 4);
+        assert_eq!(read_live_bytes(&cx), 2 * bytes + 4);
         drop(loss);
         a.set_grad(None);
-        assert_eq!(live(&cx), bytes);
+        assert_eq!(read_live_bytes(&cx), bytes);
     }
 }
 
 #[test]
-fn two_outputs_of_a_checkpoint_and_one_that_is_dropped() {
+fn a_checkpoint_may_have_several_outputs_and_a_dropped_one() {
     for cx in contexts() {
         let tape = Tape::default();
-        let a = leaf(&cx, "a");
+        let a = make_leaf(&cx, "a");
         let x = read(&a.value()).data;
         let (y, z, unused) = checkpoint(&tape, 1, || {
             let h = tanh(&tape, &a);
-            (mul(&tape, &h, &h), op2(&tape, Function::Add, &a, &h), tanh(&tape, &h))
+            (mul(&tape, &h, &h), apply_binary(&tape, Function::Add, &a, &h), tanh(&tape, &h))
         });
         drop(unused);
-        let loss = total(&tape, &op2(&tape, Function::Add, &y, &z));
+        let loss = sum_all(&tape, &apply_binary(&tape, Function::Add, &y, &z));
         drop((y, z));
         tape.backward(&loss, None).unwrap();
-        expect("a", &a, |i| 1.0 + (1.0 + 2.0 * x[i].tanh()) * (1.0 - x[i].tanh().powi(2)));
+        expect_grad("a", &a, |i| 1.0 + (1.0 + 2.0 * x[i].tanh()) * (1.0 - x[i].tanh().powi(2)));
     }
 }
 
 #[test]
-fn checkpoints_interleave_nest_and_follow_one_another() {
+fn checkpoints_may_interleave_nest_and_overlap_backward() {
     for cx in contexts() {
-        let a = leaf(&cx, "a");
+        let a = make_leaf(&cx, "a");
         let tape = Tape::default();
         let plain = {
             let y = (0..4).fold(a.clone(), |x, _| tanh(&tape, &x));
-            tape.backward(&total(&tape, &y), None).unwrap();
-            grad(&a).data
+            tape.backward(&sum_all(&tape, &y), None).unwrap();
+            read_grad(&a).data
         };
         a.set_grad(None);
         // Two regions open at the same time, alternating like two async calls.
@@ -100,33 +100,33 @@ fn checkpoints_interleave_nest_and_follow_one_another() {
         tape.close_region(1);
         tape.close_region(2);
         tape.set_mode(Mode::default());
-        tape.backward(&total(&tape, &y), None).unwrap();
-        assert_eq!(grad(&a).data, plain);
+        tape.backward(&sum_all(&tape, &y), None).unwrap();
+        assert_eq!(read_grad(&a).data, plain);
         a.set_grad(None);
         let y = checkpoint(&tape, 1, || {
             let h = tanh(&tape, &a);
             let h = checkpoint(&tape, 2, || tanh(&tape, &tanh(&tape, &h)));
             tanh(&tape, &h)
         });
-        tape.backward(&total(&tape, &y), None).unwrap();
-        assert_eq!(grad(&a).data, plain);
+        tape.backward(&sum_all(&tape, &y), None).unwrap();
+        assert_eq!(read_grad(&a).data, plain);
         a.set_grad(None);
         // Backward before the region is closed, then more operations in the region.
         tape.open_region(3);
         tape.set_mode(Mode { no_grad: false, region: 3 });
         let h = tanh(&tape, &a);
-        tape.backward(&total(&tape, &tanh(&tape, &a)), None).unwrap();
+        tape.backward(&sum_all(&tape, &tanh(&tape, &a)), None).unwrap();
         a.set_grad(None);
-        let y = total(&tape, &(0..3).fold(h, |x, _| tanh(&tape, &x)));
+        let y = sum_all(&tape, &(0..3).fold(h, |x, _| tanh(&tape, &x)));
         tape.set_mode(Mode::default());
         tape.close_region(3);
         tape.backward(&y, None).unwrap();
-        assert_eq!(grad(&a).data, plain);
+        assert_eq!(read_grad(&a).data, plain);
     }
 }
 
 #[test]
-fn of_a_low_rank_layer_that_nothing_reads_h_alone_is_made_again() {
+fn replaying_an_unread_lora_layer_recomputes_only_h() {
     for cx in contexts() {
         let [x, weight, a, b] = [("x", [5, 6]), ("w", [7, 6]), ("a", [2, 6]), ("b", [7, 2])]
             .map(|(name, shape)| Tensor::new(Array::random(name, &shape).upload(&cx), true));
@@ -143,7 +143,7 @@ fn of_a_low_rank_layer_that_nothing_reads_h_alone_is_made_again() {
                 tape.apply(op, &[&h, &weight, &a, &b]).unwrap().swap_remove(0)
             };
             let y = if inside { checkpoint(&tape, 3, layer) } else { layer() };
-            let loss = total(&tape, &y);
+            let loss = sum_all(&tape, &y);
             cx.count_launches(true);
             tape.backward(&loss, None).unwrap();
             let gemms: u64 = cx
@@ -152,7 +152,7 @@ fn of_a_low_rank_layer_that_nothing_reads_h_alone_is_made_again() {
                 .filter(|(name, _)| name.starts_with("gemm"))
                 .map(|(_, n)| n)
                 .sum();
-            ([&x, &a, &b].map(|t| grad(t).data), gemms)
+            ([&x, &a, &b].map(|t| read_grad(t).data), gemms)
         };
         let ((plain, without), (replayed, with)) = (run(false), run(true));
         assert_eq!(plain, replayed);

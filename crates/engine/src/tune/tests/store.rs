@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::tune::{Choices, Owner, Store, Stored};
 
 /// The path of an empty folder.
-pub fn folder(name: &str) -> PathBuf {
+pub fn make_folder(name: &str) -> PathBuf {
     static MADE: AtomicU32 = AtomicU32::new(0);
     let number = MADE.fetch_add(1, Ordering::Relaxed);
     let folder = std::env::temp_dir().join(format!("lowrank-tune-{name}-{}-{number}", std::process::id()));
@@ -14,35 +14,35 @@ pub fn folder(name: &str) -> PathBuf {
     folder
 }
 
-fn owner(driver: &str) -> Owner {
+fn make_owner(driver: &str) -> Owner {
     Owner { adapter: "Model 7 Vulkan".into(), driver: driver.into(), package: "0.1.0".into() }
 }
 
-fn variants(pairs: &[(&str, &str)]) -> Stored {
+fn make_variants(pairs: &[(&str, &str)]) -> Stored {
     pairs.iter().map(|(class, variant)| (class.to_string(), variant.to_string())).collect::<Choices>().into()
 }
 
 #[test]
-fn wrong_forms_are_added_to_those_that_are_kept() {
-    let folder = folder("wrong");
-    let store = Store::within(&folder, owner("Mesa 22"));
+fn wrong_variants_are_added_to_the_stored_ones() {
+    let folder = make_folder("wrong");
+    let store = Store::within(&folder, make_owner("Mesa 22"));
     let wrong = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
-    store.add(&Stored { wrong: wrong(&["gemm: a"]), ..variants(&[("a", "1")]) });
+    store.add(&Stored { wrong: wrong(&["gemm: a"]), ..make_variants(&[("a", "1")]) });
     store.add(&Stored { wrong: wrong(&["gemm: b"]), ..Stored::default() });
-    store.add(&variants(&[("b", "2")]));
-    let all = Stored { wrong: wrong(&["gemm: a", "gemm: b"]), ..variants(&[("a", "1"), ("b", "2")]) };
+    store.add(&make_variants(&[("b", "2")]));
+    let all = Stored { wrong: wrong(&["gemm: a", "gemm: b"]), ..make_variants(&[("a", "1"), ("b", "2")]) };
     assert_eq!(store.read(), all);
     fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
-fn what_is_added_is_read_again_and_added_to() {
-    let folder = folder("added");
-    let store = Store::within(&folder, owner("Mesa 22"));
+fn added_results_are_read_and_extended() {
+    let folder = make_folder("added");
+    let store = Store::within(&folder, make_owner("Mesa 22"));
     assert_eq!(store.read(), Stored::default());
-    store.add(&variants(&[("a", "1"), ("b", "2")]));
-    store.add(&variants(&[("b", "3"), ("c", "4")]));
-    assert_eq!(store.read(), variants(&[("a", "1"), ("b", "3"), ("c", "4")]));
+    store.add(&make_variants(&[("a", "1"), ("b", "2")]));
+    store.add(&make_variants(&[("b", "3"), ("c", "4")]));
+    assert_eq!(store.read(), make_variants(&[("a", "1"), ("b", "3"), ("c", "4")]));
     assert_eq!(store.path().file_name().unwrap(), "model_7_vulkan-mesa_22-0.1.0.json");
     // No other file is left in the folder.
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
@@ -50,31 +50,31 @@ fn what_is_added_is_read_again_and_added_to() {
 }
 
 #[test]
-fn another_owners_file_is_neither_read_nor_in_the_way() {
-    let folder = folder("foreign");
-    let store = Store::within(&folder, owner("Mesa 22"));
-    store.add(&variants(&[("a", "1")]));
+fn the_file_of_another_owner_is_ignored_and_replaced() {
+    let folder = make_folder("foreign");
+    let store = Store::within(&folder, make_owner("Mesa 22"));
+    store.add(&make_variants(&[("a", "1")]));
     for other in [
-        Store::within(&folder, owner("Mesa 25")),
-        Store::within(&folder, Owner { package: "0.2.0".into(), ..owner("Mesa 22") }),
-        Store::within(&folder, Owner { adapter: "Model 8".into(), ..owner("Mesa 22") }),
+        Store::within(&folder, make_owner("Mesa 25")),
+        Store::within(&folder, Owner { package: "0.2.0".into(), ..make_owner("Mesa 22") }),
+        Store::within(&folder, Owner { adapter: "Model 8".into(), ..make_owner("Mesa 22") }),
     ] {
         assert_eq!(other.read(), Stored::default());
         // Even under its name.
         fs::copy(store.path(), other.path()).unwrap();
         assert_eq!(other.read(), Stored::default());
-        other.add(&variants(&[("z", "9")]));
-        assert_eq!(other.read(), variants(&[("z", "9")]));
+        other.add(&make_variants(&[("z", "9")]));
+        assert_eq!(other.read(), make_variants(&[("z", "9")]));
     }
-    assert_eq!(store.read(), variants(&[("a", "1")]));
+    assert_eq!(store.read(), make_variants(&[("a", "1")]));
     fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn a_damaged_file_is_ignored_and_replaced() {
-    let folder = folder("damaged");
-    let store = Store::within(&folder, owner("Mesa 22"));
-    store.add(&variants(&[("a", "1")]));
+    let folder = make_folder("damaged");
+    let store = Store::within(&folder, make_owner("Mesa 22"));
+    store.add(&make_variants(&[("a", "1")]));
     let good = fs::read_to_string(store.path()).unwrap();
     let damaged = [
         Vec::new(),
@@ -90,28 +90,28 @@ fn a_damaged_file_is_ignored_and_replaced() {
         format!("{}{}", " ".repeat(1 << 20), good).into_bytes(),
     ];
     for bytes in damaged {
-        let said = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
+        let excerpt = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
         assert_ne!(bytes, good.as_bytes());
         fs::write(store.path(), &bytes).unwrap();
-        assert_eq!(store.read(), Stored::default(), "{said}");
-        store.add(&variants(&[("b", "2")]));
-        assert_eq!(store.read(), variants(&[("b", "2")]), "{said}");
+        assert_eq!(store.read(), Stored::default(), "{excerpt}");
+        store.add(&make_variants(&[("b", "2")]));
+        assert_eq!(store.read(), make_variants(&[("b", "2")]), "{excerpt}");
     }
     fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
-fn where_nothing_can_be_written_nothing_is_kept() {
-    let folder = folder("unwritable");
+fn an_unwritable_store_keeps_nothing() {
+    let folder = make_folder("unwritable");
     // A file where the folder should be, and a folder where the file should be.
     fs::write(&folder, "a file").unwrap();
-    let store = Store::within(&folder, owner("Mesa 22"));
-    store.add(&variants(&[("a", "1")]));
+    let store = Store::within(&folder, make_owner("Mesa 22"));
+    store.add(&make_variants(&[("a", "1")]));
     assert_eq!(store.read(), Stored::default());
     assert_eq!(fs::read_to_string(&folder).unwrap(), "a file");
     fs::remove_file(&folder).unwrap();
     fs::create_dir_all(store.path()).unwrap();
-    store.add(&variants(&[("a", "1")]));
+    store.add(&make_variants(&[("a", "1")]));
     assert_eq!(store.read(), Stored::default());
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "a staging file is left over");
     fs::remove_dir_all(folder).unwrap();
@@ -119,14 +119,14 @@ fn where_nothing_can_be_written_nothing_is_kept() {
 
 #[cfg(unix)]
 #[test]
-fn a_pipe_in_its_place_holds_nobody_up() {
-    let folder = folder("pipe");
-    let store = Store::within(&folder, owner("Mesa 22"));
+fn a_pipe_in_place_of_the_file_does_not_block() {
+    let folder = make_folder("pipe");
+    let store = Store::within(&folder, make_owner("Mesa 22"));
     fs::create_dir_all(&folder).unwrap();
     assert!(Command::new("mkfifo").arg(store.path()).status().unwrap().success());
     assert_eq!(store.read(), Stored::default());
-    store.add(&variants(&[("a", "1")]));
-    assert_eq!(store.read(), variants(&[("a", "1")]));
+    store.add(&make_variants(&[("a", "1")]));
+    assert_eq!(store.read(), make_variants(&[("a", "1")]));
     fs::remove_dir_all(folder).unwrap();
 }
 
@@ -137,9 +137,9 @@ const PART: &str = "LOWRANK_TEST_TUNE_STORE";
 fn two_processes_write_at_once() {
     if let Ok(part) = std::env::var(PART) {
         let (name, folder) = part.split_once(' ').unwrap();
-        let store = Store::within(folder.as_ref(), owner("Mesa 22"));
+        let store = Store::within(folder.as_ref(), make_owner("Mesa 22"));
         for i in 0..200 {
-            store.add(&variants(&[(&format!("{name}{i}"), "1")]));
+            store.add(&make_variants(&[(&format!("{name}{i}"), "1")]));
             // Complete at any moment, and with the earlier entries.
             let read = store.read().variants;
             assert_eq!(
@@ -151,9 +151,9 @@ fn two_processes_write_at_once() {
         }
         return;
     }
-    let folder = folder("two");
-    let store = Store::within(&folder, owner("Mesa 22"));
-    store.add(&variants(&[("before", "0")]));
+    let folder = make_folder("two");
+    let store = Store::within(&folder, make_owner("Mesa 22"));
+    store.add(&make_variants(&[("before", "0")]));
     let this = std::env::current_exe().unwrap();
     let children: Vec<_> = ["x", "y"]
         .map(|name| {

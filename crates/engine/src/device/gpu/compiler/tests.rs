@@ -1,16 +1,16 @@
 use super::*;
 
-fn candidate(source: &str, path: &str) -> Candidate {
-    Candidate { source: source.into(), path: absolute(path) }
+fn make_candidate(source: &str, path: &str) -> Candidate {
+    Candidate { source: source.into(), path: make_absolute(path) }
 }
 
 /// Returns an absolute path on the system that runs the tests.
-fn absolute(name: &str) -> PathBuf {
+fn make_absolute(name: &str) -> PathBuf {
     std::env::temp_dir().join(name)
 }
 
 /// A probe that determines each file's fault from its name.
-fn by_name(path: &Path) -> Result<String, String> {
+fn probe_by_name(path: &Path) -> Result<String, String> {
     match path.file_name().and_then(|name| name.to_str()) {
         Some("valid.dll") => Ok("1.8".into()),
         Some("valid-too.dll") => Ok("1.9".into()),
@@ -21,25 +21,27 @@ fn by_name(path: &Path) -> Result<String, String> {
     }
 }
 
-fn dxc(path: &str, version: &str) -> Compiler {
-    Compiler::Dxc { path: absolute(path), version: version.into() }
+fn make_dxc(path: &str, version: &str) -> Compiler {
+    Compiler::Dxc { path: make_absolute(path), version: version.into() }
 }
 
 #[test]
-fn the_variable_comes_before_the_package_and_the_program() {
-    let others = [candidate("the package webgpu", "valid-too.dll"), candidate("the program", "old.dll")];
-    let choice = choose(Some(absolute("valid.dll")), &others, by_name);
-    assert_eq!(choice, Choice { compiler: dxc("valid.dll", "1.8"), warnings: Vec::new() });
-    let choice = choose(None, &others, by_name);
-    assert_eq!(choice, Choice { compiler: dxc("valid-too.dll", "1.9"), warnings: Vec::new() });
+fn the_variable_has_priority_over_the_package_and_the_program() {
+    let others =
+        [make_candidate("the package webgpu", "valid-too.dll"), make_candidate("the program", "old.dll")];
+    let choice = choose(Some(make_absolute("valid.dll")), &others, probe_by_name);
+    assert_eq!(choice, Choice { compiler: make_dxc("valid.dll", "1.8"), warnings: Vec::new() });
+    let choice = choose(None, &others, probe_by_name);
+    assert_eq!(choice, Choice { compiler: make_dxc("valid-too.dll", "1.9"), warnings: Vec::new() });
 }
 
 #[test]
-fn each_candidate_that_fails_is_named_and_the_next_is_used() {
-    let others = [candidate("the package webgpu", "unsigned.dll"), candidate("the program", "valid.dll")];
+fn each_failing_candidate_gives_a_warning_and_the_next_is_tried() {
+    let others =
+        [make_candidate("the package webgpu", "unsigned.dll"), make_candidate("the program", "valid.dll")];
     for (named, reason) in [("missing.dll", "does not exist"), ("old.dll", "is older than 1.8.2502")] {
-        let choice = choose(Some(absolute(named)), &others, by_name);
-        assert_eq!(choice.compiler, dxc("valid.dll", "1.8"));
+        let choice = choose(Some(make_absolute(named)), &others, probe_by_name);
+        assert_eq!(choice.compiler, make_dxc("valid.dll", "1.8"));
         let [first, second] = &choice.warnings[..] else { panic!("{:?}", choice.warnings) };
         for part in [VARIABLE, named, reason, "trying that of the package webgpu"] {
             assert!(first.contains(part), "{first}: {part}");
@@ -53,14 +55,18 @@ fn each_candidate_that_fails_is_named_and_the_next_is_used() {
 }
 
 #[test]
-fn fxc_is_last_and_the_last_warning_says_what_to_do() {
-    let choice = choose(Some(absolute("missing.dll")), &[candidate("the program", "old.dll")], by_name);
+fn fxc_is_the_fallback_and_the_last_warning_names_the_remedy() {
+    let choice = choose(
+        Some(make_absolute("missing.dll")),
+        &[make_candidate("the program", "old.dll")],
+        probe_by_name,
+    );
     assert_eq!(choice.compiler, Compiler::Fxc);
     assert_eq!(choice.warnings.len(), 2);
     assert!(!choice.warnings[0].contains(REMEDY), "{}", choice.warnings[0]);
     assert!(choice.warnings[1].contains("FXC") && choice.warnings[1].contains(REMEDY));
     // Without candidates there is nothing to warn about.
-    assert_eq!(choose(None, &[], by_name), Choice { compiler: Compiler::Fxc, warnings: Vec::new() });
+    assert_eq!(choose(None, &[], probe_by_name), Choice { compiler: Compiler::Fxc, warnings: Vec::new() });
 }
 
 #[test]
@@ -71,7 +77,7 @@ fn a_relative_path_is_refused_without_loading_it() {
 }
 
 #[test]
-fn files_that_are_not_there_are_no_candidates_unless_the_variable_names_them() {
-    look_in(vec![candidate("the program", "lowrank-has-no-such-file.dll")]);
+fn missing_files_are_candidates_only_if_the_variable_names_them() {
+    look_in(vec![make_candidate("the program", "lowrank-has-no-such-file.dll")]);
     assert!(OTHERS.lock().unwrap().is_empty());
 }

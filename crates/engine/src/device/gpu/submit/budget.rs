@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     /// Returns the duration of a submission of commands with `work` each on a GPU with `rate` operations per second.
-    fn submitted(budget: &mut Budget, work: u64, rate: f64) -> f64 {
+    fn simulate_submission(budget: &mut Budget, work: u64, rate: f64) -> f64 {
         let commands = (1..).find(|count| budget.is_spent(work * count)).expect("it ends");
         let seconds = (work * commands) as f64 / rate;
         budget.adapt(work * commands, commands as u32, Duration::from_secs_f64(seconds));
@@ -56,26 +56,26 @@ mod tests {
     }
 
     #[test]
-    fn submissions_take_some_20_ms_whatever_the_gpu() {
+    fn submissions_take_about_20_ms_on_any_gpu() {
         // A software GPU, a small GPU, a large one.
         for rate in [1e9, 3e10, 2e12, 4e13] {
             let mut budget = Budget::new();
             let work = (rate * 3e-4) as u64;
             for _ in 0..20 {
-                submitted(&mut budget, work, rate);
+                simulate_submission(&mut budget, work, rate);
             }
             for _ in 0..50 {
-                let took = submitted(&mut budget, work, rate);
+                let took = simulate_submission(&mut budget, work, rate);
                 assert!((0.018..0.023).contains(&took), "{took} s at {rate}");
             }
             // The GPU becomes ten times slower: one or two submissions are too long.
-            let long = (0..6).filter(|_| submitted(&mut budget, work, rate / 10.0) > 0.05).count();
+            let long = (0..6).filter(|_| simulate_submission(&mut budget, work, rate / 10.0) > 0.05).count();
             assert!(long <= 2, "{long} submissions of more than 50 ms at {rate}");
         }
     }
 
     #[test]
-    fn a_launch_of_much_work_is_divided_evenly_and_keeps_a_gpu_busy() {
+    fn large_launches_are_divided_evenly_into_enough_groups() {
         let budget = Budget::new();
         let first = FIRST as u64;
         assert_eq!(budget.portion(0, 1000), 1000);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_early_says_only_that_it_was_too_long() {
+    fn early_submissions_can_only_reduce_the_budget() {
         let mut budget = Budget::new();
         budget.adapt(1000, 3, Duration::from_millis(1));
         assert!(budget.is_spent(FIRST as u64) && !budget.is_spent(FIRST as u64 - 1));

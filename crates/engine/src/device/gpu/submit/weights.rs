@@ -63,7 +63,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(2);
 
     /// Returns the durations of submissions on a GPU with a rate for each kernel, for divided launches in turn.
-    fn submitted(
+    fn simulate_submissions(
         weights: &mut Weights,
         budget: &mut Budget,
         launches: &[(&'static str, u64, f64)],
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn submissions_stay_below_a_third_of_the_limit_whatever_the_estimates() {
+    fn submissions_stay_below_a_third_of_the_limit_for_any_estimates() {
         let (mut weights, mut budget) = (Weights::new(Some(LIMIT)), Budget::new());
         // A step of products, with a kernel that takes sixty times its estimate.
         let step = [
@@ -107,9 +107,9 @@ mod tests {
             ("norm", 1_000_000, 1e12),
         ];
         let warm: Vec<_> = (0..4).flat_map(|_| step).collect();
-        submitted(&mut weights, &mut budget, &warm);
+        simulate_submissions(&mut weights, &mut budget, &warm);
         let steps: Vec<_> = (0..40).flat_map(|_| step).collect();
-        let took = submitted(&mut weights, &mut budget, &steps);
+        let took = simulate_submissions(&mut weights, &mut budget, &steps);
         let longest = took.iter().copied().fold(0.0, f64::max);
         assert!(took.len() > 40, "{} submissions", took.len());
         assert!(longest < LIMIT.as_secs_f64() / 3.0, "a submission took {longest} s");
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_kernel_keeps_its_correction_when_a_short_launch_of_it_ends_soon() {
+    fn a_short_launch_keeps_the_correction_of_a_slow_kernel() {
         let mut weights = Weights::new(Some(LIMIT));
         weights.adapt(&[("product", 90), ("slow", 10)], Duration::from_millis(500));
         assert_eq!((weights.weigh("product", 10), weights.weigh("slow", 10)), (40, 40));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_corrected_where_nothing_watches() {
+    fn estimates_are_not_corrected_without_a_watchdog() {
         let mut weights = Weights::new(None);
         weights.adapt(&[("slow", 10)], Duration::from_secs(60));
         assert_eq!(weights.weigh("slow", 10), 10);

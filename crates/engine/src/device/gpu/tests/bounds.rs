@@ -5,10 +5,10 @@ use std::time::Instant;
 use super::*;
 
 #[test]
-fn an_absurd_buffer_is_an_error_and_no_panic() {
-    let Some(device) = device(None) else { return };
-    let context = context(&device);
-    let x = f32s(&context, &[1.0]);
+fn a_huge_buffer_is_an_error_instead_of_a_panic() {
+    let Some(device) = open_device(None) else { return };
+    let context = make_context(&device);
+    let x = upload_f32(&context, &[1.0]);
     assert_eq!(read_f32(&x), [1.0]);
     context.push(Command::Create { buffer: BufferId::next(), bytes: 1 << 50 });
     // Independent values are unchanged; the next fence reports the error once.
@@ -18,11 +18,11 @@ fn an_absurd_buffer_is_an_error_and_no_panic() {
 }
 
 #[test]
-fn a_kernel_that_does_not_compile_is_named() {
-    let Some(device) = device(None) else { return };
-    let context = context(&device);
-    let x = f32s(&context, &[1.0]);
-    let broken = Launch { kernel: &BROKEN, scalars: Default::default(), ..busy(&x, 1) };
+fn a_compile_error_names_the_kernel() {
+    let Some(device) = open_device(None) else { return };
+    let context = make_context(&device);
+    let x = upload_f32(&context, &[1.0]);
+    let broken = Launch { kernel: &BROKEN, scalars: Default::default(), ..make_busy(&x, 1) };
     context.push(Command::Launch(broken));
     let error = read(&x).unwrap_err();
     assert_eq!(error.code, Code::Internal);
@@ -31,28 +31,28 @@ fn a_kernel_that_does_not_compile_is_named() {
 }
 
 #[test]
-fn a_kernel_that_does_not_compile_leaves_the_device_at_work() {
-    let Some(device) = device(None) else { return };
-    let context = context(&device);
-    let (x, y) = (f32s(&context, &[1.0]), f32s(&context, &[2.0]));
-    let broken = || Launch { kernel: &BROKEN, scalars: Default::default(), ..busy(&x, 1) };
+fn a_compile_error_fails_only_dependent_work() {
+    let Some(device) = open_device(None) else { return };
+    let context = make_context(&device);
+    let (x, y) = (upload_f32(&context, &[1.0]), upload_f32(&context, &[2.0]));
+    let broken = || Launch { kernel: &BROKEN, scalars: Default::default(), ..make_busy(&x, 1) };
     // A second launch uses the cached failure.
     context.push(Command::Launch(broken()));
     context.push(Command::Launch(broken()));
     let first = read(&x).unwrap_err();
     assert!(first.message.contains("test_broken"), "{first}");
     // Dependent work fails alike; other work before and after it runs.
-    context.launch(busy(&x, 1));
+    context.launch(make_busy(&x, 1));
     assert_eq!(read(&x).unwrap_err().message, first.message);
-    context.launch(busy(&y, 1));
+    context.launch(make_busy(&y, 1));
     assert!((read_f32(&y)[0] - 2.998).abs() < 1e-5);
     fence(&context).unwrap();
 }
 
 #[test]
-fn the_kernels_of_a_recording_are_compiled_before_it_runs() {
-    let Some(mut gpu) = bare() else { return };
-    let range = made(&mut gpu, 1);
+fn preparing_a_recording_compiles_its_kernels() {
+    let Some(mut gpu) = open_gpu() else { return };
+    let range = create_buffer(&mut gpu, 1);
     let launch = |kernel| {
         Command::Launch(Launch {
             kernel,
@@ -75,23 +75,23 @@ fn the_kernels_of_a_recording_are_compiled_before_it_runs() {
 
 #[test]
 fn a_range_past_its_buffer_is_an_error() {
-    let Some(device) = device(None) else { return };
-    let context = context(&device);
-    let x = f32s(&context, &[1.0; 8]);
+    let Some(device) = open_device(None) else { return };
+    let context = make_context(&device);
+    let x = upload_f32(&context, &[1.0; 8]);
     context.push(Command::Zero { to: Range { bytes: 1 << 20, ..x.range() } });
     assert_eq!(read(&x).unwrap_err().code, Code::Internal);
 }
 
 #[test]
-fn stopping_in_the_middle_of_work_takes_less_than_two_seconds() {
-    let Some(device) = device(None) else { return };
-    let context = context(&device);
-    let x = f32s(&context, &ramp(1 << 16));
-    context.launch(busy(&x, 1));
+fn stopping_a_busy_device_takes_less_than_two_seconds() {
+    let Some(device) = open_device(None) else { return };
+    let context = make_context(&device);
+    let x = upload_f32(&context, &make_ramp(1 << 16));
+    context.launch(make_busy(&x, 1));
     fence(&context).unwrap();
     let start = Instant::now();
     for _ in 0..10 {
-        context.launch(busy(&x, 1000));
+        context.launch(make_busy(&x, 1000));
     }
     fence(&context).unwrap();
     // At least ten seconds of work, regardless of the device's speed.
@@ -99,7 +99,7 @@ fn stopping_in_the_middle_of_work_takes_less_than_two_seconds() {
     let rounds = 1000 * times.max(1) as u32;
     let (sender, receiver) = channel();
     for _ in 0..2000 {
-        context.launch(busy(&x, rounds));
+        context.launch(make_busy(&x, rounds));
     }
     context.fence(Box::new(move |bytes| drop(sender.send(bytes))));
     std::thread::sleep(Duration::from_millis(200));
@@ -111,16 +111,16 @@ fn stopping_in_the_middle_of_work_takes_less_than_two_seconds() {
 }
 
 /// A GPU on the test's own thread.
-pub fn bare() -> Option<Gpu> {
-    device(None)?;
+pub fn open_gpu() -> Option<Gpu> {
+    open_device(None)?;
     Some(Gpu::open_with(None, Some(u64::MAX)).unwrap().1)
 }
 
-pub fn settle_all(gpu: &mut Gpu) {
+pub fn wait_until_idle(gpu: &mut Gpu) {
     while gpu.idle().unwrap() {}
 }
 
-pub fn made(gpu: &mut Gpu, n: usize) -> Range {
+pub fn create_buffer(gpu: &mut Gpu, n: usize) -> Range {
     let range = Range { buffer: BufferId::next(), offset: 0, bytes: 4 * n as u64, dtype: DType::F32 };
     gpu.run(Command::Create { buffer: range.buffer, bytes: range.bytes }).unwrap();
     range
@@ -129,9 +129,9 @@ pub fn made(gpu: &mut Gpu, n: usize) -> Range {
 /// `submit/budget.rs` tests the duration itself with a simulated clock.
 #[test]
 fn a_submission_ends_when_its_budget_is_spent() {
-    let Some(mut gpu) = bare() else { return };
+    let Some(mut gpu) = open_gpu() else { return };
     let n = 1 << 14;
-    let x = made(&mut gpu, n);
+    let x = create_buffer(&mut gpu, n);
     let scalars = Busy { n, rounds: 2000 }.words();
     let launch = Launch {
         kernel: &BUSY,
@@ -148,16 +148,16 @@ fn a_submission_ends_when_its_budget_is_spent() {
         gpu.run(Command::Launch(launch.clone())).unwrap();
     }
     assert_eq!(gpu.submitter.submitted(), 1);
-    settle_all(&mut gpu);
+    wait_until_idle(&mut gpu);
 }
 
 /// Work that arrives while the GPU is busy is batched into one submission, made on a read or when no more work arrives.
 #[test]
-fn what_is_handed_over_in_parts_is_one_submission() {
-    let Some(mut gpu) = bare() else { return };
+fn work_that_arrives_in_parts_is_batched_into_one_submission() {
+    let Some(mut gpu) = open_gpu() else { return };
     // So little work that it never fills a submission.
     let n = 64;
-    let x = made(&mut gpu, n);
+    let x = create_buffer(&mut gpu, n);
     let run = |gpu: &mut Gpu, count: usize| {
         for _ in 0..count {
             gpu.run(Command::Launch(Launch {
@@ -173,13 +173,13 @@ fn what_is_handed_over_in_parts_is_one_submission() {
         }
     };
     gpu.run(Command::Zero { to: x }).unwrap();
-    settle_all(&mut gpu);
+    wait_until_idle(&mut gpu);
     let before = gpu.submitter.submitted();
     // The GPU is idle: it is submitted at once.
     run(&mut gpu, 1);
     gpu.idle().unwrap();
     assert_eq!(gpu.submitter.submitted() - before, 1);
-    settle_all(&mut gpu);
+    wait_until_idle(&mut gpu);
 
     let done = gpu.submitter.keep_busy();
     let before = gpu.submitter.submitted();
@@ -199,18 +199,18 @@ fn what_is_handed_over_in_parts_is_one_submission() {
     gpu.idle().unwrap();
     assert_eq!(gpu.submitter.submitted() - before, 2);
     done.set(Instant::now()).unwrap();
-    settle_all(&mut gpu);
+    wait_until_idle(&mut gpu);
     assert_eq!(receive.try_recv().unwrap().unwrap().len(), 4 * n);
     assert!(!gpu.submitter.has_commands());
 }
 
 #[test]
-fn buffers_that_come_and_go_do_not_pile_up() {
-    let Some(mut gpu) = bare() else { return };
+fn destroyed_buffers_are_freed() {
+    let Some(mut gpu) = open_gpu() else { return };
     let n = 1 << 20;
     let allocated = |gpu: &Gpu| gpu.device.generate_allocator_report().map(|r| r.total_allocated_bytes);
     for i in 0..200 {
-        let x = made(&mut gpu, n);
+        let x = create_buffer(&mut gpu, n);
         gpu.run(Command::Upload { to: Range { bytes: 256, ..x }, bytes: vec![i as u8; 256] }).unwrap();
         let bindings = [x].into_iter().collect();
         let scalars = Busy { n: 64, rounds: 1 }.words();
@@ -222,7 +222,7 @@ fn buffers_that_come_and_go_do_not_pile_up() {
             assert!(allocated < 160 << 20, "{allocated} bytes after {i} buffers");
         }
     }
-    settle_all(&mut gpu);
+    wait_until_idle(&mut gpu);
     gpu.submitter.poll().unwrap();
     println!("{:?} bytes at the end", allocated(&gpu));
     assert!(gpu.bind_groups.is_empty());

@@ -1,9 +1,9 @@
 //! If the driver silently drops a submission, the next read returns an error.
 
-use super::bounds::{bare, made, settle_all};
+use super::bounds::{create_buffer, open_gpu, wait_until_idle};
 use super::*;
 
-fn add(gpu: &mut Gpu, x: Range) {
+fn launch_add(gpu: &mut Gpu, x: Range) {
     let scalars = Busy { n: x.bytes as usize / 4, rounds: 1 }.words();
     let bindings = [x].into_iter().collect();
     let launch = Launch { kernel: &BUSY, params: [0; 4], bindings, scalars, groups: 4, threads: 64, work: 1 };
@@ -22,29 +22,29 @@ fn read(gpu: &mut Gpu, x: Range) -> Result<Vec<u8>> {
 }
 
 /// Returns a GPU after a few reads, so that its read buffers contain the proofs of earlier reads.
-fn used() -> Option<(Gpu, Range)> {
-    let mut gpu = bare()?;
-    let x = made(&mut gpu, 256);
+fn open_used_gpu() -> Option<(Gpu, Range)> {
+    let mut gpu = open_gpu()?;
+    let x = create_buffer(&mut gpu, 256);
     gpu.run(Command::Zero { to: x }).unwrap();
     for _ in 0..5 {
-        add(&mut gpu, x);
+        launch_add(&mut gpu, x);
         assert_eq!(read(&mut gpu, x).unwrap().len(), 1024);
     }
     Some((gpu, x))
 }
 
 #[test]
-fn a_submission_that_was_dropped_is_an_error_at_the_next_read() {
-    let Some((mut gpu, x)) = used() else { return };
+fn a_dropped_submission_fails_the_next_read() {
+    let Some((mut gpu, x)) = open_used_gpu() else { return };
     gpu.submitter.loses_next = true;
-    add(&mut gpu, x);
+    launch_add(&mut gpu, x);
     gpu.submit().unwrap();
     // Later submissions run, without a read.
     for _ in 0..3 {
-        add(&mut gpu, x);
+        launch_add(&mut gpu, x);
         gpu.submit().unwrap();
     }
-    settle_all(&mut gpu);
+    wait_until_idle(&mut gpu);
     let error = read(&mut gpu, x).unwrap_err();
     assert_eq!(error.code, Code::DeviceLost);
     assert!(error.message.contains("did not run all the work"), "{error}");
@@ -53,18 +53,18 @@ fn a_submission_that_was_dropped_is_an_error_at_the_next_read() {
 }
 
 #[test]
-fn a_read_whose_own_submission_was_dropped_is_an_error() {
-    let Some((mut gpu, x)) = used() else { return };
+fn a_read_in_a_dropped_submission_fails() {
+    let Some((mut gpu, x)) = open_used_gpu() else { return };
     gpu.submitter.loses_next = true;
-    add(&mut gpu, x);
+    launch_add(&mut gpu, x);
     assert_eq!(read(&mut gpu, x).unwrap_err().code, Code::DeviceLost);
 }
 
 #[test]
-fn reads_in_pieces_are_proved_over_many_submissions() {
-    let Some(mut gpu) = bare() else { return };
+fn split_reads_are_verified_over_many_submissions() {
+    let Some(mut gpu) = open_gpu() else { return };
     let n = (9 << 20) / 4 + 3;
-    let x = made(&mut gpu, n);
+    let x = create_buffer(&mut gpu, n);
     let bytes: Vec<u8> = (0..4 * n).map(|i| (i / 4 % 251) as u8).collect();
     // More submissions than there are numbers.
     for _ in 0..1100 {
@@ -75,5 +75,5 @@ fn reads_in_pieces_are_proved_over_many_submissions() {
         gpu.run(Command::Upload { to: x, bytes: bytes.clone() }).unwrap();
         assert!(read(&mut gpu, x).unwrap() == bytes);
     }
-    settle_all(&mut gpu);
+    wait_until_idle(&mut gpu);
 }

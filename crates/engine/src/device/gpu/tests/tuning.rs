@@ -48,7 +48,7 @@ const FAST: Params = [2, 0, 0, 0];
 /// A shader that no compiler accepts.
 const REFUSED: Params = [0, 0, 1, 0];
 
-fn double(x: &Value, y: &Value, params: Params) {
+fn launch_double(x: &Value, y: &Value, params: Params) {
     let n = x.size();
     x.context().launch(Launch {
         kernel: &DOUBLE,
@@ -61,7 +61,7 @@ fn double(x: &Value, y: &Value, params: Params) {
     });
 }
 
-fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
+fn make_problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
     let n = match extent {
         Extent::Odd => 1001,
         Extent::Within { work } => ((work / 2000) as usize).clamp(64, words[0] as usize),
@@ -69,7 +69,7 @@ fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
     let (x, y) = (operand(cx, [n], DType::F32, 1)?, operand(cx, [n], DType::F32, 2)?);
     let output = y.clone();
     let run = move |params: Params| {
-        double(&x, &y, params);
+        launch_double(&x, &y, params);
         Ok(())
     };
     Ok(Problem { run: Box::new(run), output, work: 2000 * n as u64 })
@@ -79,17 +79,17 @@ static DOUBLES: Family = Family {
     name: "double",
     class: |words| words[0].to_string(),
     describe: |params| format!("{} rounds", params[0]),
-    trial: |profile, words, extent| Problem::make_trial(profile, |cx| problem(cx, words, extent)),
+    trial: |profile, words, extent| Problem::make_trial(profile, |cx| make_problem(cx, words, extent)),
     usual: Vec::new,
 };
 
-fn class(n: usize) -> Class {
+fn make_class(n: usize) -> Class {
     Class { family: &DOUBLES, words: [n as u32, 0, 0, 0, 0, 0, 0, 0] }
 }
 
 /// Returns a device that autotunes recorded work, even on a software GPU.
-fn tuned_device(folder: Option<&Path>) -> Option<Arc<Device>> {
-    device(None)?;
+fn open_tuned_device(folder: Option<&Path>) -> Option<Arc<Device>> {
+    open_device(None)?;
     let folder = folder.map(Path::to_path_buf);
     let open = move || {
         let (profile, mut gpu, owner) = Gpu::open_untuned(None, Some(u64::MAX))?;
@@ -102,24 +102,25 @@ fn tuned_device(folder: Option<&Path>) -> Option<Arc<Device>> {
 }
 
 /// Collects the notices of a device's table from now on.
-fn notices(device: &Device) -> Arc<Mutex<Vec<String>>> {
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let into = told.clone();
+fn collect_notices(device: &Device) -> Arc<Mutex<Vec<String>>> {
+    let notices = Arc::new(Mutex::new(Vec::new()));
+    let into = notices.clone();
     let table = device.table.as_ref().unwrap();
     table.on_notice(CancelToken::default(), Arc::new(move |text| into.lock().unwrap().push(text.into())));
-    told
+    notices
 }
 
 #[test]
-fn the_fastest_right_form_is_found_beside_a_run() {
+fn the_fastest_correct_variant_is_found_during_a_run() {
     let folder = std::env::temp_dir().join(format!("lowrank-tuned-{}", std::process::id()));
     // A failed process with this id may have left a folder.
     std::fs::remove_dir_all(&folder).ok();
-    let Some(device) = tuned_device(Some(&folder)) else { return };
-    let told = notices(&device);
-    let cx = context(&device);
+    let Some(device) = open_tuned_device(Some(&folder)) else { return };
+    let notices = collect_notices(&device);
+    let cx = make_context(&device);
     let n = 1 << 14;
-    let (x, want) = (f32s(&cx, &ramp(n)), ramp(n).iter().map(|v| v * 2.0).collect::<Vec<_>>());
+    let (x, want) =
+        (upload_f32(&cx, &make_ramp(n)), make_ramp(n).iter().map(|v| v * 2.0).collect::<Vec<_>>());
     let variants = [SLOW, WRONG, FAST, REFUSED];
     let mut used = Vec::new();
     let mut n_class = n;
@@ -127,61 +128,62 @@ fn the_fastest_right_form_is_found_beside_a_run() {
     while used.last() != Some(&FAST) {
         // Other tests may delay every run of a variant: then another class is tried.
         if used.len() > 1 && device.table.as_ref().unwrap().is_done() {
-            n_class += usize::from(cx.choose_tuned(|| class(n_class), &variants, |variant| *variant) == SLOW);
+            n_class +=
+                usize::from(cx.choose_tuned(|| make_class(n_class), &variants, |variant| *variant) == SLOW);
         }
-        let variant = cx.choose_tuned(|| class(n_class), &variants, |variant| *variant);
+        let variant = cx.choose_tuned(|| make_class(n_class), &variants, |variant| *variant);
         assert!(variant == SLOW || variant == FAST, "{variant:?}");
         used.push(variant);
         let y = cx.empty([n], DType::F32).unwrap();
-        double(&x, &y, variant);
+        launch_double(&x, &y, variant);
         // Recorded work runs correctly during the trials.
         assert!(read_f32(&y) == want);
         assert!(since.elapsed() < Duration::from_secs(60), "{} steps and no choice", used.len());
     }
     assert_eq!(used[0], SLOW, "nothing was known at first");
-    let told = told.lock().unwrap();
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].contains("1 rounds of double"), "{told:?}");
+    let notices = notices.lock().unwrap();
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert!(notices[0].contains("1 rounds of double"), "{notices:?}");
     // The next process reads the result and tries nothing.
-    let next = context(&tuned_device(Some(&folder)).unwrap());
-    assert_eq!(next.choose_tuned(|| class(n_class), &variants, |variant| *variant), FAST);
+    let next = make_context(&open_tuned_device(Some(&folder)).unwrap());
+    assert_eq!(next.choose_tuned(|| make_class(n_class), &variants, |variant| *variant), FAST);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
-fn what_a_trial_makes_goes_with_its_class() {
-    let Some(mut gpu) = bounds::bare() else { return };
+fn a_trial_frees_the_buffers_of_its_class() {
+    let Some(mut gpu) = bounds::open_gpu() else { return };
     let profile = read_profile(None, Some(u64::MAX)).unwrap();
     gpu.tune_by(&profile, false, None);
     gpu.trials.as_mut().unwrap().tuner = Tuner::within(Duration::from_secs(60));
     let table = gpu.table().unwrap();
-    let made = |gpu: &Gpu| gpu.buffers.len() - gpu.scratch.iter().flatten().count();
-    let before = made(&gpu);
-    table.ask([(class(1 << 12), vec![SLOW, WRONG, FAST, REFUSED]), (class(77), vec![SLOW, FAST])]);
+    let count_buffers = |gpu: &Gpu| gpu.buffers.len() - gpu.scratch.iter().flatten().count();
+    let before = count_buffers(&gpu);
+    table.ask([(make_class(1 << 12), vec![SLOW, WRONG, FAST, REFUSED]), (make_class(77), vec![SLOW, FAST])]);
     let mut most = 0;
     while gpu.tune().unwrap() {
-        most = most.max(made(&gpu) - before);
+        most = most.max(count_buffers(&gpu) - before);
     }
-    assert_eq!((most, made(&gpu)), (2, before), "two operands, and no buffer at the end");
+    assert_eq!((most, count_buffers(&gpu)), (2, before), "two operands, and no buffer at the end");
     let (outcomes, failures) = table.wait(Duration::ZERO);
     assert!(failures.is_empty(), "{failures:?}");
     let verdicts: Vec<_> = outcomes[0].variants.iter().map(|tried| &tried.verdict).collect();
     assert!(matches!(verdicts[..], [Verdict::Sound, Verdict::Wrong, _, Verdict::Refused(_)]), "{verdicts:?}");
     assert!(outcomes.iter().all(|outcome| [SLOW, FAST].contains(&outcome.chosen)), "{outcomes:?}");
     // A rejected shader leaves the GPU usable.
-    let x = bounds::made(&mut gpu, 64);
+    let x = bounds::create_buffer(&mut gpu, 64);
     gpu.run(Command::Zero { to: x }).unwrap();
-    bounds::settle_all(&mut gpu);
+    bounds::wait_until_idle(&mut gpu);
 }
 
 #[test]
-fn what_is_recorded_does_not_wait_for_all_that_is_tried() {
-    let Some(device) = tuned_device(None) else { return };
-    let cx = context(&device);
+fn recorded_work_does_not_wait_for_all_trials() {
+    let Some(device) = open_tuned_device(None) else { return };
+    let cx = make_context(&device);
     let table = device.table.as_ref().unwrap();
-    let x = f32s(&cx, &ramp(64));
-    table.ask((1..40).map(|i| (class(i << 10), vec![SLOW, FAST])));
-    (0..3).for_each(|_| assert_eq!(read_f32(&x), ramp(64)));
+    let x = upload_f32(&cx, &make_ramp(64));
+    table.ask((1..40).map(|i| (make_class(i << 10), vec![SLOW, FAST])));
+    (0..3).for_each(|_| assert_eq!(read_f32(&x), make_ramp(64)));
     let meanwhile = table.wait(Duration::ZERO).0.len();
     let after = table.wait(Duration::from_secs(60)).0.len();
     assert_eq!(meanwhile + after, 39);
@@ -190,9 +192,9 @@ fn what_is_recorded_does_not_wait_for_all_that_is_tried() {
 
 /// Compares the products of a device before and after autotuning.
 #[test]
-fn products_keep_their_bits_whatever_was_chosen() {
-    let (Some(plain), Some(device)) = (device(None), tuned_device(None)) else { return };
-    let told = notices(&device);
+fn products_keep_their_bits_after_autotuning() {
+    let (Some(untuned), Some(device)) = (open_device(None), open_tuned_device(None)) else { return };
+    let notices = collect_notices(&device);
     let shapes =
         [([130, 132, 64], true), ([260, 70, 36], false), ([6, 140, 72], true), ([40, 24, 520], false)];
     let product = |cx: &Rc<Context>, ([m, n, k], trans_b): ([usize; 3], bool)| {
@@ -203,8 +205,8 @@ fn products_keep_their_bits_whatever_was_chosen() {
         gemm(cx, Gemm::new(m, n, k), Matrix::new(&a, k), right, None, Matrix::new(&c, n)).unwrap();
         read(&c).unwrap()
     };
-    let (plain, tuned) = (context(&plain), context(&device));
-    let want: Vec<_> = shapes.iter().map(|shape| product(&plain, *shape)).collect();
+    let (untuned, tuned) = (make_context(&untuned), make_context(&device));
+    let want: Vec<_> = shapes.iter().map(|shape| product(&untuned, *shape)).collect();
     let before: Vec<_> = shapes.iter().map(|shape| product(&tuned, *shape)).collect();
     assert!(before == want);
     let (outcomes, failures) = device.table.as_ref().unwrap().wait(Duration::from_secs(60));
@@ -218,5 +220,5 @@ fn products_keep_their_bits_whatever_was_chosen() {
     }
     let after: Vec<_> = shapes.iter().map(|shape| product(&tuned, *shape)).collect();
     assert!(after == want, "a choice changed bits");
-    assert!(told.lock().unwrap().is_empty());
+    assert!(notices.lock().unwrap().is_empty());
 }

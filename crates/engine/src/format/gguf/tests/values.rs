@@ -3,7 +3,7 @@ use std::path::Path;
 use lowrank_cpu::quant::BlockType;
 
 use super::super::{Reader, RowOrder};
-use super::written::{Written, file, meta_u32};
+use super::written::{TensorSpec, encode_file, encode_meta_u32};
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::format::safetensors;
@@ -12,13 +12,13 @@ use crate::mapped_file;
 use crate::ops::checks::{contexts, read};
 
 /// Blocks of a type with finite values, unpacked by gguf-py.
-fn golden(kind: BlockType) -> (Vec<u8>, Vec<f32>) {
+fn read_block_goldens(kind: BlockType) -> (Vec<u8>, Vec<f32>) {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/parity/goldens/gguf_blocks.safetensors");
     let golden = safetensors::Reader::open(path).unwrap();
-    let stored =
+    let read =
         |what: &str| golden.read(golden.entry(&format!("{kind}.{what}")).unwrap(), <[u8]>::to_vec).unwrap();
-    let (blocks, values) = (stored("blocks"), stored("values"));
+    let (blocks, values) = (read("blocks"), read("values"));
     let values: Vec<f32> = values.as_chunks::<4>().0.iter().map(|v| f32::from_le_bytes(*v)).collect();
     // The last two are random, with small scales.
     let (blocks, values) =
@@ -27,14 +27,14 @@ fn golden(kind: BlockType) -> (Vec<u8>, Vec<f32>) {
 }
 
 #[test]
-fn blocks_become_values_on_every_device() {
+fn blocks_are_unpacked_on_every_device() {
     let kinds = [2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20];
     let folder = TestFolder::new();
     for (kind, number) in BlockType::ALL.into_iter().zip(kinds) {
-        let (blocks, values) = golden(kind);
+        let (blocks, values) = read_block_goldens(kind);
         let dims = [kind.elements() as u64, 2];
-        let tensors = [Written { name: "w", dims: &dims, kind: number, offset: 0 }];
-        let reader = Reader::open(folder.file("w.gguf", file(&[], &tensors, 32, &blocks))).unwrap();
+        let tensors = [TensorSpec { name: "w", dims: &dims, kind: number, offset: 0 }];
+        let reader = Reader::open(folder.file("w.gguf", encode_file(&[], &tensors, 32, &blocks))).unwrap();
         assert_eq!(reader.read(&reader.entry("w").unwrap(), <[u8]>::to_vec).unwrap(), blocks);
         for cx in contexts() {
             let value = reader.value(&cx, "w", None, RowOrder::Stored).unwrap();
@@ -51,17 +51,17 @@ fn blocks_become_values_on_every_device() {
 }
 
 #[test]
-fn rows_of_heads_are_put_in_halves() {
+fn rows_of_heads_are_reordered_to_halves() {
     // Two heads of four rows: row 10·h + r holds its number, and the file has rows 0, 2, 1, 3 of each.
     let rows = [0.0, 2.0, 1.0, 3.0, 10.0, 12.0, 11.0, 13.0f32];
     let data: Vec<u8> = rows.iter().flat_map(|row| [*row, row + 0.5]).flat_map(f32::to_le_bytes).collect();
     let bias: Vec<u8> = rows.iter().copied().flat_map(f32::to_le_bytes).collect();
     let folder = TestFolder::new();
     let tensors = [
-        Written { name: "w", dims: &[2, 8], kind: 0, offset: 0 },
-        Written { name: "b", dims: &[8], kind: 0, offset: 64 },
+        TensorSpec { name: "w", dims: &[2, 8], kind: 0, offset: 0 },
+        TensorSpec { name: "b", dims: &[8], kind: 0, offset: 64 },
     ];
-    let path = folder.file("w.gguf", file(&[], &tensors, 32, &[data, bias].concat()));
+    let path = folder.file("w.gguf", encode_file(&[], &tensors, 32, &[data, bias].concat()));
     let reader = Reader::open(path).unwrap();
     let halves = RowOrder::Halves { heads: 2 };
     let expected = [0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0];
@@ -83,13 +83,13 @@ fn rows_of_heads_are_put_in_halves() {
 }
 
 #[test]
-fn rows_of_blocks_are_put_in_halves_and_stay_blocks() {
+fn rows_of_blocks_are_reordered_and_stay_blocks() {
     let folder = TestFolder::new();
     // A head of four rows, of two blocks each: every byte of a row is its number.
     let block = BlockType::Q8_0.bytes();
     let data: Vec<u8> = [0u8, 2, 1, 3].iter().flat_map(|row| vec![*row; 2 * block]).collect();
-    let tensors = [Written { name: "w", dims: &[64, 4], kind: 8, offset: 0 }];
-    let reader = Reader::open(folder.file("w.gguf", file(&[], &tensors, 32, &data))).unwrap();
+    let tensors = [TensorSpec { name: "w", dims: &[64, 4], kind: 8, offset: 0 }];
+    let reader = Reader::open(folder.file("w.gguf", encode_file(&[], &tensors, 32, &data))).unwrap();
     let dtype = DType::Block(BlockType::Q8_0);
     for cx in contexts() {
         let value = reader.value(&cx, "w", Some(dtype), RowOrder::Halves { heads: 1 }).unwrap();
@@ -106,11 +106,11 @@ fn rows_of_blocks_are_put_in_halves_and_stay_blocks() {
 }
 
 #[test]
-fn halves_stay_in_the_file_or_are_widened() {
+fn f16_tensors_are_mapped_or_converted() {
     let data: Vec<u8> = [1.5f32, -2.0].iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
     let folder = TestFolder::new();
-    let tensors = [Written { name: "w", dims: &[2], kind: 1, offset: 0 }];
-    let reader = Reader::open(folder.file("w.gguf", file(&[], &tensors, 32, &data))).unwrap();
+    let tensors = [TensorSpec { name: "w", dims: &[2], kind: 1, offset: 0 }];
+    let reader = Reader::open(folder.file("w.gguf", encode_file(&[], &tensors, 32, &data))).unwrap();
     for cx in contexts() {
         for dtype in [DType::F32, DType::BF16] {
             let value = reader.value(&cx, "w", Some(dtype), RowOrder::Stored).unwrap();
@@ -123,11 +123,12 @@ fn halves_stay_in_the_file_or_are_widened() {
 }
 
 #[test]
-fn a_file_that_was_let_go() {
+fn reading_a_released_file_is_refused() {
     let folder = TestFolder::new();
-    let tensors = [Written { name: "w", dims: &[1], kind: 0, offset: 0 }];
+    let tensors = [TensorSpec { name: "w", dims: &[1], kind: 0, offset: 0 }];
     let reader =
-        Reader::open(folder.file("w.gguf", file(&[("k", meta_u32(1))], &tensors, 32, &[0; 4]))).unwrap();
+        Reader::open(folder.file("w.gguf", encode_file(&[("k", encode_meta_u32(1))], &tensors, 32, &[0; 4])))
+            .unwrap();
     let entry = reader.entry("w").unwrap();
     assert_eq!(mapped_file::release(reader.path()).unwrap(), 1);
     for error in [
@@ -146,16 +147,16 @@ fn a_file_that_was_let_go() {
 /// Files modified while they are mapped, which our writers never do: errors, not panics.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_file_that_is_written_into() {
+fn a_file_modified_while_mapped_gives_errors() {
     use std::os::unix::fs::FileExt;
 
-    use super::written::{meta_list, text};
+    use super::written::{encode_meta_list, encode_text};
     use crate::error::Result;
 
     let folder = TestFolder::new();
-    let tensors = [Written { name: "w", dims: &[1], kind: 0, offset: 0 }];
-    let keys = [("k", meta_list(8, 2, &[text("a"), text("b")].concat()))];
-    let whole = file(&keys, &tensors, 32, &[0; 4]);
+    let tensors = [TensorSpec { name: "w", dims: &[1], kind: 0, offset: 0 }];
+    let keys = [("k", encode_meta_list(8, 2, &[encode_text("a"), encode_text("b")].concat()))];
+    let whole = encode_file(&keys, &tensors, 32, &[0; 4]);
     let (key, list, tensor) = (24, 24 + 9, 24 + 9 + 4 + 4 + 8 + 18);
     let (highest, beyond) = (u32::MAX, 1u32 << 31);
     let wrong = [
@@ -181,8 +182,8 @@ fn a_file_that_is_written_into() {
             texts().err(),
         ];
         let errors: Vec<String> = outcomes.into_iter().flatten().map(|error| error.message).collect();
-        let told =
+        let names_the_fault =
             |error: &String| error.contains(&format!("w.gguf: at byte {at}: ")) && error.contains(what);
-        assert!(errors.iter().any(told), "{errors:?} do not say: {what}");
+        assert!(errors.iter().any(names_the_fault), "{errors:?} do not contain: {what}");
     }
 }
