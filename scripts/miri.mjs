@@ -24,7 +24,7 @@ const CANNOT = [
   "simd::amx::",
   "two_processes_write_at_once",
   "a_pipe_in_place_of_the_file",
-  "whole_file::",
+  "staged_file::",
   "device::gpu::",
   "device::tests::a_gpu_without_f16_conversion",
   "device::tests::meta_gpu_opens_no_device",

@@ -13,7 +13,7 @@ use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::op::{Backward, Op, run};
 use lowrank_engine::ops::attention::Attention;
 
-fn values(cx: &Rc<Context>, shape: &[usize]) -> Value {
+fn make_values(cx: &Rc<Context>, shape: &[usize]) -> Value {
     let n: usize = shape.iter().product();
     let bytes = (0..n).flat_map(|i| (((i * 7919) % 1009) as f32 / 500.0 - 1.0).to_le_bytes()).collect();
     cx.upload(shape, DType::F32, bytes).unwrap()
@@ -26,7 +26,7 @@ fn wait(cx: &Context) {
 }
 
 /// Seconds per call: the best of ten runs of five.
-fn time(cx: &Context, f: impl Fn()) -> f64 {
+fn measure(cx: &Context, f: impl Fn()) -> f64 {
     f();
     wait(cx);
     let run = || {
@@ -51,19 +51,19 @@ fn main() {
         for precision in [Precision::Exact, Precision::Bf16] {
             let op = Attention { causal: true, offset: s - t, precision, ..Default::default() };
             let name = format!("{name}, {precision:?}");
-            let q = values(&cx, &[b, t, heads, dim]);
-            let [k, v] = [0, 1].map(|_| values(&cx, &[b, s, kv_heads, dim]));
+            let q = make_values(&cx, &[b, t, heads, dim]);
+            let [k, v] = [0, 1].map(|_| make_values(&cx, &[b, s, kv_heads, dim]));
             let inputs = [&q, &k, &v];
-            let seconds = time(&cx, || drop(run(&cx, &op, &inputs).unwrap()));
+            let seconds = measure(&cx, || drop(run(&cx, &op, &inputs).unwrap()));
             let flops = (b * heads * dim * 4 * if t == 1 { s } else { t * (s + 1) / 2 }) as f64;
             println!("{name:40} forward  {:8.3} ms {:6.1} GFLOP/s", seconds * 1e3, flops / seconds / 1e9);
             if t == 1 {
                 continue;
             }
             let outputs = run(&cx, &op, &inputs).unwrap();
-            let d = vec![Some(values(&cx, &q.shape)), None];
+            let d = vec![Some(make_values(&cx, &q.shape)), None];
             let pass = Backward::after(&op, &inputs.map(Value::clone), &outputs, &[true; 3], d);
-            let seconds = time(&cx, || drop(op.backward(&cx, &pass).unwrap()));
+            let seconds = measure(&cx, || drop(op.backward(&cx, &pass).unwrap()));
             println!(
                 "{name:40} backward {:8.3} ms {:6.1} GFLOP/s",
                 seconds * 1e3,

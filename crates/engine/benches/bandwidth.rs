@@ -25,7 +25,7 @@ const ROUNDS: usize = 9;
 const SHAPES: [(usize, usize); 7] =
     [(576, 576), (192, 576), (1536, 576), (576, 1536), (49152, 576), (8192, 2048), (2048, 8192)];
 
-fn threads() -> usize {
+fn count_threads() -> usize {
     let asked = std::env::var("LOWRANK_THREADS").ok().and_then(|v| v.parse().ok());
     asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
 }
@@ -36,7 +36,7 @@ fn median(mut list: Vec<f64>) -> f64 {
 }
 
 /// Returns a file of `PAST_CACHES` bytes with all pages in the page cache.
-fn written() -> Arc<MappedFile> {
+fn create_file() -> Arc<MappedFile> {
     let path = std::env::temp_dir().join(format!("lowrank-bandwidth-{}", std::process::id()));
     let mut file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
     let piece = vec![1; 1 << 20];
@@ -48,7 +48,7 @@ fn written() -> Arc<MappedFile> {
 }
 
 /// Gigabytes per second of a plain sum.
-fn plain(file: &MappedFile, threads: usize) -> f64 {
+fn measure_sum(file: &MappedFile, threads: usize) -> f64 {
     let sum = |bytes: &[u8]| {
         let mut sums = [0u64; 32];
         for line in bytes.as_chunks::<256>().0 {
@@ -78,7 +78,7 @@ fn wait(cx: &Context) {
 
 /// Gigabytes per second of products of one row with one weight after another, where weights start `skip` elements past
 /// a cache line, as in a mapped file; the plain sum's rate, and the ratio of both.
-fn product(
+fn measure_products(
     cx: &Rc<Context>,
     file: &Arc<MappedFile>,
     threads: usize,
@@ -87,15 +87,15 @@ fn product(
     skip: usize,
 ) -> [f64; 3] {
     let bytes = dtype.byte_size(n * k);
-    let apart = (dtype.byte_size(skip) + bytes).next_multiple_of(64);
-    let weights: Vec<Value> = (0..PAST_CACHES / apart)
-        .map(|i| cx.map([n, k], dtype, file, (i * apart + dtype.byte_size(skip)) as u64).unwrap())
+    let stride = (dtype.byte_size(skip) + bytes).next_multiple_of(64);
+    let weights: Vec<Value> = (0..PAST_CACHES / stride)
+        .map(|i| cx.map([n, k], dtype, file, (i * stride + dtype.byte_size(skip)) as u64).unwrap())
         .collect();
     let a = cx.upload([1, k], DType::F32, vec![0; 4 * k]).unwrap();
     let c = cx.empty([1, n], DType::F32).unwrap();
     wait(cx);
     let rounds = (0..ROUNDS).map(|_| {
-        let read = plain(file, threads);
+        let read = measure_sum(file, threads);
         let start = Instant::now();
         for weight in &weights {
             let b = Matrix::new(weight, k).t();
@@ -110,9 +110,9 @@ fn product(
 }
 
 fn main() {
-    let threads = threads();
-    let file = written();
-    plain(&file, threads);
+    let threads = count_threads();
+    let file = create_file();
+    measure_sum(&file, threads);
     println!("{threads} threads");
     let device = Device::start(move || Cpu::open(threads)).unwrap();
     let all = [DType::F32, DType::BF16, DType::F16].into_iter().chain(BlockType::EVERY.map(DType::Block));
@@ -120,15 +120,15 @@ fn main() {
     for dtype in all.filter(|one| asked.is_empty() || asked.iter().any(|name| name == one.as_str())) {
         for (n, k) in SHAPES.into_iter().filter(|(n, k)| dtype.divides(&[*n, *k].into())) {
             let cx = Context::new(device.profile.clone(), Sink::Thread(device.clone()));
-            let [rate, read, share] = product(&cx, &file, threads, (n, k), dtype, 0);
+            let [rate, read, share] = measure_products(&cx, &file, threads, (n, k), dtype, 0);
             let share = 100.0 * share;
             print!("1 x {n} x {k} {}: {rate:.1} of {read:.1} GB/s, {share:.0}%", dtype.as_str());
             if dtype.is_block() {
                 println!();
                 continue;
             }
-            let [apart, ..] = product(&cx, &file, threads, (n, k), dtype, 6);
-            println!("; off a line's start {apart:.1} GB/s");
+            let [unaligned, ..] = measure_products(&cx, &file, threads, (n, k), dtype, 6);
+            println!("; off a line's start {unaligned:.1} GB/s");
         }
     }
 }

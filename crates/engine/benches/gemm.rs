@@ -31,7 +31,7 @@ const SHAPES: [(usize, usize, usize, bool); 13] = [
     (8, 576, 1536, true),
 ];
 
-fn values(cx: &Rc<Context>, shape: [usize; 2], dtype: DType) -> Value {
+fn make_values(cx: &Rc<Context>, shape: [usize; 2], dtype: DType) -> Value {
     let value = |i: usize| (i.wrapping_mul(7919) % 1000) as f32 / 500.0 - 1.0;
     let size = shape[0] * shape[1];
     let bytes = match dtype {
@@ -47,20 +47,20 @@ fn wait(cx: &Context) {
     receive.recv().unwrap().unwrap();
 }
 
-fn threads() -> usize {
+fn count_threads() -> usize {
     std::env::var("LOWRANK_THREADS").ok().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
-fn products(criterion: &mut Criterion) {
+fn bench_products(criterion: &mut Criterion) {
     let on_gpu = std::env::var("LOWRANK_BENCH_DEVICE").is_ok_and(|v| v == "gpu");
     let device = match on_gpu {
         true => Device::start(|| Gpu::open_with(None, None)),
-        false => Device::start(|| Cpu::open(threads())),
+        false => Device::start(|| Cpu::open(count_threads())),
     };
     let device = device.unwrap();
     let cx = Context::new(device.profile.clone(), Sink::Thread(device));
     for (m, n, k, transposed) in SHAPES {
-        let (a, c) = (values(&cx, [m, k], DType::F32), values(&cx, [m, n], DType::F32));
+        let (a, c) = (make_values(&cx, [m, k], DType::F32), make_values(&cx, [m, n], DType::F32));
         let shape = if transposed { [n, k] } else { [k, n] };
         let letter = if transposed { "Wᵀ" } else { "W" };
         let mut group = criterion.benchmark_group(format!("{m}x{n}x{k} x·{letter}"));
@@ -73,7 +73,7 @@ fn products(criterion: &mut Criterion) {
             ("bf16, rounded", DType::BF16, Precision::Bf16),
         ];
         for (name, dtype, precision) in forms {
-            let b = values(&cx, shape, dtype);
+            let b = make_values(&cx, shape, dtype);
             group.bench_function(name, |bencher| {
                 bencher.iter(|| {
                     let b = Matrix::new(&b, shape[1]).transposed_if(transposed);
@@ -86,7 +86,7 @@ fn products(criterion: &mut Criterion) {
         if !on_gpu {
             let (a, b, mut c) = (vec![0.5f32; m * k], vec![0.25f32; k * n], vec![0f32; m * n]);
             let (row, column) = if transposed { (1, k as isize) } else { (n as isize, 1) };
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads()).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(count_threads()).build().unwrap();
             let parallel = gemm::Parallelism::Rayon(pool.current_num_threads());
             group.bench_function("gemm crate", |bencher| {
                 pool.install(|| {
@@ -106,5 +106,5 @@ fn products(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, products);
+criterion_group!(benches, bench_products);
 criterion_main!(benches);

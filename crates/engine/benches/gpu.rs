@@ -55,7 +55,7 @@ static CHAINS: Kernel = Kernel {
     variants: Vec::new,
 };
 
-fn values(cx: &Rc<Context>, shape: &[usize]) -> Value {
+fn make_values(cx: &Rc<Context>, shape: &[usize]) -> Value {
     let n: usize = shape.iter().product();
     let bytes = (0..n).flat_map(|i| (((i * 7919) % 1009) as f32 / 5000.0 - 0.1).to_le_bytes()).collect();
     cx.upload(shape, DType::F32, bytes).unwrap()
@@ -69,7 +69,7 @@ fn wait(cx: &Context) {
 
 /// Seconds per run for each of `runs`: medians of fifteen rounds over all. With five rounds, the ratio of two runs of
 /// 25 ms varies by a tenth.
-fn time(cx: &Context, runs: &[&dyn Fn()]) -> Vec<f64> {
+fn measure(cx: &Context, runs: &[&dyn Fn()]) -> Vec<f64> {
     let mut took = vec![Vec::new(); runs.len()];
     for round in 0..16 {
         for (run, took) in runs.iter().zip(&mut took) {
@@ -87,10 +87,10 @@ fn time(cx: &Context, runs: &[&dyn Fn()]) -> Vec<f64> {
 }
 
 /// GFLOP/s of multiply-adds alone: 16 chains in a plain loop, and 8 chains unrolled by 8.
-fn chains(cx: &Rc<Context>) -> [f64; 2] {
+fn measure_chains(cx: &Rc<Context>) -> [f64; 2] {
     const GROUPS: u32 = 256;
     const THREADS: u32 = 64;
-    let x = values(cx, &[(GROUPS * THREADS) as usize]);
+    let x = make_values(cx, &[(GROUPS * THREADS) as usize]);
     let kinds: [([u32; 2], u32); 2] = [([16, 1], 4000), ([8, 8], 2000)];
     let launch = |i: usize| {
         let ([chains, unrolled], rounds) = kinds[i];
@@ -104,23 +104,24 @@ fn chains(cx: &Rc<Context>) -> [f64; 2] {
             work: 1,
         }));
     };
-    let took = time(cx, &[&|| launch(0), &|| launch(1)]);
+    let took = measure(cx, &[&|| launch(0), &|| launch(1)]);
     [0, 1].map(|i| {
         let ([chains, unrolled], rounds) = kinds[i];
         2.0 * f64::from(chains * unrolled) * f64::from(rounds) * f64::from(GROUPS * THREADS) / took[i] / 1e9
     })
 }
 
-fn products(cx: &Rc<Context>, [plain, unrolled]: [f64; 2]) {
+fn bench_products(cx: &Rc<Context>, [plain, unrolled]: [f64; 2]) {
     for [m, n, k] in [[1024, 1024, 1024], [512, 1536, 576], [512, 576, 1536], [512, 16, 576], [512, 576, 16]]
     {
-        let (a, b, c) = (values(cx, &[m, k]), values(cx, &[n, k]), values(cx, &[m, n]));
+        let (a, b, c) = (make_values(cx, &[m, k]), make_values(cx, &[n, k]), make_values(cx, &[m, n]));
         let product = |trans_a: bool, trans_b: bool| {
             let a = Matrix::new(&a, if trans_a { m } else { k }).transposed_if(trans_a);
             let b = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
             gemm(cx, Gemm::new(m, n, k), a, b, None, Matrix::new(&c, n)).unwrap();
         };
-        let took = time(cx, &[&|| product(false, true), &|| product(false, false), &|| product(true, false)]);
+        let took =
+            measure(cx, &[&|| product(false, true), &|| product(false, false), &|| product(true, false)]);
         let rates: Vec<f64> = took.iter().map(|t| 2.0 * (m * n * k) as f64 / t / 1e9).collect();
         println!(
             "{m:5} x {n:5} x {k:5}: x·Wᵀ {:5.1}, x·W {:5.1}, xᵀ·W {:5.1} GFLOP/s; x·Wᵀ is {:3.0}% of a loop of multiply-adds, {:3.0}% of it unrolled",
@@ -133,8 +134,8 @@ fn products(cx: &Rc<Context>, [plain, unrolled]: [f64; 2]) {
     }
 }
 
-fn tensor(cx: &Rc<Context>, shape: &[usize], trains: bool) -> Tensor {
-    Tensor::new(values(cx, shape), trains)
+fn make_tensor(cx: &Rc<Context>, shape: &[usize], trains: bool) -> Tensor {
+    Tensor::new(make_values(cx, shape), trains)
 }
 
 /// A frozen layer with an adapter of rank `rank`.
@@ -147,9 +148,9 @@ struct Layer {
 impl Layer {
     fn new(cx: &Rc<Context>, features: usize, out: usize, rank: usize) -> Layer {
         Layer {
-            weight: tensor(cx, &[out, features], false),
-            a: tensor(cx, &[rank, features], true),
-            b: tensor(cx, &[out, rank], true),
+            weight: make_tensor(cx, &[out, features], false),
+            a: make_tensor(cx, &[rank, features], true),
+            b: make_tensor(cx, &[out, rank], true),
         }
     }
 
@@ -159,16 +160,16 @@ impl Layer {
         tape.apply(op, &[x, &self.weight, &self.a, &self.b]).unwrap().swap_remove(0)
     }
 
-    fn forget(&self) {
+    fn clear_grads(&self) {
         self.a.set_grad(None);
         self.b.set_grad(None);
     }
 }
 
-fn layers(cx: &Rc<Context>) {
+fn bench_layers(cx: &Rc<Context>) {
     for [t, features, out] in [[512, 576, 1536], [512, 2048, 2048]] {
         let layer = Layer::new(cx, features, out, 16);
-        let (x, d) = (tensor(cx, &[t, features], true), values(cx, &[t, out]));
+        let (x, d) = (make_tensor(cx, &[t, features], true), make_values(cx, &[t, out]));
         let frozen = || {
             let tape = Tape::default();
             let y = tape.apply1(Linear::default(), &[&x, &layer.weight]).unwrap();
@@ -180,9 +181,9 @@ fn layers(cx: &Rc<Context>) {
             let y = layer.forward(&tape, &x);
             tape.backward(&y, Some(d.clone())).unwrap();
             x.set_grad(None);
-            layer.forget();
+            layer.clear_grads();
         };
-        let took = time(cx, &[&frozen, &adapted]);
+        let took = measure(cx, &[&frozen, &adapted]);
         println!(
             "{features} → {out}, {t} tokens, rank 16, forward and backward: frozen {:.1} ms, adapted {:.1} ms, {:.2} times",
             took[0] * 1e3,
@@ -209,9 +210,9 @@ impl Block {
     fn new(cx: &Rc<Context>) -> Block {
         let sizes = [(C, C), (C, KV), (C, KV), (C, C), (C, F), (C, F), (F, C)];
         Block {
-            norms: [0, 1].map(|_| tensor(cx, &[C], false)),
+            norms: [0, 1].map(|_| make_tensor(cx, &[C], false)),
             layers: sizes.iter().map(|(i, o)| Layer::new(cx, *i, *o, R)).collect(),
-            tables: [0, 1].map(|_| tensor(cx, &[T, 32], false)),
+            tables: [0, 1].map(|_| make_tensor(cx, &[T, 32], false)),
         }
     }
 
@@ -240,15 +241,15 @@ impl Block {
     }
 }
 
-fn block(cx: &Rc<Context>) {
+fn bench_block(cx: &Rc<Context>) {
     let block = Block::new(cx);
-    let (x, d) = (tensor(cx, &[T, C], true), values(cx, &[T, C]));
+    let (x, d) = (make_tensor(cx, &[T, C], true), make_values(cx, &[T, C]));
     let step = || {
         let tape = Tape::default();
         let y = block.forward(&tape, &x);
         tape.backward(&y, Some(d.clone())).unwrap();
         x.set_grad(None);
-        block.layers.iter().for_each(Layer::forget);
+        block.layers.iter().for_each(Layer::clear_grads);
     };
     step();
     cx.count_launches(true);
@@ -257,12 +258,12 @@ fn block(cx: &Rc<Context>) {
     launches.sort_by_key(|(name, n)| (std::cmp::Reverse(*n), *name));
     let all: u64 = launches.iter().map(|(_, n)| n).sum();
     const SQUARE: usize = 1024;
-    let [a, b, c] = [0, 1, 2].map(|_| values(cx, &[SQUARE, SQUARE]));
+    let [a, b, c] = [0, 1, 2].map(|_| make_values(cx, &[SQUARE, SQUARE]));
     let product = || {
         let [a, b, c] = [&a, &b, &c].map(|v| Matrix::new(v, SQUARE));
         gemm(cx, Gemm::new(SQUARE, SQUARE, SQUARE), a, b.t(), None, c).unwrap();
     };
-    let took = time(cx, &[&step, &product]);
+    let took = measure(cx, &[&step, &product]);
     let (seconds, rate) = (took[0], 2.0 * SQUARE.pow(3) as f64 / took[1] / 1e9);
     let sizes: Vec<(usize, usize)> =
         block.layers.iter().map(|l| (l.weight.value().shape[1], l.weight.value().shape[0])).collect();
@@ -285,9 +286,9 @@ fn main() {
     let device = Device::start(|| Gpu::open_with(None, None)).unwrap();
     println!("{}", device.profile.name);
     let cx = Context::new(device.profile.clone(), Sink::Thread(device));
-    let rates = chains(&cx);
+    let rates = measure_chains(&cx);
     println!("multiply-adds: 16 chains {:.1} GFLOP/s, 8 chains unrolled by 8 {:.1}", rates[0], rates[1]);
-    products(&cx, rates);
-    layers(&cx);
-    block(&cx);
+    bench_products(&cx, rates);
+    bench_layers(&cx);
+    bench_block(&cx);
 }

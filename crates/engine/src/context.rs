@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use constants::Constants;
-use in_files::InFiles;
+use in_files::FileUses;
 
 use crate::device::Sink;
 use crate::error::{Error, Result};
@@ -33,12 +33,12 @@ use crate::tune::Class;
 /// Commands that may wait before they are submitted automatically.
 const FLUSH_COMMANDS: usize = 128;
 /// Commands, or arithmetic, after which an idle CPU gets work: it computes while the rest is recorded.
-const FEW_COMMANDS: usize = 16;
-const SOME_WORK: u64 = 100_000;
+const IDLE_FLUSH_COMMANDS: usize = 16;
+const IDLE_FLUSH_WORK: u64 = 100_000;
 /// A GPU waits for more commands, since each submission has a cost, while the work is at most this; so a decoded token
 /// is one submission.
-const LITTLE_WORK: u64 = 4_000_000_000;
-const FLUSH_COMMANDS_OF_LITTLE_WORK: usize = 2048;
+const SMALL_WORK: u64 = 4_000_000_000;
+const FLUSH_COMMANDS_OF_SMALL_WORK: usize = 2048;
 const FLUSH_UPLOAD_BYTES: u64 = 64 << 20;
 
 /// One environment's use of one device: its pool and its waiting recording.
@@ -46,24 +46,24 @@ pub struct Context {
     pub profile: Profile,
     sink: Sink,
     owner: CancelToken,
-    under: RefCell<Option<CancelToken>>,
+    cancel_token: RefCell<Option<CancelToken>>,
     cpu_use: Cell<CpuUse>,
     /// Whether waiting commands must stay together.
-    holds: Cell<bool>,
+    batching: Cell<bool>,
     pool: RefCell<Pool>,
     recording: RefCell<Recording>,
-    in_files: RefCell<InFiles>,
+    file_uses: RefCell<FileUses>,
     launches: Cell<u64>,
     /// Floating-point operations of all recorded launches.
     work: Cell<u64>,
     /// Names of the kernels launched since `count_launches(true)`, for tests that count them.
-    counted: RefCell<Option<std::collections::HashMap<&'static str, u64>>>,
+    launch_counts: RefCell<Option<std::collections::HashMap<&'static str, u64>>>,
     tracer: Tracer,
     /// Called when memory is short: releases tensors that nothing needs.
     shortage: RefCell<Option<Rc<dyn Fn()>>>,
     constants: RefCell<Constants>,
     /// Bytes that may be allocated before the system is asked again for its free memory.
-    unasked: Cell<u64>,
+    known_free: Cell<u64>,
 }
 
 impl Context {
@@ -75,21 +75,21 @@ impl Context {
     pub fn with_owner(profile: Profile, sink: Sink, owner: CancelToken) -> Rc<Self> {
         Rc::new(Context {
             owner,
-            under: RefCell::default(),
+            cancel_token: RefCell::default(),
             cpu_use: Cell::default(),
-            holds: Cell::new(false),
+            batching: Cell::new(false),
             pool: RefCell::new(Pool::new(profile.buffer_limit)),
             profile,
             sink,
             recording: RefCell::default(),
-            in_files: RefCell::default(),
+            file_uses: RefCell::default(),
             launches: Cell::new(0),
             work: Cell::new(0),
-            counted: RefCell::new(None),
+            launch_counts: RefCell::new(None),
             tracer: Tracer::default(),
             shortage: RefCell::default(),
             constants: RefCell::default(),
-            unasked: Cell::new(0),
+            known_free: Cell::new(0),
         })
     }
 
@@ -128,8 +128,8 @@ impl Context {
         debug_assert_eq!(launch.scalars.len(), (launch.kernel.scalars)().len(), "{}", launch.kernel.name);
         self.launches.set(self.launches.get() + 1);
         self.work.set(self.work.get() + launch.work);
-        if let Some(counted) = self.counted.borrow_mut().as_mut() {
-            *counted.entry(launch.kernel.name).or_default() += 1;
+        if let Some(counts) = self.launch_counts.borrow_mut().as_mut() {
+            *counts.entry(launch.kernel.name).or_default() += 1;
         }
         #[cfg(test)]
         if !self.is_meta() {
@@ -140,7 +140,7 @@ impl Context {
 
     /// Starts or stops counting launches by kernel; returns the counts so far.
     pub fn count_launches(&self, on: bool) -> std::collections::HashMap<&'static str, u64> {
-        self.counted.replace(on.then(Default::default)).unwrap_or_default()
+        self.launch_counts.replace(on.then(Default::default)).unwrap_or_default()
     }
 
     pub fn push(&self, command: Command) {
@@ -151,22 +151,22 @@ impl Context {
             let mut recording = self.recording.borrow_mut();
             recording.push(command);
             let commands = recording.commands.len();
-            let some = commands >= FEW_COMMANDS || recording.work >= SOME_WORK;
-            let gathers = self.profile.kind == Kind::Gpu && recording.work < LITTLE_WORK;
-            commands >= if gathers { FLUSH_COMMANDS_OF_LITTLE_WORK } else { FLUSH_COMMANDS }
+            let enough = commands >= IDLE_FLUSH_COMMANDS || recording.work >= IDLE_FLUSH_WORK;
+            let gathers = self.profile.kind == Kind::Gpu && recording.work < SMALL_WORK;
+            commands >= if gathers { FLUSH_COMMANDS_OF_SMALL_WORK } else { FLUSH_COMMANDS }
                 || recording.upload_bytes >= FLUSH_UPLOAD_BYTES
-                || (some && self.profile.kind == Kind::Cpu && self.sink.is_idle())
+                || (enough && self.profile.kind == Kind::Cpu && self.sink.is_idle())
         };
-        if full && !self.holds.get() {
+        if full && !self.batching.get() {
             self.flush();
         }
     }
 
     /// Submits the waiting commands to the device.
     pub fn flush(&self) {
-        let (under, note) = (self.under.borrow().clone(), self.tracer.note());
-        let commands = self.sink.list(FLUSH_COMMANDS);
-        let next = Recording { commands, under, note, ..Recording::default() };
+        let (token, note) = (self.cancel_token.borrow().clone(), self.tracer.note());
+        let commands = self.sink.take_list(FLUSH_COMMANDS);
+        let next = Recording { commands, token, note, ..Recording::default() };
         let mut recording = self.recording.replace(next);
         recording.owner = self.owner.clone();
         recording.cpu_use = self.cpu_use.get();
@@ -226,25 +226,25 @@ impl Context {
     }
 
     /// Commands recorded from now on are skipped once `token` is cancelled.
-    pub fn under(&self, token: Option<CancelToken>) {
-        *self.under.borrow_mut() = token.clone();
-        self.push(Command::Under { token, once: false });
+    pub fn set_cancel_token(&self, token: Option<CancelToken>) {
+        *self.cancel_token.borrow_mut() = token.clone();
+        self.push(Command::SetCancelToken { token, once: false });
     }
 
     /// Makes the commands that `record` records atomic under cancellation: they run all or not at all. An optimizer
     /// step uses it.
-    pub fn whole<T>(&self, record: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub fn run_atomically<T>(&self, record: impl FnOnce() -> Result<T>) -> Result<T> {
         // Cancellation is decided per recording, so nothing is submitted before the end.
-        if self.holds.replace(true) {
+        if self.batching.replace(true) {
             return record();
         }
         // Restored even if `record` panics.
-        let held = BatchGuard(&self.holds);
-        let token = self.under.borrow().clone();
-        self.push(Command::Under { token: token.clone(), once: true });
+        let guard = BatchGuard(&self.batching);
+        let token = self.cancel_token.borrow().clone();
+        self.push(Command::SetCancelToken { token: token.clone(), once: true });
         let result = record();
-        drop(held);
-        self.push(Command::Under { token, once: false });
+        drop(guard);
+        self.push(Command::SetCancelToken { token, once: false });
         result
     }
 
@@ -257,17 +257,17 @@ impl Context {
     }
 
     /// Traces everything recorded from now on into `trace`; `None` stops tracing.
-    pub fn trace(&self, trace: Option<Arc<Trace>>) {
+    pub fn set_trace(&self, trace: Option<Arc<Trace>>) {
         self.tracer.set(trace);
         self.push(Command::Note(self.tracer.note()));
     }
 
     /// Attributes the commands of `append` to `operation`, unless an enclosing operation is active.
-    pub fn operation<T>(&self, operation: &'static str, pass: Pass, append: impl FnOnce() -> T) -> T {
-        let Some(entered) = self.tracer.enter(operation, pass) else { return append() };
-        self.push(Command::Note(Some(entered.note())));
+    pub fn trace_operation<T>(&self, operation: &'static str, pass: Pass, append: impl FnOnce() -> T) -> T {
+        let Some(begun) = self.tracer.begin(operation, pass) else { return append() };
+        self.push(Command::Note(Some(begun.note())));
         let appended = append();
-        self.tracer.exit(entered);
+        self.tracer.end(begun);
         self.push(Command::Note(self.tracer.note()));
         appended
     }
@@ -327,8 +327,8 @@ impl Drop for BatchGuard<'_> {
 impl Drop for Context {
     fn drop(&mut self) {
         self.trim();
-        let page = self.constants.get_mut().take();
-        self.leave_page(page);
+        let page = self.constants.get_mut().take_page();
+        self.release_page(page);
         self.flush();
     }
 }

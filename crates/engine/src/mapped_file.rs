@@ -21,7 +21,7 @@ use crate::error::{Code, Error, Result};
 use crate::fail;
 
 /// How long a device that is shutting down may keep a map that must be unmapped.
-const PATIENCE: Duration = Duration::from_secs(2);
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// A user of mapped files: a device whose buffers are in some of them.
 pub trait Borrower: Send + Sync {
@@ -89,7 +89,7 @@ impl Lease {
     ///
     /// # Panics
     /// If it is past the end.
-    pub fn at(&self, offset: usize) -> *mut u8 {
+    pub fn pointer_at(&self, offset: usize) -> *mut u8 {
         assert!(offset <= self.map.len(), "a place past the file's end");
         // SAFETY: it is within the map, or at its end.
         unsafe { self.map.as_mut_ptr().add(offset) }
@@ -97,7 +97,7 @@ impl Lease {
 }
 
 /// All bytes of a map.
-fn bytes(map: &MmapRaw) -> &[u8] {
+fn map_bytes(map: &MmapRaw) -> &[u8] {
     // SAFETY: the map has this length, and a writer into a weight of it prevents simultaneous reads of that weight.
     unsafe { std::slice::from_raw_parts(map.as_ptr(), map.len()) }
 }
@@ -105,7 +105,7 @@ fn bytes(map: &MmapRaw) -> &[u8] {
 impl Deref for Lease {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        bytes(&self.map)
+        map_bytes(&self.map)
     }
 }
 
@@ -133,14 +133,14 @@ impl MappedFile {
         self.released.load(Ordering::Acquire)
     }
 
-    /// Calls `look` with its bytes, which stay mapped meanwhile.
+    /// Calls `use_bytes` with its bytes, which stay mapped meanwhile.
     ///
     /// # Errors
     /// `ERR_FILE_NOT_FOUND` once it was unmapped, since another file, or none, has its name now.
-    pub fn read<T>(&self, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
+    pub fn read<T>(&self, use_bytes: impl FnOnce(&[u8]) -> T) -> Result<T> {
         match &*self.map.read().unwrap_or_else(|e| e.into_inner()) {
-            Some(map) => Ok(look(bytes(map))),
-            None => Err(self.gone()),
+            Some(map) => Ok(use_bytes(map_bytes(map))),
+            None => Err(self.released_error()),
         }
     }
 
@@ -151,11 +151,11 @@ impl MappedFile {
     /// As for `read`.
     pub fn copy(&self, offset: u64, bytes: usize) -> Result<Vec<u8>> {
         self.read(|map| {
-            self.read_apart(offset, bytes).unwrap_or_else(|_| map[offset as usize..][..bytes].to_vec())
+            self.read_from_file(offset, bytes).unwrap_or_else(|_| map[offset as usize..][..bytes].to_vec())
         })
     }
 
-    fn read_apart(&self, offset: u64, bytes: usize) -> std::io::Result<Vec<u8>> {
+    fn read_from_file(&self, offset: u64, bytes: usize) -> std::io::Result<Vec<u8>> {
         let mut file = File::open(&self.path)?;
         if Identity::of(&file)? != self.identity {
             return Err(ErrorKind::NotFound.into());
@@ -177,7 +177,7 @@ impl MappedFile {
         send: impl FnOnce(Lease),
     ) -> Result<()> {
         let map = self.map.read().unwrap_or_else(|e| e.into_inner());
-        let Some(map) = &*map else { return Err(self.gone()) };
+        let Some(map) = &*map else { return Err(self.released_error()) };
         if let Some(borrower) = borrower {
             let mut borrowers = lock_ignoring_poison(&self.borrowers);
             borrowers.retain(|borrower| borrower.strong_count() > 0);
@@ -190,7 +190,7 @@ impl MappedFile {
         Ok(())
     }
 
-    fn gone(&self) -> Error {
+    fn released_error(&self) -> Error {
         let shown = self.path.display();
         let what =
             format!("{shown}: cannot be read: it was replaced or removed after it was opened; open it again");
@@ -218,7 +218,7 @@ impl MappedFile {
         }
         let start = Instant::now();
         while map.as_ref().is_some_and(|map| Arc::strong_count(map) > 1) {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > MAX_WAIT {
                 fail!(Write, "{}: another part of this process uses it", self.path.display());
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -231,7 +231,7 @@ impl MappedFile {
 }
 
 /// The number of released maps. If it changes, code that counts mapped bytes must check again.
-pub fn releases() -> u64 {
+pub fn count_releases() -> u64 {
     RELEASES.load(Ordering::Acquire)
 }
 
@@ -250,9 +250,9 @@ pub fn release(path: &Path) -> Result<usize> {
     let mut found = Vec::new();
     // A link's target is the mapped file.
     if path.is_dir() {
-        below(path, &mut found)
+        list_files_below(path, &mut found)
     } else {
-        found.extend(identity(path))
+        found.extend(find_identity(path))
     }
     let mut count = 0;
     for file in mapped.iter().filter(|file| found.contains(&file.identity)) {
@@ -262,17 +262,17 @@ pub fn release(path: &Path) -> Result<usize> {
 }
 
 /// The files below a folder, without following links. Unreadable files are not mapped.
-fn below(folder: &Path, found: &mut Vec<Identity>) {
+fn list_files_below(folder: &Path, found: &mut Vec<Identity>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         match entry.file_type() {
-            Ok(kind) if kind.is_dir() => below(&entry.path(), found),
-            Ok(kind) if kind.is_file() => found.extend(identity(&entry.path())),
+            Ok(kind) if kind.is_dir() => list_files_below(&entry.path(), found),
+            Ok(kind) if kind.is_file() => found.extend(find_identity(&entry.path())),
             _ => {}
         }
     }
 }
 
-fn identity(path: &Path) -> Option<Identity> {
+fn find_identity(path: &Path) -> Option<Identity> {
     // Opening a pipe would block until there is a writer.
     let regular = std::fs::metadata(path).is_ok_and(|kind| kind.is_file());
     regular.then(|| Identity::of(&File::open(path).ok()?).ok())?

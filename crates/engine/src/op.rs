@@ -122,20 +122,20 @@ pub type Gradients = Vec<Option<Value>>;
 #[derive(Default)]
 pub struct Destinations {
     /// By input, with whether the range already holds a sum.
-    of: Vec<Option<(Value, bool)>>,
+    existing: Vec<Option<(Value, bool)>>,
     taken: Cell<u32>,
 }
 
 impl Destinations {
-    pub fn new(of: Vec<Option<(Value, bool)>>) -> Self {
-        Destinations { of, taken: Cell::new(0) }
+    pub fn new(existing: Vec<Option<(Value, bool)>>) -> Self {
+        Destinations { existing, taken: Cell::new(0) }
     }
 
     /// The destination for the gradient of input `i`: an existing one, or a new value of `shape`; and whether it holds
     /// a sum to add to. Backward returns it like any other gradient.
     pub fn place(&self, cx: &Rc<Context>, i: usize, shape: impl Into<Shape>) -> Result<(Value, bool)> {
         let shape = shape.into();
-        match self.of.get(i) {
+        match self.existing.get(i) {
             Some(Some((value, adds))) => {
                 debug_assert_eq!(value.shape, shape);
                 self.taken.set(self.taken.get() | 1 << i);
@@ -151,8 +151,8 @@ impl Destinations {
     }
 
     /// The existing gradient of input `i`, used or not.
-    pub fn give_back(&mut self, i: usize) -> Option<Value> {
-        self.of[i].take().map(|(value, _)| value)
+    pub fn take(&mut self, i: usize) -> Option<Value> {
+        self.existing[i].take().map(|(value, _)| value)
     }
 }
 
@@ -261,7 +261,7 @@ pub fn run_in(cx: &Rc<Context>, op: &dyn Op, inputs: &[&Value], pass: Pass) -> R
         return Ok(outputs);
     }
     cx.load_offloaded(inputs.iter().copied())?;
-    cx.operation(op.name(), pass, || {
+    cx.trace_operation(op.name(), pass, || {
         let outputs: Vec<Value> =
             outputs.into_iter().map(|s| cx.empty(s.shape, s.dtype)).collect::<Result<_>>()?;
         op.forward(cx, inputs, &outputs)?;
@@ -283,30 +283,31 @@ fn check_blocks(op: &dyn Op, specs: &[Spec]) -> Result<()> {
     Ok(())
 }
 
-/// `run` with output `at` written to `place`, which has the output's shape.
+/// `run` with output `at` written to `destination`, which has the output's shape.
 ///
 /// # Errors
-/// The errors of `run`; `ERR_INTERNAL` if `place` does not match the output.
+/// The errors of `run`; `ERR_INTERNAL` if `destination` does not match the output.
 pub fn run_into(
     cx: &Rc<Context>,
     op: &dyn Op,
     inputs: &[&Value],
     at: usize,
-    place: Value,
+    destination: Value,
 ) -> Result<Vec<Value>> {
     let specs: Vec<Spec> = inputs.iter().map(|v| v.spec()).collect();
     check_blocks(op, &specs)?;
     let outputs = op.outputs(&specs.iter().collect::<Vec<_>>())?;
-    if outputs[at] != place.spec() {
-        fail!(Internal, "{}: {} is not written into {}", op.name(), outputs[at], place.spec());
+    if outputs[at] != destination.spec() {
+        fail!(Internal, "{}: {} is not written into {}", op.name(), outputs[at], destination.spec());
     }
     cx.load_offloaded(inputs.iter().copied())?;
-    cx.operation(op.name(), Pass::Forward, || {
-        let made =
-            |(i, s): (usize, Spec)| if i == at { Ok(place.clone()) } else { cx.empty(s.shape, s.dtype) };
+    cx.trace_operation(op.name(), Pass::Forward, || {
+        let made = |(i, s): (usize, Spec)| {
+            if i == at { Ok(destination.clone()) } else { cx.empty(s.shape, s.dtype) }
+        };
         let outputs: Vec<Value> = outputs.into_iter().enumerate().map(made).collect::<Result<_>>()?;
         op.forward(cx, inputs, &outputs)?;
-        place.storage.written();
+        destination.storage.written();
         Ok(outputs)
     })
 }

@@ -12,18 +12,18 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::kernel::BufferId;
 
-const SMALLEST: u64 = 256;
+const SMALLEST_CLASS: u64 = 256;
 /// Most bytes for idle buffers above the peak of live size classes.
-const ROOM: u64 = 16 << 20;
+const MIN_IDLE_BYTES: u64 = 16 << 20;
 
 /// The size class for a request of `bytes`: eight steps per power of two, and at most the buffer `limit` unless the
 /// request is larger.
 pub fn size_class(bytes: u64, limit: u64) -> u64 {
-    if bytes <= SMALLEST {
-        return SMALLEST;
+    if bytes <= SMALLEST_CLASS {
+        return SMALLEST_CLASS;
     }
     let power = 1u64 << (63 - bytes.leading_zeros());
-    let step = (power / 8).max(SMALLEST);
+    let step = (power / 8).max(SMALLEST_CLASS);
     // Whole words, since copies and clears work on words.
     (bytes.div_ceil(step) * step).min(limit / 4 * 4).max(bytes)
 }
@@ -56,7 +56,7 @@ struct Idle {
 pub struct Allocation {
     pub buffer: BufferId,
     pub class: u64,
-    pub give_back: Vec<BufferId>,
+    pub destroyed: Vec<BufferId>,
     pub create: bool,
 }
 
@@ -76,16 +76,16 @@ impl Pool {
         self.live_classes += class;
         self.highest_live_classes = self.highest_live_classes.max(self.live_classes);
         self.highest_live = self.highest_live.max(self.live);
-        if let Some(buffer) = self.take(class) {
-            return Allocation { buffer, class, give_back: Vec::new(), create: false };
+        if let Some(buffer) = self.take_idle(class) {
+            return Allocation { buffer, class, destroyed: Vec::new(), create: false };
         }
-        let mut give_back = Vec::new();
-        let most = self.most();
-        while self.idle_bytes > 0 && self.reserved_bytes() > most {
-            give_back.push(self.take_longest_idle());
+        let mut destroyed = Vec::new();
+        let limit = self.reserve_limit();
+        while self.idle_bytes > 0 && self.reserved_bytes() > limit {
+            destroyed.push(self.take_longest_idle());
         }
         self.peak = self.peak.max(self.reserved_bytes());
-        Allocation { buffer: BufferId::next(), class, give_back, create: true }
+        Allocation { buffer: BufferId::next(), class, destroyed, create: true }
     }
 
     /// Whether a request of `class` bytes can reuse an idle buffer.
@@ -94,9 +94,9 @@ impl Pool {
     }
 
     /// The bound above which idle buffers are freed.
-    fn most(&self) -> u64 {
-        let above = self.highest_live + (self.highest_live / 8).max(ROOM);
-        above.clamp(self.highest_live_classes, self.highest_live_classes + ROOM)
+    fn reserve_limit(&self) -> u64 {
+        let above = self.highest_live + (self.highest_live / 8).max(MIN_IDLE_BYTES);
+        above.clamp(self.highest_live_classes, self.highest_live_classes + MIN_IDLE_BYTES)
     }
 
     pub fn free(&mut self, buffer: BufferId, bytes: u64) {
@@ -110,7 +110,7 @@ impl Pool {
     }
 
     /// Counts bytes that the device allocated itself.
-    pub fn hold(&mut self, bytes: u64) {
+    pub fn count_held(&mut self, bytes: u64) {
         self.live += bytes;
         self.live_classes += bytes;
         self.highest_live_classes = self.highest_live_classes.max(self.live_classes);
@@ -119,7 +119,7 @@ impl Pool {
     }
 
     /// Uncounts such bytes.
-    pub fn let_go(&mut self, bytes: u64) {
+    pub fn uncount_held(&mut self, bytes: u64) {
         self.live -= bytes;
         self.live_classes -= bytes;
     }
@@ -163,7 +163,7 @@ impl Pool {
     }
 
     /// The buffer of this class that was freed last: it is the most likely to be in a cache.
-    fn take(&mut self, class: u64) -> Option<BufferId> {
+    fn take_idle(&mut self, class: u64) -> Option<BufferId> {
         let Idle { buffer, since } = self.idle.get_mut(&class)?.pop_back()?;
         self.waiting.remove(&since);
         self.idle_bytes -= class;
@@ -218,29 +218,29 @@ mod tests {
             for _ in 0..2000 {
                 state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                 let n = unit * (1 + (state >> 33) % 512);
-                let held: Vec<_> = (1..6).map(|i| (pool.allocate(n * i).buffer, n * i)).collect();
+                let buffers: Vec<_> = (1..6).map(|i| (pool.allocate(n * i).buffer, n * i)).collect();
                 highest = highest.max(pool.live());
-                held.into_iter().for_each(|(b, n)| pool.free(b, n));
+                buffers.into_iter().for_each(|(b, n)| pool.free(b, n));
                 assert_eq!(pool.live(), 0);
-                assert!(pool.reserved_bytes() <= highest + (highest / 8).max(ROOM));
+                assert!(pool.reserved_bytes() <= highest + (highest / 8).max(MIN_IDLE_BYTES));
             }
         }
     }
 
     #[test]
     fn the_longest_idle_buffer_is_freed_first() {
-        const K: u64 = ROOM;
+        const K: u64 = MIN_IDLE_BYTES;
         for order in [[4, 6, 8], [8, 6, 4], [6, 8, 4], [4, 8, 6]] {
             let mut pool = Pool::new(u64::MAX);
-            let held = order.map(|n| (pool.allocate(n * K).buffer, n * K));
-            held.into_iter().for_each(|(buffer, bytes)| pool.free(buffer, bytes));
+            let buffers = order.map(|n| (pool.allocate(n * K).buffer, n * K));
+            buffers.into_iter().for_each(|(buffer, bytes)| pool.free(buffer, bytes));
             // 18 are idle where at most 19 may be held: 5 more require that 4 are freed, and each idle buffer is large
             // enough.
             let next = pool.allocate(5 * K);
             assert!(next.create);
-            assert_eq!(next.give_back, [held[0].0], "{order:?}");
+            assert_eq!(next.destroyed, [buffers[0].0], "{order:?}");
             // The others are still reused.
-            let others = [1, 2].map(|i| pool.allocate(held[i].1));
+            let others = [1, 2].map(|i| pool.allocate(buffers[i].1));
             assert!(others.iter().all(|allocation| !allocation.create));
         }
     }

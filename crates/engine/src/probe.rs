@@ -24,35 +24,35 @@ const ROUNDS: usize = 5;
 /// # Errors
 /// `ERR_OUT_OF_MEMORY`.
 pub fn probe(cx: &Rc<Context>) -> Result<()> {
-    products(cx)?;
-    sums(cx)?;
+    measure_products(cx)?;
+    measure_sums(cx)?;
     cx.restart_peak();
     cx.flush();
     Ok(())
 }
 
-fn products(cx: &Rc<Context>) -> Result<()> {
-    let [a, b, c] = make(cx, PRODUCT, [EDGE, EDGE])?;
+fn measure_products(cx: &Rc<Context>) -> Result<()> {
+    let [a, b, c] = make_operands(cx, PRODUCT, [EDGE, EDGE])?;
     for _ in 0..ROUNDS {
         let [a, b, c] = [&a, &b, &c].map(|v| Matrix::new(v, EDGE));
-        cx.operation(PRODUCT, Pass::Other, || gemm(cx, Gemm::new(EDGE, EDGE, EDGE), a, b, None, c))?;
+        cx.trace_operation(PRODUCT, Pass::Other, || gemm(cx, Gemm::new(EDGE, EDGE, EDGE), a, b, None, c))?;
     }
     Ok(())
 }
 
-fn sums(cx: &Rc<Context>) -> Result<()> {
-    let [a, b, c] = make(cx, MEMORY, [1, LENGTH])?;
+fn measure_sums(cx: &Rc<Context>) -> Result<()> {
+    let [a, b, c] = make_operands(cx, MEMORY, [1, LENGTH])?;
     for _ in 0..ROUNDS {
-        cx.operation(MEMORY, Pass::Other, || map(cx, Function::Add, &[&a, &b], &c))?;
+        cx.trace_operation(MEMORY, Pass::Other, || map(cx, Function::Add, &[&a, &b], &c))?;
     }
     Ok(())
 }
 
 /// Recorded under the probe's name, so that it does not count as the run's time.
-fn make(cx: &Rc<Context>, probe: &'static str, shape: [usize; 2]) -> Result<[Value; 3]> {
+fn make_operands(cx: &Rc<Context>, probe: &'static str, shape: [usize; 2]) -> Result<[Value; 3]> {
     let one = || {
         let value = cx.empty(shape, DType::F32)?;
-        cx.operation(probe, Pass::Other, || cx.zero(&value));
+        cx.trace_operation(probe, Pass::Other, || cx.zero(&value));
         Ok(value)
     };
     Ok([one()?, one()?, one()?])

@@ -93,16 +93,16 @@ impl Trial for ProblemTrial {
 }
 
 /// Random elements; larger values repeat them.
-const DRAWN: usize = 1 << 16;
+const DRAWN_ELEMENTS: usize = 1 << 16;
 
 /// A value of normally distributed numbers.
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY`.
-pub fn operand(cx: &Rc<Context>, shape: impl Into<Shape>, dtype: DType, seed: u64) -> Result<Value> {
+pub fn make_operand(cx: &Rc<Context>, shape: impl Into<Shape>, dtype: DType, seed: u64) -> Result<Value> {
     let value = cx.empty(shape, dtype)?;
     let size = value.size();
-    let mut filled = size.min(DRAWN);
+    let mut filled = size.min(DRAWN_ELEMENTS);
     cx.write(&value.sub_range(0, [filled]), draw_bytes(filled, dtype, seed));
     while filled < size {
         let more = filled.min(size - filled);

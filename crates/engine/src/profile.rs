@@ -37,7 +37,7 @@ pub struct Profile {
 
 impl Profile {
     /// The profile of `meta:<label>`: the same plans and the same pool, but nothing runs.
-    pub fn meta(&self) -> Profile {
+    pub fn to_meta(&self) -> Profile {
         Profile { label: format!("meta:{}", self.label), memory: META_MEMORY, ..self.clone() }
     }
 }

@@ -22,7 +22,7 @@ impl CancelToken {
         self.0.load(Ordering::Acquire)
     }
     /// Whether both are one token.
-    pub fn is(&self, other: &CancelToken) -> bool {
+    pub fn is_same(&self, other: &CancelToken) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
@@ -39,7 +39,7 @@ pub struct CpuUse {
 
 impl CpuUse {
     /// The number of threads, of `all` that the device has.
-    pub fn count(self, all: usize) -> usize {
+    pub fn count_threads(self, all: usize) -> usize {
         match self.threads {
             0 if self.background => (all - 1).max(1),
             0 => all,
@@ -117,7 +117,7 @@ pub enum Command {
     },
     /// Skips the following commands once the token is cancelled, up to the next `Under`. With `once`, the token is
     /// checked only here, so that the following commands run all or not at all.
-    Under {
+    SetCancelToken {
         token: Option<CancelToken>,
         once: bool,
     },
@@ -128,14 +128,14 @@ pub enum Command {
 impl Command {
     /// The name and the cost of a command that takes time on a device.
     pub fn cost(&self) -> Option<(&'static str, Cost)> {
-        let moved = |read, written| Cost { read, written, flops: 0 };
+        let bytes = |read, written| Cost { read, written, flops: 0 };
         match self {
             Command::Launch(launch) => Some((launch.kernel.name, Cost::of(launch))),
-            Command::Copy { from, to } => Some(("copy", moved(from.bytes, to.bytes))),
-            Command::Zero { to } => Some(("zero", moved(0, to.bytes))),
+            Command::Copy { from, to } => Some(("copy", bytes(from.bytes, to.bytes))),
+            Command::Zero { to } => Some(("zero", bytes(0, to.bytes))),
             Command::Upload { to, .. }
             | Command::UploadMapped { to, .. }
-            | Command::UploadShared { to, .. } => Some(("upload", moved(to.bytes, to.bytes))),
+            | Command::UploadShared { to, .. } => Some(("upload", bytes(to.bytes, to.bytes))),
             _ => None,
         }
     }
@@ -151,7 +151,7 @@ pub struct Recording {
     /// The token of the environment that recorded it; once it is cancelled, nothing more is run.
     pub owner: CancelToken,
     /// The token of its first command.
-    pub under: Option<CancelToken>,
+    pub token: Option<CancelToken>,
     /// The note of its first command.
     pub note: Option<Note>,
     pub cpu_use: CpuUse,

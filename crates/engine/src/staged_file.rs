@@ -12,7 +12,7 @@ use crate::mapped_file;
 /// before that, it is removed and the target is unchanged.
 pub struct StagedFile {
     target: PathBuf,
-    beside: PathBuf,
+    staging: PathBuf,
     file: Option<BufWriter<File>>,
 }
 
@@ -34,10 +34,10 @@ impl StagedFile {
             );
         }
         for n in 0.. {
-            let mut beside = name.to_os_string();
-            beside.push(format!(".tmp-{}-{n}", std::process::id()));
-            let beside = target.with_file_name(beside);
-            match OpenOptions::new().write(true).create_new(true).open(&beside) {
+            let mut staging = name.to_os_string();
+            staging.push(format!(".tmp-{}-{n}", std::process::id()));
+            let staging = target.with_file_name(staging);
+            match OpenOptions::new().write(true).create_new(true).open(&staging) {
                 Ok(file) => {
                     // Keeps the permissions of the replaced file.
                     #[cfg(unix)]
@@ -45,10 +45,10 @@ impl StagedFile {
                         let _ = file.set_permissions(replaced.permissions());
                     }
                     let file = Some(BufWriter::with_capacity(1 << 20, file));
-                    return Ok(StagedFile { target: target.into(), beside, file });
+                    return Ok(StagedFile { target: target.into(), staging, file });
                 }
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
-                Err(e) => return Err(unwritable(target, &e)),
+                Err(e) => return Err(write_error(target, &e)),
             }
         }
         unreachable!("names run out")
@@ -60,7 +60,7 @@ impl StagedFile {
     /// `ERR_WRITE`, such as when the disk is full.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let file = self.file.as_mut().expect("open until it is finished");
-        file.write_all(bytes).map_err(|e| unwritable(&self.target, &e))
+        file.write_all(bytes).map_err(|e| write_error(&self.target, &e))
     }
 
     /// Syncs the file to disk and renames it to the target. Tensors in the replaced file keep their values.
@@ -70,15 +70,15 @@ impl StagedFile {
     /// mapped file and its tensors do not fit elsewhere. The target is then unchanged.
     pub fn finish(mut self) -> Result<()> {
         let file = self.file.take().expect("open until it is finished");
-        let placed = file
+        let result = file
             .into_inner()
             .map_err(|e| e.into_error())
             // Windows requires that the file is closed before it is renamed.
             .and_then(|file| file.sync_all())
-            .map_err(|e| unwritable(&self.target, &e))
-            .and_then(|()| replace(&self.target, || std::fs::rename(&self.beside, &self.target)));
-        if let Err(error) = placed {
-            let _ = std::fs::remove_file(&self.beside);
+            .map_err(|e| write_error(&self.target, &e))
+            .and_then(|()| replace(&self.target, || std::fs::rename(&self.staging, &self.target)));
+        if let Err(error) = result {
+            let _ = std::fs::remove_file(&self.staging);
             return Err(error);
         }
         // The rename is durable once the folder is synced; where folders cannot be synced, the file is complete all the
@@ -97,7 +97,7 @@ impl Drop for StagedFile {
         if let Some(file) = self.file.take() {
             // Without flushing the buffer, since that may be what failed.
             drop(file.into_parts());
-            let _ = std::fs::remove_file(&self.beside);
+            let _ = std::fs::remove_file(&self.staging);
         }
     }
 }
@@ -109,7 +109,7 @@ fn replace(target: &Path, rename: impl Fn() -> io::Result<()>) -> Result<()> {
         let Err(refused) = rename() else { return Ok(()) };
         // A file cannot replace a folder.
         if !may_be_in_use(&refused) || target.is_dir() {
-            return Err(unwritable(target, &refused));
+            return Err(write_error(target, &refused));
         }
         if mapped_file::release(target)? == 0 {
             let shown = target.display();
@@ -127,7 +127,7 @@ fn may_be_in_use(error: &io::Error) -> bool {
     windows || error.kind() == ErrorKind::PermissionDenied
 }
 
-fn unwritable(path: &Path, error: &io::Error) -> Error {
+fn write_error(path: &Path, error: &io::Error) -> Error {
     let remedy = match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
             "; free some space, or choose another folder"

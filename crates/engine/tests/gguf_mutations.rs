@@ -60,7 +60,7 @@ fn read_everything(path: &Path) -> Result<[usize; 3]> {
     }
     for key in reader.keys() {
         count[1] += 1;
-        count[2] += reader.metadata(&key?, count_values)?.expect("a value of each key");
+        count[2] += reader.read_metadata(&key?, count_values)?.expect("a value of each key");
     }
     Ok(count)
 }

@@ -42,7 +42,7 @@ pub fn run_parallel<T: Send>(work: impl FnOnce() -> T + Send) -> engine::Result<
             Some((its, pool)) if *its == cpu_use => pool.clone(),
             _ => {
                 let builder = rayon::ThreadPoolBuilder::new()
-                    .num_threads(cpu_use.count(registry::threads()))
+                    .num_threads(cpu_use.count_threads(registry::count_threads()))
                     .thread_name(|i| format!("lowrank-pool-{i}"))
                     .start_handler(move |_| {
                         if cpu_use.background {

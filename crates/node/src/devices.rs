@@ -56,7 +56,7 @@ pub struct GpuDetails {
 /// Lists the GPUs with their drivers' properties, best first.
 #[napi(catch_unwind)]
 pub fn gpu_details() -> Vec<GpuDetails> {
-    let described = gpu::details().into_iter().map(|(info, details)| GpuDetails {
+    let described = gpu::list_details().into_iter().map(|(info, details)| GpuDetails {
         device: format!("gpu:{}", info.index),
         vendor: details.vendor,
         model: details.device,
@@ -83,7 +83,7 @@ pub fn gpu_details() -> Vec<GpuDetails> {
 /// Lists the cpu, then the GPUs, best first.
 #[napi(catch_unwind)]
 pub fn devices() -> Vec<DeviceReport> {
-    let cpu = cpu::profile(0);
+    let cpu = cpu::make_profile(0);
     let processor = DeviceReport {
         device: "cpu".into(),
         name: cpu.name,
@@ -92,7 +92,7 @@ pub fn devices() -> Vec<DeviceReport> {
         driver: None,
         memory: (cpu.memory < u64::MAX / 2).then_some(cpu.memory as f64),
     };
-    let gpus = gpu::adapters().into_iter().map(|a| DeviceReport {
+    let gpus = gpu::list_adapters().into_iter().map(|a| DeviceReport {
         device: format!("gpu:{}", a.index),
         name: a.name,
         kind: a.kind.as_str().into(),
@@ -106,7 +106,7 @@ pub fn devices() -> Vec<DeviceReport> {
 /// Returns the number of threads of the cpu device.
 #[napi(catch_unwind)]
 pub fn cpu_threads() -> u32 {
-    registry::threads() as u32
+    registry::count_threads() as u32
 }
 
 /// A candidate for DXC, the shader compiler of DX12, and the source of its path.
@@ -121,7 +121,7 @@ pub struct CompilerFile {
 #[napi(catch_unwind)]
 pub fn look_for_compilers_in(files: Vec<CompilerFile>) {
     let candidates = files.into_iter().map(|f| compiler::Candidate { source: f.source, path: f.path.into() });
-    compiler::look_in(candidates.collect());
+    compiler::set_candidates(candidates.collect());
 }
 
 /// Returns the warnings about DX12's shader compiler that have not been taken yet. There are none before GPUs are
@@ -135,7 +135,7 @@ pub fn take_compiler_warnings() -> Vec<String> {
 #[napi(catch_unwind, ts_return_type = "Promise<null | Failure>")]
 pub fn find_devices(env: &Env) -> Result<Object<'_>> {
     background::run_for_null(env, "devices", || {
-        gpu::adapters();
+        gpu::list_adapters();
         Ok(())
     })
 }

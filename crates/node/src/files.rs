@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lowrank_engine::dtype::DType;
 use lowrank_engine::error as engine;
-use lowrank_engine::format::safetensors::{self, TensorData, stored};
+use lowrank_engine::format::safetensors::{self, TensorData, to_file_type};
 use lowrank_engine::format::weights::Weights;
 use lowrank_engine::mapped_file;
 use lowrank_engine::staged_file::StagedFile;
@@ -50,7 +50,8 @@ impl WeightsFile {
 
     #[napi(catch_unwind)]
     pub fn info(&self, name: String) -> Result<TensorInfo> {
-        let entry = self.weights.entry(&name).ok_or_else(|| to_js_error(self.weights.missing(&name)))?;
+        let entry =
+            self.weights.entry(&name).ok_or_else(|| to_js_error(self.weights.missing_error(&name)))?;
         Ok(TensorInfo {
             dtype: entry.dtype.to_string().to_lowercase(),
             shape: entry.shape.iter().map(|d| *d as f64).collect(),
@@ -118,7 +119,7 @@ pub fn write_safetensors<'env>(
             .iter()
             .zip(&shapes)
             .map(|(e, (dtype, shape))| {
-                Ok(TensorData { name: &e.name, dtype: stored(*dtype)?, shape, bytes: &e.bytes })
+                Ok(TensorData { name: &e.name, dtype: to_file_type(*dtype)?, shape, bytes: &e.bytes })
             })
             .collect::<engine::Result<_>>()?;
         safetensors::write(Path::new(&path), &parts, metadata.as_ref())

@@ -64,14 +64,14 @@ impl GgufFile {
     /// Returns a metadata value; integers that no double represents exactly are bigints.
     #[napi(catch_unwind, ts_return_type = "unknown")]
     pub fn metadata<'env>(&self, env: &'env Env, key: String) -> Result<Option<Unknown<'env>>> {
-        let place = self.reader.place(&key).map_err(to_js_error)?.unwrap_or_default();
+        let place = self.reader.find_range(&key).map_err(to_js_error)?.unwrap_or_default();
         if place.len() > LARGEST {
             let (path, bytes) = (self.reader.path().display(), place.len());
             let what =
                 format!("{path}: {key} takes {bytes} bytes, and values are read that take {LARGEST} at most");
             return Err(to_js_error(fail_code(Code::FileFormat, what)));
         }
-        self.reader.metadata(&key, |value| Ok(to_js_value(env, value))).map_err(to_js_error)?.transpose()
+        self.reader.read_metadata(&key, |value| Ok(to_js_value(env, value))).map_err(to_js_error)?.transpose()
     }
 
     /// Returns the length of a metadata list of strings; null if the key is missing.
@@ -103,7 +103,7 @@ pub fn gguf_places(path: String) -> Result<Vec<GgufPlace>> {
         let reader = Reader::open(path)?;
         let place = |key: engine::Result<String>| {
             let key = key?;
-            let place = reader.place(&key)?.unwrap_or_default();
+            let place = reader.find_range(&key)?.unwrap_or_default();
             Ok(GgufPlace { key, start: place.start as f64, end: place.end as f64 })
         };
         reader.keys().map(place).collect()

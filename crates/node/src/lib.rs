@@ -28,8 +28,8 @@ mod tune;
 /// A panic in an exported call becomes an error of that call; `last_panic` returns its location.
 #[cfg(not(test))]
 #[napi_derive::module_init]
-fn listen() {
-    lowrank_engine::panic::listen();
+fn install_panic_hook() {
+    lowrank_engine::panic::install_hook();
 }
 
 #[cfg(test)]

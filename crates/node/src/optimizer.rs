@@ -242,7 +242,7 @@ impl Session {
     #[napi(catch_unwind)]
     pub fn optimizer_left_out(&self, id: u32) -> Result<u32> {
         self.with_state(|s| {
-            let left_out = with_optimizer!(s.optimizer(id)?, o => o.left_out());
+            let left_out = with_optimizer!(s.optimizer(id)?, o => o.uncounted_steps());
             Ok(s.insert_value(left_out))
         })
     }
@@ -251,7 +251,7 @@ impl Session {
     #[napi(catch_unwind)]
     pub fn optimizer_count_out(&self, id: u32, steps: u32) -> Result<()> {
         self.with_state(|s| {
-            with_optimizer!(s.optimizer(id)?, o => o.count_out(steps as u64));
+            with_optimizer!(s.optimizer(id)?, o => o.uncount_steps(steps as u64));
             Ok(())
         })
     }

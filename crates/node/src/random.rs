@@ -21,7 +21,7 @@ const LONGEST: f64 = (1u64 << 30) as f64;
 
 /// Returns an error for a number of values that exceeds the host's memory.
 fn check_host_size(size: f64) -> Result<usize> {
-    let free = system::free().unwrap_or(u64::MAX);
+    let free = system::read_free_memory().unwrap_or(u64::MAX);
     if (0.0..=LONGEST).contains(&size) && size * 4.0 <= free as f64 {
         return Ok(size as usize);
     }

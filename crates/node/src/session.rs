@@ -307,7 +307,7 @@ impl Session {
 /// Returns the location of the last panic, and clears it.
 #[napi(catch_unwind)]
 pub fn last_panic() -> Option<String> {
-    lowrank_engine::panic::place()
+    lowrank_engine::panic::take_location()
 }
 
 pub(crate) fn to_failure(error: engine::Error) -> Failure {

@@ -76,7 +76,7 @@ impl Session {
         self.with_state(|s| {
             let context = s.context(&device)?;
             let trace = Arc::new(Collected::default());
-            context.trace(Some(trace.clone()));
+            context.set_trace(Some(trace.clone()));
             probe(&context)?;
             *file.trace.lock().unwrap_or_else(|e| e.into_inner()) = Some(trace);
             Ok(())
@@ -87,7 +87,7 @@ impl Session {
     #[napi(catch_unwind)]
     pub fn stop_trace(&self, device: String) -> Result<()> {
         self.with_state(|s| {
-            s.context(&device)?.trace(None);
+            s.context(&device)?.set_trace(None);
             Ok(())
         })
     }
@@ -135,7 +135,7 @@ fn summarise(trace: &Collected) -> TraceSummary {
     TraceSummary {
         flops_per_second: roof.flops,
         bytes_per_second: roof.bytes,
-        left_out: trace.left_out() as f64,
+        left_out: trace.dropped_events() as f64,
         totals: totals.collect(),
     }
 }

@@ -53,7 +53,7 @@ pub struct TuneReport {
 /// Sets the folder in which devices opened after this call store their fastest variants.
 #[napi(catch_unwind)]
 pub fn keep_tuning_in(folder: String) {
-    tune::keep_in(folder.into());
+    tune::set_folder(folder.into());
 }
 
 /// Tries all variants of the usual shapes on a GPU now, regardless of stored results.
@@ -68,7 +68,7 @@ pub fn tune_device(env: &Env, device: String) -> Result<Object<'_>> {
 }
 
 fn tune_usual_classes(label: &str) -> engine::Result<TuneReport> {
-    if Setting::of_environment()? == Setting::Off {
+    if Setting::from_environment()? == Setting::Off {
         return Err(fail_code(Code::Option, "LOWRANK_TUNE is off, so nothing is tuned"));
     }
     let device = match registry::open(label)? {

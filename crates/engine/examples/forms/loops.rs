@@ -35,7 +35,7 @@ impl Counts {
         (0..4).map(|i| 4 * (i as u32 + 1) * self.loads[i]).sum()
     }
 
-    fn scaled(self, times: u32) -> Counts {
+    fn scale(self, times: u32) -> Counts {
         Counts {
             fma: self.fma * times,
             float: self.float * times,
@@ -70,25 +70,25 @@ pub struct Loop {
     pub blocks: HashSet<Id>,
     /// The function that contains it.
     pub function: Id,
-    pub within: Vec<Loop>,
+    pub inner: Vec<Loop>,
 }
 
 impl Loop {
-    pub fn innermost(&self) -> Vec<&Loop> {
-        match self.within.is_empty() {
+    pub fn find_innermost(&self) -> Vec<&Loop> {
+        match self.inner.is_empty() {
             true => vec![self],
-            false => self.within.iter().flat_map(Loop::innermost).collect(),
+            false => self.inner.iter().flat_map(Loop::find_innermost).collect(),
         }
     }
 
     /// The operations of an iteration including inner loops; `None` if an inner loop that computes or loads has an
     /// unknown number of iterations.
-    pub fn iteration(&self) -> Option<Counts> {
+    pub fn count_iteration(&self) -> Option<Counts> {
         let mut sum = self.counts;
-        for inner in &self.within {
-            let one = inner.iteration()?;
+        for inner in &self.inner {
+            let one = inner.count_iteration()?;
             sum += match inner.trips {
-                Some(trips) => one.scaled(trips),
+                Some(trips) => one.scale(trips),
                 None if one.flops() == 0 && one.bytes() == 0 => one,
                 None => return None,
             };
@@ -98,44 +98,44 @@ impl Loop {
 }
 
 /// Returns the loops of the shader's entry point, including those in called functions.
-pub fn loops(module: &Module) -> Vec<Loop> {
-    of_function(module, module.entry).1
+pub fn find_loops(module: &Module) -> Vec<Loop> {
+    count_function(module, module.entry).1
 }
 
 /// Returns a function's operations outside of its loops, and its loops.
-fn of_function(module: &Module, id: Id) -> (Counts, Vec<Loop>) {
+fn count_function(module: &Module, id: Id) -> (Counts, Vec<Loop>) {
     let function = &module.functions[&id];
     let all = function.blocks.iter().map(|b| b.label).collect();
-    within(module, id, &all, None)
+    count_blocks(module, id, &all, None)
 }
 
 /// Returns the blocks' operations outside of loops that start in them, and these loops; `header` is the header of the
 /// surrounding loop.
-fn within(module: &Module, id: Id, blocks: &HashSet<Id>, header: Option<Id>) -> (Counts, Vec<Loop>) {
+fn count_blocks(module: &Module, id: Id, blocks: &HashSet<Id>, header: Option<Id>) -> (Counts, Vec<Loop>) {
     let function = &module.functions[&id];
     let mut counts = Counts::default();
     let mut loops = Vec::new();
-    let mut taken: HashSet<Id> = HashSet::new();
+    let mut inner_blocks: HashSet<Id> = HashSet::new();
     // Blocks are in textual order, with a loop's header before its body.
     for block in function.blocks.iter().filter(|b| blocks.contains(&b.label)) {
-        if taken.contains(&block.label) {
+        if inner_blocks.contains(&block.label) {
             continue;
         }
         if let Some(merge) = block.loop_merge().filter(|_| header != Some(block.label)) {
-            let body = body(function, block.label, merge);
-            taken.extend(&body);
-            let (counts, within) = within(module, id, &body, Some(block.label));
-            let trips = trips(module, function, &body);
-            loops.push(Loop { counts, trips, blocks: body, function: id, within });
+            let body = find_body(function, block.label, merge);
+            inner_blocks.extend(&body);
+            let (counts, inner) = count_blocks(module, id, &body, Some(block.label));
+            let trips = find_trips(module, function, &body);
+            loops.push(Loop { counts, trips, blocks: body, function: id, inner });
             continue;
         }
         for instruction in &block.instructions {
             if instruction.op == op::FUNCTION_CALL {
-                let (called, its) = of_function(module, instruction.operands[0]);
+                let (called, its) = count_function(module, instruction.operands[0]);
                 counts += called;
                 loops.extend(its);
             } else {
-                counts += count(module, instruction);
+                counts += count_instruction(module, instruction);
             }
         }
     }
@@ -143,7 +143,7 @@ fn within(module: &Module, id: Id, blocks: &HashSet<Id>, header: Option<Id>) -> 
 }
 
 /// Returns the labels of blocks that are reachable from a loop's header without leaving the loop.
-fn body(function: &Function, header: Id, merge: Id) -> HashSet<Id> {
+fn find_body(function: &Function, header: Id, merge: Id) -> HashSet<Id> {
     let blocks: HashMap<Id, &Block> = function.blocks.iter().map(|b| (b.label, b)).collect();
     let mut seen = HashSet::new();
     let mut open = vec![header];
@@ -155,9 +155,9 @@ fn body(function: &Function, header: Id, merge: Id) -> HashSet<Id> {
     seen
 }
 
-fn count(module: &Module, instruction: &Instruction) -> Counts {
+fn count_instruction(module: &Module, instruction: &Instruction) -> Counts {
     let mut counts = Counts::default();
-    let numbers = instruction.ty.map_or(0, |ty| module.numbers(ty));
+    let numbers = instruction.ty.map_or(0, |ty| module.count_scalars(ty));
     let float = instruction.ty.is_some_and(|ty| is_float(module, ty));
     match instruction.op {
         op::EXT_INST => {
@@ -172,7 +172,7 @@ fn count(module: &Module, instruction: &Instruction) -> Counts {
         }
         op::DOT => {
             // One product, and a multiply-add for each further pair.
-            let n = module.values.get(&instruction.operands[0]).map_or(1, |ty| module.numbers(*ty));
+            let n = module.values.get(&instruction.operands[0]).map_or(1, |ty| module.count_scalars(*ty));
             counts.fma = n - 1;
             counts.float = 1;
         }
@@ -211,29 +211,29 @@ fn is_float(module: &Module, ty: Id) -> bool {
 
 /// Returns the number of a loop's iterations if its variable is compared with a constant and incremented by one. An
 /// unknown start counts as 0, since loops over workgroup memory start at an invocation's number.
-fn trips(module: &Module, function: &Function, body: &HashSet<Id>) -> Option<u32> {
+fn find_trips(module: &Module, function: &Function, body: &HashSet<Id>) -> Option<u32> {
     let inside = || function.blocks.iter().filter(|b| body.contains(&b.label)).flat_map(|b| &b.instructions);
-    let made: HashMap<Id, &Instruction> = inside().filter_map(|i| Some((i.result?, i))).collect();
-    let variable = |value: Id| made.get(&value).filter(|i| i.op == op::LOAD).map(|i| i.operands[0]);
+    let results: HashMap<Id, &Instruction> = inside().filter_map(|i| Some((i.result?, i))).collect();
+    let variable = |value: Id| results.get(&value).filter(|i| i.op == op::LOAD).map(|i| i.operands[0]);
     let compared = inside().find(|i| matches!(i.op, op::U_LESS_THAN | op::S_LESS_THAN))?;
     let counter = variable(compared.operands[0])?;
     let end = module.constants.get(&compared.operands[1])?;
     let mut steps = inside().filter(|i| i.op == op::STORE && i.operands[0] == counter);
-    let sum = made.get(&steps.next()?.operands[1]).filter(|i| i.op == op::I_ADD)?;
+    let sum = results.get(&steps.next()?.operands[1]).filter(|i| i.op == op::I_ADD)?;
     if steps.next().is_some() || variable(sum.operands[0]) != Some(counter) {
         return None;
     }
     let step = module.constants.get(&sum.operands[1])?;
-    let start = start(module, function, body, counter).unwrap_or(0);
+    let start = find_start(module, function, body, counter).unwrap_or(0);
     Some(end.saturating_sub(start).div_ceil(*step))
 }
 
 /// Returns a variable's value before the loop, if constant: from its last store there, or its initialiser.
-fn start(module: &Module, function: &Function, body: &HashSet<Id>, counter: Id) -> Option<u32> {
+fn find_start(module: &Module, function: &Function, body: &HashSet<Id>, counter: Id) -> Option<u32> {
     let before =
         || function.blocks.iter().take_while(|b| !body.contains(&b.label)).flat_map(|b| &b.instructions);
-    let given =
+    let stored =
         before().filter(|i| i.op == op::STORE && i.operands[0] == counter).last().map(|i| i.operands[1]);
-    let made = || before().find(|i| i.result == Some(counter)).and_then(|i| i.operands.get(1).copied());
-    module.constants.get(&given.or_else(made)?).copied()
+    let results = || before().find(|i| i.result == Some(counter)).and_then(|i| i.operands.get(1).copied());
+    module.constants.get(&stored.or_else(results)?).copied()
 }

@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["write", folder] => write::write(folder.as_ref()),
-        ["table"] => table::text().map(|text| print!("{text}")),
+        ["table"] => table::generate_table().map(|text| print!("{text}")),
         _ => Err("usage: forms write FOLDER, or forms table".into()),
     };
     match done {

@@ -3,28 +3,28 @@
 use lowrank_engine::kernel::{Kernel, Variant, shader};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
-pub fn wgsl(kernel: &Kernel, variant: &Variant) -> String {
+pub fn generate_wgsl(kernel: &Kernel, variant: &Variant) -> String {
     shader::module(kernel, variant.params, &variant.dtypes, variant.threads)
 }
 
-pub struct Checked {
+pub struct ValidatedShader {
     pub module: naga::Module,
     pub info: ModuleInfo,
 }
 
-pub fn checked(text: &str) -> Result<Checked, String> {
+pub fn validate(text: &str) -> Result<ValidatedShader, String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
     let info = Validator::new(ValidationFlags::all(), Capabilities::all())
         .subgroup_stages(ShaderStages::COMPUTE)
         .subgroup_operations(SubgroupOperationSet::all())
         .validate(&module)
         .map_err(|e| e.emit_to_string(text))?;
-    Ok(Checked { module, info })
+    Ok(ValidatedShader { module, info })
 }
 
-impl Checked {
+impl ValidatedShader {
     /// SPIR-V with the options of the device's pipelines: without checks.
-    pub fn spirv(&self) -> Result<Vec<u32>, String> {
+    pub fn to_spirv(&self) -> Result<Vec<u32>, String> {
         use naga::back::spv;
         let options = spv::Options {
             lang_version: (1, 3),
@@ -41,8 +41,8 @@ impl Checked {
     }
 
     #[cfg(feature = "translations")]
-    pub fn msl(&self) -> Result<String, String> {
-        use naga::back::msl;
+    pub fn to_msl(&self) -> Result<String, String> {
+        use naga::back::to_msl;
         let options = msl::Options {
             lang_version: (2, 4),
             zero_initialize_workgroup_memory: false,
@@ -58,8 +58,8 @@ impl Checked {
     /// HLSL of one shader model, with the options and the root signature's registers of wgpu-hal 30's DX12 backend for
     /// an unchecked module.
     #[cfg(feature = "translations")]
-    pub fn hlsl(&self, shader_model: naga::back::hlsl::ShaderModel) -> Result<String, String> {
-        use naga::back::hlsl;
+    pub fn to_hlsl(&self, shader_model: naga::back::hlsl::ShaderModel) -> Result<String, String> {
+        use naga::back::to_hlsl;
         let mut bound: Vec<(naga::ResourceBinding, bool)> = Vec::new();
         for (_, global) in self.module.global_variables.iter() {
             if let (Some(at), naga::AddressSpace::Storage { access }) = (global.binding, global.space) {

@@ -9,29 +9,29 @@ use std::collections::{HashMap, HashSet};
 use super::loops::Loop;
 use super::spirv::{Block, Function, Id, Instruction, Module, STORAGE_FUNCTION, Type, op};
 
-pub fn registers(module: &Module, at: &Loop) -> u32 {
+pub fn count_registers(module: &Module, at: &Loop) -> u32 {
     let function = &module.functions[&at.function];
     let blocks: Vec<&Block> = function.blocks.iter().filter(|b| at.blocks.contains(&b.label)).collect();
     let mut variables = HashSet::new();
-    let live = peak(module, function, &blocks, &mut variables);
-    variables.iter().map(|v| pointee(module, *v)).sum::<u32>() + live
+    let live = find_peak(module, function, &blocks, &mut variables);
+    variables.iter().map(|v| count_variable_words(module, *v)).sum::<u32>() + live
 }
 
 /// Returns the number of 32-bit words of a function's local variable.
-fn pointee(module: &Module, variable: Id) -> u32 {
+fn count_variable_words(module: &Module, variable: Id) -> u32 {
     match module.type_of(variable) {
-        Type::Pointer(STORAGE_FUNCTION, of) => module.numbers(*of),
+        Type::Pointer(STORAGE_FUNCTION, of) => module.count_scalars(*of),
         _ => 0,
     }
 }
 
 /// Returns the most numbers that are live at one point, and collects the used variables.
-fn peak(module: &Module, function: &Function, blocks: &[&Block], variables: &mut HashSet<Id>) -> u32 {
-    let own = own_variables(function);
+fn find_peak(module: &Module, function: &Function, blocks: &[&Block], variables: &mut HashSet<Id>) -> u32 {
+    let own = find_variables(function);
     let text: Vec<&Instruction> = blocks.iter().flat_map(|b| &b.instructions).collect();
     let mut last: HashMap<Id, usize> = HashMap::new();
     for (at, instruction) in text.iter().enumerate() {
-        for id in ids(instruction) {
+        for id in list_ids(instruction) {
             if own.contains(&id) {
                 variables.insert(id);
             }
@@ -39,49 +39,50 @@ fn peak(module: &Module, function: &Function, blocks: &[&Block], variables: &mut
         }
     }
     let made: HashSet<Id> = text.iter().filter_map(|i| i.result).collect();
-    let from_outside = of_function(function).filter(|id| !made.contains(id) && last.contains_key(id));
-    let outside: u32 = from_outside.map(|id| size(module, id)).sum();
+    let from_outside =
+        find_function_values(function).filter(|id| !made.contains(id) && last.contains_key(id));
+    let outside: u32 = from_outside.map(|id| count_value_registers(module, id)).sum();
     let mut ends: HashMap<usize, u32> = HashMap::new();
     let (mut live, mut most) = (outside, outside);
     for (at, instruction) in text.iter().enumerate() {
         if instruction.op == op::FUNCTION_CALL {
             let called = &module.functions[&instruction.operands[0]];
             let all: Vec<&Block> = called.blocks.iter().collect();
-            most = most.max(live + peak(module, called, &all, variables));
+            most = most.max(live + find_peak(module, called, &all, variables));
         }
         live -= ends.remove(&at).unwrap_or(0);
         if let Some(result) = instruction.result
             && let Some(end) = last.get(&result).filter(|end| **end > at)
         {
-            live += size(module, result);
-            *ends.entry(*end).or_default() += size(module, result);
+            live += count_value_registers(module, result);
+            *ends.entry(*end).or_default() += count_value_registers(module, result);
         }
         most = most.max(live);
     }
     most
 }
 
-fn own_variables(function: &Function) -> HashSet<Id> {
+fn find_variables(function: &Function) -> HashSet<Id> {
     let all = function.blocks.iter().flat_map(|b| &b.instructions);
     all.filter(|i| i.op == op::VARIABLE).filter_map(|i| i.result).collect()
 }
 
 /// Returns the parameters and results of a function.
-fn of_function(function: &Function) -> impl Iterator<Item = Id> {
+fn find_function_values(function: &Function) -> impl Iterator<Item = Id> {
     let made = function.blocks.iter().flat_map(|b| &b.instructions).filter_map(|i| i.result);
     function.parameters.iter().copied().chain(made)
 }
 
 /// Returns the number of registers of a value: a pointer has none.
-fn size(module: &Module, value: Id) -> u32 {
+fn count_value_registers(module: &Module, value: Id) -> u32 {
     match module.type_of(value) {
         Type::Pointer(..) => 0,
-        _ => module.values.get(&value).map_or(0, |ty| module.numbers(*ty)),
+        _ => module.values.get(&value).map_or(0, |ty| module.count_scalars(*ty)),
     }
 }
 
 /// Returns the value ids in an instruction; literal words are skipped.
-fn ids(instruction: &Instruction) -> impl Iterator<Item = Id> + '_ {
+fn list_ids(instruction: &Instruction) -> impl Iterator<Item = Id> + '_ {
     let skipped = match instruction.op {
         // The instruction set, and the instruction.
         op::EXT_INST => 2,

@@ -128,12 +128,12 @@ impl Module {
             let (op, count) = (words[at] as u16, (words[at] >> 16) as usize);
             let rest = &words[at + 1..at + count];
             at += count;
-            module.take(op, rest, &mut function);
+            module.read_declaration(op, rest, &mut function);
         }
         module
     }
 
-    fn take(&mut self, op: u16, rest: &[u32], function: &mut Option<Id>) {
+    fn read_declaration(&mut self, op: u16, rest: &[u32], function: &mut Option<Id>) {
         const ENTRY_POINT: u16 = 15;
         let ty = match op {
             op::TYPE_BOOL => Type::Bool,
@@ -148,12 +148,12 @@ impl Module {
                 self.entry = rest[1];
                 return;
             }
-            _ => return self.code(op, rest, function),
+            _ => return self.read_code(op, rest, function),
         };
         self.types.insert(rest[0], ty);
     }
 
-    fn code(&mut self, op: u16, rest: &[u32], function: &mut Option<Id>) {
+    fn read_code(&mut self, op: u16, rest: &[u32], function: &mut Option<Id>) {
         let makes = makes_value(op);
         let instruction = Instruction {
             op,
@@ -193,12 +193,12 @@ impl Module {
     }
 
     /// Returns the number of scalars in a value of the type: 4 for vec4<f32>.
-    pub fn numbers(&self, ty: Id) -> u32 {
+    pub fn count_scalars(&self, ty: Id) -> u32 {
         match self.types.get(&ty) {
             Some(Type::Bool | Type::Int | Type::Float) => 1,
             Some(Type::Vector(_, n)) => *n,
-            Some(Type::Array(of, n)) => n * self.numbers(*of),
-            Some(Type::Struct(members)) => members.iter().map(|m| self.numbers(*m)).sum(),
+            Some(Type::Array(of, n)) => n * self.count_scalars(*of),
+            Some(Type::Struct(members)) => members.iter().map(|m| self.count_scalars(*m)).sum(),
             _ => 0,
         }
     }

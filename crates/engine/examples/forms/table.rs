@@ -6,9 +6,9 @@ use std::fmt::Write;
 use lowrank_engine::kernel::{Kernel, Params, Variant};
 use lowrank_engine::kernels::{attention, gemm, norm};
 
-use super::loops::{Counts, Loop, loops};
+use super::loops::{Counts, Loop, find_loops};
 use super::module;
-use super::registers::registers;
+use super::registers::count_registers;
 use super::spirv::Module;
 
 const HEAD: &str = "# The inner loops of the kernels
@@ -35,7 +35,7 @@ functions that it calls, and with both sides of each branch.
 
 type Describe = fn(&Kernel, Params) -> Vec<String>;
 
-pub fn text() -> Result<String, String> {
+pub fn generate_table() -> Result<String, String> {
     let mut out = String::from(HEAD);
     let families: [(&str, &[&Kernel], Describe); 3] = [
         ("Products", gemm::KERNELS, gemm::describe),
@@ -43,7 +43,7 @@ pub fn text() -> Result<String, String> {
         ("Norms", norm::KERNELS, norm::describe),
     ];
     for (title, kernels, describe) in families {
-        write!(out, "\n## {title}\n\n{}", family(kernels, describe)?).unwrap();
+        write!(out, "\n## {title}\n\n{}", format_family(kernels, describe)?).unwrap();
     }
     Ok(out)
 }
@@ -64,13 +64,14 @@ const COLUMNS: [&str; 13] = [
     "FLOPs/byte",
 ];
 
-fn family(kernels: &[&Kernel], describe: Describe) -> Result<String, String> {
+fn format_family(kernels: &[&Kernel], describe: Describe) -> Result<String, String> {
     let mut out = format!("| {} |\n|{}\n", COLUMNS.join(" | "), " --- |".repeat(COLUMNS.len()));
     for kernel in kernels {
         // Variants with equal counts, in the order of the list.
         let mut lines: Vec<(String, Vec<Variant>)> = Vec::new();
         for variant in (kernel.variants)() {
-            let counted = line(kernel, &variant).map_err(|e| format!("{} {variant:?}: {e}", kernel.name))?;
+            let counted =
+                format_line(kernel, &variant).map_err(|e| format!("{} {variant:?}: {e}", kernel.name))?;
             match lines.iter_mut().find(|(line, _)| *line == counted) {
                 Some((_, forms)) => forms.push(variant),
                 None => lines.push((counted, vec![variant])),
@@ -93,7 +94,7 @@ fn describe_all(kernel: &Kernel, forms: &[Variant], describe: Describe) -> Strin
             words.push(one);
         }
     }
-    let mut parts = alternatives(&words);
+    let mut parts = list_alternatives(&words);
     for (i, (name, _)) in kernel.bindings.iter().enumerate() {
         let types: BTreeSet<&str> = forms.iter().map(|f| f.dtypes[i].as_str()).collect();
         if !types.iter().all(|t| ["f32", "i32"].contains(t)) {
@@ -104,7 +105,7 @@ fn describe_all(kernel: &Kernel, forms: &[Variant], describe: Describe) -> Strin
 }
 
 /// Returns each property with its alternatives, if all combinations of these occur; otherwise every description.
-fn alternatives(words: &[Vec<String>]) -> Vec<String> {
+fn list_alternatives(words: &[Vec<String>]) -> Vec<String> {
     let length = words[0].len();
     let mut properties: Vec<Vec<&str>> = vec![Vec::new(); length];
     for (property, word) in words.iter().flat_map(|one| one.iter().enumerate()) {
@@ -119,12 +120,12 @@ fn alternatives(words: &[Vec<String>]) -> Vec<String> {
     vec![words.iter().map(|one| one.join(", ")).collect::<Vec<_>>().join("; ")]
 }
 
-fn line(kernel: &Kernel, variant: &Variant) -> Result<String, String> {
-    let checked = module::checked(&module::wgsl(kernel, variant))?;
-    let spirv = Module::parse(&checked.spirv()?);
-    let loops = loops(&spirv);
+fn format_line(kernel: &Kernel, variant: &Variant) -> Result<String, String> {
+    let checked = module::validate(&module::generate_wgsl(kernel, variant))?;
+    let spirv = Module::parse(&checked.to_spirv()?);
+    let loops = find_loops(&spirv);
     let (threads, shared) = (variant.threads, checked.workgroup_bytes());
-    let Some((outer, inner)) = inner(&loops) else {
+    let Some((outer, inner)) = find_inner_loop(&loops) else {
         return Ok(format!("{threads} | {shared} | – | – | – | – | – | – | – | –"));
     };
     let counts = inner.counts;
@@ -139,37 +140,38 @@ fn line(kernel: &Kernel, variant: &Variant) -> Result<String, String> {
         counts.fma.to_string(),
         counts.float.to_string(),
         integer,
-        widths(counts.shared_loads),
-        widths(counts.loads),
-        ratio(counts.fma, loads),
-        registers(&spirv, inner).to_string(),
-        intensity(outer),
+        format_widths(counts.shared_loads),
+        format_widths(counts.loads),
+        format_ratio(counts.fma, loads),
+        count_registers(&spirv, inner).to_string(),
+        format_intensity(outer),
     ];
     Ok(cells.join(" | "))
 }
 
 /// Returns the innermost loop with the most multiply-adds, or else the most floating-point arithmetic, and the
 /// outermost loop around it.
-fn inner(loops: &[Loop]) -> Option<(&Loop, &Loop)> {
+fn find_inner_loop(loops: &[Loop]) -> Option<(&Loop, &Loop)> {
     let key = |l: &Loop| (l.counts.fma, l.counts.flops(), l.counts.bytes());
-    let all = loops.iter().flat_map(|outer| outer.innermost().into_iter().map(move |inner| (outer, inner)));
+    let all =
+        loops.iter().flat_map(|outer| outer.find_innermost().into_iter().map(move |inner| (outer, inner)));
     // On ties the first.
     all.reduce(|best, other| if key(other.1) > key(best.1) { other } else { best })
 }
 
 /// Returns the FLOPs per byte of an iteration of the loop including inner loops.
-fn intensity(outer: &Loop) -> String {
-    let told = |counts: Counts| ratio(counts.flops(), counts.bytes());
-    outer.iteration().map_or("–".into(), told)
+fn format_intensity(outer: &Loop) -> String {
+    let format = |counts: Counts| format_ratio(counts.flops(), counts.bytes());
+    outer.count_iteration().map_or("–".into(), format)
 }
 
-fn ratio(a: u32, b: u32) -> String {
+fn format_ratio(a: u32, b: u32) -> String {
     if b == 0 { "–".into() } else { format!("{:.2}", f64::from(a) / f64::from(b)) }
 }
 
-fn widths(loads: [u32; 4]) -> String {
+fn format_widths(loads: [u32; 4]) -> String {
     let names = ["", " × vec2", " × vec3", " × vec4"];
-    let told: Vec<String> =
+    let parts: Vec<String> =
         loads.iter().zip(names).filter(|(n, _)| **n > 0).map(|(n, name)| format!("{n}{name}")).collect();
-    if told.is_empty() { "–".into() } else { told.join(", ") }
+    if parts.is_empty() { "–".into() } else { parts.join(", ") }
 }

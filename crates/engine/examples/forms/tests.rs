@@ -1,5 +1,5 @@
-use super::loops::{Counts, Loop, loops};
-use super::registers::registers;
+use super::loops::{Counts, Loop, find_loops};
+use super::registers::count_registers;
 use super::spirv::Module;
 use super::{module, table};
 
@@ -12,11 +12,11 @@ var<workgroup> shared_x: array<f32, 256>;
 var<workgroup> shared_v: array<vec4<f32>, 64>;
 {body}"
     );
-    Module::parse(&module::checked(&text).and_then(|c| c.spirv()).unwrap_or_else(|e| panic!("{e}")))
+    Module::parse(&module::validate(&text).and_then(|c| c.to_spirv()).unwrap_or_else(|e| panic!("{e}")))
 }
 
 fn parse_loops(body: &str) -> Vec<Loop> {
-    loops(&parse(body))
+    find_loops(&parse(body))
 }
 
 const TILES: &str = "
@@ -41,18 +41,18 @@ fn main(@builtin(local_invocation_index) lane: u32) {
 #[test]
 fn the_counts_of_a_tile_include_called_functions() {
     let module = parse(TILES);
-    let outer = loops(&module);
+    let outer = find_loops(&module);
     let [outer] = &outer[..] else { panic!("{outer:?}") };
-    let [inner] = &outer.within[..] else { panic!("{outer:?}") };
+    let [inner] = &outer.inner[..] else { panic!("{outer:?}") };
     // Two sums of vec4; k, and k + 16.
     let expected = Counts { fma: 8, integer: 2, shared_loads: [2, 0, 0, 1], ..Counts::default() };
     assert_eq!(inner.counts, expected);
     assert_eq!(inner.trips, Some(16));
     assert_eq!((outer.counts.loads, outer.counts.divisions), ([1, 0, 0, 1], 1));
-    let iteration = outer.iteration().unwrap();
+    let iteration = outer.count_iteration().unwrap();
     assert_eq!((iteration.flops(), iteration.bytes()), (2 * 8 * 16, 20));
     // The sums and k are variables of 9 numbers; a part, a splat and a sum are 12 live numbers.
-    let registers = registers(&module, inner);
+    let registers = count_registers(&module, inner);
     assert!((9 + 12..=9 + 20).contains(&registers), "{registers}");
 }
 
@@ -94,17 +94,17 @@ fn main(@builtin(local_invocation_index) lane: u32) {
 }",
     );
     assert_eq!(found.len(), 2);
-    assert!(found[0].within.is_empty());
-    assert_eq!(found[1].within.len(), 1);
-    assert_eq!(found[1].within[0].counts.float, 2);
-    assert_eq!(found[1].iteration().map(|c| (c.flops(), c.bytes())), Some((9, 16)));
+    assert!(found[0].inner.is_empty());
+    assert_eq!(found[1].inner.len(), 1);
+    assert_eq!(found[1].inner[0].counts.float, 2);
+    assert_eq!(found[1].count_iteration().map(|c| (c.flops(), c.bytes())), Some((9, 16)));
 }
 
 #[test]
 fn the_documented_table_equals_the_generated_one() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/kernels.md");
     let written = std::fs::read_to_string(path).unwrap_or_default();
-    let generated = table::text().unwrap_or_else(|e| panic!("{e}"));
+    let generated = table::generate_table().unwrap_or_else(|e| panic!("{e}"));
     let differs = || written.lines().zip(generated.lines()).position(|(a, b)| a != b).unwrap_or(0) + 1;
     assert!(written == generated, "docs/kernels.md differs from line {}; run npm run kernels", differs());
 }

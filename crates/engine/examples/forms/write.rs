@@ -17,14 +17,14 @@ pub fn write(folder: &Path) -> Result<(), String> {
     };
     let mut listed = Vec::new();
     let mut wrong = Vec::new();
-    for kernel in kernels::all().into_iter().chain(optim::kernels()) {
+    for kernel in kernels::all().into_iter().chain(optim::list_kernels()) {
         for variant in (kernel.variants)() {
             let file = format!("{:04}-{}", listed.len(), kernel.name.replace(' ', "_"));
-            let text = module::wgsl(kernel, &variant);
+            let text = module::generate_wgsl(kernel, &variant);
             put(&format!("{file}.wgsl"), text.as_bytes())?;
-            let made = module::checked(&text).and_then(|checked| {
-                let spirv = ("spv", words(&checked.spirv()?));
-                Ok([vec![spirv], translations(&text, &checked)?].concat())
+            let made = module::validate(&text).and_then(|checked| {
+                let spirv = ("spv", to_bytes(&checked.to_spirv()?));
+                Ok([vec![spirv], translate(&text, &checked)?].concat())
             });
             match made {
                 Ok(made) => {
@@ -74,21 +74,21 @@ fn first_shader_model(text: &str) -> naga::back::hlsl::ShaderModel {
 
 /// The translations for Metal and DX12.
 #[cfg(feature = "translations")]
-fn translations(text: &str, checked: &module::Checked) -> Result<Vec<(&'static str, Vec<u8>)>, String> {
-    let mut made = vec![("metal", checked.msl()?.into_bytes())];
+fn translate(text: &str, checked: &module::ValidatedShader) -> Result<Vec<(&'static str, Vec<u8>)>, String> {
+    let mut made = vec![("metal", checked.to_msl()?.into_bytes())];
     for (extension, model) in SHADER_MODELS {
         if model >= first_shader_model(text) {
-            made.push((extension, checked.hlsl(model)?.into_bytes()));
+            made.push((extension, checked.to_hlsl(model)?.into_bytes()));
         }
     }
     Ok(made)
 }
 
 #[cfg(not(feature = "translations"))]
-fn translations(_: &str, _: &module::Checked) -> Result<Vec<(&'static str, Vec<u8>)>, String> {
+fn translate(_: &str, _: &module::ValidatedShader) -> Result<Vec<(&'static str, Vec<u8>)>, String> {
     Ok(Vec::new())
 }
 
-fn words(spirv: &[u32]) -> Vec<u8> {
+fn to_bytes(spirv: &[u32]) -> Vec<u8> {
     spirv.iter().flat_map(|word| word.to_le_bytes()).collect()
 }

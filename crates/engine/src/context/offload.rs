@@ -104,7 +104,7 @@ impl Offload {
     }
 
     /// Makes `block` and the next one resident, and no other.
-    fn enter(&self, cx: &Rc<Context>, block: usize) -> Result<()> {
+    fn use_block(&self, cx: &Rc<Context>, block: usize) -> Result<()> {
         let last = self.blocks.borrow().len() - 1;
         let backward = self.current.replace(Some(block)).is_some_and(|before| block + 1 == before);
         // At either end the direction turns: backward follows forward, and the next step follows backward.
@@ -120,7 +120,7 @@ impl Offload {
                 cx.make_resident(&weight)?;
             }
         }
-        if !cx.holds.get() {
+        if !cx.batching.get() {
             cx.flush();
         }
         Ok(())
@@ -133,7 +133,7 @@ impl Storage {
         if let Location::Offloaded(offloaded) = &self.location
             && offloaded.resident.replace(false)
         {
-            self.context.leave_pool(self.buffer.get(), self.bytes());
+            self.context.return_to_pool(self.buffer.get(), self.bytes());
         }
     }
 }
@@ -154,8 +154,9 @@ impl Context {
             _ if self.is_meta() => HostBytes::Absent,
             _ => HostBytes::Copied(Arc::new(read_now(from)?)),
         };
-        let kept = if matches!(source, HostBytes::Mapped { .. }) { &offload.mapped } else { &offload.copied };
-        kept.set(kept.get() + bytes);
+        let total =
+            if matches!(source, HostBytes::Mapped { .. }) { &offload.mapped } else { &offload.copied };
+        total.set(total.get() + bytes);
         let (offloaded, dtype, resident) = (offload.clone(), from.dtype, Cell::new(false));
         let location =
             Location::Offloaded(Offloaded { offload: offloaded, block, source, bytes, dtype, resident });
@@ -179,7 +180,7 @@ impl Context {
         });
         for (Offloaded { offload, block, resident, .. }, _) in offloaded.clone() {
             if !resident.get() || offload.current.get() != Some(*block) {
-                offload.enter(self, *block)?;
+                offload.use_block(self, *block)?;
             }
         }
         // An operation that reads distant blocks: entering the last block has evicted the weights of the others.

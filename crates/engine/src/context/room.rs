@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Context;
-use crate::device::free_memory;
+use crate::device::read_free_memory;
 use crate::error::Result;
 use crate::fail;
 use crate::kernel::BufferId;
@@ -43,23 +43,23 @@ impl Context {
         if self.is_meta() {
             return;
         }
-        let bytes = self.in_files.borrow_mut().newly_copied();
+        let bytes = self.file_uses.borrow_mut().take_copied();
         if bytes > 0 {
-            self.pool.borrow_mut().hold(bytes);
-            self.unasked.set(0);
+            self.pool.borrow_mut().count_held(bytes);
+            self.known_free.set(0);
         }
     }
 
     /// Returns a buffer of `bytes` to the pool.
-    pub(crate) fn leave_pool(&self, buffer: BufferId, bytes: u64) {
+    pub(crate) fn return_to_pool(&self, buffer: BufferId, bytes: u64) {
         self.pool.borrow_mut().free(buffer, bytes);
     }
 
     /// Accounts for a dropped value in a file.
-    pub(crate) fn leave_file(&self, file: &Arc<MappedFile>, bytes: u64) {
-        let copied = self.in_files.borrow_mut().remove(file, bytes);
+    pub(crate) fn remove_from_file(&self, file: &Arc<MappedFile>, bytes: u64) {
+        let copied = self.file_uses.borrow_mut().remove(file, bytes);
         if copied {
-            self.pool.borrow_mut().let_go(bytes);
+            self.pool.borrow_mut().uncount_held(bytes);
         }
     }
 
@@ -70,7 +70,7 @@ impl Context {
 
     /// Returns an error for a buffer of `class` bytes if the device, or the system, lacks the memory.
     pub(super) fn make_room(&self, class: u64) -> Result<()> {
-        if self.fits(class).is_ok() {
+        if self.check_memory(class).is_ok() {
             return Ok(());
         }
         // Called without a borrow, since the tensors that it drops return to the pool.
@@ -78,23 +78,23 @@ impl Context {
         if let Some(release) = release {
             release();
         }
-        self.fits(class)
+        self.check_memory(class)
     }
 
-    fn fits(&self, class: u64) -> Result<()> {
+    fn check_memory(&self, class: u64) -> Result<()> {
         self.check_fits(class)?;
-        let unasked = self.unasked.get();
+        let known_free = self.known_free.get();
         if self.is_meta() || self.pool.borrow().has_idle(class) {
             return Ok(());
         }
-        if class <= unasked {
-            self.unasked.set(unasked - class);
+        if class <= known_free {
+            self.known_free.set(known_free - class);
             return Ok(());
         }
-        let Some(free) = free_memory(&self.profile) else { return Ok(()) };
+        let Some(free) = read_free_memory(&self.profile) else { return Ok(()) };
         if class <= free {
             // Recorded allocations have not been made yet.
-            self.unasked.set((free - class) / 8);
+            self.known_free.set((free - class) / 8);
             return Ok(());
         }
         // Idle buffers may be the memory that is missing.
@@ -114,7 +114,7 @@ impl Context {
 
     pub fn memory(&self) -> Memory {
         self.count_copied();
-        let mapped = self.in_files.borrow().mapped_bytes();
+        let mapped = self.file_uses.borrow().mapped_bytes();
         let pool = self.pool.borrow();
         Memory { live: pool.live(), reserved: pool.reserved_bytes(), peak: pool.peak(), mapped }
     }

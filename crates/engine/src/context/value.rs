@@ -94,14 +94,14 @@ impl Storage {
 impl Drop for Storage {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.location, Location::InPool) {
-            Location::InPool => self.context.leave_pool(self.buffer.get(), self.bytes),
+            Location::InPool => self.context.return_to_pool(self.buffer.get(), self.bytes),
             Location::InFile { file, .. } => {
-                self.context.leave_file(&file, self.bytes);
+                self.context.remove_from_file(&file, self.bytes);
                 self.context.push(Command::Destroy { buffer: self.buffer.get() });
             }
-            Location::OnPage(page) => self.context.leave_page(Some(page)),
+            Location::OnPage(page) => self.context.release_page(Some(page)),
             Location::Offloaded(offloaded) if offloaded.is_in_pool() => {
-                self.context.leave_pool(self.buffer.get(), self.bytes);
+                self.context.return_to_pool(self.buffer.get(), self.bytes);
             }
             Location::Offloaded(_) => {}
         }

@@ -15,14 +15,14 @@ use crate::recording::{Command, Recording};
 use crate::shape::Shape;
 
 /// Kernels count elements in words of 32 bits, on every device.
-const MOST_ELEMENTS: usize = u32::MAX as usize;
+const MAX_ELEMENTS: usize = u32::MAX as usize;
 
-fn countable(shape: &Shape) -> Result<()> {
+fn check_countable(shape: &Shape) -> Result<()> {
     let size = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
-    if size.is_none_or(|size| size > MOST_ELEMENTS) {
+    if size.is_none_or(|size| size > MAX_ELEMENTS) {
         fail!(
             OutOfMemory,
-            "a tensor of shape {shape} has more than {MOST_ELEMENTS} elements, the most that kernels count: make it in parts"
+            "a tensor of shape {shape} has more than {MAX_ELEMENTS} elements, the most that kernels count: make it in parts"
         );
     }
     Ok(())
@@ -48,7 +48,7 @@ impl Context {
         }
         self.make_room(class)?;
         let allocation = self.pool.borrow_mut().allocate(bytes);
-        for buffer in allocation.give_back {
+        for buffer in allocation.destroyed {
             self.push(Command::Destroy { buffer });
         }
         let buffer = allocation.buffer;
@@ -82,7 +82,7 @@ impl Context {
                 self.profile.backend
             );
         }
-        countable(shape)?;
+        check_countable(shape)?;
         if !dtype.divides(shape) {
             fail!(
                 Dtype,
@@ -129,17 +129,18 @@ impl Context {
     }
 
     fn constant_word(self: &Rc<Self>, dtype: DType, word: u32) -> Value {
-        let ConstantSlot { page, slot, new, first, full } = self.constants.borrow_mut().place(word);
-        self.leave_page(full);
+        let ConstantSlot { page, slot, is_new, first, full } =
+            self.constants.borrow_mut().allocate_slot(word);
+        self.release_page(full);
         if first {
             self.push(Command::Create { buffer: page.0, bytes: PAGE_BYTES });
         }
         let storage = Storage::new(self, page.0, PAGE_BYTES, Location::OnPage(page));
-        let made = Value { shape: Shape::new(&[]), dtype, storage, offset: slot };
-        if new {
-            self.write(&made, word.to_le_bytes().to_vec());
+        let constant = Value { shape: Shape::new(&[]), dtype, storage, offset: slot };
+        if is_new {
+            self.write(&constant, word.to_le_bytes().to_vec());
         }
-        made
+        constant
     }
 
     /// Creates a frozen value over the bytes of a mapped file: in place on the CPU if `offset` is aligned to the dtype,
@@ -157,7 +158,7 @@ impl Context {
         offset: u64,
     ) -> Result<Value> {
         let shape = shape.into();
-        countable(&shape)?;
+        check_countable(&shape)?;
         let bytes = dtype.byte_size(shape.size()) as u64;
         // A map starts on a page, and blocks are read byte by byte.
         let aligned = dtype.is_block() || offset.is_multiple_of(dtype.bytes() as u64);
@@ -169,7 +170,7 @@ impl Context {
                 let cpu_use = self.cpu_use.get();
                 self.sink.send(Recording { commands, owner, cpu_use, ..Recording::default() });
             })?;
-            self.in_files.borrow_mut().add(file, bytes);
+            self.file_uses.borrow_mut().add(file, bytes);
             let storage = Storage::new(self, buffer, bytes, Location::InFile { file: file.clone(), offset });
             return Ok(Value { shape, dtype, storage, offset: 0 });
         }
@@ -177,7 +178,7 @@ impl Context {
         if bytes > 0 {
             file.lend(self.sink.borrower(), |file| {
                 self.push(Command::UploadMapped { to: value.range(), file, offset });
-                if !self.holds.get() {
+                if !self.batching.get() {
                     self.flush();
                 }
             })?;
@@ -185,7 +186,7 @@ impl Context {
         Ok(value)
     }
 
-    pub(crate) fn leave_page(&self, page: Option<Rc<Page>>) {
+    pub(crate) fn release_page(&self, page: Option<Rc<Page>>) {
         if let Some(page) = page.and_then(Rc::into_inner) {
             self.push(Command::Destroy { buffer: page.0 });
         }

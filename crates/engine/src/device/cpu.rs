@@ -61,9 +61,9 @@ impl Cpu {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             n => n,
         };
-        let workers = Threads::new(threads).map_err(no_threads)?;
+        let workers = Threads::new(threads).map_err(thread_error)?;
         Ok((
-            profile(threads),
+            make_profile(threads),
             Cpu {
                 buffers: HashMap::default(),
                 freed_pages: FreedPages::default(),
@@ -87,26 +87,29 @@ impl Cpu {
     }
 
     fn pointer(&self, range: &Range) -> *mut u8 {
-        self.buffers.get(&range.buffer).expect("a recording names a buffer that is not there").at(range)
+        self.buffers
+            .get(&range.buffer)
+            .expect("a recording names a buffer that is not there")
+            .pointer_at(range)
     }
 
     fn slice(&mut self, range: &Range) -> &mut [u8] {
-        // SAFETY: `at` checks that the range is inside the buffer, and only one command runs at any time.
+        // SAFETY: `pointer_at` checks that the range is inside the buffer, and only one command runs at any time.
         unsafe { std::slice::from_raw_parts_mut(self.pointer(range), range.bytes as usize) }
     }
 }
 
-fn no_threads(error: std::io::Error) -> Error {
+fn thread_error(error: std::io::Error) -> Error {
     Error::new(Code::Internal, format!("no threads for the cpu device: {error}"))
 }
 
 impl Runner for Cpu {
     fn run(&mut self, command: Command) -> Result<()> {
         if !matches!(command, Command::Create { .. } | Command::Destroy { .. } | Command::Reuse { .. }) {
-            self.freed_pages.bound();
+            self.freed_pages.trim();
         }
         let cost = self.note.as_ref().and_then(|note| Some((note, command.cost()?)));
-        let _working = cost.map(|(note, (kernel, cost))| note.working(kernel, cost));
+        let _timed = cost.map(|(note, (kernel, cost))| note.start_command(kernel, cost));
         match command {
             Command::Create { buffer, bytes } => {
                 let memory = Memory::new(bytes as usize, &mut self.freed_pages).ok_or_else(|| {
@@ -136,7 +139,7 @@ impl Runner for Cpu {
             }
             Command::UploadShared { to, bytes } => self.slice(&to).copy_from_slice(&bytes),
             Command::Zero { to } => self.slice(&to).fill(0),
-            // SAFETY: `at` checks that both ranges are inside their buffers.
+            // SAFETY: `pointer_at` checks that both ranges are inside their buffers.
             Command::Copy { from, to } => unsafe {
                 std::ptr::copy(self.pointer(&from), self.pointer(&to), from.bytes as usize);
             },
@@ -150,7 +153,7 @@ impl Runner for Cpu {
             }
             Command::Read { from, reply } => reply(Ok(self.slice(&from).to_vec())),
             Command::Fence { reply } => reply(Ok(Vec::new())),
-            Command::Receive { .. } | Command::Under { .. } | Command::Note(_) => {}
+            Command::Receive { .. } | Command::SetCancelToken { .. } | Command::Note(_) => {}
         }
         Ok(())
     }
@@ -164,18 +167,18 @@ impl Runner for Cpu {
         Ok(false)
     }
 
-    fn note(&mut self, note: Option<Note>) {
+    fn set_note(&mut self, note: Option<Note>) {
         self.note = note;
     }
 
     fn use_cpu(&mut self, cpu_use: CpuUse) -> Result<()> {
-        let count = cpu_use.count(self.threads.all());
+        let count = cpu_use.count_threads(self.threads.all());
         self.is_low = cpu_use.background;
         if self.is_low && self.low_threads.as_ref().is_none_or(|low| low.all() < count) {
             // This runs on the low-priority thread, which owns them.
             self.low_threads = None;
             self.low_threads =
-                Some(Threads::new_named(count, "lowrank-low", system::lower_priority).map_err(no_threads)?);
+                Some(Threads::new_named(count, "lowrank-low", system::lower_priority).map_err(thread_error)?);
         }
         self.threads().limit(count);
         Ok(())
@@ -196,24 +199,26 @@ impl Cpu {
             Memory::Mapped { file: lease, bytes, .. } if lease.is_in(file) => Some(*bytes as u64),
             _ => None,
         };
-        let lying: Vec<(BufferId, u64)> =
+        let mapped: Vec<(BufferId, u64)> =
             self.buffers.iter().filter_map(|(id, memory)| Some((*id, of_file(memory)?))).collect();
-        let bytes: u64 = lying.iter().map(|(_, bytes)| bytes).sum();
-        let free = system::free().unwrap_or(u64::MAX);
+        let bytes: u64 = mapped.iter().map(|(_, bytes)| bytes).sum();
+        let free = system::read_free_memory().unwrap_or(u64::MAX);
         if bytes > free {
             fail!(
                 OutOfMemory,
                 "its tensors take {bytes} bytes, and {free} are free; dispose() frees tensors"
             );
         }
-        let mut copies = Vec::with_capacity(lying.len());
-        for (buffer, bytes) in lying {
+        let mut copies = Vec::with_capacity(mapped.len());
+        for (buffer, bytes) in mapped {
             let Some(memory) = Memory::new(bytes as usize, &mut self.freed_pages) else {
                 fail!(OutOfMemory, "out of memory: the system did not allocate {bytes} bytes");
             };
             let whole = Range { buffer, offset: 0, bytes, dtype: DType::I32 };
             // SAFETY: both have at least `bytes` bytes, and the copy is new, so they do not overlap.
-            unsafe { std::ptr::copy_nonoverlapping(self.pointer(&whole), memory.at(&whole), bytes as usize) };
+            unsafe {
+                std::ptr::copy_nonoverlapping(self.pointer(&whole), memory.pointer_at(&whole), bytes as usize)
+            };
             copies.push((buffer, memory));
         }
         self.buffers.extend(copies);
@@ -222,11 +227,11 @@ impl Cpu {
 }
 
 /// The cpu's profile; the same for `meta:cpu`.
-pub fn profile(threads: usize) -> Profile {
+pub fn make_profile(threads: usize) -> Profile {
     Profile {
         kind: Kind::Cpu,
         label: "cpu".into(),
-        name: system::processor(),
+        name: system::read_processor_name(),
         backend: level().label().into(),
         software: false,
         subgroup: 0,
@@ -234,7 +239,7 @@ pub fn profile(threads: usize) -> Profile {
         f16_arithmetic: false,
         binding_limit: u64::MAX,
         buffer_limit: isize::MAX as u64,
-        memory: system::memory(),
+        memory: system::read_total_memory(),
         maps_files: true,
         threads,
     }

@@ -26,11 +26,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-pub use adapter::{AdapterInfo, AdapterKind, adapters, details, read_profile};
+pub use adapter::{AdapterInfo, AdapterKind, list_adapters, list_details, read_profile};
 use canary::Canary;
 pub use details::Details;
 use fault::Faults;
-use launch::{Bound, Span};
+use launch::{BindGroupKey, Span};
 use pipeline::Pipelines;
 use read::Pending;
 use submit::Submitter;
@@ -51,10 +51,10 @@ const NAP: Duration = Duration::from_micros(500);
 
 /// The most descriptors in use at once: the bind groups in the cache, and evicted ones that launches in flight still use.
 /// DX12 allocates this many when a device opens; the adapter's limit is a million.
-fn descriptors() -> u32 {
+fn count_descriptors() -> u32 {
     // A kernel binds at most as many buffers as WebGPU guarantees.
     let bindings = wgpu::Limits::default().max_storage_buffers_per_shader_stage;
-    (bindings * (launch::BIND_GROUPS + submit::LAUNCHES) as u32).next_power_of_two()
+    (bindings * (launch::MAX_BIND_GROUPS + submit::MAX_LAUNCHES) as u32).next_power_of_two()
 }
 
 /// Runs commands on a GPU; created and used on its device's thread.
@@ -66,12 +66,12 @@ pub struct Gpu {
     read_buffers: Vec<wgpu::Buffer>,
     staging: Staging,
     pipelines: Pipelines,
-    bind_groups: HashMap<Bound, wgpu::BindGroup>,
+    bind_groups: HashMap<BindGroupKey, wgpu::BindGroup>,
     buffers: HashMap<BufferId, wgpu::Buffer>,
     scratch: Vec<Option<BufferId>>,
     /// Destroyed buffers that cached bind groups may still refer to.
-    left: HashSet<BufferId>,
-    left_bytes: u64,
+    destroyed: HashSet<BufferId>,
+    destroyed_bytes: u64,
     binding_limit: u64,
     limits: wgpu::Limits,
     faults: Faults,
@@ -80,15 +80,15 @@ pub struct Gpu {
     written: Option<Span>,
     trials: Option<Trials>,
     /// Whether launches belong to an autotuning trial, which is timed as a whole and chooses its length.
-    trying: bool,
+    in_trial: bool,
     /// Whether encoded work has already waited one nap for more.
-    waiting: bool,
+    has_napped: bool,
     device: wgpu::Device,
 }
 
 impl Gpu {
-    /// Opens GPU number `index` of `adapters()`, or by default the first usable one (software GPUs last). Call it on
-    /// the device's thread, from `Device::start`.
+    /// Opens GPU number `index` of `list_adapters()`, or by default the first usable one (software GPUs last). Call it
+    /// on the device's thread, from `Device::start`.
     ///
     /// `LOWRANK_SHADER_CHECKS=1` enables bounds checks in shaders; `LOWRANK_TUNE` controls autotuning.
     ///
@@ -104,16 +104,16 @@ impl Gpu {
     /// # Errors
     /// As for `open`.
     pub fn open_with(index: Option<usize>, binding_limit: Option<u64>) -> Result<(Profile, Gpu)> {
-        let setting = Setting::of_environment()?;
+        let setting = Setting::from_environment()?;
         let (profile, mut gpu, owner) = Self::open_untuned(index, binding_limit)?;
         if setting != Setting::Off {
-            gpu.tune_by(&profile, setting.tunes(profile.software), Store::of(owner));
+            gpu.enable_tuning(&profile, setting.is_on(profile.software), Store::open(owner));
         }
         Ok((profile, gpu))
     }
 
     /// Enables autotuning: of the classes in recorded work if `background`, and of requested classes.
-    fn tune_by(&mut self, profile: &Profile, background: bool, store: Option<Store>) {
+    fn enable_tuning(&mut self, profile: &Profile, background: bool, store: Option<Store>) {
         let device = format!("{} ({})", profile.name, profile.backend);
         let table = Arc::new(Table::new(device, background, store));
         self.trials = Some(Trials::new(profile.clone(), table));
@@ -132,7 +132,7 @@ impl Gpu {
             | wgpu::Features::SUBGROUP
             | wgpu::Features::SHADER_F16;
         let mut limits = adapter.limits();
-        limits.max_non_sampler_bindings = limits.max_non_sampler_bindings.min(descriptors());
+        limits.max_non_sampler_bindings = limits.max_non_sampler_bindings.min(count_descriptors());
         let request = wgpu::DeviceDescriptor {
             label: Some("lowrank"),
             required_features: wgpu::Features::IMMEDIATES | (adapter.features() & optional),
@@ -144,9 +144,9 @@ impl Gpu {
         let (device, queue) = pollster::block_on(adapter.request_device(&request)).map_err(|e| {
             Error::new(Code::NoGpu, format!("{} ({}) does not open: {e}", profile.name, profile.backend))
         })?;
-        let watchdog = details::watchdog(&adapter.get_info());
+        let watchdog = details::find_watchdog(&adapter.get_info());
         let faults = Faults::default();
-        faults.listen(&device);
+        faults.register(&device);
         let checks = std::env::var("LOWRANK_SHADER_CHECKS").is_ok_and(|v| v == "1");
         let gpu = Gpu {
             submitter: Submitter::new(device.clone(), queue, faults.clone(), watchdog),
@@ -158,16 +158,16 @@ impl Gpu {
             bind_groups: HashMap::new(),
             buffers: HashMap::new(),
             scratch: Vec::new(),
-            left: HashSet::new(),
-            left_bytes: 0,
+            destroyed: HashSet::new(),
+            destroyed_bytes: 0,
             binding_limit: profile.binding_limit,
             limits,
             canary: Canary::new(&device),
             written: None,
             faults,
             trials: None,
-            trying: false,
-            waiting: false,
+            in_trial: false,
+            has_napped: false,
             device,
         };
         Ok((profile, gpu, owner))
@@ -204,9 +204,10 @@ impl Gpu {
                 Ok(())
             }
             // The thread's loop handles these.
-            Command::Reuse { .. } | Command::Under { .. } | Command::Receive { .. } | Command::Note(_) => {
-                Ok(())
-            }
+            Command::Reuse { .. }
+            | Command::SetCancelToken { .. }
+            | Command::Receive { .. }
+            | Command::Note(_) => Ok(()),
         }
     }
 
@@ -217,21 +218,21 @@ impl Gpu {
 
     fn submit(&mut self) -> Result<()> {
         // Before the submission: bind groups dropped after it would live until the next one.
-        if !self.left.is_empty() {
-            let left = std::mem::take(&mut self.left);
-            self.bind_groups.retain(|bound, _| !bound.spans.iter().any(|s| left.contains(&s.buffer)));
+        if !self.destroyed.is_empty() {
+            let destroyed = std::mem::take(&mut self.destroyed);
+            self.bind_groups.retain(|key, _| !key.spans.iter().any(|s| destroyed.contains(&s.buffer)));
         }
         if !self.submitter.has_commands() {
             self.submitter.poll()?;
-            self.settle();
+            self.send_replies();
             return Ok(());
         }
         self.seal();
         self.staging.before_submit();
         self.submitter.submit()?;
         self.staging.after_submit();
-        self.ask_for_reads();
-        self.settle();
+        self.request_maps();
+        self.send_replies();
         Ok(())
     }
 
@@ -239,8 +240,8 @@ impl Gpu {
     fn drain(&mut self) -> Result<()> {
         self.submit()?;
         self.submitter.drain()?;
-        self.left_bytes = 0;
-        self.settle();
+        self.destroyed_bytes = 0;
+        self.send_replies();
         Ok(())
     }
 }
@@ -255,20 +256,20 @@ impl Runner for Gpu {
     }
 
     fn run(&mut self, command: Command) -> Result<()> {
-        self.waiting = false;
-        let ran = self.execute(command).and_then(|()| self.faults.check());
+        self.has_napped = false;
+        let result = self.execute(command).and_then(|()| self.faults.check());
         if let Err(fault) = self.faults.check() {
             self.reject(&fault);
         }
-        ran
+        result
     }
 
-    fn note(&mut self, note: Option<Note>) {
-        self.submitter.note(note);
+    fn set_note(&mut self, note: Option<Note>) {
+        self.submitter.set_note(note);
     }
 
-    fn rest(&mut self) -> Result<()> {
-        self.give_back()
+    fn free_idle_memory(&mut self) -> Result<()> {
+        self.free_caches()
     }
 
     fn table(&self) -> Option<Arc<Table>> {
@@ -276,7 +277,7 @@ impl Runner for Gpu {
     }
 
     fn tune(&mut self) -> Result<bool> {
-        self.try_variants()
+        self.run_trial_step()
     }
 
     fn submissions(&self) -> Arc<AtomicU64> {
@@ -290,19 +291,21 @@ impl Runner for Gpu {
     fn idle(&mut self) -> Result<bool> {
         // While the GPU is busy, batch the work that arrives within a nap, since a token or a step is recorded in
         // parts. Work with a pending read or fence is submitted at once.
-        let holds =
-            self.submitter.is_busy() && self.submitter.has_commands() && !self.waiting && !self.is_asked();
-        self.waiting = holds;
-        let submitted = if holds { Ok(()) } else { self.submit() };
-        let looked = submitted.and_then(|()| self.submitter.wait_for_oldest(NAP));
-        self.settle();
-        if let Err(fault) = looked.and_then(|()| self.faults.check()) {
+        let waits = self.submitter.is_busy()
+            && self.submitter.has_commands()
+            && !self.has_napped
+            && !self.has_unsubmitted_reply();
+        self.has_napped = waits;
+        let submitted = if waits { Ok(()) } else { self.submit() };
+        let polled = submitted.and_then(|()| self.submitter.wait_for_oldest(NAP));
+        self.send_replies();
+        if let Err(fault) = polled.and_then(|()| self.faults.check()) {
             self.reject(&fault);
             return Err(fault);
         }
         let busy = self.submitter.is_busy() || self.submitter.has_commands() || !self.pending.is_empty();
         if !busy {
-            self.left_bytes = 0;
+            self.destroyed_bytes = 0;
             self.staging.trim();
             self.trim_reads();
         }
@@ -311,7 +314,7 @@ impl Runner for Gpu {
 }
 
 impl Gpu {
-    fn give_back(&mut self) -> Result<()> {
+    fn free_caches(&mut self) -> Result<()> {
         for id in std::mem::take(&mut self.scratch).into_iter().flatten() {
             self.destroy(id);
         }
@@ -327,7 +330,7 @@ impl Gpu {
 impl Drop for Gpu {
     fn drop(&mut self) {
         if let Some(trials) = &self.trials {
-            trials.table.keep();
+            trials.table.save();
         }
         self.reject(&Error::new(Code::Aborted, "the device has been stopped"));
     }

@@ -9,11 +9,11 @@ use super::cpu::system::lower_priority;
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A job, and the channel that reports its end.
-type Order = (Job, Sender<()>);
+type QueuedJob = (Job, Sender<()>);
 
 /// Starts with its first call; ends when dropped.
 #[derive(Default)]
-pub(super) struct LowThread(Option<(Sender<Order>, JoinHandle<()>)>);
+pub(super) struct LowThread(Option<(Sender<QueuedJob>, JoinHandle<()>)>);
 
 impl LowThread {
     /// Runs `work` on the thread and waits for its end. A panic of `work` continues on the caller's thread.
@@ -24,20 +24,20 @@ impl LowThread {
     /// # Safety
     /// It must be sound to run `work` on another thread while this one waits.
     pub(super) unsafe fn call<T>(&mut self, work: impl FnOnce() -> T) -> std::io::Result<T> {
-        struct Sent<F>(F);
+        struct SendCell<F>(F);
         // SAFETY: `call` requires that `work` may be sent to this thread.
-        unsafe impl<F> Send for Sent<F> {}
-        impl<F: FnOnce()> Sent<F> {
+        unsafe impl<F> Send for SendCell<F> {}
+        impl<F: FnOnce()> SendCell<F> {
             fn call(self) {
                 (self.0)();
             }
         }
 
-        let jobs = self.jobs()?;
+        let jobs = self.start()?;
         let mut result = None;
         let (done, ended) = channel();
         {
-            let job = Sent(|| result = Some(catch_unwind(AssertUnwindSafe(work))));
+            let job = SendCell(|| result = Some(catch_unwind(AssertUnwindSafe(work))));
             let job: Box<dyn FnOnce() + Send + '_> = Box::new(move || job.call());
             // SAFETY: this function returns only after the job has ended and its captures have been dropped.
             let job = unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Job>(job) };
@@ -50,9 +50,9 @@ impl LowThread {
         }
     }
 
-    fn jobs(&mut self) -> std::io::Result<&Sender<Order>> {
+    fn start(&mut self) -> std::io::Result<&Sender<QueuedJob>> {
         if self.0.is_none() {
-            let (jobs, received) = channel::<Order>();
+            let (jobs, received) = channel::<QueuedJob>();
             let thread = std::thread::Builder::new().name("lowrank-low".into()).spawn(move || {
                 lower_priority();
                 for (job, done) in received {

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use thread::{Message, lost, reject, serve};
+use thread::{Message, lost_error, reject, serve};
 
 use crate::mapped_file::{Borrower, MappedFile};
 use crate::profile::{Kind, Profile};
@@ -31,8 +31,8 @@ use crate::trace::Note;
 use crate::tune::{Class, Family, Outcome, Table};
 
 /// Bytes that the system has free for a device's buffers, if known: for a processor and for a software GPU.
-pub fn free_memory(of: &Profile) -> Option<u64> {
-    (of.kind == Kind::Cpu || of.software).then(cpu::system::free)?
+pub fn read_free_memory(profile: &Profile) -> Option<u64> {
+    (profile.kind == Kind::Cpu || profile.software).then(cpu::system::read_free_memory)?
 }
 
 /// Runs commands; lives on the device's thread.
@@ -54,8 +54,8 @@ pub trait Runner {
     fn idle(&mut self) -> Result<bool> {
         Ok(false)
     }
-    /// Called after `REST` without work: frees all memory except the buffers.
-    fn rest(&mut self) -> Result<()> {
+    /// Called after `IDLE_TIME` without work: frees all memory except the buffers.
+    fn free_idle_memory(&mut self) -> Result<()> {
         Ok(())
     }
     /// The number of submissions to a GPU.
@@ -77,7 +77,7 @@ pub trait Runner {
         Ok(false)
     }
     /// Sets the trace entry that the following commands are charged to; `None` without a trace.
-    fn note(&mut self, _note: Option<Note>) {}
+    fn set_note(&mut self, _note: Option<Note>) {}
     /// Sets the CPU use of the following commands. Called on the thread that runs them, which differs for background
     /// work.
     fn use_cpu(&mut self, _cpu_use: CpuUse) -> Result<()> {
@@ -85,20 +85,20 @@ pub trait Runner {
     }
 }
 
-/// The time without work after which a device rests.
-pub const REST: Duration = Duration::from_secs(2);
+/// The time without work after which a device is idle.
+pub const IDLE_TIME: Duration = Duration::from_secs(2);
 
-/// Called on the device's thread whenever it rests.
+/// Called on the device's thread whenever it is idle.
 pub type IdleCallback = Arc<dyn Fn() + Send + Sync>;
 
-/// The rest callbacks, each with the environment that it belongs to.
+/// The idle callbacks, each with the environment that it belongs to.
 type Listeners = Arc<Mutex<Vec<(CancelToken, IdleCallback)>>>;
 
 /// Emptied command lists for later recordings. Otherwise each recording would allocate about 50 KB on one thread and
 /// free it on another.
 type EmptyLists = Arc<Mutex<Vec<Vec<Command>>>>;
 /// The most lists that are kept.
-const EMPTIED: usize = 4;
+const MAX_EMPTY_LISTS: usize = 4;
 
 /// The destination of recordings.
 #[derive(Clone)]
@@ -115,8 +115,8 @@ impl Sink {
         match self {
             Sink::Thread(device) => device.send(recording),
             Sink::Meta => {}
-            Sink::Collected(kept) => {
-                kept.lock().unwrap_or_else(|e| e.into_inner()).extend(recording.commands);
+            Sink::Collected(commands) => {
+                commands.lock().unwrap_or_else(|e| e.into_inner()).extend(recording.commands);
             }
         }
     }
@@ -138,12 +138,12 @@ impl Sink {
     }
 
     /// Returns an empty list with room for at least `commands`.
-    pub fn list(&self, commands: usize) -> Vec<Command> {
-        let emptied = match self {
-            Sink::Thread(device) => device.emptied.lock().unwrap_or_else(|e| e.into_inner()).pop(),
+    pub fn take_list(&self, commands: usize) -> Vec<Command> {
+        let list = match self {
+            Sink::Thread(device) => device.empty_lists.lock().unwrap_or_else(|e| e.into_inner()).pop(),
             Sink::Meta | Sink::Collected(_) => None,
         };
-        let mut list = emptied.unwrap_or_default();
+        let mut list = list.unwrap_or_default();
         list.reserve(commands);
         list
     }
@@ -176,7 +176,7 @@ pub struct Device {
     stopping: Arc<AtomicBool>,
     /// The number of recordings that were sent and are not complete.
     waiting: Arc<AtomicUsize>,
-    emptied: EmptyLists,
+    empty_lists: EmptyLists,
     listeners: Listeners,
     /// The autotuning table, if the device has one.
     pub table: Option<Arc<Table>>,
@@ -205,10 +205,10 @@ impl Device {
         let stop = stopping.clone();
         let waiting = Arc::new(AtomicUsize::new(0));
         let sent = waiting.clone();
-        let emptied = EmptyLists::default();
-        let used = emptied.clone();
+        let empty_lists = EmptyLists::default();
+        let used = empty_lists.clone();
         let listeners = Listeners::default();
-        let told = listeners.clone();
+        let callbacks = listeners.clone();
         let thread = std::thread::Builder::new()
             .name("lowrank-device".into())
             .spawn(move || {
@@ -221,9 +221,9 @@ impl Device {
                         runner
                     }
                     Ok(Err(error)) => return drop(ready.send(Err(error))),
-                    Err(panic) => return drop(ready.send(Err(lost(&*panic)))),
+                    Err(panic) => return drop(ready.send(Err(lost_error(&*panic)))),
                 };
-                serve(&mut runner, &receiver, &stop, &sent, &used, &told);
+                serve(&mut runner, &receiver, &stop, &sent, &used, &callbacks);
             })
             .map_err(|e| Error::new(Code::Internal, format!("no thread for a device: {e}")))?;
         let OpenedDevice { profile, table, submissions, longest_submission } =
@@ -236,7 +236,7 @@ impl Device {
             thread: Mutex::new(Some(thread)),
             stopping,
             waiting,
-            emptied,
+            empty_lists,
             listeners,
             table,
             submissions,
@@ -254,11 +254,11 @@ impl Device {
         }
     }
 
-    /// Registers `rested`, to be called after each `REST` without work until `owner` is cancelled.
-    pub fn on_rest(&self, owner: CancelToken, rested: IdleCallback) {
+    /// Registers `callback`, to be called after each `IDLE_TIME` without work until `owner` is cancelled.
+    pub fn on_idle(&self, owner: CancelToken, callback: IdleCallback) {
         let mut listeners = self.listeners.lock().unwrap_or_else(|e| e.into_inner());
         listeners.retain(|(owner, _)| !owner.is_cancelled());
-        listeners.push((owner, rested));
+        listeners.push((owner, callback));
     }
 
     /// Tries the usual classes of `families` now and waits for the results; returns `None` for a device without
@@ -272,7 +272,7 @@ impl Device {
             let family = *family;
             (family.usual)().into_iter().map(move |(words, forms)| (Class { family, words }, forms))
         };
-        table.ask(families.iter().flat_map(classes));
+        table.request(families.iter().flat_map(classes));
         // Wakes the thread.
         self.send(Recording::default());
         let (outcomes, failures) = table.wait(Duration::from_secs(120));

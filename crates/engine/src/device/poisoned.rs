@@ -16,16 +16,16 @@ pub type Buffers = SmallVec<[BufferId; 6]>;
 
 #[derive(Default)]
 pub struct Poisoned {
-    by: HashMap<BufferId, Error>,
+    errors: HashMap<BufferId, Error>,
     /// Buffers that the device failed to create.
     absent: HashSet<BufferId>,
     /// Errors that no read or fence of their environment has reported yet.
-    untold: Vec<(CancelToken, Error)>,
+    unreported: Vec<(CancelToken, Error)>,
 }
 
 impl Poisoned {
     /// Returns the buffers that a command writes.
-    pub fn written(command: &Command) -> Buffers {
+    pub fn list_written_buffers(command: &Command) -> Buffers {
         match command {
             Command::Create { buffer, .. } | Command::Map { buffer, .. } => SmallVec::from_slice(&[*buffer]),
             Command::Upload { to, .. }
@@ -43,20 +43,20 @@ impl Poisoned {
     }
 
     /// Returns the error of a poisoned buffer that the command reads or writes; the command must be skipped.
-    pub fn hinders(&self, command: &Command) -> Option<Error> {
-        if self.by.is_empty() {
+    pub fn find_error(&self, command: &Command) -> Option<Error> {
+        if self.errors.is_empty() {
             return None;
         }
-        let of = |buffer: BufferId| self.by.get(&buffer).cloned();
+        let find = |buffer: BufferId| self.errors.get(&buffer).cloned();
         match command {
             Command::Upload { to, .. }
             | Command::UploadMapped { to, .. }
             | Command::UploadShared { to, .. }
             | Command::Receive { to, .. }
-            | Command::Zero { to } => of(to.buffer),
-            Command::Copy { from, to } => of(from.buffer).or_else(|| of(to.buffer)),
-            Command::Launch(launch) => launch.bindings.iter().find_map(|range| of(range.buffer)),
-            Command::Read { from, .. } => of(from.buffer),
+            | Command::Zero { to } => find(to.buffer),
+            Command::Copy { from, to } => find(from.buffer).or_else(|| find(to.buffer)),
+            Command::Launch(launch) => launch.bindings.iter().find_map(|range| find(range.buffer)),
+            Command::Read { from, .. } => find(from.buffer),
             _ => None,
         }
     }
@@ -64,31 +64,31 @@ impl Poisoned {
     /// Marks `buffers` as invalid.
     pub fn poison(&mut self, buffers: Buffers, error: &Error) {
         for buffer in buffers {
-            self.by.entry(buffer).or_insert_with(|| error.clone());
+            self.errors.entry(buffer).or_insert_with(|| error.clone());
         }
     }
 
     /// Records that the device failed to create the buffer.
-    pub fn miss(&mut self, buffer: BufferId, error: &Error) {
-        self.by.insert(buffer, error.clone());
+    pub fn mark_absent(&mut self, buffer: BufferId, error: &Error) {
+        self.errors.insert(buffer, error.clone());
         self.absent.insert(buffer);
     }
 
     /// Clears a buffer's mark when its memory is reused or freed. Returns whether the buffer has yet to be created.
-    pub fn forget(&mut self, buffer: BufferId) -> bool {
-        !self.by.is_empty() && self.by.remove(&buffer).is_some() && self.absent.remove(&buffer)
+    pub fn clear(&mut self, buffer: BufferId) -> bool {
+        !self.errors.is_empty() && self.errors.remove(&buffer).is_some() && self.absent.remove(&buffer)
     }
 
     /// Queues an error for the environment's next fence, in case none of its reads reports it.
-    pub fn owe(&mut self, owner: &CancelToken, error: &Error) {
-        if !self.untold.iter().any(|(of, _)| of.is(owner)) {
-            self.untold.push((owner.clone(), error.clone()));
+    pub fn queue_error(&mut self, owner: &CancelToken, error: &Error) {
+        if !self.unreported.iter().any(|(other, _)| other.is_same(owner)) {
+            self.unreported.push((owner.clone(), error.clone()));
         }
     }
 
     /// Takes the error that the environment's fence must report.
     pub fn take_error(&mut self, owner: &CancelToken) -> Option<Error> {
-        let at = self.untold.iter().position(|(of, _)| of.is(owner))?;
-        Some(self.untold.swap_remove(at).1)
+        let at = self.unreported.iter().position(|(other, _)| other.is_same(owner))?;
+        Some(self.unreported.swap_remove(at).1)
     }
 }

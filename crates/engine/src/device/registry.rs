@@ -25,48 +25,48 @@ pub enum Opened {
 pub fn open(label: &str) -> Result<Opened> {
     if let Some(of) = label.strip_prefix("meta:") {
         // Only the profile is needed; no device is opened.
-        let profile = match gpu_index(of) {
-            _ if of == "cpu" => cpu::profile(threads()),
+        let profile = match parse_gpu_index(of) {
+            _ if of == "cpu" => cpu::make_profile(count_threads()),
             Some(index) => gpu::read_profile(index, None)?,
-            None => return Err(unknown(label)),
+            None => return Err(unknown_label_error(label)),
         };
-        return Ok(Opened::Meta(profile.meta()));
+        return Ok(Opened::Meta(profile.to_meta()));
     }
-    Ok(Opened::Device(start(label)?))
+    Ok(Opened::Device(start_device(label)?))
 }
 
-fn start(label: &str) -> Result<Arc<Device>> {
+fn start_device(label: &str) -> Result<Arc<Device>> {
     let mut open = OPEN.lock().unwrap_or_else(|e| e.into_inner());
     let open = open.get_or_insert_default();
     if let Some(device) = open.get(label).and_then(Weak::upgrade) {
         return Ok(device);
     }
-    let device = match gpu_index(label) {
-        _ if label == "cpu" => Device::start(|| Cpu::open(threads()))?,
+    let device = match parse_gpu_index(label) {
+        _ if label == "cpu" => Device::start(|| Cpu::open(count_threads()))?,
         Some(index) => Device::start(move || Gpu::open_with(index, None))?,
-        None => return Err(unknown(label)),
+        None => return Err(unknown_label_error(label)),
     };
     open.insert(label.into(), Arc::downgrade(&device));
     Ok(device)
 }
 
 /// Parses a GPU's label: `Some(None)` for `gpu`, `Some(Some(N))` for `gpu:N`, `None` for other labels.
-fn gpu_index(label: &str) -> Option<Option<usize>> {
+fn parse_gpu_index(label: &str) -> Option<Option<usize>> {
     match label {
         "gpu" => Some(None),
         _ => label.strip_prefix("gpu:").and_then(|n| n.parse().ok()).map(Some),
     }
 }
 
-fn unknown(label: &str) -> Error {
+fn unknown_label_error(label: &str) -> Error {
     let what = format!("unknown device \"{label}\"; use cpu, gpu, gpu:N, meta:cpu or meta:gpu");
     Error::new(Code::Option, what)
 }
 
 /// The number of the cpu's threads: LOWRANK_THREADS, or one per core.
-pub fn threads() -> usize {
-    let asked = std::env::var("LOWRANK_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
-    match asked {
+pub fn count_threads() -> usize {
+    let requested = std::env::var("LOWRANK_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    match requested {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
         n => n,
     }

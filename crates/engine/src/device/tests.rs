@@ -35,7 +35,7 @@ fn start_limited(buffers: usize) -> Arc<Device> {
 }
 
 fn make_context(device: &Arc<Device>) -> Rc<Context> {
-    Context::new(cpu::profile(1), Sink::Thread(device.clone()))
+    Context::new(cpu::make_profile(1), Sink::Thread(device.clone()))
 }
 
 fn upload_filled(cx: &Rc<Context>, value: u8) -> Value {
@@ -111,7 +111,7 @@ fn a_cancelled_transfer_does_not_fail_the_receiver() {
     let (from, to) = (make_context(&first), make_context(&second));
     let (sent, target) = (upload_filled(&from, 1), upload_filled(&to, 2));
     let token = CancelToken::default();
-    from.under(Some(token.clone()));
+    from.set_cancel_token(Some(token.clone()));
     token.cancel();
     to.receive(&sent, &target).unwrap();
     assert!(fence(&to).is_ok());
@@ -165,7 +165,7 @@ fn trim_frees_idle_buffers_and_returns_their_bytes() {
 #[test]
 fn a_memory_shortage_releases_tensors_before_it_is_an_error() {
     let device = start_limited(8);
-    let profile = Profile { memory: 1024, ..cpu::profile(1) };
+    let profile = Profile { memory: 1024, ..cpu::make_profile(1) };
     let cx = Context::new(profile, Sink::Thread(device));
     let held = Rc::new(std::cell::RefCell::new(vec![
         upload_filled(&cx, 1),
@@ -194,11 +194,11 @@ fn an_idle_device_calls_only_the_live_listeners() {
     cx.fence(Box::new(move |_| {
         blocked.recv().ok();
     }));
-    let (send, rests) = channel();
+    let (send, idle_events) = channel();
     let (live, ended) = (CancelToken::default(), CancelToken::default());
     for (name, owner) in [("live", &live), ("ended", &ended)] {
         let send = send.clone();
-        device.on_rest(
+        device.on_idle(
             owner.clone(),
             Arc::new(move || {
                 let _ = send.send(name);
@@ -209,16 +209,17 @@ fn an_idle_device_calls_only_the_live_listeners() {
     resume.send(()).unwrap();
     let value = upload_filled(&cx, 1);
     assert!(read(&value).is_ok());
-    assert_eq!(rests.recv_timeout(REST * 5).unwrap(), "live");
+    assert_eq!(idle_events.recv_timeout(IDLE_TIME * 5).unwrap(), "live");
     // It is called once, until there was work again.
-    assert!(rests.recv_timeout(REST + REST / 2).is_err());
+    assert!(idle_events.recv_timeout(IDLE_TIME + IDLE_TIME / 2).is_err());
     assert!(read(&value).is_ok());
-    assert_eq!(rests.recv_timeout(REST * 5).unwrap(), "live");
+    assert_eq!(idle_events.recv_timeout(IDLE_TIME * 5).unwrap(), "live");
 }
 
 #[test]
 fn a_gpu_without_f16_conversion_refuses_f16() {
-    let profile = Profile { f16: false, name: "a GPU".into(), backend: "Vulkan".into(), ..cpu::profile(1) };
+    let profile =
+        Profile { f16: false, name: "a GPU".into(), backend: "Vulkan".into(), ..cpu::make_profile(1) };
     let cx = Context::new(profile, Sink::Meta);
     let error = cx.upload([2], DType::F16, vec![0; 4]).unwrap_err();
     assert_eq!(error.code, Code::Dtype);
@@ -227,7 +228,7 @@ fn a_gpu_without_f16_conversion_refuses_f16() {
     }
     assert!(cx.upload([2], DType::BF16, vec![0; 4]).is_ok());
     // A driver that claims to convert f16 is trusted.
-    for adapter in crate::device::gpu::adapters() {
+    for adapter in crate::device::gpu::list_adapters() {
         println!("{}: f16 {}, subgroups of {}", adapter.name, adapter.f16, adapter.subgroup);
     }
 }
@@ -306,7 +307,7 @@ fn a_thread_limit_applies_only_to_its_recordings() {
     }
     assert_eq!(counted, [4, 1, 3, 4, 4]);
     assert_eq!(profile.threads, 4);
-    let [one, two] = [1, 2].map(|all| CpuUse { threads: 0, background: true }.count(all));
+    let [one, two] = [1, 2].map(|all| CpuUse { threads: 0, background: true }.count_threads(all));
     assert_eq!((one, two), (1, 1), "one core is left free where there are several");
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::low_thread::LowThread;
 use super::poisoned::Poisoned;
-use super::{EMPTIED, EmptyLists, Listeners, REST, Runner};
+use super::{EmptyLists, IDLE_TIME, Listeners, MAX_EMPTY_LISTS, Runner};
 use crate::error::{Code, Error, Result};
 use crate::recording::{CancelToken, Command, Recording};
 
@@ -17,7 +17,7 @@ pub(super) enum Message {
     Stop,
 }
 
-pub(super) fn lost(panic: &(dyn std::any::Any + Send)) -> Error {
+pub(super) fn lost_error(panic: &(dyn std::any::Any + Send)) -> Error {
     Error::new(Code::DeviceLost, format!("the device's thread panicked: {}", crate::panic::describe(panic)))
 }
 
@@ -32,11 +32,11 @@ pub(super) fn serve(
     receiver: &Receiver<Message>,
     stop: &AtomicBool,
     waiting: &AtomicUsize,
-    emptied: &EmptyLists,
+    empty_lists: &EmptyLists,
     listeners: &Listeners,
 ) {
     let (latched, poisoned) = (None, Poisoned::default());
-    let mut server = Server { runner, receiver, stop, waiting, emptied, listeners, latched, poisoned };
+    let mut server = Server { runner, receiver, stop, waiting, empty_lists, listeners, latched, poisoned };
     let mut low = LowThread::default();
     let mut next = None;
     loop {
@@ -59,7 +59,7 @@ struct Server<'a, R> {
     receiver: &'a Receiver<Message>,
     stop: &'a AtomicBool,
     waiting: &'a AtomicUsize,
-    emptied: &'a EmptyLists,
+    empty_lists: &'a EmptyLists,
     listeners: &'a Listeners,
     latched: Option<Error>,
     poisoned: Poisoned,
@@ -85,7 +85,7 @@ impl<R: Runner> Server<'_, R> {
     fn receive(&mut self) -> Option<Recording> {
         let Server { runner, receiver, listeners, latched, .. } = self;
         loop {
-            let message = match look_for(receiver, runner.patience()) {
+            let message = match poll_message(receiver, runner.patience()) {
                 Some(message) => message,
                 None => {
                     if catch_and_latch(latched, || runner.idle()).unwrap_or(false) {
@@ -94,15 +94,15 @@ impl<R: Runner> Server<'_, R> {
                     if latched.is_none() && catch_and_latch(latched, || runner.tune()).unwrap_or(false) {
                         continue;
                     }
-                    match receiver.recv_timeout(REST) {
+                    match receiver.recv_timeout(IDLE_TIME) {
                         Ok(message) => message,
                         Err(RecvTimeoutError::Disconnected) => return None,
                         Err(RecvTimeoutError::Timeout) => {
-                            catch_and_latch(latched, || runner.rest());
-                            // A callback may free tensors: that is work, after which the device rests once more.
-                            for (owner, rested) in &*listeners.lock().unwrap_or_else(|e| e.into_inner()) {
+                            catch_and_latch(latched, || runner.free_idle_memory());
+                            // A callback may free tensors: that is work, after which the device is idle once more.
+                            for (owner, callback) in &*listeners.lock().unwrap_or_else(|e| e.into_inner()) {
                                 if !owner.is_cancelled() {
-                                    rested();
+                                    callback();
                                 }
                             }
                             receiver.recv().ok()?
@@ -118,29 +118,29 @@ impl<R: Runner> Server<'_, R> {
     }
 
     fn run(&mut self, mut recording: Recording) {
-        let Server { runner, stop, waiting, emptied, latched, poisoned, .. } = self;
+        let Server { runner, stop, waiting, empty_lists, latched, poisoned, .. } = self;
         let mut commands = std::mem::take(&mut recording.commands);
-        runner.note(recording.note);
+        runner.set_note(recording.note);
         catch_and_latch(latched, || runner.use_cpu(recording.cpu_use));
         if latched.is_none() && !recording.owner.is_cancelled() {
             catch_and_latch(latched, || runner.prepare(&commands));
         }
-        let mut under = recording.under;
+        let mut current = recording.token;
         let mut decided: Option<bool> = None;
         for command in commands.drain(..) {
             if stop.load(Ordering::Acquire) {
                 latched.get_or_insert_with(|| Error::new(Code::Aborted, "the process is ending"));
             }
-            let cancelled = |under: &Option<CancelToken>| {
-                recording.owner.is_cancelled() || under.as_ref().is_some_and(CancelToken::is_cancelled)
+            let cancelled = |token: &Option<CancelToken>| {
+                recording.owner.is_cancelled() || token.as_ref().is_some_and(CancelToken::is_cancelled)
             };
-            let skip = decided.unwrap_or_else(|| cancelled(&under));
+            let skip = decided.unwrap_or_else(|| cancelled(&current));
             match command {
-                Command::Under { token, once } => {
+                Command::SetCancelToken { token, once } => {
                     decided = once.then(|| cancelled(&token));
-                    under = token;
+                    current = token;
                 }
-                Command::Note(note) => runner.note(note),
+                Command::Note(note) => runner.set_note(note),
                 Command::Read { reply, .. } | Command::Fence { reply } if latched.is_some() => {
                     reply(Err(latched.clone().expect("just seen")));
                 }
@@ -154,7 +154,7 @@ impl<R: Runner> Server<'_, R> {
                     if recording.owner.is_cancelled() || latched.is_some() => {}
                 Command::Receive { .. } if skip || latched.is_some() => {}
                 command => {
-                    catch_and_latch(latched, || attempt(*runner, poisoned, &recording.owner, command));
+                    catch_and_latch(latched, || run_command(*runner, poisoned, &recording.owner, command));
                 }
             }
         }
@@ -162,15 +162,15 @@ impl<R: Runner> Server<'_, R> {
         if latched.is_none() {
             catch_and_latch(latched, || runner.tune());
         }
-        let mut emptied = emptied.lock().unwrap_or_else(|e| e.into_inner());
-        if emptied.len() < EMPTIED {
-            emptied.push(commands);
+        let mut empty_lists = empty_lists.lock().unwrap_or_else(|e| e.into_inner());
+        if empty_lists.len() < MAX_EMPTY_LISTS {
+            empty_lists.push(commands);
         }
     }
 }
 
 /// Returns a message that is queued or arrives within `patience`.
-fn look_for(receiver: &Receiver<Message>, patience: Duration) -> Option<Message> {
+fn poll_message(receiver: &Receiver<Message>, patience: Duration) -> Option<Message> {
     let mut since = None;
     loop {
         if let Ok(message) = receiver.try_recv() {
@@ -185,14 +185,14 @@ fn look_for(receiver: &Receiver<Message>, patience: Duration) -> Option<Message>
 
 /// Runs a command, unless a confined error invalidated a buffer that it reads or writes. Any other error stops the
 /// device.
-fn attempt(
+fn run_command(
     runner: &mut impl Runner,
     poisoned: &mut Poisoned,
     owner: &CancelToken,
     command: Command,
 ) -> Result<()> {
-    let written = Poisoned::written(&command);
-    if let Some(error) = poisoned.hinders(&command) {
+    let written = Poisoned::list_written_buffers(&command);
+    if let Some(error) = poisoned.find_error(&command) {
         poisoned.poison(written, &error);
         if let Command::Read { reply, .. } = command {
             poisoned.take_error(owner);
@@ -200,11 +200,11 @@ fn attempt(
         }
         return Ok(());
     }
-    let mut made = None;
-    let ran = match command {
-        Command::Destroy { buffer } if poisoned.forget(buffer) => Ok(()),
-        Command::Reuse { buffer, bytes } if poisoned.forget(buffer) => {
-            made = Some(buffer);
+    let mut created = None;
+    let result = match command {
+        Command::Destroy { buffer } if poisoned.clear(buffer) => Ok(()),
+        Command::Reuse { buffer, bytes } if poisoned.clear(buffer) => {
+            created = Some(buffer);
             runner.run(Command::Create { buffer, bytes })
         }
         Command::Fence { reply } => match poisoned.take_error(owner) {
@@ -218,15 +218,15 @@ fn attempt(
         Command::Receive { to, from } => {
             // The other device may wait for replies of this one.
             while runner.idle()? {}
-            let gone = || Error::new(Code::DeviceLost, "the device that a tensor came from has gone");
-            match from.recv().unwrap_or_else(|_| Err(gone())) {
+            let lost = || Error::new(Code::DeviceLost, "the device that a tensor came from has gone");
+            match from.recv().unwrap_or_else(|_| Err(lost())) {
                 Ok(bytes) => runner.run(Command::Upload { to, bytes }),
                 // The other device failed, not this one.
                 Err(error) => {
                     poisoned.poison(written, &error);
                     // A cancelled read is not a failure that the next fence reports.
                     if error.code != Code::Aborted {
-                        poisoned.owe(owner, &error);
+                        poisoned.queue_error(owner, &error);
                     }
                     return Ok(());
                 }
@@ -234,21 +234,21 @@ fn attempt(
         }
         command => {
             if let Command::Create { buffer, .. } = &command {
-                made = Some(*buffer);
+                created = Some(*buffer);
             }
             runner.run(command)
         }
     };
-    match ran {
+    match result {
         Err(error) if error.is_confined() => {
-            if let Some(buffer) = made {
-                poisoned.miss(buffer, &error);
+            if let Some(buffer) = created {
+                poisoned.mark_absent(buffer, &error);
             }
             poisoned.poison(written, &error);
-            poisoned.owe(owner, &error);
+            poisoned.queue_error(owner, &error);
             Ok(())
         }
-        ran => ran,
+        result => result,
     }
 }
 
@@ -256,7 +256,7 @@ fn catch_and_latch<T>(latched: &mut Option<Error>, f: impl FnOnce() -> Result<T>
     let error = match std::panic::catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(value)) => return Some(value),
         Ok(Err(error)) => error,
-        Err(panic) => lost(&*panic),
+        Err(panic) => lost_error(&*panic),
     };
     latched.get_or_insert(error);
     None

@@ -29,7 +29,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unique<T> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = BTreeMap::new();
                 while let Some(key) = map.next_key::<String>()? {
-                    once(&key, members.contains_key(&key))?;
+                    check_unique(&key, members.contains_key(&key))?;
                     members.insert(key, map.next_value()?);
                 }
                 Ok(Unique(members))
@@ -41,7 +41,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unique<T> {
 }
 
 /// Returns an error for a duplicate key.
-pub(super) fn once<E: serde::de::Error>(key: &str, seen: bool) -> Result<(), E> {
+pub(super) fn check_unique<E: serde::de::Error>(key: &str, seen: bool) -> Result<(), E> {
     if seen { Err(E::custom(format!("duplicate key {}", quote(key)))) } else { Ok(()) }
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Fault {
 
 impl Fault {
     /// The error for the user: `ERR_FILE_FORMAT` with the file and the byte.
-    pub fn of(self, path: &Path) -> Error {
+    pub fn into_error(self, path: &Path) -> Error {
         let Fault { offset, what } = self;
         Error::new(Code::FileFormat, format!("{}: at byte {offset}: {what}", path.display()))
     }
@@ -66,9 +66,9 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
         .map_err(|e| Fault { offset: e.valid_up_to(), what: "not UTF-8, so not JSON".into() })?;
     serde_json::from_str(text).map_err(|e| {
         let before: usize = text.split_inclusive('\n').take(e.line().saturating_sub(1)).map(str::len).sum();
-        let place = format!(" at line {} column {}", e.line(), e.column());
+        let suffix = format!(" at line {} column {}", e.line(), e.column());
         let what = e.to_string();
-        let what = what.strip_suffix(&place).unwrap_or(&what).replace('\n', " ");
+        let what = what.strip_suffix(&suffix).unwrap_or(&what).replace('\n', " ");
         let offset = if e.is_eof() { text.len() } else { before + e.column().saturating_sub(1) };
         Fault { offset, what }
     })

@@ -20,47 +20,47 @@ use crate::mapped_file::MappedFile;
 ///
 /// # Errors
 /// `ERR_FILE_NOT_FOUND` if it does not exist or cannot be opened, `ERR_FILE_FORMAT` if it is not a regular file.
-fn map(path: &Path) -> Result<Arc<MappedFile>> {
-    MappedFile::new(path, &open(path)?).map_err(|e| unreadable(path, &e))
+fn map_file(path: &Path) -> Result<Arc<MappedFile>> {
+    MappedFile::new(path, &open(path)?).map_err(|e| unreadable_error(path, &e))
 }
 
 /// Maps a file and parses its header with `parse`.
 ///
 /// # Errors
-/// As for `map`; `ERR_FILE_FORMAT` with the byte offset and the expectation.
+/// As for `map_file`; `ERR_FILE_FORMAT` with the byte offset and the expectation.
 fn map_checked<H>(
     path: &Path,
     parse: impl FnOnce(&[u8]) -> Result<H, Fault>,
 ) -> Result<(Arc<MappedFile>, H)> {
-    let file = map(path)?;
-    let header = file.read(parse)?.map_err(|fault| fault.of(path))?;
+    let file = map_file(path)?;
+    let header = file.read(parse)?.map_err(|fault| fault.into_error(path))?;
     Ok((file, header))
 }
 
 /// Reads a small file.
 ///
 /// # Errors
-/// As for `map`.
+/// As for `map_file`.
 pub fn read_file(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open(path)?.read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;
+    open(path)?.read_to_end(&mut bytes).map_err(|e| unreadable_error(path, &e))?;
     Ok(bytes)
 }
 
 fn open(path: &Path) -> Result<File> {
     let shown = path.display();
     // Checked before opening: opening a pipe would block until there is a writer.
-    let kind = std::fs::metadata(path).map_err(|e| unreadable(path, &e))?;
+    let kind = std::fs::metadata(path).map_err(|e| unreadable_error(path, &e))?;
     if kind.is_dir() {
         fail!(FileFormat, "{shown}: a file was expected, this is a folder");
     }
     if !kind.is_file() {
         fail!(FileFormat, "{shown}: a regular file was expected");
     }
-    File::open(path).map_err(|e| unreadable(path, &e))
+    File::open(path).map_err(|e| unreadable_error(path, &e))
 }
 
-pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+pub(crate) fn unreadable_error(path: &Path, error: &std::io::Error) -> Error {
     let shown = path.display();
     let message = match error.kind() {
         ErrorKind::NotFound => format!("{shown}: there is no such file"),

@@ -22,7 +22,7 @@ const INDEX: &str = "model.safetensors.index.json";
 pub struct Weights {
     path: PathBuf,
     shards: Vec<Reader>,
-    places: HashMap<String, usize>,
+    indices: HashMap<String, usize>,
 }
 
 #[derive(Deserialize)]
@@ -42,7 +42,7 @@ impl Weights {
         if path.is_dir() {
             let (single, index) = (path.join(SINGLE), path.join(INDEX));
             return if single.exists() {
-                Weights::single(&single)
+                Weights::open_single(&single)
             } else if index.exists() {
                 Weights::open_sharded(&index)
             } else {
@@ -52,13 +52,13 @@ impl Weights {
         if path.extension().is_some_and(|e| e == "json") {
             return Weights::open_sharded(path);
         }
-        Weights::single(path)
+        Weights::open_single(path)
     }
 
-    fn single(path: &Path) -> Result<Weights> {
+    fn open_single(path: &Path) -> Result<Weights> {
         let reader = Reader::open(path)?;
-        let places = reader.names().map(|name| (name.to_string(), 0)).collect();
-        Ok(Weights { path: path.into(), shards: vec![reader], places })
+        let indices = reader.names().map(|name| (name.to_string(), 0)).collect();
+        Ok(Weights { path: path.into(), shards: vec![reader], indices })
     }
 
     fn open_sharded(path: &Path) -> Result<Weights> {
@@ -70,7 +70,7 @@ impl Weights {
         let listed = index.weight_map.0;
         let mut files: BTreeMap<&str, usize> = listed.values().map(|file| (file.as_str(), 0)).collect();
         let mut shards = Vec::with_capacity(files.len());
-        for (file, place) in &mut files {
+        for (file, shard_index) in &mut files {
             let mut parts = Path::new(file).components();
             if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
                 fail!(FileFormat, "{shown}: a file of the same folder was expected, not {}", quote(file));
@@ -79,25 +79,25 @@ impl Weights {
             if !shard.exists() {
                 fail!(FileNotFound, "{}: there is no such file, and {shown} lists it", shard.display());
             }
-            *place = shards.len();
+            *shard_index = shards.len();
             shards.push(Reader::open(shard)?);
         }
-        let mut places = HashMap::with_capacity(listed.len());
+        let mut indices = HashMap::with_capacity(listed.len());
         for (name, file) in &listed {
-            let place = files[file.as_str()];
-            if shards[place].entry(name).is_none() {
-                let shard = shards[place].path().display();
+            let shard_index = files[file.as_str()];
+            if shards[shard_index].entry(name).is_none() {
+                let shard = shards[shard_index].path().display();
                 fail!(FileFormat, "{shard}: there is no tensor {}, and {shown} says so", quote(name));
             }
-            places.insert(name.clone(), place);
+            indices.insert(name.clone(), shard_index);
         }
-        for (place, shard) in shards.iter().enumerate() {
-            if let Some(name) = shard.names().find(|name| places.get(*name) != Some(&place)) {
+        for (shard_index, shard) in shards.iter().enumerate() {
+            if let Some(name) = shard.names().find(|name| indices.get(*name) != Some(&shard_index)) {
                 let shard = shard.path().display();
                 fail!(FileFormat, "{shard}: {shown} does not list its tensor {}", quote(name));
             }
         }
-        Ok(Weights { path: path.into(), shards, places })
+        Ok(Weights { path: path.into(), shards, indices })
     }
 
     /// The file or the index that was opened.
@@ -116,7 +116,7 @@ impl Weights {
 
     /// The shard that holds a tensor, and the tensor.
     pub fn find(&self, name: &str) -> Option<(&Reader, &Entry)> {
-        let shard = &self.shards[*self.places.get(name)?];
+        let shard = &self.shards[*self.indices.get(name)?];
         shard.entry(name).map(|entry| (shard, entry))
     }
 
@@ -137,12 +137,12 @@ impl Weights {
     pub fn value(&self, cx: &Rc<Context>, name: &str, dtype: Option<DType>) -> Result<Value> {
         match self.find(name) {
             Some((shard, _)) => shard.value(cx, name, dtype),
-            None => Err(self.missing(name)),
+            None => Err(self.missing_error(name)),
         }
     }
 
     /// The error for a missing name.
-    pub fn missing(&self, name: &str) -> Error {
+    pub fn missing_error(&self, name: &str) -> Error {
         let what = format!("{}: there is no tensor {}", self.path.display(), quote(name));
         Error::new(Code::FileFormat, what)
     }

@@ -209,7 +209,7 @@ impl Runner for CpuWithoutCopies {
 fn a_release_without_memory_for_copies_changes_nothing() {
     let device =
         Device::start(|| Cpu::open(1).map(|(profile, cpu)| (profile, CpuWithoutCopies(cpu)))).unwrap();
-    let cx = Context::new(cpu::profile(1), Sink::Thread(device));
+    let cx = Context::new(cpu::make_profile(1), Sink::Thread(device));
     let folder = TestFolder::new();
     let (path, array) = write_tensor(&folder, "x");
     let reader = Reader::open(&path).unwrap();
@@ -232,7 +232,7 @@ fn a_release_that_exceeds_the_system_memory_is_refused() {
     let file = File::options().read(true).write(true).open(&path).unwrap();
     // The size of one tensor.
     let part = 4u64 << 30;
-    let bytes = (2 * cpu::system::memory()).next_multiple_of(part);
+    let bytes = (2 * cpu::system::read_total_memory()).next_multiple_of(part);
     file.set_len(bytes).unwrap();
     let mapped = MappedFile::new(&path, &file).unwrap();
     let cx = &contexts()[0];

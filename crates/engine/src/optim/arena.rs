@@ -20,8 +20,8 @@ pub struct Arena {
     cx: Rc<Context>,
     /// The owner's name, for errors.
     name: &'static str,
-    places: Vec<Location>,
-    blocks: Vec<Slab>,
+    locations: Vec<Location>,
+    blocks: Vec<ArenaBlock>,
 }
 
 /// The location of a parameter.
@@ -34,7 +34,7 @@ pub struct Location {
     pub size: usize,
 }
 
-struct Slab {
+struct ArenaBlock {
     value: Value,
     grad: Value,
 }
@@ -67,7 +67,7 @@ impl Arena {
             fail!(Option, "{name}: a parameter is given twice");
         }
         let mut sizes = vec![0];
-        let mut places = Vec::with_capacity(parameters.len());
+        let mut locations = Vec::with_capacity(parameters.len());
         for (group, tensor) in parameters {
             let size = tensor.spec().shape.size();
             let padded = size.next_multiple_of(ALIGN);
@@ -76,14 +76,14 @@ impl Arena {
                 sizes.push(0);
             }
             let block = sizes.len() - 1;
-            places.push(Location { tensor, group, block, start: sizes[block], size });
+            locations.push(Location { tensor, group, block, start: sizes[block], size });
             sizes[block] += padded;
         }
         let blocks = sizes
             .into_iter()
-            .map(|size| Ok(Slab { value: zeros(cx, size)?, grad: zeros(cx, size)? }))
+            .map(|size| Ok(ArenaBlock { value: allocate_zeros(cx, size)?, grad: allocate_zeros(cx, size)? }))
             .collect::<Result<_>>()?;
-        let arena = Arena { cx: cx.clone(), name, places, blocks };
+        let arena = Arena { cx: cx.clone(), name, locations, blocks };
         arena.gather()?;
         Ok(arena)
     }
@@ -92,8 +92,8 @@ impl Arena {
         &self.cx
     }
 
-    pub fn places(&self) -> &[Location] {
-        &self.places
+    pub fn locations(&self) -> &[Location] {
+        &self.locations
     }
 
     /// Elements of each block, including padding.
@@ -103,32 +103,33 @@ impl Arena {
 
     /// Copies values and gradients that were replaced back into the arena.
     pub fn gather(&self) -> Result<()> {
-        for (i, place) in self.places.iter().enumerate() {
-            let block = &self.blocks[place.block];
-            let tensor = &place.tensor;
+        for (i, location) in self.locations.iter().enumerate() {
+            let block = &self.blocks[location.block];
+            let tensor = &location.tensor;
             let value = tensor.value();
-            let home = block.value.sub_range(place.start, value.shape.clone());
-            let slot = block.grad.sub_range(place.start, value.shape.clone());
-            let at_home = is(&value, &home) && tensor.grad_slot().is_some_and(|s| is(&s, &slot));
-            if !at_home {
+            let arena_value = block.value.sub_range(location.start, value.shape.clone());
+            let slot = block.grad.sub_range(location.start, value.shape.clone());
+            let is_in_arena =
+                is_same(&value, &arena_value) && tensor.grad_slot().is_some_and(|s| is_same(&s, &slot));
+            if !is_in_arena {
                 check(&self.cx, self.name, i, tensor)?;
-                if value.size() != place.size {
+                if value.size() != location.size {
                     fail!(
                         ShapeMismatch,
                         "{}: parameter {i} has shape {} now, and had {} elements",
                         self.name,
                         value.shape,
-                        place.size
+                        location.size
                     );
                 }
-                if !is(&value, &home) {
-                    self.cx.copy(&value, &home);
-                    home.storage.written();
+                if !is_same(&value, &arena_value) {
+                    self.cx.copy(&value, &arena_value);
+                    arena_value.storage.written();
                 }
-                tensor.move_to(home, Some(slot.clone()));
+                tensor.move_to(arena_value, Some(slot.clone()));
             }
             match tensor.grad() {
-                Some(grad) if !is(&grad, &slot) => {
+                Some(grad) if !is_same(&grad, &slot) => {
                     tensor.check_grad(&grad)?;
                     self.cx.copy(&grad, &slot);
                     slot.storage.written();
@@ -141,8 +142,8 @@ impl Arena {
     }
 
     /// Whether each parameter has a gradient.
-    pub fn present(&self) -> Vec<bool> {
-        self.places.iter().map(|p| p.tensor.grad().is_some()).collect()
+    pub fn find_present(&self) -> Vec<bool> {
+        self.locations.iter().map(|p| p.tensor.grad().is_some()).collect()
     }
 
     pub fn value_block(&self, block: usize) -> Value {
@@ -154,34 +155,37 @@ impl Arena {
     }
 
     /// The gradient's range of a parameter, in its shape.
-    pub fn gradient(&self, place: &Location) -> Value {
-        self.blocks[place.block].grad.sub_range(place.start, place.tensor.spec().shape)
+    pub fn gradient(&self, location: &Location) -> Value {
+        self.blocks[location.block].grad.sub_range(location.start, location.tensor.spec().shape)
     }
 
     /// Adjacent parameters with the same group and key; parameters without a key are skipped.
     pub fn runs<K: PartialEq>(&self, key: impl Fn(usize) -> Option<K>) -> Vec<AdjacentParameters<K>> {
         let mut runs: Vec<AdjacentParameters<K>> = Vec::new();
-        let mut joins = false;
-        for (i, place) in self.places.iter().enumerate() {
+        let mut continues = false;
+        for (i, location) in self.locations.iter().enumerate() {
             let Some(key) = key(i) else {
-                joins = false;
+                continues = false;
                 continue;
             };
             match runs.last_mut() {
                 Some(run)
-                    if joins && run.block == place.block && run.group == place.group && run.key == key =>
+                    if continues
+                        && run.block == location.block
+                        && run.group == location.group
+                        && run.key == key =>
                 {
-                    run.count = place.start + place.size - run.start;
+                    run.count = location.start + location.size - run.start;
                 }
                 _ => runs.push(AdjacentParameters {
-                    block: place.block,
-                    start: place.start,
-                    count: place.size,
-                    group: place.group,
+                    block: location.block,
+                    start: location.start,
+                    count: location.size,
+                    group: location.group,
                     key,
                 }),
             }
-            joins = true;
+            continues = true;
         }
         runs
     }
@@ -194,14 +198,15 @@ impl Arena {
     }
 
     /// The existing gradients.
-    pub fn gradients(&self, present: &[bool]) -> Vec<Value> {
+    pub fn merge_gradients(&self, present: &[bool]) -> Vec<Value> {
         self.runs(|i| present[i].then_some(())).iter().map(|run| self.ranges(run).1).collect()
     }
 
     /// Records that the blocks with present parameters were written; returns these blocks.
-    pub fn written(&self, present: &[bool]) -> Vec<usize> {
-        let touched = |block| self.places.iter().zip(present).any(|(p, there)| p.block == block && *there);
-        let blocks: Vec<usize> = (0..self.blocks.len()).filter(|block| touched(*block)).collect();
+    pub fn record_writes(&self, present: &[bool]) -> Vec<usize> {
+        let has_present =
+            |block| self.locations.iter().zip(present).any(|(p, present)| p.block == block && *present);
+        let blocks: Vec<usize> = (0..self.blocks.len()).filter(|block| has_present(*block)).collect();
         blocks.iter().for_each(|block| self.blocks[*block].value.storage.written());
         blocks
     }
@@ -210,27 +215,27 @@ impl Arena {
 impl Drop for Arena {
     /// The parameters keep their storage; the gradients' arena is freed with the optimizer.
     fn drop(&mut self) {
-        for place in &self.places {
-            let grad = &self.blocks[place.block].grad;
-            let here = |v: &Value| Rc::ptr_eq(&v.storage, &grad.storage);
-            if place.tensor.grad_slot().is_some_and(|slot| here(&slot)) {
-                place.tensor.clear_grad_slot();
+        for location in &self.locations {
+            let grad = &self.blocks[location.block].grad;
+            let is_in_arena = |v: &Value| Rc::ptr_eq(&v.storage, &grad.storage);
+            if location.tensor.grad_slot().is_some_and(|slot| is_in_arena(&slot)) {
+                location.tensor.clear_grad_slot();
             }
         }
     }
 }
 
 /// Whether `b` follows `a` in an arena, with only padding between them.
-pub(super) fn meet(a: &Value, b: &Value) -> bool {
+pub(super) fn are_adjacent(a: &Value, b: &Value) -> bool {
     Rc::ptr_eq(&a.storage, &b.storage) && (a.offset + a.size()).next_multiple_of(ALIGN) == b.offset
 }
 
-fn is(a: &Value, b: &Value) -> bool {
+fn is_same(a: &Value, b: &Value) -> bool {
     Rc::ptr_eq(&a.storage, &b.storage) && a.offset == b.offset && a.shape == b.shape
 }
 
 /// A value of zeros.
-pub(super) fn zeros(cx: &Rc<Context>, size: usize) -> Result<Value> {
+pub(super) fn allocate_zeros(cx: &Rc<Context>, size: usize) -> Result<Value> {
     let value = cx.empty([size], DType::F32)?;
     cx.zero(&value);
     Ok(value)

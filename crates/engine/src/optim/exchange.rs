@@ -28,7 +28,7 @@ pub struct Exchange {
     /// The number of buckets that were read.
     read: usize,
     /// The buckets of each parameter, by the tensor's id.
-    buckets_of: HashMap<u64, Vec<usize>>,
+    bucket_indices: HashMap<u64, Vec<usize>>,
 }
 
 /// Neighbouring gradients, or a part of one.
@@ -42,12 +42,12 @@ struct Bucket {
     from: Receiver<BucketSum>,
 }
 
-/// The range of a bucket, and the places of its parameters.
-struct Planned {
+/// The range of a bucket, and the locations of its parameters.
+struct BucketPlan {
     block: usize,
     start: usize,
     count: usize,
-    places: Range<usize>,
+    locations: Range<usize>,
 }
 
 impl<R: Rule> Optimizer<R> {
@@ -77,24 +77,24 @@ impl<R: Rule> Optimizer<R> {
         }
         self.arena.gather()?;
         let (mut buckets, mut answers) = (Vec::with_capacity(sizes.len()), Vec::with_capacity(sizes.len()));
-        let mut buckets_of: HashMap<u64, Vec<usize>> = HashMap::new();
+        let mut bucket_indices: HashMap<u64, Vec<usize>> = HashMap::new();
         for (planned, reply) in plan(&self.arena, most).into_iter().zip(replies) {
             let (send, from) = channel();
-            let places = &self.arena.places()[planned.places];
-            for place in places {
-                buckets_of.entry(place.tensor.id()).or_default().push(buckets.len());
+            let locations = &self.arena.locations()[planned.locations];
+            for location in locations {
+                bucket_indices.entry(location.tensor.id()).or_default().push(buckets.len());
             }
             let gradients = self.arena.gradient_block(planned.block);
             buckets.push(Bucket {
                 range: gradients.sub_range(planned.start, [planned.count]),
-                parameters: places.iter().map(|p| (p.tensor.clone(), self.arena.gradient(p))).collect(),
+                parameters: locations.iter().map(|p| (p.tensor.clone(), self.arena.gradient(p))).collect(),
                 incomplete: 0,
                 reply: Some(reply),
                 from,
             });
             answers.push(send);
         }
-        Ok((Exchange { buckets, read: 0, buckets_of }, answers))
+        Ok((Exchange { buckets, read: 0, bucket_indices }, answers))
     }
 
     /// Reads the remaining buckets, and then lets the device wait for all answers. A parameter without a gradient gets a
@@ -134,8 +134,8 @@ impl Exchange {
         }
     }
 
-    fn each_of(&mut self, parameter: &Tensor, mut change: impl FnMut(&mut Bucket)) {
-        for bucket in self.buckets_of.get(&parameter.id()).into_iter().flatten() {
+    fn update_buckets(&mut self, parameter: &Tensor, mut change: impl FnMut(&mut Bucket)) {
+        for bucket in self.bucket_indices.get(&parameter.id()).into_iter().flatten() {
             change(&mut self.buckets[*bucket]);
         }
     }
@@ -144,13 +144,13 @@ impl Exchange {
 impl Completion for Exchange {
     fn expect(&mut self, leaves: &[Tensor]) {
         for leaf in leaves {
-            self.each_of(leaf, |bucket| bucket.incomplete += 1);
+            self.update_buckets(leaf, |bucket| bucket.incomplete += 1);
         }
         self.read_complete();
     }
 
     fn complete(&mut self, leaf: &Tensor) {
-        self.each_of(leaf, |bucket| bucket.incomplete -= 1);
+        self.update_buckets(leaf, |bucket| bucket.incomplete -= 1);
         self.read_complete();
     }
 }
@@ -178,25 +178,25 @@ impl Drop for Exchange {
 }
 
 /// Divides the gradients into buckets of at most `most` values. A bucket belongs to one group. Buckets of several groups
-/// are ordered by the place of their first parameter in its group.
-fn plan(arena: &Arena, most: usize) -> Vec<Planned> {
-    let places = arena.places();
-    let mut planned: Vec<(f64, Planned)> = Vec::new();
-    let mut end = places.len();
+/// are ordered by the location of their first parameter in its group.
+fn plan(arena: &Arena, most: usize) -> Vec<BucketPlan> {
+    let locations = arena.locations();
+    let mut planned: Vec<(f64, BucketPlan)> = Vec::new();
+    let mut end = locations.len();
     while end > 0 {
-        let last = &places[end - 1];
+        let last = &locations[end - 1];
         let stop = last.start + last.size;
         let fits = |i: &usize| {
-            let place = &places[*i];
-            place.group == last.group && place.block == last.block && stop - place.start <= most
+            let location = &locations[*i];
+            location.group == last.group && location.block == last.block && stop - location.start <= most
         };
         let first = (0..end - 1).rev().take_while(fits).last().unwrap_or(end - 1);
-        let group = places.partition_point(|p| p.group < last.group)
-            ..places.partition_point(|p| p.group <= last.group);
+        let group = locations.partition_point(|p| p.group < last.group)
+            ..locations.partition_point(|p| p.group <= last.group);
         let order = (first - group.start) as f64 / group.len() as f64;
-        for start in (places[first].start..stop).step_by(most) {
+        for start in (locations[first].start..stop).step_by(most) {
             let count = most.min(stop - start);
-            planned.push((order, Planned { block: last.block, start, count, places: first..end }));
+            planned.push((order, BucketPlan { block: last.block, start, count, locations: first..end }));
         }
         end = first;
     }

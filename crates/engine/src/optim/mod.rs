@@ -5,7 +5,7 @@
 //! clipping factor and whether the step is skipped) is on the device. A norm that is not finite leaves parameters and
 //! state unchanged. In a training loop that has already submitted later steps, all of them are skipped, too, until
 //! `clear_latch`; otherwise only that step is skipped, and the rules count one update fewer until the host knows of it
-//! and adjusts its counts (`count_out`).
+//! and adjusts its counts (`uncount_steps`).
 
 pub mod adafactor;
 pub mod adamw;
@@ -43,7 +43,7 @@ use crate::trace::Pass;
 use arena::Arena;
 
 /// Every kernel of an optimizer.
-pub fn kernels() -> Vec<&'static Kernel> {
+pub fn list_kernels() -> Vec<&'static Kernel> {
     [adafactor::KERNELS, adamw::KERNELS, clip::KERNELS, lion::KERNELS, sgd::KERNELS].concat()
 }
 
@@ -88,16 +88,16 @@ pub struct Optimizer<R: Rule> {
     /// Updates of each parameter, in the arena's order.
     steps: Vec<u64>,
     verdict: clip::Verdict,
-    recent: Recent,
+    recent: RecentSteps,
 }
 
 /// The sets of parameters that recent steps updated, each with the number of consecutive steps, so that skipped steps
 /// can be uncounted.
 #[derive(Default)]
-struct Recent(VecDeque<(Vec<usize>, u64)>);
+struct RecentSteps(VecDeque<(Vec<usize>, u64)>);
 
 /// Most sets that are remembered; a training run has one.
-const RECENT: usize = 1024;
+const MAX_RECENT_SETS: usize = 1024;
 
 impl<R: Rule> Optimizer<R> {
     /// Gathers the parameters, whose storage is in the optimizer's arena from now on.
@@ -119,11 +119,11 @@ impl<R: Rule> Optimizer<R> {
         let cx = first.value().context().clone();
         let arena = Arena::new(&cx, R::NAME, &parameters)?;
         Ok(Optimizer {
-            steps: vec![0; arena.places().len()],
+            steps: vec![0; arena.locations().len()],
             states: Vec::new(),
             groups: groups.into_iter().map(|(rule, _)| rule).collect(),
             verdict: clip::Verdict::new(&cx)?,
-            recent: Recent::default(),
+            recent: RecentSteps::default(),
             arena,
         })
     }
@@ -139,7 +139,7 @@ impl<R: Rule> Optimizer<R> {
 
     /// The parameters in their given order, with their groups.
     pub fn parameters(&self) -> impl Iterator<Item = (usize, &Tensor)> {
-        self.arena.places().iter().map(|p| (p.group, &p.tensor))
+        self.arena.locations().iter().map(|p| (p.group, &p.tensor))
     }
 
     /// Updates every parameter that has a gradient. Returns the gradients' global norm, f32[].
@@ -154,7 +154,7 @@ impl<R: Rule> Optimizer<R> {
         self.groups.iter().try_for_each(R::check)?;
         clip::check_max(R::NAME, clip)?;
         let cx = self.arena.context().clone();
-        cx.operation(R::TRACED, Pass::Update, || self.append_step(&cx, clip, not_finite))
+        cx.trace_operation(R::TRACED, Pass::Update, || self.append_step(&cx, clip, not_finite))
     }
 
     fn append_step(&mut self, cx: &Rc<Context>, clip: Option<f32>, not_finite: NotFinite) -> Result<Value> {
@@ -162,9 +162,9 @@ impl<R: Rule> Optimizer<R> {
         if self.states.is_empty() && self.groups.iter().any(R::keeps_state) {
             self.states = state::make_zeros::<R>(&self.arena)?;
         }
-        let present = self.arena.present();
-        cx.whole(|| {
-            let norm = clip::append_norm(cx, &self.arena.gradients(&present))?;
+        let present = self.arena.find_present();
+        cx.run_atomically(|| {
+            let norm = clip::append_norm(cx, &self.arena.merge_gradients(&present))?;
             self.verdict.record(cx, &norm, clip, not_finite)?;
             let parameter = |i| if R::ONE_BY_ONE { i } else { 0 };
             for run in self.arena.runs(|i| present[i].then_some((self.steps[i] + 1, parameter(i)))) {
@@ -179,13 +179,13 @@ impl<R: Rule> Optimizer<R> {
                 };
                 let (mut value, mut grad) = self.arena.ranges(&run);
                 if R::ONE_BY_ONE {
-                    let shape = self.arena.places()[i].tensor.spec().shape;
+                    let shape = self.arena.locations()[i].tensor.spec().shape;
                     (value, grad) = (value.reshape(shape.clone()), grad.reshape(shape));
                 }
                 let span = Span { value, grad, states, verdict: self.verdict.value().clone() };
                 rule.update(cx, step, &span)?;
             }
-            let blocks = self.arena.written(&present);
+            let blocks = self.arena.record_writes(&present);
             let written = match R::ONE_BY_ONE {
                 true => (0..present.len()).filter(|i| present[*i]).collect(),
                 false => blocks,
@@ -194,7 +194,7 @@ impl<R: Rule> Optimizer<R> {
                 self.states.get(i).into_iter().flatten().for_each(|s| s.storage.written());
             }
             let counted = (0..present.len())
-                .filter(|i| present[*i] && self.groups[self.arena.places()[*i].group].keeps_state())
+                .filter(|i| present[*i] && self.groups[self.arena.locations()[*i].group].keeps_state())
                 .collect::<Vec<_>>();
             counted.iter().for_each(|i| self.steps[*i] += 1);
             self.recent.add(counted);
@@ -205,12 +205,12 @@ impl<R: Rule> Optimizer<R> {
     /// The global norm of the gradients, f32[]; the gradients stay unchanged.
     pub fn norm(&self) -> Result<Value> {
         self.arena.gather()?;
-        clip::append_norm(self.arena.context(), &self.arena.gradients(&self.arena.present()))
+        clip::append_norm(self.arena.context(), &self.arena.merge_gradients(&self.arena.find_present()))
     }
 
     /// Removes the gradients.
     pub fn zero_grad(&self) {
-        self.arena.places().iter().for_each(|p| p.tensor.set_grad(None));
+        self.arena.locations().iter().for_each(|p| p.tensor.set_grad(None));
     }
 
     /// The number of steps that the latch skipped, f32[]; 0 if all gradients were finite.
@@ -219,55 +219,55 @@ impl<R: Rule> Optimizer<R> {
     }
 
     /// The number of single skipped steps that are still counted, f32[].
-    pub fn left_out(&self) -> Value {
-        self.verdict.late()
+    pub fn uncounted_steps(&self) -> Value {
+        self.verdict.skipped_count()
     }
 
-    /// Uncounts single skipped steps: the value read from `left_out()`.
-    pub fn count_out(&mut self, steps: u64) {
+    /// Uncounts single skipped steps: the value read from `uncounted_steps()`.
+    pub fn uncount_steps(&mut self, steps: u64) {
         self.verdict.count_skipped(self.arena.context(), steps);
-        self.take_back(steps);
+        self.undo_steps(steps);
     }
 
     /// Allows updates again. `undone` is the value read from `undone()`; those steps are uncounted.
     pub fn clear_latch(&mut self, undone: u64) {
         self.verdict.clear(self.arena.context());
-        self.take_back(undone);
+        self.undo_steps(undone);
     }
 
     /// Uncounts the last `steps` steps, which the device did not run, for example after a cancelled step.
-    pub fn take_back(&mut self, steps: u64) {
-        for (parameters, times) in self.recent.take(steps) {
+    pub fn undo_steps(&mut self, steps: u64) {
+        for (parameters, times) in self.recent.remove_last(steps) {
             parameters.iter().for_each(|i| self.steps[*i] -= times);
         }
     }
 }
 
-impl Recent {
+impl RecentSteps {
     fn add(&mut self, counted: Vec<usize>) {
         match self.0.back_mut() {
             Some((last, times)) if *last == counted => *times += 1,
             _ => self.0.push_back((counted, 1)),
         }
-        if self.0.len() > RECENT {
+        if self.0.len() > MAX_RECENT_SETS {
             self.0.pop_front();
         }
     }
 
     /// Removes the last `steps` steps.
-    fn take(&mut self, mut steps: u64) -> Vec<(Vec<usize>, u64)> {
-        let mut taken = Vec::new();
+    fn remove_last(&mut self, mut steps: u64) -> Vec<(Vec<usize>, u64)> {
+        let mut removed = Vec::new();
         while steps > 0
             && let Some((set, times)) = self.0.back_mut()
         {
             let n = steps.min(*times);
-            taken.push((set.clone(), n));
+            removed.push((set.clone(), n));
             steps -= n;
             *times -= n;
             if *times == 0 {
                 self.0.pop_back();
             }
         }
-        taken
+        removed
     }
 }

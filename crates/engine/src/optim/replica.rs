@@ -32,13 +32,13 @@ impl Replica {
 
     /// Removes the gradients.
     pub fn zero_grad(&self) {
-        self.arena.places().iter().for_each(|p| p.tensor.set_grad(None));
+        self.arena.locations().iter().for_each(|p| p.tensor.set_grad(None));
     }
 }
 
 /// What neighbours in both arenas have in common.
 #[derive(PartialEq)]
-struct Shared {
+struct SharedRange {
     /// The replica's block, and the distance of its ranges from the optimizer's.
     block: usize,
     shift: isize,
@@ -56,12 +56,16 @@ impl<R: Rule> Optimizer<R> {
         self.arena.gather()?;
         replica.arena.gather()?;
         let cx: &std::rc::Rc<Context> = self.arena.context();
-        let (own, theirs) = (self.arena.present(), replica.arena.present());
-        let runs = self.arena.runs(|i| theirs[i].then(|| self.share(replica, i, own[i])));
+        let (own, theirs) = (self.arena.find_present(), replica.arena.find_present());
+        let runs = self.arena.runs(|i| theirs[i].then(|| self.find_shared(replica, i, own[i])));
         for run in &runs {
             let (_, to) = self.arena.ranges(run);
-            let from =
-                moved(&replica.arena.gradient_block(run.key.block), run.start, run.key.shift, run.count);
+            let from = shift_range(
+                &replica.arena.gradient_block(run.key.block),
+                run.start,
+                run.key.shift,
+                run.count,
+            );
             if !run.key.present {
                 cx.receive(&from, &to)?;
                 continue;
@@ -70,9 +74,9 @@ impl<R: Rule> Optimizer<R> {
             cx.receive(&from, &received)?;
             accumulate(cx, &to, &received)?;
         }
-        for (i, place) in self.arena.places().iter().enumerate() {
+        for (i, location) in self.arena.locations().iter().enumerate() {
             if theirs[i] && !own[i] {
-                place.tensor.set_grad(Some(self.arena.gradient(place)));
+                location.tensor.set_grad(Some(self.arena.gradient(location)));
             }
         }
         Ok(())
@@ -86,23 +90,25 @@ impl<R: Rule> Optimizer<R> {
         self.check_replica(replica)?;
         self.arena.gather()?;
         replica.arena.gather()?;
-        let there = replica.arena.context();
-        for run in &self.arena.runs(|i| Some(self.share(replica, i, true))) {
+        let target = replica.arena.context();
+        for run in &self.arena.runs(|i| Some(self.find_shared(replica, i, true))) {
             let (from, _) = self.arena.ranges(run);
-            let to = moved(&replica.arena.value_block(run.key.block), run.start, run.key.shift, run.count);
-            there.receive(&from, &to)?;
+            let to =
+                shift_range(&replica.arena.value_block(run.key.block), run.start, run.key.shift, run.count);
+            target.receive(&from, &to)?;
             to.storage.written();
         }
         Ok(())
     }
 
-    fn share(&self, replica: &Replica, i: usize, present: bool) -> Shared {
-        let (own, their): (&Location, &Location) = (&self.arena.places()[i], &replica.arena.places()[i]);
-        Shared { block: their.block, shift: their.start as isize - own.start as isize, present }
+    fn find_shared(&self, replica: &Replica, i: usize, present: bool) -> SharedRange {
+        let (own, their): (&Location, &Location) =
+            (&self.arena.locations()[i], &replica.arena.locations()[i]);
+        SharedRange { block: their.block, shift: their.start as isize - own.start as isize, present }
     }
 
     fn check_replica(&self, replica: &Replica) -> Result<()> {
-        let sizes = |arena: &Arena| arena.places().iter().map(|p| p.size).collect::<Vec<_>>();
+        let sizes = |arena: &Arena| arena.locations().iter().map(|p| p.size).collect::<Vec<_>>();
         if sizes(&self.arena) != sizes(&replica.arena) {
             fail!(ShapeMismatch, "a replica has other parameters than its optimizer");
         }
@@ -110,6 +116,6 @@ impl<R: Rule> Optimizer<R> {
     }
 }
 
-fn moved(block: &Value, start: usize, shift: isize, count: usize) -> Value {
+fn shift_range(block: &Value, start: usize, shift: isize, count: usize) -> Value {
     block.sub_range(start.checked_add_signed(shift).expect("a range of the replica"), [count])
 }

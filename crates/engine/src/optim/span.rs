@@ -22,7 +22,7 @@ pub const BINDINGS: [(&str, Access); 3] =
     [("grad", Access::Read), ("verdict", Access::Read), ("value", Access::ReadWrite)];
 
 /// The variant of a rule's kernel, with `states` values per element.
-pub fn variants(states: usize) -> Vec<Variant> {
+pub fn list_variants(states: usize) -> Vec<Variant> {
     vec![Variant { params: [0; 4], dtypes: vec![DType::F32; BINDINGS.len() + states], threads: THREADS }]
 }
 

@@ -1,6 +1,6 @@
 //! Export and import of an optimizer's state, for checkpoints.
 
-use super::arena::{Arena, Location, zeros};
+use super::arena::{Arena, Location, allocate_zeros};
 use super::{Optimizer, Rule};
 use crate::context::{Spec, Value};
 use crate::error::Result;
@@ -20,20 +20,23 @@ pub struct State {
 pub(super) fn make_zeros<R: Rule>(arena: &Arena) -> Result<Vec<Vec<Value>>> {
     let cx = arena.context();
     if R::ONE_BY_ONE {
-        let of = |place: &Location| {
-            let states = R::states(&place.tensor.spec().shape);
-            states.into_iter().map(|(_, shape)| Ok(zeros(cx, shape.size())?.reshape(shape))).collect()
+        let of = |location: &Location| {
+            let states = R::states(&location.tensor.spec().shape);
+            states
+                .into_iter()
+                .map(|(_, shape)| Ok(allocate_zeros(cx, shape.size())?.reshape(shape)))
+                .collect()
         };
-        return arena.places().iter().map(of).collect();
+        return arena.locations().iter().map(of).collect();
     }
-    arena.sizes().map(|size| R::STATES.iter().map(|_| zeros(cx, size)).collect()).collect()
+    arena.sizes().map(|size| R::STATES.iter().map(|_| allocate_zeros(cx, size)).collect()).collect()
 }
 
 impl<R: Rule> Optimizer<R> {
     /// The state of every parameter, in the order of `parameters()`.
     pub fn state(&self) -> Vec<State> {
-        let places = self.places();
-        places
+        let locations = self.locations();
+        locations
             .iter()
             .zip(&self.steps)
             .enumerate()
@@ -46,7 +49,7 @@ impl<R: Rule> Optimizer<R> {
     /// # Errors
     /// `ERR_SHAPE_MISMATCH` if the number of parameters or a shape differs; then nothing changes.
     pub fn load_state(&mut self, state: &[State]) -> Result<()> {
-        let count = self.places().len();
+        let count = self.locations().len();
         if state.len() != count {
             fail!(
                 ShapeMismatch,
@@ -55,15 +58,15 @@ impl<R: Rule> Optimizer<R> {
                 state.len()
             );
         }
-        for (i, (s, place)) in state.iter().zip(self.places()).enumerate() {
-            check::<R>(i, s, place)?;
+        for (i, (s, location)) in state.iter().zip(self.locations()).enumerate() {
+            check::<R>(i, s, location)?;
         }
         if self.states.is_empty() && state.iter().any(|s| !s.values.is_empty()) {
             self.states = make_zeros::<R>(&self.arena)?;
         }
         for (i, s) in state.iter().enumerate() {
-            let places = self.places();
-            for (k, own) in self.ranges(i, &places[i]).into_iter().enumerate() {
+            let locations = self.locations();
+            for (k, own) in self.ranges(i, &locations[i]).into_iter().enumerate() {
                 match s.values.get(k) {
                     // The optimizer's own state needs no copy.
                     Some(v) if v.storage.buffer() == own.storage.buffer() && v.offset == own.offset => {}
@@ -75,27 +78,27 @@ impl<R: Rule> Optimizer<R> {
         }
         self.steps = state.iter().map(|s| s.step).collect();
         self.recent = Default::default();
-        self.verdict.forget(self.arena.context());
+        self.verdict.reset_counts(self.arena.context());
         Ok(())
     }
 
-    fn places(&self) -> &[Location] {
-        self.arena.places()
+    fn locations(&self) -> &[Location] {
+        self.arena.locations()
     }
 
-    /// The states of parameter `i`, which lives at `place`.
-    fn ranges(&self, i: usize, place: &Location) -> Vec<Value> {
+    /// The states of parameter `i`, which lives at `location`.
+    fn ranges(&self, i: usize, location: &Location) -> Vec<Value> {
         if R::ONE_BY_ONE {
             return self.states.get(i).cloned().unwrap_or_default();
         }
-        let shape = place.tensor.spec().shape;
-        let Some(states) = self.states.get(place.block) else { return Vec::new() };
-        states.iter().map(|s| s.sub_range(place.start, shape.clone())).collect()
+        let shape = location.tensor.spec().shape;
+        let Some(states) = self.states.get(location.block) else { return Vec::new() };
+        states.iter().map(|s| s.sub_range(location.start, shape.clone())).collect()
     }
 }
 
-fn check<R: Rule>(i: usize, state: &State, place: &Location) -> Result<()> {
-    let spec = place.tensor.spec();
+fn check<R: Rule>(i: usize, state: &State, location: &Location) -> Result<()> {
+    let spec = location.tensor.spec();
     if state.values.is_empty() && state.step == 0 {
         return Ok(());
     }

@@ -18,7 +18,7 @@ pub trait Completion {
 pub(super) struct FirstUses(Vec<(u64, Tensor)>);
 
 impl FirstUses {
-    pub fn below(root: &Rc<Node>) -> FirstUses {
+    pub fn collect(root: &Rc<Node>) -> FirstUses {
         let mut uses: HashMap<u64, (u64, Tensor)> = HashMap::new();
         let mut seen = HashSet::from([root.sequence]);
         let mut todo = vec![root.clone()];

@@ -77,12 +77,12 @@ impl Tape {
         let cx = first.context().clone();
         let mode = self.mode.get();
         let gradient = op.gradient();
-        let asked = !mode.no_grad && inputs.iter().any(|t| t.requires_grad());
-        if asked && gradient == Gradient::Missing {
+        let is_recorded = !mode.no_grad && inputs.iter().any(|t| t.requires_grad());
+        if is_recorded && gradient == Gradient::Missing {
             fail!(NoGradient, "{}: has no gradient, and an input requires one", op.name());
         }
         let outputs = run_in(&cx, &op, &refs, Pass::Forward)?;
-        if mode.region == 0 && (!asked || gradient == Gradient::Constant) {
+        if mode.region == 0 && (!is_recorded || gradient == Gradient::Constant) {
             return Ok(outputs.into_iter().map(|v| Tensor::new(v, false)).collect());
         }
         let op: Rc<dyn Op> = Rc::new(op);
@@ -93,7 +93,7 @@ impl Tape {
         if let Some(open) = &mut open {
             open.add(&op, inputs, &values, &tensors);
         }
-        if !asked || gradient == Gradient::Constant {
+        if !is_recorded || gradient == Gradient::Constant {
             return Ok(tensors);
         }
         let parents: Vec<Parent> = inputs.iter().map(|t| t.parent()).collect();
@@ -105,25 +105,25 @@ impl Tape {
             output_specs: outputs.iter().map(Value::spec).collect(),
             saved: RefCell::new(SavedValues::Deferred),
             region: open.as_ref().map(|o| o.region.clone()),
-            remade: RefCell::default(),
+            recomputed: RefCell::default(),
         };
         if open.is_none() {
-            let remade: Vec<_> = inputs.iter().map(|t| t.remade()).collect();
-            let kept = |(value, remade): (&Value, &Option<Rc<RecomputedValue>>)| match remade {
-                Some(remade) => Saved::RecomputedValue(remade.clone()),
+            let recomputed: Vec<_> = inputs.iter().map(|t| t.recomputation()).collect();
+            let save = |(value, recomputed): (&Value, &Option<Rc<RecomputedValue>>)| match recomputed {
+                Some(recomputed) => Saved::RecomputedValue(recomputed.clone()),
                 None => Saved::of(value),
             };
-            let inputs: Vec<Saved> = values.iter().zip(&remade).map(kept).collect();
-            node.remade = RefCell::new(match remade.into_iter().next() {
+            let inputs: Vec<Saved> = values.iter().zip(&recomputed).map(save).collect();
+            node.recomputed = RefCell::new(match recomputed.into_iter().next() {
                 Some(Some(first)) if node.op.alias(&refs).is_some() => Some(first),
                 _ if node.op.is_remade() => {
                     let (op, of) = match node.op.remaking() {
                         Some(Recomputation { op, of }) => {
-                            let saved = |source: &Source| match *source {
+                            let save_source = |source: &Source| match *source {
                                 Source::Input(i) => inputs.get(i).cloned(),
                                 Source::Output(i) => outputs.get(i).map(Saved::of),
                             };
-                            (op, of.iter().filter_map(saved).collect())
+                            (op, of.iter().filter_map(save_source).collect())
                         }
                         None => (node.op.clone(), inputs.clone()),
                     };
@@ -133,14 +133,14 @@ impl Tape {
             });
             let outputs: Vec<_> = outputs.iter().map(|v| Some(Saved::of(v))).collect();
             let inputs: Vec<_> = inputs.into_iter().map(Some).collect();
-            node.saved = RefCell::new(SavedValues::values(node.reads(), &inputs, &outputs));
+            node.saved = RefCell::new(SavedValues::select(node.reads(), &inputs, &outputs));
         }
         let node = Rc::new(node);
         if let Some(open) = open {
             open.add_node(&node);
         }
         for (i, t) in tensors.iter().enumerate() {
-            t.made_by(node.clone(), i);
+            t.set_edge(node.clone(), i);
         }
         Ok(tensors)
     }
@@ -182,7 +182,7 @@ impl Tape {
         let d_out = first_gradient(&cx, &root.value(), d_out)?;
         let Some((node, index)) = root.edge() else { return root.accumulate_grad(d_out) };
 
-        let mut uses = completion.is_some().then(|| FirstUses::below(&node));
+        let mut uses = completion.is_some().then(|| FirstUses::collect(&node));
         if let (Some(completion), Some(uses)) = (&mut completion, &uses) {
             completion.expect(&uses.leaves());
         }
@@ -192,15 +192,16 @@ impl Tape {
         while let Some((node, d_outs)) = pending.next() {
             let mut pass = node.begin_backward(d_outs, |node, output| pending.lend(node, output))?;
             cx.load_offloaded(pass.inputs.iter().flatten())?;
-            let d_inputs = cx.operation(node.op.name(), Pass::Backward, || node.op.backward(&cx, &pass))?;
+            let d_inputs =
+                cx.trace_operation(node.op.name(), Pass::Backward, || node.op.backward(&cx, &pass))?;
             let mut into = std::mem::take(&mut pass.into);
             // Dropped before the sums are computed, so that they can be in place.
             drop(pass);
             for (i, (parent, d)) in node.parents.iter().zip(d_inputs).enumerate() {
                 if let Parent::Node(parent, output) = parent
-                    && let Some(sum) = into.give_back(i)
+                    && let Some(sum) = into.take(i)
                 {
-                    pending.give_back(parent, *output, sum);
+                    pending.restore(parent, *output, sum);
                 }
                 let Some(d) = d else { continue };
                 debug_assert_eq!(d.shape, node.input_specs[i].shape, "{}", node.op.name());
@@ -260,7 +261,7 @@ impl Pending {
             (node.clone(), vec![None; node.output_specs.len()])
         });
         d_outs[output] = Some(match d_outs[output].take() {
-            Some(sum) => tensor::add_up(cx, sum, d)?,
+            Some(sum) => tensor::add_gradients(cx, sum, d)?,
             None => d,
         });
         Ok(())
@@ -272,7 +273,7 @@ impl Pending {
         d_outs[output].take_if(|sum| sum.is_unshared())
     }
 
-    fn give_back(&mut self, node: &Node, output: usize, sum: Value) {
+    fn restore(&mut self, node: &Node, output: usize, sum: Value) {
         let (_, d_outs) = self.nodes.get_mut(&node.sequence).expect("it was lent from there");
         d_outs[output] = Some(sum);
     }

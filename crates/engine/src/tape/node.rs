@@ -20,7 +20,7 @@ pub struct Node {
     pub saved: RefCell<SavedValues>,
     pub region: Option<Rc<Region>>,
     /// How its first output is recomputed, if it is not kept.
-    pub remade: RefCell<Option<Rc<RecomputedValue>>>,
+    pub recomputed: RefCell<Option<Rc<RecomputedValue>>>,
 }
 
 pub enum Parent {
@@ -41,7 +41,7 @@ pub enum SavedValues {
 
 impl Parent {
     /// Whether both are the same tensor.
-    fn is(&self, other: &Parent) -> bool {
+    fn is_same(&self, other: &Parent) -> bool {
         match (self, other) {
             (Parent::Leaf(a), Parent::Leaf(b)) => a.id() == b.id(),
             (Parent::Node(a, i), Parent::Node(b, j)) => Rc::ptr_eq(a, b) && i == j,
@@ -52,7 +52,7 @@ impl Parent {
 
 impl SavedValues {
     /// Keeps the values that `reads` names and that exist.
-    pub fn values(reads: BackwardReads, inputs: &[Option<Saved>], outputs: &[Option<Saved>]) -> SavedValues {
+    pub fn select(reads: BackwardReads, inputs: &[Option<Saved>], outputs: &[Option<Saved>]) -> SavedValues {
         let keep = |mask: u32, values: &[Option<Saved>]| {
             let named = |i: usize| mask >> i & 1 == 1;
             values.iter().enumerate().map(|(i, v)| v.clone().filter(|_| named(i))).collect()
@@ -73,9 +73,9 @@ impl Node {
 
     /// The existing gradients of inputs: a parameter's gradient, or the gradient that `lend` removes from an output of
     /// a node. An input that occurs twice is listed once.
-    fn destinations(&self, mut lend: impl FnMut(&Node, usize) -> Option<Value>) -> Destinations {
-        let of = self.parents.iter().enumerate().map(|(i, parent)| {
-            if self.parents[..i].iter().any(|other| other.is(parent)) {
+    fn lend_destinations(&self, mut lend: impl FnMut(&Node, usize) -> Option<Value>) -> Destinations {
+        let destinations = self.parents.iter().enumerate().map(|(i, parent)| {
+            if self.parents[..i].iter().any(|other| other.is_same(parent)) {
                 return None;
             }
             match parent {
@@ -84,7 +84,7 @@ impl Node {
                 Parent::Node(node, output) => lend(node, *output).map(|sum| (sum, true)),
             }
         });
-        Destinations::new(of.collect())
+        Destinations::new(destinations.collect())
     }
 
     pub fn is_deferred(&self) -> bool {
@@ -101,7 +101,7 @@ impl Node {
         if self.is_deferred() {
             self.region.as_ref().expect("only a region's node is deferred").replay()?;
         }
-        *self.remade.borrow_mut() = None;
+        *self.recomputed.borrow_mut() = None;
         let mut saved = self.saved.borrow_mut();
         if let SavedValues::Values { inputs, outputs } = &*saved {
             for saved in inputs.iter().chain(outputs).flatten() {
@@ -131,7 +131,7 @@ impl Node {
             output_specs: self.output_specs.clone(),
             needs: self.needs(),
             d_outs,
-            into: self.destinations(lend),
+            into: self.lend_destinations(lend),
         })
     }
 }

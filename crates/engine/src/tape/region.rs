@@ -39,13 +39,13 @@ enum RegionInput {
 pub struct OpenRegion {
     pub region: Rc<Region>,
     /// The operation and output that made each tensor of the region, by tensor id.
-    made: HashMap<u64, (usize, usize)>,
+    sources: HashMap<u64, (usize, usize)>,
 }
 
 impl OpenRegion {
     pub fn new() -> OpenRegion {
         let region = Rc::new(Region { ops: RefCell::default(), open: Cell::new(true) });
-        OpenRegion { region, made: HashMap::new() }
+        OpenRegion { region, sources: HashMap::new() }
     }
 
     /// Adds an operation that has run.
@@ -54,13 +54,13 @@ impl OpenRegion {
         let inputs = inputs
             .iter()
             .zip(values)
-            .map(|(t, v)| match self.made.get(&t.id()) {
+            .map(|(t, v)| match self.sources.get(&t.id()) {
                 Some(&(op, out)) => RegionInput::Internal(op, out),
                 None => RegionInput::External(v.clone(), v.storage.version()),
             })
             .collect();
         for (out, t) in outputs.iter().enumerate() {
-            self.made.insert(t.id(), (ops.len(), out));
+            self.sources.insert(t.id(), (ops.len(), out));
         }
         ops.push(RegionOp { op: op.clone(), inputs, node: None });
     }
@@ -92,7 +92,7 @@ impl RegionOp {
         let cx = inputs[0].context();
         cx.load_offloaded(inputs.iter().copied())?;
         let rest = || self.op.forward_rest(cx, inputs);
-        if !first && let Some(rest) = cx.operation(self.op.name(), Pass::Replay, rest) {
+        if !first && let Some(rest) = cx.trace_operation(self.op.name(), Pass::Replay, rest) {
             return Ok([None].into_iter().chain(rest?.into_iter().map(Some)).collect());
         }
         Ok(run_in(cx, &*self.op, inputs, Pass::Replay)?.into_iter().map(Some).collect())
@@ -128,7 +128,7 @@ impl Region {
                 }
             }
         }
-        let mut made: Vec<Option<Vec<Option<Value>>>> = vec![None; ops.len()];
+        let mut outputs_of: Vec<Option<Vec<Option<Value>>>> = vec![None; ops.len()];
         for (i, entry) in ops.iter().enumerate() {
             // An operation that does not run may still have a backward that reads its inputs.
             let mut inputs = Vec::with_capacity(entry.inputs.len());
@@ -142,25 +142,27 @@ impl Region {
                         value.shape
                     ),
                     RegionInput::External(value, _) => Some(value.clone()),
-                    RegionInput::Internal(from, out) => made[*from].as_ref().and_then(|m| m[*out].clone()),
+                    RegionInput::Internal(from, out) => {
+                        outputs_of[*from].as_ref().and_then(|m| m[*out].clone())
+                    }
                 });
             }
             if runs[i] {
                 let refs: Vec<&Value> = inputs.iter().map(|v| v.as_ref().expect("it runs")).collect();
-                made[i] = Some(entry.run(&refs, first[i])?);
+                outputs_of[i] = Some(entry.run(&refs, first[i])?);
             }
             if let Some(node) = &nodes[i] {
-                let outputs = match &made[i] {
+                let outputs = match &outputs_of[i] {
                     Some(values) => values.iter().map(|v| v.as_ref().map(Saved::of)).collect(),
                     None => vec![None; node.output_specs.len()],
                 };
                 let inputs: Vec<_> = inputs.iter().map(|v| v.as_ref().map(Saved::of)).collect();
-                *node.saved.borrow_mut() = SavedValues::values(reads[i], &inputs, &outputs);
+                *node.saved.borrow_mut() = SavedValues::select(reads[i], &inputs, &outputs);
             }
             drop(inputs);
             for from in entry.internal_inputs().map(|(from, ..)| from).chain([i]) {
                 if last_use[from] <= i {
-                    made[from] = None;
+                    outputs_of[from] = None;
                 }
             }
         }

@@ -150,18 +150,18 @@ impl Tensor {
     }
 
     /// Records that this tensor is output `index` of `node`.
-    pub(super) fn made_by(&self, node: Rc<Node>, index: usize) {
+    pub(super) fn set_edge(&self, node: Rc<Node>, index: usize) {
         self.0.requires_grad.set(true);
         *self.0.edge.borrow_mut() = Some((node, index));
     }
 
     /// How the value is recomputed, if its operation says that recomputing pays.
-    pub(super) fn remade(&self) -> Option<Rc<RecomputedValue>> {
+    pub(super) fn recomputation(&self) -> Option<Rc<RecomputedValue>> {
         let (node, output) = self.edge()?;
         if output > 0 {
             return None;
         }
-        node.remade.borrow().clone()
+        node.recomputed.borrow().clone()
     }
 
     pub(super) fn parent(&self) -> Parent {
@@ -193,12 +193,12 @@ impl Tensor {
     /// `d` may also be another tensor's gradient.
     pub(super) fn accumulate_grad(&self, d: Value) -> Result<()> {
         let cx = d.context().clone();
-        let grad = cx.operation(SUMS, Pass::Backward, || self.grad_with(&cx, d))?;
+        let grad = cx.trace_operation(SUMS, Pass::Backward, || self.sum_gradients(&cx, d))?;
         self.set_grad(Some(grad));
         Ok(())
     }
 
-    fn grad_with(&self, cx: &Rc<Context>, d: Value) -> Result<Value> {
+    fn sum_gradients(&self, cx: &Rc<Context>, d: Value) -> Result<Value> {
         let (sum, slot) = (self.grad(), self.grad_slot());
         Ok(match (sum, slot) {
             (Some(sum), _) => {
@@ -220,8 +220,8 @@ impl Tensor {
 }
 
 /// The sum of two gradients, in place if nothing else reads the first.
-pub(super) fn add_up(cx: &Rc<Context>, sum: Value, d: Value) -> Result<Value> {
-    cx.operation(SUMS, Pass::Backward, || {
+pub(super) fn add_gradients(cx: &Rc<Context>, sum: Value, d: Value) -> Result<Value> {
+    cx.trace_operation(SUMS, Pass::Backward, || {
         if sum.is_unshared() {
             accumulate(cx, &sum, &d)?;
             return Ok(sum);

@@ -16,14 +16,14 @@ impl Trace {
         let head = serde_json::json!({
             "gemmFlopsPerSecond": roof.flops,
             "bytesPerSecond": roof.bytes,
-            "eventsLeftOut": self.left_out(),
+            "eventsLeftOut": self.dropped_events(),
         });
         file.write(
             format!("{{\"displayTimeUnit\":\"ms\",\"otherData\":{head},\"traceEvents\":[\n").as_bytes(),
         )?;
         let mut lines = String::new();
         for (name, track) in [("host", Track::Host), ("device", Track::Device)] {
-            let thread = thread(track);
+            let thread = thread_id(track);
             let separator = if track == Track::Host { "" } else { ",\n" };
             let _ = write!(
                 lines,
@@ -32,7 +32,7 @@ impl Trace {
             );
         }
         for event in self.events() {
-            line(&mut lines, &event);
+            write_event(&mut lines, &event);
             if lines.len() > 1 << 16 {
                 file.write(lines.as_bytes())?;
                 lines.clear();
@@ -44,7 +44,7 @@ impl Trace {
     }
 }
 
-fn thread(track: Track) -> u32 {
+fn thread_id(track: Track) -> u32 {
     match track {
         Track::Host => 1,
         Track::Device => 2,
@@ -52,13 +52,13 @@ fn thread(track: Track) -> u32 {
 }
 
 /// Names come from the engine and need no escapes.
-fn line(lines: &mut String, event: &Event) {
+fn write_event(lines: &mut String, event: &Event) {
     let Event { track, mark, kernel, start, took, cost } = event;
     let microseconds = |d: &std::time::Duration| d.as_nanos() as f64 / 1e3;
     let _ = write!(
         lines,
         ",\n{{\"ph\":\"X\",\"pid\":1,\"tid\":{},\"ts\":{:.3},\"dur\":{:.3},\"name\":\"{}\",\"cat\":\"{}\"",
-        thread(*track),
+        thread_id(*track),
         microseconds(start),
         microseconds(took),
         mark.operation,

@@ -18,7 +18,7 @@ pub use roof::{MEMORY, PRODUCT, PeakRates};
 use crate::kernel::{Access, Launch};
 
 /// Most events that are kept: about 50 MB of memory, and 100 MB in the file.
-const EVENTS: usize = 500_000;
+const MAX_EVENTS: usize = 500_000;
 
 /// The pass that an operation ran in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,9 +85,9 @@ impl Cost {
     }
 
     /// The cost of `part` of `whole` equal parts.
-    pub fn part(self, part: u32, whole: u32) -> Cost {
-        let of = |n: u64| (u128::from(n) * u128::from(part) / u128::from(whole)) as u64;
-        Cost { read: of(self.read), written: of(self.written), flops: of(self.flops) }
+    pub fn share(self, part: u32, whole: u32) -> Cost {
+        let scale = |n: u64| (u128::from(n) * u128::from(part) / u128::from(whole)) as u64;
+        Cost { read: scale(self.read), written: scale(self.written), flops: scale(self.flops) }
     }
 
     pub fn add(&mut self, other: Cost) {
@@ -139,14 +139,14 @@ pub struct Trace {
 #[derive(Default)]
 struct TraceRecords {
     events: Vec<Event>,
-    left_out: u64,
+    dropped_events: u64,
     totals: HashMap<OperationPass, Total>,
     roof: PeakRates,
 }
 
 impl Default for Trace {
     fn default() -> Self {
-        Trace::with_limit(EVENTS)
+        Trace::with_limit(MAX_EVENTS)
     }
 }
 
@@ -169,7 +169,7 @@ impl Trace {
         let mut collected = self.lock_collected();
         if !collected.roof.learn(&event) {
             // The probe, which comes first, has run.
-            let attainable = collected.roof.seconds(&event.cost);
+            let attainable = collected.roof.estimate_seconds(&event.cost);
             let total = collected.totals.entry(event.mark).or_default();
             match event.track {
                 Track::Host => {
@@ -186,7 +186,7 @@ impl Trace {
         if collected.events.len() < self.limit {
             collected.events.push(event);
         } else {
-            collected.left_out += 1;
+            collected.dropped_events += 1;
         }
     }
 
@@ -198,8 +198,8 @@ impl Trace {
     }
 
     /// Events after the limit.
-    pub fn left_out(&self) -> u64 {
-        self.lock_collected().left_out
+    pub fn dropped_events(&self) -> u64 {
+        self.lock_collected().dropped_events
     }
 
     /// The kept events, ordered by start.
@@ -228,7 +228,7 @@ pub struct RunningCommand {
 
 impl Note {
     /// Starts the clock of a command.
-    pub fn working(&self, kernel: &'static str, cost: Cost) -> RunningCommand {
+    pub fn start_command(&self, kernel: &'static str, cost: Cost) -> RunningCommand {
         RunningCommand { note: self.clone(), kernel, cost, start: Instant::now() }
     }
 }
@@ -272,7 +272,7 @@ impl Tracer {
     }
 
     /// Begins an operation; `None` if nothing traces, or if this is part of an operation that has begun.
-    pub fn enter(&self, operation: &'static str, pass: Pass) -> Option<BegunOperation> {
+    pub fn begin(&self, operation: &'static str, pass: Pass) -> Option<BegunOperation> {
         let mut tracing = self.0.borrow_mut();
         let tracing = tracing.as_mut().filter(|t| t.inside.is_none())?;
         let mark = OperationPass { operation, pass };
@@ -280,18 +280,18 @@ impl Tracer {
         Some(BegunOperation { note: Note { trace: tracing.trace.clone(), mark }, start: Instant::now() })
     }
 
-    pub fn exit(&self, entered: BegunOperation) {
+    pub fn end(&self, begun: BegunOperation) {
         if let Some(tracing) = self.0.borrow_mut().as_mut() {
             tracing.inside = None;
         }
         let event = Event {
             track: Track::Host,
-            mark: entered.note.mark,
+            mark: begun.note.mark,
             kernel: "",
             start: Duration::ZERO,
-            took: entered.start.elapsed(),
+            took: begun.start.elapsed(),
             cost: Cost::default(),
         };
-        entered.note.trace.add(event, entered.start);
+        begun.note.trace.add(event, begun.start);
     }
 }

@@ -17,7 +17,7 @@ pub struct PeakRates {
 
 impl PeakRates {
     /// The time of `cost` at the roofline, in seconds.
-    pub(super) fn seconds(&self, cost: &Cost) -> f64 {
+    pub(super) fn estimate_seconds(&self, cost: &Cost) -> f64 {
         let at = |amount: u64, rate: f64| if rate > 0.0 { amount as f64 / rate } else { 0.0 };
         at(cost.flops, self.flops).max(at(cost.read + cost.written, self.bytes))
     }
@@ -28,8 +28,8 @@ impl PeakRates {
         match event.mark.operation {
             PRODUCT if event.cost.flops > 0 => self.flops = self.flops.max(event.cost.flops as f64 / seconds),
             MEMORY if event.kernel != "zero" => {
-                let moved = event.cost.read + event.cost.written;
-                self.bytes = self.bytes.max(moved as f64 / seconds);
+                let bytes = event.cost.read + event.cost.written;
+                self.bytes = self.bytes.max(bytes as f64 / seconds);
             }
             operation => return operation == PRODUCT || operation == MEMORY,
         }

@@ -40,9 +40,9 @@ fn wait(cx: &Rc<Context>) {
 
 fn trace_training(cx: &Rc<Context>, limit: usize) -> Arc<Trace> {
     let trace = Arc::new(Trace::with_limit(limit));
-    cx.trace(Some(trace.clone()));
+    cx.set_trace(Some(trace.clone()));
     train(cx);
-    cx.trace(None);
+    cx.set_trace(None);
     wait(cx);
     trace
 }
@@ -95,8 +95,8 @@ fn only_totals_continue_past_the_event_limit() {
     for cx in contexts() {
         let (short, long) = (trace_training(&cx, 5), trace_training(&cx, 1 << 20));
         assert_eq!(short.events().len(), 5);
-        assert!(short.left_out() > 0);
-        assert_eq!(long.left_out(), 0);
+        assert!(short.dropped_events() > 0);
+        assert_eq!(long.dropped_events(), 0);
         for (mark, expected) in long.totals() {
             assert_eq!(find_total(&short, mark.operation, mark.pass).calls, expected.calls);
         }
@@ -128,13 +128,13 @@ fn a_probe_measures_rates_and_frees_its_memory() {
     for cx in contexts().into_iter().filter(|cx| cx.profile.binding_limit > 1 << 20) {
         let (before, label) = (cx.memory().live, &cx.profile.label);
         let trace = Arc::new(Trace::default());
-        cx.trace(Some(trace.clone()));
+        cx.set_trace(Some(trace.clone()));
         let since = std::time::Instant::now();
         probe(&cx).unwrap();
         assert_eq!(cx.memory().live, before, "{label}");
         assert_eq!(cx.memory().reserved, cx.memory().live, "{label}");
         train(&cx);
-        cx.trace(None);
+        cx.set_trace(None);
         wait(&cx);
         let (roof, took) = (trace.roof(), since.elapsed().as_secs_f64());
         // One product and one sum took no longer than everything.

@@ -29,11 +29,11 @@ pub trait Bench {
     fn now(&self) -> Duration;
 
     /// Whether two variants give the same bits for a small problem of the class.
-    fn agree(&mut self, class: &Class, variants: [Params; 2]) -> Result<bool>;
+    fn outputs_agree(&mut self, class: &Class, variants: [Params; 2]) -> Result<bool>;
 
     /// Runs a variant in one submission.
-    fn time(&mut self, class: &Class, variant: Params, load: Workload) -> Result<Sample>;
+    fn measure(&mut self, class: &Class, variant: Params, load: Workload) -> Result<Sample>;
 
     /// Releases the buffers of a class.
-    fn done(&mut self) -> Result<()>;
+    fn release(&mut self) -> Result<()>;
 }

@@ -1,12 +1,12 @@
 //! Autotuning: the fastest variant of a kernel, found on the user's device.
 //!
 //! A kernel family may have several variants of a computation that give the same bits: other tiles, another layout of
-//! invocations. Which is fastest depends on the device. A plan passes to `Context::tuned` the class of its problem and
-//! the suitable variants, the default first, and gets the fastest known one. An unknown class is queued (`table`); the
-//! device's thread measures it between two recordings, one submission at a time (`tuner`), in separate buffers: each
-//! variant's result is compared with the default's, bit for bit, and then all are timed in turns. A variant with other
-//! bits is never used, which is reported once. Results apply from the next recording on, and a file keeps them for
-//! later processes (`store`).
+//! invocations. Which is fastest depends on the device. A plan passes to `Context::choose_tuned` the class of its
+//! problem and the suitable variants, the default first, and gets the fastest known one. An unknown class is queued
+//! (`table`); the device's thread measures it between two recordings, one submission at a time (`tuner`), in separate
+//! buffers: each variant's result is compared with the default's, bit for bit, and then all are timed in turns. A
+//! variant with other bits is never used, which is reported once. Results apply from the next recording on, and a file
+//! keeps them for later processes (`store`).
 //!
 //! Since variants give the same bits, the time of a choice does not matter: the results of a run or a replayed
 //! region do not depend on it. Variants use the same memory, too, so estimates hold.
@@ -24,7 +24,7 @@ mod tuner;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-pub use setting::{Setting, keep_in};
+pub use setting::{Setting, set_folder};
 pub use store::{Choices, Owner, Store, Stored};
 pub use table::{Notice, Table};
 pub use tuner::{MeasuredVariant, Outcome, Tuner, Verdict};

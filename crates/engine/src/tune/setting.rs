@@ -22,7 +22,7 @@ impl Setting {
     ///
     /// # Errors
     /// `ERR_OPTION` if it is neither `on` nor `off`.
-    pub fn of_environment() -> Result<Setting> {
+    pub fn from_environment() -> Result<Setting> {
         match std::env::var("LOWRANK_TUNE").unwrap_or_default().as_str() {
             "" => Ok(Setting::Hardware),
             "on" => Ok(Setting::On),
@@ -35,7 +35,7 @@ impl Setting {
     }
 
     /// Whether a GPU, in software or not, is tuned during runs.
-    pub fn tunes(self, software: bool) -> bool {
+    pub fn is_on(self, software: bool) -> bool {
         match self {
             Setting::Hardware => !software,
             Setting::On => true,
@@ -48,7 +48,7 @@ static FOLDER: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// Sets the folder in which devices opened from now on keep their results; it need not exist. Without it, nothing is
 /// kept.
-pub fn keep_in(folder: PathBuf) {
+pub fn set_folder(folder: PathBuf) {
     *FOLDER.lock().unwrap_or_else(|e| e.into_inner()) = Some(folder);
 }
 

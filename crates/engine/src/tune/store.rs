@@ -17,7 +17,7 @@ use super::setting::folder;
 /// Incremented whenever the file's format or the meaning of its names changes.
 const FORMAT: u32 = 2;
 /// Most bytes of a file.
-const LIMIT: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// Names of variants by class.
 pub type Choices = BTreeMap<String, String>;
@@ -69,13 +69,13 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store in the folder set by `keep_in`; `None` without a folder.
-    pub fn of(owner: Owner) -> Option<Store> {
-        Some(Store::within(&folder()?, owner))
+    /// The store in the folder set by `set_folder`; `None` without a folder.
+    pub fn open(owner: Owner) -> Option<Store> {
+        Some(Store::in_folder(&folder()?, owner))
     }
 
-    pub fn within(folder: &Path, owner: Owner) -> Store {
-        let name = [&owner.adapter, &owner.driver, &owner.package].map(|part| plain(part)).join("-");
+    pub fn in_folder(folder: &Path, owner: Owner) -> Store {
+        let name = [&owner.adapter, &owner.driver, &owner.package].map(|part| sanitise(part)).join("-");
         Store { path: folder.join(format!("{name}.json")), owner }
     }
 
@@ -85,20 +85,20 @@ impl Store {
 
     /// The stored results; empty for a file that is damaged, too large, of another format or of another owner.
     pub fn read(&self) -> Stored {
-        self.load_kept().unwrap_or_default()
+        self.load().unwrap_or_default()
     }
 
-    fn load_kept(&self) -> Option<Stored> {
+    fn load(&self) -> Option<Stored> {
         // Opening a pipe would block until there is a writer.
         let about = fs::metadata(&self.path).ok()?;
-        if !about.is_file() || about.len() > LIMIT {
+        if !about.is_file() || about.len() > MAX_BYTES {
             return None;
         }
         let mut text = String::new();
-        fs::File::open(&self.path).ok()?.take(LIMIT).read_to_string(&mut text).ok()?;
+        fs::File::open(&self.path).ok()?.take(MAX_BYTES).read_to_string(&mut text).ok()?;
         let file: File = serde_json::from_str(&text).ok()?;
-        let kept = Stored { variants: file.variants, wrong: file.wrong };
-        (file.format == FORMAT && file.owner == self.owner).then_some(kept)
+        let stored = Stored { variants: file.variants, wrong: file.wrong };
+        (file.format == FORMAT && file.owner == self.owner).then_some(stored)
     }
 
     /// Adds `new` to the stored results. A failure is ignored.
@@ -106,32 +106,32 @@ impl Store {
         if new.is_empty() {
             return;
         }
-        let mut kept = self.read();
-        kept.variants.extend(new.variants.clone());
-        kept.wrong.extend(new.wrong.iter().cloned());
-        let text = self.text(&kept).or_else(|| self.text(new));
+        let mut stored = self.read();
+        stored.variants.extend(new.variants.clone());
+        stored.wrong.extend(new.wrong.iter().cloned());
+        let text = self.to_text(&stored).or_else(|| self.to_text(new));
         let (Some(text), Some(folder)) = (text, self.path.parent()) else { return };
-        static WRITTEN: AtomicU64 = AtomicU64::new(0);
-        let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
-        let aside = folder.join(format!(".{}-{number}.part", std::process::id()));
-        let kept = fs::create_dir_all(folder)
-            .and_then(|()| fs::write(&aside, text))
-            .and_then(|()| fs::rename(&aside, &self.path));
-        if kept.is_err() {
-            fs::remove_file(&aside).ok();
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let staging = folder.join(format!(".{}-{number}.part", std::process::id()));
+        let result = fs::create_dir_all(folder)
+            .and_then(|()| fs::write(&staging, text))
+            .and_then(|()| fs::rename(&staging, &self.path));
+        if result.is_err() {
+            fs::remove_file(&staging).ok();
         }
     }
 
     /// The text of the file, if it could be read again.
-    fn text(&self, kept: &Stored) -> Option<String> {
-        let Stored { variants, wrong } = kept.clone();
+    fn to_text(&self, stored: &Stored) -> Option<String> {
+        let Stored { variants, wrong } = stored.clone();
         let file = File { format: FORMAT, owner: self.owner.clone(), variants, wrong };
-        serde_json::to_string_pretty(&file).ok().filter(|text| text.len() as u64 <= LIMIT)
+        serde_json::to_string_pretty(&file).ok().filter(|text| text.len() as u64 <= MAX_BYTES)
     }
 }
 
 /// A part of a file's name. Two owners may get the same name; the file's content distinguishes them.
-fn plain(text: &str) -> String {
+fn sanitise(text: &str) -> String {
     let mut name = String::new();
     for c in text.chars() {
         match c {

@@ -30,7 +30,7 @@ pub struct Table {
 struct State {
     chosen: HashMap<Class, Params>,
     /// The file's content at the start, and every variant that was found wrong since.
-    kept: Stored,
+    stored: Stored,
     /// Results since the file was written.
     new: Stored,
     seen: HashSet<Class>,
@@ -48,8 +48,8 @@ struct State {
 impl Table {
     /// `background` enables measuring during runs, and reading earlier results.
     pub fn new(device: impl Into<String>, background: bool, store: Option<Store>) -> Table {
-        let kept = store.as_ref().filter(|_| background).map(Store::read).unwrap_or_default();
-        let state = Mutex::new(State { kept, ..State::default() });
+        let stored = store.as_ref().filter(|_| background).map(Store::read).unwrap_or_default();
+        let state = Mutex::new(State { stored, ..State::default() });
         Table { device: device.into(), background, store, state, done: Condvar::new() }
     }
 
@@ -67,19 +67,19 @@ impl Table {
         self.background
     }
 
-    /// The index in `forms` of the fastest known variant; 0 if none is known. Queues an unknown class.
+    /// The index in `variants` of the fastest known variant; 0 if none is known. Queues an unknown class.
     pub fn choose(&self, class: Class, variants: impl Iterator<Item = Params> + Clone) -> usize {
         let mut state = self.state();
-        let place = |params: Params| variants.clone().position(|variant| variant == params);
+        let find = |params: Params| variants.clone().position(|variant| variant == params);
         if let Some(chosen) = state.chosen.get(&class) {
-            return place(*chosen).unwrap_or(0);
+            return find(*chosen).unwrap_or(0);
         }
         if !self.background || !state.seen.insert(class) {
             return 0;
         }
-        let named =
+        let find_named =
             |name: &String| variants.clone().position(|variant| (class.family.describe)(variant) == *name);
-        if let Some(at) = state.kept.variants.get(&class.to_string()).and_then(named) {
+        if let Some(at) = state.stored.variants.get(&class.to_string()).and_then(find_named) {
             let chosen = variants.clone().nth(at).expect("its place was found");
             if !state.is_wrong(&class, chosen) {
                 state.chosen.insert(class, chosen);
@@ -87,14 +87,14 @@ impl Table {
             }
         }
         if !state.closed {
-            state.queue.push_back(Job { class, variants: variants.collect(), asked: false });
+            state.queue.push_back(Job { class, variants: variants.collect(), requested: false });
         }
         0
     }
 
     /// Queues classes before all others, whether their results are known or not.
-    pub fn ask(&self, classes: impl IntoIterator<Item = (Class, Vec<Params>)>) {
-        let jobs = classes.into_iter().map(|(class, variants)| Job { class, variants, asked: true });
+    pub fn request(&self, classes: impl IntoIterator<Item = (Class, Vec<Params>)>) {
+        let jobs = classes.into_iter().map(|(class, variants)| Job { class, variants, requested: true });
         let mut state = self.state();
         let others = std::mem::take(&mut state.queue);
         state.queue = jobs.chain(others).collect();
@@ -131,7 +131,7 @@ impl Table {
         next
     }
 
-    pub(super) fn settle(&self, outcome: Outcome) {
+    pub(super) fn record_outcome(&self, outcome: Outcome) {
         let mut state = self.state();
         let (class, chosen) = (outcome.class, outcome.chosen);
         state.chosen.insert(class, chosen);
@@ -141,7 +141,7 @@ impl Table {
     }
 
     /// Leaves a class without a result.
-    pub(super) fn fail(&self, class: &Class, error: &Error) {
+    pub(super) fn record_failure(&self, class: &Class, error: &Error) {
         let mut state = self.state();
         state.failures.push((*class, error.clone()));
         self.finish(state);
@@ -151,7 +151,7 @@ impl Table {
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        state.queue.retain(|job| job.asked);
+        state.queue.retain(|job| job.requested);
         self.finish(state);
     }
 
@@ -161,13 +161,13 @@ impl Table {
         let idle = state.queue.is_empty();
         drop(state);
         if idle {
-            self.keep();
+            self.save();
         }
         self.done.notify_all();
     }
 
     /// Writes new results to the file, also when a process ends before the queue is empty.
-    pub fn keep(&self) {
+    pub fn save(&self) {
         let new = std::mem::take(&mut self.state().new);
         if let Some(store) = &self.store {
             store.add(&new);
@@ -180,27 +180,27 @@ impl Table {
 
     /// Blacklists the second variant, persistently, since its result differs from the first's; reports it the first
     /// time.
-    pub(super) fn drop_wrong(&self, class: &Class, [first, variant]: [Params; 2]) {
+    pub(super) fn exclude(&self, class: &Class, [first, variant]: [Params; 2]) {
         let mut state = self.state();
         let family = class.family;
         let name = wrong_name(class, variant);
-        if !state.kept.wrong.insert(name.clone()) {
+        if !state.stored.wrong.insert(name.clone()) {
             return;
         }
         state.new.wrong.insert(name);
         state.chosen.retain(|of, chosen| of.family.name != family.name || *chosen != variant);
         drop(state);
         let [first, variant] = [first, variant].map(family.describe);
-        let told = format!(
+        let message = format!(
             "{}: the variant {variant} of {class} gives other numbers than {first}, and is not used; the driver may compile \
              it wrongly",
             self.device
         );
-        self.tell(&told);
+        self.notify(&message);
     }
 
     /// Calls every registered notice.
-    pub fn tell(&self, text: &str) {
+    pub fn notify(&self, text: &str) {
         let listeners = self.state().listeners.clone();
         listeners.iter().filter(|(owner, _)| !owner.is_cancelled()).for_each(|(_, notice)| notice(text));
     }
@@ -215,7 +215,7 @@ impl Table {
 
 impl State {
     fn is_wrong(&self, class: &Class, variant: Params) -> bool {
-        self.kept.wrong.contains(&wrong_name(class, variant))
+        self.stored.wrong.contains(&wrong_name(class, variant))
     }
 }
 

@@ -10,24 +10,24 @@ use crate::kernel::Params;
 /// The time budget of all trials during runs.
 pub const BUDGET: Duration = Duration::from_secs(2);
 /// The longest allowed time of a trial's submission.
-pub const LONGEST: Duration = Duration::from_millis(50);
+pub const MAX_SUBMISSION: Duration = Duration::from_millis(50);
 /// The shortest time of a timed submission, if the class has enough work; a clock with microseconds can then
 /// distinguish variants.
-const AIM: Duration = Duration::from_millis(2);
+const MIN_MEASURED: Duration = Duration::from_millis(2);
 /// The work of a class's first submission: a millisecond on a weak GPU.
 const FIRST_WORK: u64 = 1 << 24;
 /// The factor by which the work increases per submission, so that no submission takes unexpectedly long.
-const RAISE: u64 = 8;
+const MAX_RAISE: u64 = 8;
 /// The divisor of the work for a probe, which detects disproportionately slow variants.
-const PROBE: u64 = 64;
-const REPEATS: u32 = 64;
+const PROBE_DIVISOR: u64 = 64;
+const MAX_REPEATS: u32 = 64;
 /// Timed rounds; a variant's time is its shortest.
 const ROUNDS: usize = 3;
 /// A variant that takes this many times the fastest's time is not timed again. A single run may be delayed by other
 /// causes.
-const HOPELESS: f64 = 3.0;
+const SLOW_RATIO: f64 = 3.0;
 /// Probes that must take too long before a variant counts as slow; a single one may be delayed by other causes.
-const PROBES: u32 = 3;
+const MAX_PROBES: u32 = 3;
 /// A variant replaces the default only if it is faster by this share; less is noise.
 const MARGIN: f64 = 0.02;
 
@@ -70,7 +70,7 @@ pub struct Job {
     /// The variants, the default first.
     pub variants: Vec<Params>,
     /// Whether it was requested explicitly, without a time limit.
-    pub asked: bool,
+    pub requested: bool,
 }
 
 enum Stage {
@@ -91,28 +91,28 @@ enum Stage {
 
 struct ClassTrial {
     job: Job,
-    tried: Vec<MeasuredVariant>,
+    measured: Vec<MeasuredVariant>,
     stage: Stage,
     load: Workload,
     work: u64,
 }
 
 pub struct Tuner {
-    trying: Option<ClassTrial>,
+    current: Option<ClassTrial>,
     budget: Duration,
     spent: Duration,
 }
 
 impl Default for Tuner {
     fn default() -> Self {
-        Tuner::within(BUDGET)
+        Tuner::with_budget(BUDGET)
     }
 }
 
 impl Tuner {
     /// A tuner with a time budget for classes that were not requested explicitly.
-    pub fn within(budget: Duration) -> Tuner {
-        Tuner { trying: None, budget, spent: Duration::ZERO }
+    pub fn with_budget(budget: Duration) -> Tuner {
+        Tuner { current: None, budget, spent: Duration::ZERO }
     }
 
     /// Makes one submission if a class is queued. Returns whether there is more to do.
@@ -120,47 +120,47 @@ impl Tuner {
     /// # Errors
     /// The device was lost; any other failure leaves the class without a result.
     pub fn step(&mut self, bench: &mut impl Bench, table: &Table) -> Result<bool> {
-        if self.trying.is_none() {
-            self.trying = table.next().map(|job| ClassTrial::new(job, table));
+        if self.current.is_none() {
+            self.current = table.next().map(|job| ClassTrial::new(job, table));
         }
-        let Some(trying) = &mut self.trying else { return Ok(false) };
-        let asked = trying.job.asked;
+        let Some(current) = &mut self.current else { return Ok(false) };
+        let requested = current.job.requested;
         // The next submission counts as the longest.
-        if !asked && self.spent + LONGEST > self.budget {
+        if !requested && self.spent + MAX_SUBMISSION > self.budget {
             return self.finish_measuring(bench, table);
         }
         let before = bench.now();
-        let stepped = trying.step(bench, table);
-        if !asked {
+        let result = current.step(bench, table);
+        if !requested {
             self.spent += bench.now().saturating_sub(before);
         }
-        match stepped {
+        match result {
             Ok(true) => return Ok(true),
-            Ok(false) => table.settle(trying.outcome()),
+            Ok(false) => table.record_outcome(current.make_outcome()),
             Err(error) if error.code == Code::DeviceLost => return Err(error),
             // No memory for trials: the run needs it.
-            Err(error) if error.code == Code::OutOfMemory && !asked => {
+            Err(error) if error.code == Code::OutOfMemory && !requested => {
                 return self.finish_measuring(bench, table);
             }
-            Err(error) => table.fail(&trying.job.class, &error),
+            Err(error) => table.record_failure(&current.job.class, &error),
         }
-        self.trying = None;
-        bench.done()?;
+        self.current = None;
+        bench.release()?;
         Ok(true)
     }
 
     /// Ends measuring during runs.
     fn finish_measuring(&mut self, bench: &mut impl Bench, table: &Table) -> Result<bool> {
-        self.trying = None;
+        self.current = None;
         table.close();
-        bench.done()?;
+        bench.release()?;
         Ok(true)
     }
 }
 
 impl ClassTrial {
     fn new(job: Job, table: &Table) -> ClassTrial {
-        let tried = job.variants.iter().enumerate().map(|(i, variant)| {
+        let measured = job.variants.iter().enumerate().map(|(i, variant)| {
             let wrong = i > 0 && table.is_wrong(&job.class, *variant);
             MeasuredVariant {
                 variant: *variant,
@@ -169,16 +169,16 @@ impl ClassTrial {
             }
         });
         let load = Workload { work: FIRST_WORK, repeats: 1 };
-        ClassTrial { tried: tried.collect(), stage: Stage::Compare(1), load, work: 0, job }
+        ClassTrial { measured: measured.collect(), stage: Stage::Compare(1), load, work: 0, job }
     }
 
     fn is_sound(&self, at: usize) -> bool {
-        self.tried[at].verdict == Verdict::Sound
+        self.measured[at].verdict == Verdict::Sound
     }
 
     /// The first index from `at` on whose variant is still measured.
     fn next_sound(&self, at: usize) -> Option<usize> {
-        (at..self.tried.len()).find(|i| self.is_sound(*i))
+        (at..self.measured.len()).find(|i| self.is_sound(*i))
     }
 
     /// Makes one submission. Returns whether more are needed.
@@ -192,14 +192,14 @@ impl ClassTrial {
                 },
                 // With the default alone there is no choice.
                 Stage::Raise if self.next_sound(1).is_none() => return Ok(false),
-                Stage::Raise => return self.raise(bench),
+                Stage::Raise => return self.raise_work(bench),
                 Stage::Probe { at, slow } => match self.next_sound(at) {
                     Some(at) => return self.probe(bench, at, slow),
                     None => Stage::Time { round: 0, at: 0 },
                 },
                 Stage::Time { round, .. } if round == ROUNDS => return Ok(false),
-                Stage::Time { round, at } => match self.next_hopeful(at) {
-                    Some(at) => return self.time(bench, round, at),
+                Stage::Time { round, at } => match self.next_candidate(at) {
+                    Some(at) => return self.measure(bench, round, at),
                     None => Stage::Time { round: round + 1, at: 0 },
                 },
             };
@@ -208,12 +208,12 @@ impl ClassTrial {
     }
 
     fn compare(&mut self, bench: &mut impl Bench, table: &Table, at: usize) -> Result<bool> {
-        let variant = self.tried[at].variant;
-        match bench.agree(&self.job.class, [self.tried[0].variant, variant]) {
+        let variant = self.measured[at].variant;
+        match bench.outputs_agree(&self.job.class, [self.measured[0].variant, variant]) {
             Ok(true) => {}
             Ok(false) => {
-                self.tried[at].verdict = Verdict::Wrong;
-                table.drop_wrong(&self.job.class, [self.tried[0].variant, variant]);
+                self.measured[at].verdict = Verdict::Wrong;
+                table.exclude(&self.job.class, [self.measured[0].variant, variant]);
             }
             Err(error) => self.record_refusal(at, error)?,
         }
@@ -226,40 +226,42 @@ impl ClassTrial {
         if at == 0 || error.code != Code::Internal {
             return Err(error);
         }
-        self.tried[at].verdict = Verdict::Refused(error.message);
+        self.measured[at].verdict = Verdict::Refused(error.message);
         Ok(())
     }
 
-    fn raise(&mut self, bench: &mut impl Bench) -> Result<bool> {
-        let sample = bench.time(&self.job.class, self.tried[0].variant, self.load)?;
+    fn raise_work(&mut self, bench: &mut impl Bench) -> Result<bool> {
+        let sample = bench.measure(&self.job.class, self.measured[0].variant, self.load)?;
         let took = sample.took.as_secs_f64().max(1e-7);
-        let more = AIM.as_secs_f64() / took;
+        let more = MIN_MEASURED.as_secs_f64() / took;
         // A class smaller than the allowed work has no more work.
-        let whole = self.work > 0 && sample.work <= self.work;
+        let is_complete = self.work > 0 && sample.work <= self.work;
         self.work = sample.work;
-        if more <= 1.0 || whole {
+        if more <= 1.0 || is_complete {
             if more > 1.0 {
-                self.load.repeats = (more.ceil() as u32).min(REPEATS);
+                self.load.repeats = (more.ceil() as u32).min(MAX_REPEATS);
             }
             self.stage = Stage::Probe { at: 1, slow: 0 };
         } else {
-            self.load.work = self.load.work.saturating_mul((more.ceil() as u64).clamp(2, RAISE));
+            self.load.work = self.load.work.saturating_mul((more.ceil() as u64).clamp(2, MAX_RAISE));
         }
         Ok(true)
     }
 
     fn probe(&mut self, bench: &mut impl Bench, at: usize, slow: u32) -> Result<bool> {
         let (load, share) = match self.load {
-            Workload { work, repeats: 1 } => (Workload { work: work / PROBE, repeats: 1 }, PROBE as u32),
+            Workload { work, repeats: 1 } => {
+                (Workload { work: work / PROBE_DIVISOR, repeats: 1 }, PROBE_DIVISOR as u32)
+            }
             Workload { work, repeats } => (Workload { work, repeats: 1 }, repeats),
         };
-        match bench.time(&self.job.class, self.tried[at].variant, load) {
-            Ok(sample) if sample.took * share > LONGEST => {
-                if slow + 1 < PROBES {
+        match bench.measure(&self.job.class, self.measured[at].variant, load) {
+            Ok(sample) if sample.took * share > MAX_SUBMISSION => {
+                if slow + 1 < MAX_PROBES {
                     self.stage = Stage::Probe { at, slow: slow + 1 };
                     return Ok(true);
                 }
-                self.tried[at].verdict = Verdict::Slow;
+                self.measured[at].verdict = Verdict::Slow;
             }
             Ok(_) => {}
             Err(error) => self.record_refusal(at, error)?,
@@ -269,23 +271,23 @@ impl ClassTrial {
     }
 
     /// The first index from `at` on whose variant may still be the fastest.
-    fn next_hopeful(&self, at: usize) -> Option<usize> {
-        let fastest = self.tried.iter().filter_map(|t| t.took).min();
-        (at..self.tried.len()).find(|i| {
-            let far = match (self.tried[*i].took, fastest) {
-                (Some(took), Some(fastest)) => took.as_secs_f64() > HOPELESS * fastest.as_secs_f64(),
+    fn next_candidate(&self, at: usize) -> Option<usize> {
+        let fastest = self.measured.iter().filter_map(|t| t.took).min();
+        (at..self.measured.len()).find(|i| {
+            let is_slow = match (self.measured[*i].took, fastest) {
+                (Some(took), Some(fastest)) => took.as_secs_f64() > SLOW_RATIO * fastest.as_secs_f64(),
                 _ => false,
             };
-            self.is_sound(*i) && !far
+            self.is_sound(*i) && !is_slow
         })
     }
 
-    fn time(&mut self, bench: &mut impl Bench, round: usize, at: usize) -> Result<bool> {
-        match bench.time(&self.job.class, self.tried[at].variant, self.load) {
+    fn measure(&mut self, bench: &mut impl Bench, round: usize, at: usize) -> Result<bool> {
+        match bench.measure(&self.job.class, self.measured[at].variant, self.load) {
             Ok(sample) => {
                 let took = sample.took / self.load.repeats;
-                let tried = &mut self.tried[at];
-                tried.took = Some(tried.took.map_or(took, |before| before.min(took)));
+                let measured = &mut self.measured[at];
+                measured.took = Some(measured.took.map_or(took, |before| before.min(took)));
             }
             Err(error) => self.record_refusal(at, error)?,
         }
@@ -293,10 +295,10 @@ impl ClassTrial {
         Ok(true)
     }
 
-    fn outcome(&self) -> Outcome {
-        let first = &self.tried[0];
+    fn make_outcome(&self) -> Outcome {
+        let first = &self.measured[0];
         let fastest = self
-            .tried
+            .measured
             .iter()
             .filter(|t| t.verdict == Verdict::Sound && t.took.is_some())
             .min_by_key(|t| t.took);
@@ -308,6 +310,6 @@ impl ClassTrial {
             }
             _ => first.variant,
         };
-        Outcome { class: self.job.class, variants: self.tried.clone(), chosen, work: self.work }
+        Outcome { class: self.job.class, variants: self.measured.clone(), chosen, work: self.work }
     }
 }

@@ -155,7 +155,7 @@ impl Session {
     pub fn notice_on_purpose(&self, device: String, text: String) -> Result<()> {
         self.with_state(|s| {
             if let Some(table) = s.context(&device)?.sink().table() {
-                table.tell(&text);
+                table.notify(&text);
             }
             Ok(())
         })
@@ -178,7 +178,7 @@ impl Session {
     pub fn under(&self, device: String, token: u32) -> Result<()> {
         self.with_state(|s| {
             let cancel = (token != 0).then(|| s.cancels.entry(token).or_default().clone());
-            s.context(&device)?.under(cancel);
+            s.context(&device)?.set_cancel_token(cancel);
             Ok(())
         })
     }

@@ -105,7 +105,7 @@ impl State {
                 );
                 if let Some(idle_callback) = self.idle_callback.clone() {
                     let label = label.to_string();
-                    device.on_rest(self.alive.clone(), Arc::new(move || idle_callback(label.clone())));
+                    device.on_idle(self.alive.clone(), Arc::new(move || idle_callback(label.clone())));
                 }
                 if let (Some(notice_callback), Some(table)) = (self.notice_callback.clone(), &device.table) {
                     table.on_notice(self.alive.clone(), notice_callback);

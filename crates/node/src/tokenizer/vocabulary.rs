@@ -50,10 +50,10 @@ pub struct GgufTokenizer {
 pub fn build_from_file(reader: &Reader, given: &GgufTokenizer) -> engine::Result<Tokenizer> {
     let file = File(reader);
     let sentence_piece = given.kind == "sentencepiece";
-    let tokens = reader.texts(TOKENS, |texts| texts.map(|text| text.map(String::from)).collect())?;
+    let tokens = reader.read_texts(TOKENS, |texts| texts.map(|text| text.map(String::from)).collect())?;
     let mut tokens: Vec<String> =
         tokens.ok_or_else(|| file.missing_key_error(TOKENS, "a file with a tokenizer"))?;
-    let types: Option<Vec<f64>> = reader.numbers(TYPES, |types| {
+    let types: Option<Vec<f64>> = reader.read_numbers(TYPES, |types| {
         if types.len() != tokens.len() {
             let what = format!("must be of {} tokens, and is of {}", tokens.len(), types.len());
             return Err(file.wrong_value_error(TYPES, what));
@@ -66,7 +66,7 @@ pub fn build_from_file(reader: &Reader, given: &GgufTokenizer) -> engine::Result
         }
     }
     let longest = tokens.iter().map(String::len).max().unwrap_or(0);
-    let merges = match reader.texts(MERGES, |listed| split_merges(&file, listed, longest))? {
+    let merges = match reader.read_texts(MERGES, |listed| split_merges(&file, listed, longest))? {
         Some(merges) => merges,
         None if sentence_piece => find_merges(&file, &tokens, given.gemma)?,
         None => return Err(file.missing_key_error(MERGES, "a vocabulary of this kind")),
@@ -162,7 +162,7 @@ struct Merge {
 
 /// Finds all merges of two tokens into a token, ordered by score; with `by_id`, by token id.
 fn find_merges(file: &File, tokens: &[String], by_id: bool) -> engine::Result<Vec<(String, String)>> {
-    let scores: Option<Vec<f64>> = file.0.numbers(SCORES, |scores| {
+    let scores: Option<Vec<f64>> = file.0.read_numbers(SCORES, |scores| {
         if scores.len() != tokens.len() {
             let what =
                 format!("must have a score for each of {} tokens, and has {}", tokens.len(), scores.len());

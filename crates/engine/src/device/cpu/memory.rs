@@ -10,12 +10,12 @@ use crate::mapped_file::Lease;
 /// The minimum size, in bytes, of a buffer with separate pages. With all sizes in it, the allocator's heap grows by
 /// half over a hundred steps (52 MB for a pool of 31, instead of 36). Never under Miri, which can only unmap whole
 /// mappings.
-const PAGES: usize = if cfg!(miri) { usize::MAX } else { 256 << 10 };
+const MIN_PAGES_BYTES: usize = if cfg!(miri) { usize::MAX } else { 256 << 10 };
 /// The minimum size, in bytes, for huge pages: 2 MiB, not 4, since a product with a C of 3 MiB takes 1 to 2% less time.
 #[cfg(target_os = "linux")]
-const LARGE_PAGES: usize = 2 << 20;
-/// Bytes of `FreedPages` that `bound` keeps.
-const LOOSE: usize = 16 << 20;
+const MIN_HUGE_PAGES_BYTES: usize = 2 << 20;
+/// Bytes of `FreedPages` that `trim` keeps.
+const MAX_IDLE_BYTES: usize = 16 << 20;
 
 /// A buffer's bytes, aligned to a cache line unless they are mapped from a file.
 pub enum Memory {
@@ -27,16 +27,16 @@ pub enum Memory {
 impl Memory {
     /// Allocates a buffer with unspecified content. Returns `None` if the system has no memory left.
     pub fn new(bytes: usize, freed_pages: &mut FreedPages) -> Option<Memory> {
-        if bytes < PAGES {
+        if bytes < MIN_PAGES_BYTES {
             return Heap::new(bytes).map(Memory::Heap);
         }
         let pages = freed_pages.take(bytes).or_else(|| {
-            // The loose pages may be the memory that is missing.
+            // The idle pages may be the memory that is missing.
             freed_pages.clear();
             MmapMut::map_anon(bytes).ok().map(MmapRaw::from)
         })?;
         #[cfg(target_os = "linux")]
-        if bytes >= LARGE_PAGES {
+        if bytes >= MIN_HUGE_PAGES_BYTES {
             // Without huge pages, ordinary ones serve.
             pages.advise(memmap2::Advice::HugePage).ok();
         }
@@ -47,11 +47,11 @@ impl Memory {
     ///
     /// # Panics
     /// If the range ends past the buffer.
-    pub fn at(&self, range: &Range) -> *mut u8 {
+    pub fn pointer_at(&self, range: &Range) -> *mut u8 {
         let (start, bytes) = match self {
             Memory::Heap(heap) => (heap.start, heap.bytes),
             Memory::Pages(pages) => (pages.as_mut_ptr(), pages.len()),
-            Memory::Mapped { file, offset, bytes } => (file.at(*offset), *bytes),
+            Memory::Mapped { file, offset, bytes } => (file.pointer_at(*offset), *bytes),
         };
         assert!((range.offset + range.bytes) as usize <= bytes, "range past its buffer");
         // SAFETY: it is inside the buffer.
@@ -100,13 +100,13 @@ impl FreedPages {
         }
     }
 
-    /// Returns all but `LOOSE` bytes to the system, the oldest first.
-    pub fn bound(&mut self) {
+    /// Returns all but `MAX_IDLE_BYTES` bytes to the system, the oldest first.
+    pub fn trim(&mut self) {
         let mut bytes = self.bytes();
         self.0.retain(|pages| {
-            let goes = bytes > LOOSE;
-            bytes -= if goes { pages.len() } else { 0 };
-            !goes
+            let is_freed = bytes > MAX_IDLE_BYTES;
+            bytes -= if is_freed { pages.len() } else { 0 };
+            !is_freed
         });
     }
 

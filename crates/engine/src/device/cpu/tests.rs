@@ -13,7 +13,7 @@ fn fill_pages(memory: &mut Memory, bytes: usize) {
 fn slice_memory(memory: &mut Memory, bytes: usize) -> &mut [u8] {
     let whole = Range { buffer: BufferId::next(), offset: 0, bytes: bytes as u64, dtype: DType::F32 };
     // SAFETY: `at` checks that the range is inside the buffer, which is borrowed.
-    unsafe { std::slice::from_raw_parts_mut(memory.at(&whole), bytes) }
+    unsafe { std::slice::from_raw_parts_mut(memory.pointer_at(&whole), bytes) }
 }
 
 #[test]

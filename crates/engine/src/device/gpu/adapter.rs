@@ -69,17 +69,17 @@ pub struct AdapterInfo {
 
 /// Lists the GPUs of this machine: discrete ones first, then integrated, software last; within a kind by decreasing
 /// memory.
-pub fn adapters() -> Vec<AdapterInfo> {
+pub fn list_adapters() -> Vec<AdapterInfo> {
     enumerate().into_iter().map(|(info, _)| info).collect()
 }
 
-/// The driver's description of each GPU, in the order of `adapters()`.
-pub fn details() -> Vec<(AdapterInfo, Details)> {
-    let described = |(info, adapter): (AdapterInfo, wgpu::Adapter)| {
+/// The driver's description of each GPU, in the order of `list_adapters()`.
+pub fn list_details() -> Vec<(AdapterInfo, Details)> {
+    let describe = |(info, adapter): (AdapterInfo, wgpu::Adapter)| {
         let details = Details::of(&adapter);
         (info, details)
     };
-    enumerate().into_iter().map(described).collect()
+    enumerate().into_iter().map(describe).collect()
 }
 
 /// Returns the profile that a device on adapter `index` (by default the first usable one) would have, for `meta:gpu`.
@@ -100,14 +100,14 @@ pub(super) fn choose(index: Option<usize>, limit: Option<u64>) -> Result<(Profil
     };
     let Some(found) = found else {
         let what = index.map_or("no usable GPU".to_string(), |i| format!("no GPU number {i}"));
-        return Err(Error::new(Code::NoGpu, format!("{what}; {}", describe(&all))));
+        return Err(Error::new(Code::NoGpu, format!("{what}; {}", describe_adapters(&all))));
     };
     let (info, adapter) = all.swap_remove(found);
     if let Some(lacks) = &info.lacks {
         fail!(NoGpu, "{} ({}) cannot be used: {lacks}; use cpu", info.name, info.backend);
     }
-    let asked = || std::env::var("LOWRANK_BINDING_LIMIT").ok()?.parse().ok();
-    let limit = limit.or_else(asked).unwrap_or(u64::MAX).max(256);
+    let from_environment = || std::env::var("LOWRANK_BINDING_LIMIT").ok()?.parse().ok();
+    let limit = limit.or_else(from_environment).unwrap_or(u64::MAX).max(256);
     let profile = Profile {
         kind: Kind::Gpu,
         label: index.map_or("gpu".into(), |i| format!("gpu:{i}")),
@@ -127,7 +127,7 @@ pub(super) fn choose(index: Option<usize>, limit: Option<u64>) -> Result<(Profil
 }
 
 /// Lists the available adapters, with their names for `--device`.
-fn describe(all: &[(AdapterInfo, wgpu::Adapter)]) -> String {
+fn describe_adapters(all: &[(AdapterInfo, wgpu::Adapter)]) -> String {
     if all.is_empty() {
         return "no driver for Vulkan, Metal or DX12 reports one (install the GPU's driver, or use cpu)"
             .into();
@@ -140,14 +140,14 @@ fn describe(all: &[(AdapterInfo, wgpu::Adapter)]) -> String {
 }
 
 fn enumerate() -> Vec<(AdapterInfo, wgpu::Adapter)> {
-    let Some(instance) = instance() else { return Vec::new() };
+    let Some(instance) = get_instance() else { return Vec::new() };
     let mut found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-    if let Some(instance) = instance_of_fxc(&found) {
+    if let Some(instance) = get_fxc_instance(&found) {
         found.extend(pollster::block_on(instance.enumerate_adapters(wgpu::Backends::DX12)));
     }
     let on_dx12 = found.iter().any(|adapter| adapter.get_info().backend == wgpu::Backend::Dx12);
     if on_dx12 || (cfg!(windows) && std::env::var_os(compiler::VARIABLE).is_some()) {
-        compiler::warn();
+        compiler::publish_warnings();
     }
     let vulkan: Vec<_> = found
         .iter()
@@ -187,7 +187,7 @@ fn describe_adapter(adapter: &wgpu::Adapter) -> AdapterInfo {
     let backend = match info.backend {
         wgpu::Backend::Vulkan => "Vulkan",
         wgpu::Backend::Metal => "Metal",
-        wgpu::Backend::Dx12 if is_of_fxc(adapter) => "DX12 (FXC)",
+        wgpu::Backend::Dx12 if uses_fxc(adapter) => "DX12 (FXC)",
         wgpu::Backend::Dx12 => "DX12",
         other => other.to_str(),
     };
@@ -203,7 +203,7 @@ fn describe_adapter(adapter: &wgpu::Adapter) -> AdapterInfo {
             wgpu::DeviceType::Other => AdapterKind::Other,
         },
         driver,
-        memory: memory::of(adapter).unwrap_or(u64::MAX / 2),
+        memory: memory::read(adapter).unwrap_or(u64::MAX / 2),
         // A range that starts at an unaligned offset is bound from the aligned offset before it. Kernels count elements
         // with u32; only Metal reports a larger limit.
         binding_limit: (limits.max_storage_buffer_binding_size.min(i32::MAX as u64) & !3)
@@ -224,17 +224,17 @@ pub(super) fn format_driver(info: &wgpu::AdapterInfo) -> String {
 /// The name of an adapter's shader compiler in errors.
 pub(super) fn name_compiler(adapter: &wgpu::Adapter) -> String {
     match adapter.get_info().backend {
-        wgpu::Backend::Dx12 if is_of_fxc(adapter) => Compiler::Fxc.describe(),
-        wgpu::Backend::Dx12 => compiler::chosen().compiler.describe(),
+        wgpu::Backend::Dx12 if uses_fxc(adapter) => Compiler::Fxc.describe(),
+        wgpu::Backend::Dx12 => compiler::get_choice().compiler.describe(),
         wgpu::Backend::Metal => "Metal".into(),
         _ => "the driver".into(),
     }
 }
 
 /// Whether a DX12 adapter uses FXC: the process chose it, or the adapter lacks shader model 6.
-fn is_of_fxc(adapter: &wgpu::Adapter) -> bool {
+fn uses_fxc(adapter: &wgpu::Adapter) -> bool {
     // Subgroups exist only in shader model 6.
-    compiler::chosen().compiler == Compiler::Fxc || !adapter.features().contains(wgpu::Features::SUBGROUP)
+    compiler::get_choice().compiler == Compiler::Fxc || !adapter.features().contains(wgpu::Features::SUBGROUP)
 }
 
 /// The share of the driver's memory budget above which creating a buffer is an error, so that a shortage is reported
@@ -243,7 +243,7 @@ const BUDGET: wgpu::MemoryBudgetThresholds =
     wgpu::MemoryBudgetThresholds { for_resource_creation: Some(97), for_device_loss: None };
 
 /// The process's wgpu instance; `None` if there are no drivers.
-fn instance() -> Option<&'static wgpu::Instance> {
+fn get_instance() -> Option<&'static wgpu::Instance> {
     static INSTANCE: OnceLock<Option<wgpu::Instance>> = OnceLock::new();
     INSTANCE.get_or_init(new_instance).as_ref()
 }
@@ -279,11 +279,11 @@ fn new_instance() -> Option<wgpu::Instance> {
         "vulkan" => Backends::VULKAN,
         _ => Backends::VULKAN | Backends::METAL | Backends::DX12,
     };
-    Some(instance_with(backends, compiler::chosen().compiler.clone()))
+    Some(create_instance(backends, compiler::get_choice().compiler.clone()))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn instance_with(backends: wgpu::Backends, compiler: Compiler) -> wgpu::Instance {
+fn create_instance(backends: wgpu::Backends, compiler: Compiler) -> wgpu::Instance {
     let mut options = wgpu::InstanceDescriptor::new_without_display_handle();
     options.backends = backends;
     options.flags = wgpu::InstanceFlags::empty();
@@ -300,19 +300,19 @@ fn instance_with(backends: wgpu::Backends, compiler: Compiler) -> wgpu::Instance
 /// A second instance with FXC, used if the first instance has DXC and lists no DX12 adapter: old drivers lack shader
 /// model 6, and only FXC compiles for them.
 #[cfg(windows)]
-fn instance_of_fxc(found: &[wgpu::Adapter]) -> Option<&'static wgpu::Instance> {
+fn get_fxc_instance(found: &[wgpu::Adapter]) -> Option<&'static wgpu::Instance> {
     static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
     let listed = found.iter().any(|adapter| adapter.get_info().backend == wgpu::Backend::Dx12);
     if listed
-        || compiler::chosen().compiler == Compiler::Fxc
+        || compiler::get_choice().compiler == Compiler::Fxc
         || std::env::var("LOWRANK_BACKEND").is_ok_and(|b| b == "vulkan")
     {
         return None;
     }
-    Some(INSTANCE.get_or_init(|| instance_with(wgpu::Backends::DX12, Compiler::Fxc)))
+    Some(INSTANCE.get_or_init(|| create_instance(wgpu::Backends::DX12, Compiler::Fxc)))
 }
 
 #[cfg(not(windows))]
-fn instance_of_fxc(_: &[wgpu::Adapter]) -> Option<&'static wgpu::Instance> {
+fn get_fxc_instance(_: &[wgpu::Adapter]) -> Option<&'static wgpu::Instance> {
     None
 }

@@ -7,9 +7,9 @@ use crate::fail;
 use crate::kernel::{BufferId, Range};
 
 /// The scratch slot for copies; the later slots serve the bindings of a launch.
-pub const SCRATCH_OF_COPIES: usize = 0;
+pub const COPY_SCRATCH: usize = 0;
 /// The most bytes of destroyed buffers that may wait for the GPU.
-const LEAVING: u64 = 64 << 20;
+const MAX_DESTROYED_BYTES: u64 = 64 << 20;
 
 const USAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
@@ -24,7 +24,7 @@ impl Gpu {
             );
         }
         // Destroyed buffers use memory until the GPU is done, so bound them.
-        if self.left_bytes > LEAVING {
+        if self.destroyed_bytes > MAX_DESTROYED_BYTES {
             self.drain()?;
         }
         let size = bytes.next_multiple_of(4).max(4);
@@ -33,14 +33,14 @@ impl Gpu {
                 self.drain()?;
                 self.new_buffer(size, USAGE, false)
             }
-            made => made,
+            result => result,
         };
-        let told = format!(
+        let message = format!(
             "out of GPU memory: it did not allocate {bytes} bytes; {} buffers are open",
             self.buffers.len()
         );
         let buffer = buffer.map_err(|e| match e.code {
-            Code::OutOfMemory => Error::new(Code::OutOfMemory, told),
+            Code::OutOfMemory => Error::new(Code::OutOfMemory, message),
             _ => e,
         })?;
         self.buffers.insert(id, buffer);
@@ -49,8 +49,8 @@ impl Gpu {
 
     pub(super) fn destroy(&mut self, id: BufferId) {
         if let Some(buffer) = self.buffers.remove(&id) {
-            self.left_bytes += buffer.size();
-            self.left.insert(id);
+            self.destroyed_bytes += buffer.size();
+            self.destroyed.insert(id);
         }
     }
 
@@ -67,7 +67,7 @@ impl Gpu {
     }
 
     /// Returns the buffer of a range after checking that the range is inside it.
-    pub(super) fn buffer(&self, range: &Range) -> Result<wgpu::Buffer> {
+    pub(super) fn find_buffer(&self, range: &Range) -> Result<wgpu::Buffer> {
         match self.buffers.get(&range.buffer) {
             Some(buffer) if range.offset + range.bytes <= buffer.size() => Ok(buffer.clone()),
             Some(buffer) => {
@@ -78,7 +78,7 @@ impl Gpu {
     }
 
     /// Returns a scratch buffer of at least `bytes`; its content is valid until its next use.
-    pub(super) fn scratch(&mut self, slot: usize, bytes: u64) -> Result<BufferId> {
+    pub(super) fn get_scratch(&mut self, slot: usize, bytes: u64) -> Result<BufferId> {
         self.scratch.resize((slot + 1).max(self.scratch.len()), None);
         if let Some(id) = self.scratch[slot] {
             if self.buffers.get(&id).is_some_and(|b| b.size() >= bytes) {

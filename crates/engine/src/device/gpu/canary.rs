@@ -16,15 +16,15 @@ pub const PROOF: u64 = 8;
 
 const TOKEN: u32 = 0x5afe_c0de;
 /// Submissions are numbered modulo this count.
-const NUMBERS: u32 = 1024;
+const NUMBER_COUNT: u32 = 1024;
 /// The first number; no number is 0.
-const FIRST: u32 = 0x0100_0000;
+const FIRST_NUMBER: u32 = 0x0100_0000;
 
 pub struct Canary {
     /// Each buffer: the token or 0, then the copied word that waits for the kernels.
-    places: [wgpu::Buffer; 2],
+    tokens: [wgpu::Buffer; 2],
     numbers: wgpu::Buffer,
-    sealed: u64,
+    submissions: u64,
 }
 
 impl Canary {
@@ -43,8 +43,8 @@ impl Canary {
             buffer.unmap();
             buffer
         };
-        let numbers: Vec<u32> = (0..NUMBERS).map(|i| FIRST + i).collect();
-        Canary { places: [buffer(&[TOKEN, 0]), buffer(&[0, 0])], numbers: buffer(&numbers), sealed: 0 }
+        let numbers: Vec<u32> = (0..NUMBER_COUNT).map(|i| FIRST_NUMBER + i).collect();
+        Canary { tokens: [buffer(&[TOKEN, 0]), buffer(&[0, 0])], numbers: buffer(&numbers), submissions: 0 }
     }
 
     /// Encodes the end of a submission. `written` is a location that its last kernel wrote; `reads` are its read
@@ -55,21 +55,21 @@ impl Canary {
         written: Option<(&wgpu::Buffer, u64)>,
         reads: impl Iterator<Item = &'a wgpu::Buffer>,
     ) -> u32 {
-        let [a, b] = &self.places;
-        let (from, to) = if self.sealed.is_multiple_of(2) { (a, b) } else { (b, a) };
+        let [a, b] = &self.tokens;
+        let (from, to) = if self.submissions.is_multiple_of(2) { (a, b) } else { (b, a) };
         if let Some((buffer, at)) = written {
             encoder.copy_buffer_to_buffer(buffer, at, to, 4, 4);
         }
         encoder.copy_buffer_to_buffer(from, 0, to, 0, 4);
         encoder.clear_buffer(from, 0, Some(4));
-        let at = (self.sealed % u64::from(NUMBERS)) as u32;
+        let at = (self.submissions % u64::from(NUMBER_COUNT)) as u32;
         for read in reads {
             let proof = read.size() - PROOF;
             encoder.copy_buffer_to_buffer(to, 0, read, proof, 4);
             encoder.copy_buffer_to_buffer(&self.numbers, u64::from(at) * 4, read, proof + 4, 4);
         }
-        self.sealed += 1;
-        FIRST + at
+        self.submissions += 1;
+        FIRST_NUMBER + at
     }
 }
 
@@ -96,10 +96,10 @@ mod tests {
     #[test]
     fn a_proof_contains_the_token_and_the_submission_number() {
         let proof = |token: u32, number: u32| [[7; 4], token.to_le_bytes(), number.to_le_bytes()].concat();
-        assert!(check(&proof(TOKEN, FIRST + 3), FIRST + 3).is_ok());
+        assert!(check(&proof(TOKEN, FIRST_NUMBER + 3), FIRST_NUMBER + 3).is_ok());
         // The token is lost; the proof is from an earlier read; nothing was written.
-        for lost in [proof(0, FIRST + 3), proof(TOKEN, FIRST + 2), vec![0; 16], vec![1; 3]] {
-            let error = check(&lost, FIRST + 3).expect_err("it is no proof");
+        for lost in [proof(0, FIRST_NUMBER + 3), proof(TOKEN, FIRST_NUMBER + 2), vec![0; 16], vec![1; 3]] {
+            let error = check(&lost, FIRST_NUMBER + 3).expect_err("it is no proof");
             assert_eq!(error.code, Code::DeviceLost);
         }
     }

@@ -42,16 +42,16 @@ impl Details {
             f16: features.contains(wgpu::Features::SHADER_F16),
             f16_storage: downlevel.contains(wgpu::DownlevelFlags::SHADER_F16_IN_F32),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
-            cooperative_matrices: matrices.iter().map(matrix).collect(),
+            cooperative_matrices: matrices.iter().map(format_matrix).collect(),
             storage_buffers: limits.max_storage_buffers_per_shader_stage,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             invocations: limits.max_compute_invocations_per_workgroup,
-            watchdog_ms: watchdog(&info),
+            watchdog_ms: find_watchdog(&info),
         }
     }
 }
 
-fn matrix(shape: &wgpu::CooperativeMatrixProperties) -> String {
+fn format_matrix(shape: &wgpu::CooperativeMatrixProperties) -> String {
     let name = |kind: wgpu::CooperativeScalarType| format!("{kind:?}").to_lowercase();
     let (m, n, k) = (shape.m_size, shape.n_size, shape.k_size);
     format!("{m}x{n}x{k} {} -> {}", name(shape.ab_type), name(shape.cr_type))
@@ -62,7 +62,7 @@ fn matrix(shape: &wgpu::CooperativeMatrixProperties) -> String {
 /// Windows: `TdrDelay`, 2 s by default (Microsoft, "TDR registry keys"). Metal: not documented; it was seen to end
 /// command buffers after 5 to 10 s, so 5 s. Linux: drivers differ (amdgpu's `lockup_timeout` is 10 s by default, i915's
 /// `PREEMPT_TIMEOUT_COMPUTE` 7.5 s), and administrators lower them, so 2 s.
-pub fn watchdog(info: &wgpu::AdapterInfo) -> Option<u32> {
+pub fn find_watchdog(info: &wgpu::AdapterInfo) -> Option<u32> {
     match info.backend {
         _ if info.device_type == wgpu::DeviceType::Cpu => None,
         wgpu::Backend::Metal => Some(5000),

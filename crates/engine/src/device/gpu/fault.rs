@@ -17,7 +17,7 @@ struct Inner {
 
 impl Faults {
     /// Registers for the errors of `device`.
-    pub fn listen(&self, device: &wgpu::Device) {
+    pub fn register(&self, device: &wgpu::Device) {
         let faults = self.clone();
         device.on_uncaptured_error(Arc::new(move |error| faults.latch(explain(error, "the GPU"))));
         let faults = self.clone();
@@ -49,12 +49,12 @@ pub fn catch_errors<T>(device: &wgpu::Device, what: &str, f: impl FnOnce() -> T)
     let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
     let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
     let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let made = f();
+    let result = f();
     let scopes = [validation.pop(), internal.pop()].map(pollster::block_on);
     let memory = pollster::block_on(memory.pop());
     match memory.into_iter().chain(scopes.into_iter().flatten()).next() {
         Some(error) => Err(explain(error, what)),
-        None => Ok(made),
+        None => Ok(result),
     }
 }
 

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::Gpu;
-use super::buffers::SCRATCH_OF_COPIES;
+use super::buffers::COPY_SCRATCH;
 use super::submit::WORK_PER_BYTE;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -11,11 +11,11 @@ use crate::fail;
 use crate::kernel::{Access, BufferId, Launch, Range};
 
 /// The most bind groups that are cached.
-pub const BIND_GROUPS: usize = 8192;
+pub const MAX_BIND_GROUPS: usize = 8192;
 
 /// The key of a cached bind group.
 #[derive(PartialEq, Eq, Hash)]
-pub struct Bound {
+pub struct BindGroupKey {
     pipeline: u32,
     pub spans: SmallVec<[Span; 8]>,
 }
@@ -36,49 +36,52 @@ impl Gpu {
         let pipeline = self.pipelines.get(launch)?;
         let mut immediates: SmallVec<[u32; 32]> = SmallVec::new();
         immediates.push(launch.groups);
-        let mut bound = Bound { pipeline: pipeline.number, spans: SmallVec::new() };
+        let mut key = BindGroupKey { pipeline: pipeline.number, spans: SmallVec::new() };
         let mut bytes = 0;
         for (i, range) in launch.bindings.iter().enumerate() {
             let (span, at) = self.bind(launch, i, range)?;
             bytes += range.bytes;
             immediates.push(at);
-            bound.spans.push(span);
+            key.spans.push(span);
         }
         let writes = |i: usize| launch.kernel.bindings[i].1 != Access::Read;
-        self.written =
-            (0..bound.spans.len()).rev().find(|i| writes(*i)).map(|i| bound.spans[i]).or(self.written);
+        self.written = (0..key.spans.len()).rev().find(|i| writes(*i)).map(|i| key.spans[i]).or(self.written);
         immediates.extend_from_slice(&launch.scalars);
-        if !self.bind_groups.contains_key(&bound) {
-            let group = self.bind_group(&pipeline.layout, &bound)?;
+        if !self.bind_groups.contains_key(&key) {
+            let group = self.create_bind_group(&pipeline.layout, &key)?;
             // Training steps repeat their bind groups; the limit bounds the cache when ranges keep changing.
-            if self.bind_groups.len() >= BIND_GROUPS {
+            if self.bind_groups.len() >= MAX_BIND_GROUPS {
                 self.bind_groups.clear();
             }
-            self.bind_groups.insert(Bound { pipeline: bound.pipeline, spans: bound.spans.clone() }, group);
+            self.bind_groups.insert(BindGroupKey { pipeline: key.pipeline, spans: key.spans.clone() }, group);
         }
         if pipeline.divisible {
             immediates.push(0);
         }
-        let divides = pipeline.divisible && !self.trying;
-        let work = self.submitter.weigh(launch.kernel, launch.work.max(bytes.saturating_mul(WORK_PER_BYTE)));
+        let divides = pipeline.divisible && !self.in_trial;
+        let work =
+            self.submitter.correct_work(launch.kernel, launch.work.max(bytes.saturating_mul(WORK_PER_BYTE)));
         let mut first = 0;
         while first < launch.groups {
             let left = launch.groups - first;
-            let most =
-                if divides { self.submitter.portion(share(work, left, launch.groups), left) } else { left };
+            let count = if divides {
+                self.submitter.choose_groups(compute_share(work, left, launch.groups), left)
+            } else {
+                left
+            };
             // Whole rows of the grid, except in the last part: the next dispatch starts where this one ends.
-            let x = most.min(self.limits.max_compute_workgroups_per_dimension);
-            let y = if most == left { most.div_ceil(x) } else { most / x };
+            let x = count.min(self.limits.max_compute_workgroups_per_dimension);
+            let y = if count == left { count.div_ceil(x) } else { count / x };
             let groups = left.min(x.saturating_mul(y));
             if first > 0 {
                 *immediates.last_mut().expect("the number of groups is there") = first;
             }
             let pass = self.submitter.pass();
             pass.set_pipeline(&pipeline.compute);
-            pass.set_bind_group(0, &self.bind_groups[&bound], &[]);
+            pass.set_bind_group(0, &self.bind_groups[&key], &[]);
             pass.set_immediates(0, bytemuck::cast_slice(&immediates));
             pass.dispatch_workgroups(x, y, 1);
-            let part = share(work, groups, launch.groups);
+            let part = compute_share(work, groups, launch.groups);
             self.submitter.count_launch(launch, groups, part);
             self.count(part)?;
             first += groups;
@@ -102,17 +105,17 @@ impl Gpu {
         let conflict = access == Access::Read
             && (launch.bindings.iter().zip(launch.kernel.bindings))
                 .any(|(other, (_, access))| *access != Access::Read && other.buffer == range.buffer);
-        let moved;
+        let copy;
         let range = if conflict {
             let shift = range.offset % 4;
-            let buffer = self.scratch(SCRATCH_OF_COPIES + 1 + i, shift + range.bytes)?;
-            moved = Range { buffer, offset: shift, ..*range };
-            self.copy(range, &moved)?;
-            &moved
+            let buffer = self.get_scratch(COPY_SCRATCH + 1 + i, shift + range.bytes)?;
+            copy = Range { buffer, offset: shift, ..*range };
+            self.copy(range, &copy)?;
+            &copy
         } else {
             range
         };
-        let size = self.buffer(range)?.size();
+        let size = self.find_buffer(range)?.size();
         let alignment = u64::from(self.limits.min_storage_buffer_offset_alignment);
         let base = (range.offset / alignment * alignment).min((size - 4) / alignment * alignment);
         let end = (range.offset + range.bytes).next_multiple_of(4).clamp(base + 4, size);
@@ -126,9 +129,13 @@ impl Gpu {
         Ok((Span { buffer: range.buffer, base, bytes: end - base }, at as u32))
     }
 
-    fn bind_group(&self, layout: &wgpu::BindGroupLayout, bound: &Bound) -> Result<wgpu::BindGroup> {
+    fn create_bind_group(
+        &self,
+        layout: &wgpu::BindGroupLayout,
+        key: &BindGroupKey,
+    ) -> Result<wgpu::BindGroup> {
         let mut entries: SmallVec<[wgpu::BindGroupEntry; 8]> = SmallVec::new();
-        for (span, binding) in bound.spans.iter().zip(0..) {
+        for (span, binding) in key.spans.iter().zip(0..) {
             let Some(buffer) = self.buffers.get(&span.buffer) else {
                 fail!(Internal, "a recording names a buffer that is not there");
             };
@@ -145,6 +152,6 @@ impl Gpu {
 }
 
 /// The work of `part` of `groups`.
-fn share(work: u64, part: u32, groups: u32) -> u64 {
+fn compute_share(work: u64, part: u32, groups: u32) -> u64 {
     (u128::from(work) * u128::from(part) / u128::from(groups)) as u64
 }

@@ -14,20 +14,21 @@ use crate::kernel::Range;
 use crate::recording::Reply;
 
 /// The most bytes of one piece of a read, and of all pending reads.
-const PIECE: u64 = (4 << 20) - 64;
-const WAITING: u64 = 16 << 20;
-/// The most read buffers that are kept for later reads; buffers above `IDLE_BYTES` are kept only while there is work.
-const KEPT: usize = 8;
-const IDLE_BYTES: u64 = 64 << 10;
+const PIECE_BYTES: u64 = (4 << 20) - 64;
+const MAX_PENDING_BYTES: u64 = 16 << 20;
+/// The most read buffers that are kept for later reads; buffers above `MAX_IDLE_SIZE` are kept only while there is
+/// work.
+const MAX_IDLE_BUFFERS: usize = 8;
+const MAX_IDLE_SIZE: u64 = 64 << 10;
 
 /// A reply that the host waits for.
 pub struct Pending {
     /// The submission after which it is sent.
     after: u64,
-    answer: Answer,
+    kind: PendingReply,
 }
 
-enum Answer {
+enum PendingReply {
     Fence(Option<Reply>),
     Piece {
         buffer: wgpu::Buffer,
@@ -35,54 +36,54 @@ enum Answer {
         from: usize,
         to: usize,
         /// Whether mapping was requested, and whether it is complete.
-        asked: bool,
-        here: Arc<AtomicBool>,
+        requested: bool,
+        mapped: Arc<AtomicBool>,
         /// The number in the proof of its submission, once that is sealed.
         proof: Option<u32>,
-        whole: Rc<RefCell<SplitRead>>,
+        split_read: Rc<RefCell<SplitRead>>,
     },
 }
 
 /// A read that is split into pieces.
 struct SplitRead {
     bytes: Vec<u8>,
-    left: usize,
+    remaining: usize,
     reply: Option<Reply>,
 }
 
 impl Gpu {
     pub(super) fn fence(&mut self, reply: Reply) {
         let after = self.submitter.submitted() + u64::from(self.submitter.has_commands());
-        self.pending.push_back(Pending { after, answer: Answer::Fence(Some(reply)) });
+        self.pending.push_back(Pending { after, kind: PendingReply::Fence(Some(reply)) });
     }
 
     pub(super) fn read(&mut self, from: &Range, reply: Reply) -> Result<()> {
-        let source = match self.buffer(from) {
+        let source = match self.find_buffer(from) {
             Ok(source) => source,
             Err(error) => {
                 reply(Err(error.clone()));
                 return Err(error);
             }
         };
-        let whole = Rc::new(RefCell::new(SplitRead {
+        let split_read = Rc::new(RefCell::new(SplitRead {
             bytes: Vec::with_capacity(from.bytes as usize),
-            left: from.bytes.div_ceil(PIECE) as usize,
+            remaining: from.bytes.div_ceil(PIECE_BYTES) as usize,
             reply: Some(reply),
         }));
         if from.bytes == 0
-            && let Some(reply) = whole.borrow_mut().reply.take()
+            && let Some(reply) = split_read.borrow_mut().reply.take()
         {
             self.fence(reply);
         }
         let mut at = 0;
         while at < from.bytes {
-            let n = PIECE.min(from.bytes - at);
+            let n = PIECE_BYTES.min(from.bytes - at);
             let start = (from.offset + at) & !3;
             let end = (from.offset + at + n).next_multiple_of(4);
-            let buffer = match self.read_buffer(end - start) {
+            let buffer = match self.take_read_buffer(end - start) {
                 Ok(buffer) => buffer,
                 Err(error) => {
-                    if let Some(reply) = whole.borrow_mut().reply.take() {
+                    if let Some(reply) = split_read.borrow_mut().reply.take() {
                         reply(Err(error.clone()));
                     }
                     return Err(error);
@@ -93,14 +94,14 @@ impl Gpu {
             self.reading += buffer.size();
             self.pending.push_back(Pending {
                 after: self.submitter.submitted() + 1,
-                answer: Answer::Piece {
+                kind: PendingReply::Piece {
                     buffer,
                     from: skip,
                     to: skip + n as usize,
-                    asked: false,
-                    here: Arc::default(),
+                    requested: false,
+                    mapped: Arc::default(),
                     proof: None,
-                    whole: whole.clone(),
+                    split_read: split_read.clone(),
                 },
             });
             self.count(n * WORK_PER_BYTE)?;
@@ -109,11 +110,11 @@ impl Gpu {
         Ok(())
     }
 
-    fn read_buffer(&mut self, bytes: u64) -> Result<wgpu::Buffer> {
-        while self.reading > 0 && self.reading + bytes > WAITING {
+    fn take_read_buffer(&mut self, bytes: u64) -> Result<wgpu::Buffer> {
+        while self.reading > 0 && self.reading + bytes > MAX_PENDING_BYTES {
             self.submit()?;
             self.submitter.wait_for_oldest(Duration::from_millis(200))?;
-            self.settle();
+            self.send_replies();
         }
         let size = (bytes + PROOF).next_power_of_two().max(4096);
         if let Some(i) = self.read_buffers.iter().position(|b| b.size() == size) {
@@ -123,18 +124,18 @@ impl Gpu {
     }
 
     pub(super) fn trim_reads(&mut self) {
-        self.read_buffers.retain(|buffer| buffer.size() <= IDLE_BYTES);
+        self.read_buffers.retain(|buffer| buffer.size() <= MAX_IDLE_SIZE);
     }
 
     /// Ends the encoded work with the proof that it ran, which is copied into each read buffer.
     pub(super) fn seal(&mut self) {
         let after = self.submitter.submitted() + 1;
-        let own = |pending: &&mut Pending| pending.after == after;
+        let is_current = |pending: &&mut Pending| pending.after == after;
         let written = self.written.take().and_then(|span| Some((self.buffers.get(&span.buffer)?, span.base)));
         let mut proofs = Vec::new();
         let mut reads = Vec::new();
-        for pending in self.pending.iter_mut().rev().take_while(own) {
-            if let Answer::Piece { buffer, proof, .. } = &mut pending.answer {
+        for pending in self.pending.iter_mut().rev().take_while(is_current) {
+            if let PendingReply::Piece { buffer, proof, .. } = &mut pending.kind {
                 reads.push(&*buffer);
                 proofs.push(proof);
             }
@@ -146,18 +147,18 @@ impl Gpu {
     }
 
     /// Requests mapping of the read buffers that were submitted since the last call.
-    pub(super) fn ask_for_reads(&mut self) {
+    pub(super) fn request_maps(&mut self) {
         let submitted = self.submitter.submitted();
         for pending in self.pending.iter_mut().rev() {
-            if let Answer::Piece { buffer, asked, here, .. } = &mut pending.answer {
-                if *asked {
+            if let PendingReply::Piece { buffer, requested, mapped, .. } = &mut pending.kind {
+                if *requested {
                     return;
                 }
                 if pending.after <= submitted {
-                    *asked = true;
-                    let (here, faults) = (here.clone(), self.faults.clone());
-                    buffer.map_async(wgpu::MapMode::Read, .., move |mapped| match mapped {
-                        Ok(()) => here.store(true, Ordering::Release),
+                    *requested = true;
+                    let (mapped, faults) = (mapped.clone(), self.faults.clone());
+                    buffer.map_async(wgpu::MapMode::Read, .., move |result| match result {
+                        Ok(()) => mapped.store(true, Ordering::Release),
                         Err(e) => faults.latch(Error::new(Code::DeviceLost, format!("a read failed: {e}"))),
                     });
                 }
@@ -166,26 +167,26 @@ impl Gpu {
     }
 
     /// Whether a reply waits for work that is not submitted yet.
-    pub(super) fn is_asked(&self) -> bool {
+    pub(super) fn has_unsubmitted_reply(&self) -> bool {
         self.pending.back().is_some_and(|pending| pending.after > self.submitter.submitted())
     }
 
     /// Sends the replies of complete submissions, oldest first.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn send_replies(&mut self) {
         let done = self.submitter.done();
         while let Some(pending) = self.pending.front_mut().filter(|p| p.after <= done) {
-            match &mut pending.answer {
-                Answer::Fence(reply) => {
+            match &mut pending.kind {
+                PendingReply::Fence(reply) => {
                     if let Some(reply) = reply.take() {
                         reply(Ok(Vec::new()));
                     }
                 }
-                Answer::Piece { here, .. } if !here.load(Ordering::Acquire) => return,
-                Answer::Piece { buffer, from, to, proof, whole, .. } => {
-                    let mut whole = whole.borrow_mut();
+                PendingReply::Piece { mapped, .. } if !mapped.load(Ordering::Acquire) => return,
+                PendingReply::Piece { buffer, from, to, proof, split_read, .. } => {
+                    let mut split_read = split_read.borrow_mut();
                     let failed = match buffer.get_mapped_range(..) {
                         Ok(view) => {
-                            whole.bytes.extend_from_slice(&view[*from..*to]);
+                            split_read.bytes.extend_from_slice(&view[*from..*to]);
                             proof.and_then(|number| canary::check(&view, number).err())
                         }
                         Err(e) => Some(Error::new(Code::DeviceLost, format!("a read failed: {e}"))),
@@ -195,14 +196,14 @@ impl Gpu {
                     }
                     buffer.unmap();
                     self.reading -= buffer.size();
-                    if self.read_buffers.len() < KEPT {
+                    if self.read_buffers.len() < MAX_IDLE_BUFFERS {
                         self.read_buffers.push(buffer.clone());
                     }
-                    whole.left -= 1;
-                    if (whole.left == 0 || failed.is_some())
-                        && let Some(reply) = whole.reply.take()
+                    split_read.remaining -= 1;
+                    if (split_read.remaining == 0 || failed.is_some())
+                        && let Some(reply) = split_read.reply.take()
                     {
-                        reply(failed.map_or_else(|| Ok(std::mem::take(&mut whole.bytes)), Err));
+                        reply(failed.map_or_else(|| Ok(std::mem::take(&mut split_read.bytes)), Err));
                     }
                 }
             }
@@ -213,9 +214,9 @@ impl Gpu {
     /// Sends an error to all pending replies.
     pub(super) fn reject(&mut self, error: &Error) {
         for pending in self.pending.drain(..) {
-            let reply = match pending.answer {
-                Answer::Fence(reply) => reply,
-                Answer::Piece { whole, .. } => whole.borrow_mut().reply.take(),
+            let reply = match pending.kind {
+                PendingReply::Fence(reply) => reply,
+                PendingReply::Piece { split_read, .. } => split_read.borrow_mut().reply.take(),
             };
             if let Some(reply) = reply {
                 reply(Err(error.clone()));

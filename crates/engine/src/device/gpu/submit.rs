@@ -21,11 +21,11 @@ use crate::kernel::{Kernel, Launch};
 use crate::trace::{Cost, Note};
 
 /// The most commands of a submission: one token of a model with 64 blocks.
-const COMMANDS: u32 = 1024;
+const MAX_COMMANDS: u32 = 1024;
 /// The most submissions that the GPU has queued.
-const IN_FLIGHT: usize = 3;
+const MAX_IN_FLIGHT: usize = 3;
 /// The most launches that are queued or being recorded.
-pub const LAUNCHES: usize = (IN_FLIGHT + 1) * COMMANDS as usize;
+pub const MAX_LAUNCHES: usize = (MAX_IN_FLIGHT + 1) * MAX_COMMANDS as usize;
 
 /// The work equivalent of one byte moved: kernels without arithmetic are bound by memory.
 pub const WORK_PER_BYTE: u64 = 4;
@@ -51,7 +51,7 @@ pub struct Submitter {
     timing: Timing,
     /// Whether the next submission must fail silently.
     #[cfg(test)]
-    pub loses_next: bool,
+    pub drops_next: bool,
 }
 
 /// Kernels by name, with their counted work.
@@ -87,7 +87,7 @@ impl Submitter {
             longest: Arc::default(),
             last_done: Instant::now(),
             #[cfg(test)]
-            loses_next: false,
+            drops_next: false,
         }
     }
 
@@ -109,8 +109,8 @@ impl Submitter {
     }
 
     /// Sets the trace entry that the following work is charged to.
-    pub fn note(&mut self, note: Option<Note>) {
-        if self.timing.note(note) {
+    pub fn set_note(&mut self, note: Option<Note>) {
+        if self.timing.set_note(note) {
             self.pass = None;
         }
     }
@@ -126,20 +126,20 @@ impl Submitter {
     }
 
     /// Returns a kernel's work, corrected by the measured duration of its submissions.
-    pub fn weigh(&self, kernel: &Kernel, work: u64) -> u64 {
-        self.weights.weigh(kernel.name, work)
+    pub fn correct_work(&self, kernel: &Kernel, work: u64) -> u64 {
+        self.weights.correct_work(kernel.name, work)
     }
 
     /// Returns how many of `groups`, with `work` in total, one dispatch should have.
-    pub fn portion(&self, work: u64, groups: u32) -> u32 {
-        self.budget.portion(work, groups)
+    pub fn choose_groups(&self, work: u64, groups: u32) -> u32 {
+        self.budget.choose_groups(work, groups)
     }
 
     /// Counts an encoded command; returns whether to submit.
     pub fn count(&mut self, work: u64) -> bool {
         self.commands += 1;
         self.work = self.work.saturating_add(work);
-        self.commands >= COMMANDS || self.budget.is_spent(self.work)
+        self.commands >= MAX_COMMANDS || self.budget.is_spent(self.work)
     }
 
     pub fn has_commands(&self) -> bool {
@@ -153,19 +153,19 @@ impl Submitter {
         let times = self.timing.resolve(&mut encoder);
         let buffer = encoder.finish();
         #[cfg(test)]
-        let buffer = self.lost_on_purpose(buffer);
-        while self.in_flight.len() >= IN_FLIGHT {
+        let buffer = self.drop_if_requested(buffer);
+        while self.in_flight.len() >= MAX_IN_FLIGHT {
             self.wait_for_oldest(Duration::from_millis(200))?;
         }
         let done = Arc::new(OnceLock::new());
-        let told = done.clone();
+        let completed = done.clone();
         let index = self.queue.submit([buffer]);
         self.queue.on_submitted_work_done(move || {
-            told.set(Instant::now()).ok();
+            completed.set(Instant::now()).ok();
         });
         let start = Instant::now();
         if let Some(times) = times {
-            self.timing.ask(times, start);
+            self.timing.request(times, start);
         }
         self.in_flight.push_back(Submission {
             index,
@@ -182,8 +182,8 @@ impl Submitter {
 
     /// Replaces `buffer` with an empty list if the test requests it: the effect of a failed submission on Metal.
     #[cfg(test)]
-    fn lost_on_purpose(&mut self, buffer: wgpu::CommandBuffer) -> wgpu::CommandBuffer {
-        if !std::mem::take(&mut self.loses_next) {
+    fn drop_if_requested(&mut self, buffer: wgpu::CommandBuffer) -> wgpu::CommandBuffer {
+        if !std::mem::take(&mut self.drops_next) {
             return buffer;
         }
         self.device.create_command_encoder(&Default::default()).finish()
@@ -235,7 +235,7 @@ impl Submitter {
 
     /// Polls for completion without waiting. Frees memory.
     pub fn poll(&mut self) -> Result<()> {
-        self.look(wgpu::PollType::Poll);
+        self.poll_device(wgpu::PollType::Poll);
         self.retire();
         self.faults.check()
     }
@@ -244,14 +244,14 @@ impl Submitter {
     pub fn wait_for_oldest(&mut self, patience: Duration) -> Result<()> {
         if let Some(oldest) = self.in_flight.front() {
             let submission_index = Some(oldest.index.clone());
-            self.look(wgpu::PollType::Wait { submission_index, timeout: Some(patience) });
+            self.poll_device(wgpu::PollType::Wait { submission_index, timeout: Some(patience) });
         }
         self.retire();
         self.faults.check()
     }
 
-    fn look(&self, how: wgpu::PollType) {
-        if let Some(lost) = lost_by(|| self.device.poll(how).map(drop)) {
+    fn poll_device(&self, how: wgpu::PollType) {
+        if let Some(lost) = find_loss(|| self.device.poll(how).map(drop)) {
             self.faults.latch(lost);
         }
     }
@@ -283,7 +283,7 @@ impl Submitter {
 
 /// Returns the error if a poll shows that the device is lost. wgpu panics if the driver reports the loss; without this,
 /// pending reads would never get a reply.
-fn lost_by(poll: impl FnOnce() -> std::result::Result<(), wgpu::PollError>) -> Option<Error> {
+fn find_loss(poll: impl FnOnce() -> std::result::Result<(), wgpu::PollError>) -> Option<Error> {
     let why = match catch_unwind(AssertUnwindSafe(poll)) {
         // The caller polls again.
         Ok(Ok(()) | Err(wgpu::PollError::Timeout)) => return None,
@@ -299,9 +299,9 @@ mod tests {
 
     #[test]
     fn a_panic_in_a_poll_is_a_lost_device_but_a_timeout_is_not() {
-        assert!(lost_by(|| Ok(())).is_none());
-        assert!(lost_by(|| Err(wgpu::PollError::Timeout)).is_none());
-        let lost = lost_by(|| panic!("Device lost")).expect("a lost device");
+        assert!(find_loss(|| Ok(())).is_none());
+        assert!(find_loss(|| Err(wgpu::PollError::Timeout)).is_none());
+        let lost = find_loss(|| panic!("Device lost")).expect("a lost device");
         assert_eq!(lost.code, Code::DeviceLost);
         assert!(
             lost.message.contains("the GPU was lost: ") && lost.message.contains("Device lost"),

@@ -341,11 +341,11 @@ fn cancelled_work_is_skipped() {
     let x = upload_f32(&context, &[1.0; 64]);
     let token = crate::recording::CancelToken::default();
     token.cancel();
-    context.under(Some(token));
+    context.set_cancel_token(Some(token));
     context.launch(make_busy(&x, 1));
     context.zero(&x);
     assert_eq!(read(&x).unwrap_err().code, Code::Aborted);
-    context.under(None);
+    context.set_cancel_token(None);
     assert_eq!(read_f32(&x), [1.0; 64]);
 }
 
@@ -353,7 +353,7 @@ fn cancelled_work_is_skipped() {
 fn an_unknown_adapter_number_lists_the_existing_adapters() {
     let error = Gpu::open(Some(1000)).err().expect("no thousand GPUs");
     assert_eq!(error.code, Code::NoGpu);
-    for adapter in adapters() {
+    for adapter in list_adapters() {
         assert!(error.message.contains(&adapter.name), "{error}");
     }
 }

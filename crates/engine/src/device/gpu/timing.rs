@@ -7,8 +7,8 @@ use crate::kernel::Launch;
 use crate::trace::{Cost, Note};
 
 /// The most timed passes of a submission: as many as it has commands.
-const PASSES: u32 = 1024;
-const BYTES: u64 = PASSES as u64 * 2 * 8;
+const MAX_PASSES: u32 = 1024;
+const BYTES: u64 = MAX_PASSES as u64 * 2 * 8;
 
 pub struct Timing {
     device: wgpu::Device,
@@ -32,16 +32,16 @@ impl Anchor {
     /// anchor unless it would place the begin before the submission: then its own submission was queued, or the counter
     /// (which may have few bits) wrapped.
     fn of(known: Option<Anchor>, tick: u64, submitted: Instant, period: f64) -> Anchor {
-        let holds = |known: &Anchor| tick >= known.tick && known.time(tick, period) >= submitted;
-        known.filter(holds).unwrap_or(Anchor { tick, when: submitted })
+        let is_valid = |known: &Anchor| tick >= known.tick && known.time(tick, period) >= submitted;
+        known.filter(is_valid).unwrap_or(Anchor { tick, when: submitted })
     }
 
     fn time(&self, tick: u64, period: f64) -> Instant {
-        self.when + nanoseconds(tick.saturating_sub(self.tick), period)
+        self.when + to_duration(tick.saturating_sub(self.tick), period)
     }
 }
 
-fn nanoseconds(ticks: u64, period: f64) -> Duration {
+fn to_duration(ticks: u64, period: f64) -> Duration {
     Duration::from_nanos((ticks as f64 * period) as u64)
 }
 
@@ -72,7 +72,7 @@ impl Timing {
     }
 
     /// Returns whether later launches belong to another trace entry.
-    pub fn note(&mut self, note: Option<Note>) -> bool {
+    pub fn set_note(&mut self, note: Option<Note>) -> bool {
         let changed = self.note.as_ref().map(|n| n.mark) != note.as_ref().map(|n| n.mark);
         self.note = note;
         changed
@@ -88,11 +88,11 @@ impl Timing {
         let note = self.note.clone()?;
         self.period?;
         let at = self.passes.len() as u32;
-        if at >= PASSES {
+        if at >= MAX_PASSES {
             return None;
         }
         self.passes.push(TimedPass { note, kernel: "", cost: Cost::default() });
-        let (set, _) = self.set.get_or_insert_with(|| queries(&self.device));
+        let (set, _) = self.set.get_or_insert_with(|| create_queries(&self.device));
         Some(wgpu::ComputePassTimestampWrites {
             query_set: set,
             beginning_of_pass_write_index: Some(2 * at),
@@ -105,7 +105,7 @@ impl Timing {
         if self.note.is_some()
             && let Some(pass) = self.passes.last_mut()
         {
-            pass.cost.add(Cost::of(launch).part(groups, launch.groups));
+            pass.cost.add(Cost::of(launch).share(groups, launch.groups));
             pass.kernel = launch.kernel.name;
         }
     }
@@ -127,7 +127,7 @@ impl Timing {
     }
 
     /// Called after the submission at `submitted`: requests the timestamps.
-    pub fn ask(&self, times: SubmissionTimes, submitted: Instant) {
+    pub fn request(&self, times: SubmissionTimes, submitted: Instant) {
         let (anchor, period) = (self.anchor.clone(), self.period.unwrap_or(1.0));
         let SubmissionTimes { buffer, passes } = times;
         let mapped = buffer.clone();
@@ -140,17 +140,17 @@ impl Timing {
             let anchor = anchor.insert(Anchor::of(known, ticks[0], submitted, period));
             for (timed, at) in passes.iter().zip(ticks.chunks_exact(2)) {
                 let (start, took) = (anchor.time(at[0], period), at[1].saturating_sub(at[0]));
-                timed.note.record_work(timed.kernel, timed.cost, start, nanoseconds(took, period));
+                timed.note.record_work(timed.kernel, timed.cost, start, to_duration(took, period));
             }
         });
     }
 }
 
-fn queries(device: &wgpu::Device) -> (wgpu::QuerySet, wgpu::Buffer) {
+fn create_queries(device: &wgpu::Device) -> (wgpu::QuerySet, wgpu::Buffer) {
     let set = device.create_query_set(&wgpu::QuerySetDescriptor {
         label: None,
         ty: wgpu::QueryType::Timestamp,
-        count: 2 * PASSES,
+        count: 2 * MAX_PASSES,
     });
     let resolved = device.create_buffer(&wgpu::BufferDescriptor {
         label: None,
@@ -175,10 +175,10 @@ mod tests {
         // Submitted before its begin by the known anchor, which remains valid.
         assert_eq!(Anchor::of(Some(first), 5_100, at(250), period), first);
         // Submitted after that: the first submission had been queued.
-        let moved = Anchor::of(Some(first), 5_200, at(900), period);
-        assert_eq!(moved.time(5_200, period), at(900));
-        assert!(moved.time(5_200, period) > first.time(5_200, period));
+        let later = Anchor::of(Some(first), 5_200, at(900), period);
+        assert_eq!(later.time(5_200, period), at(900));
+        assert!(later.time(5_200, period) > first.time(5_200, period));
         // A counter that wrapped.
-        assert_eq!(Anchor::of(Some(moved), 3, at(1_000), period).time(4, period), at(1_002));
+        assert_eq!(Anchor::of(Some(later), 3, at(1_000), period).time(4, period), at(1_002));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::Gpu;
-use super::buffers::SCRATCH_OF_COPIES;
+use super::buffers::COPY_SCRATCH;
 use super::submit::WORK_PER_BYTE;
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
@@ -17,11 +17,11 @@ use crate::fail;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Range, Variant};
 use crate::scalars;
 
-/// Bytes of a staging page; times `PAGES`, the limit for all uploads.
-const PAGE: u64 = 4 << 20;
-const PAGES: usize = 4;
+/// Bytes of a staging page; times `MAX_PAGES`, the limit for all uploads.
+const PAGE_BYTES: u64 = 4 << 20;
+const MAX_PAGES: usize = 4;
 /// Bytes of one piece of a copy within one buffer, which goes through scratch.
-const PIECE: u64 = 16 << 20;
+const PIECE_BYTES: u64 = 16 << 20;
 
 /// Staging pages, which the host writes and the GPU copies from.
 #[derive(Default)]
@@ -31,7 +31,7 @@ pub struct Staging {
     /// Written pages, used by commands that are not submitted yet.
     spent: Vec<wgpu::Buffer>,
     /// Pages being mapped again.
-    out: VecDeque<(wgpu::Buffer, Arc<AtomicBool>)>,
+    mapping: VecDeque<(wgpu::Buffer, Arc<AtomicBool>)>,
 }
 
 impl Staging {
@@ -45,11 +45,11 @@ impl Staging {
     pub fn after_submit(&mut self) {
         for page in self.spent.drain(..) {
             let back = Arc::new(AtomicBool::new(false));
-            let told = back.clone();
+            let ready = back.clone();
             page.map_async(wgpu::MapMode::Write, .., move |mapped| {
-                told.store(mapped.is_ok(), Ordering::Release);
+                ready.store(mapped.is_ok(), Ordering::Release);
             });
-            self.out.push_back((page, back));
+            self.mapping.push_back((page, back));
         }
     }
 
@@ -66,8 +66,8 @@ impl Staging {
     }
 
     fn collect(&mut self) {
-        while self.out.front().is_some_and(|(_, back)| back.load(Ordering::Acquire)) {
-            self.free.extend(self.out.pop_front().map(|(page, _)| page));
+        while self.mapping.front().is_some_and(|(_, back)| back.load(Ordering::Acquire)) {
+            self.free.extend(self.mapping.pop_front().map(|(page, _)| page));
         }
     }
 }
@@ -77,18 +77,18 @@ impl Gpu {
         if bytes.len() as u64 != to.bytes {
             fail!(Internal, "{} bytes are given for a range of {}", bytes.len(), to.bytes);
         }
-        let target = self.buffer(to)?;
-        let (head, body) = edges(to);
-        self.upload_edge(&part(to, 0, head), &bytes[..head as usize])?;
+        let target = self.find_buffer(to)?;
+        let (head, body) = split_edges(to);
+        self.upload_edge(&sub_range(to, 0, head), &bytes[..head as usize])?;
         let mut at = head;
         while at < head + body {
-            let n = PAGE.min(head + body - at);
+            let n = PAGE_BYTES.min(head + body - at);
             let (page, offset) = self.stage(&bytes[at as usize..(at + n) as usize])?;
             self.submitter.encoder().copy_buffer_to_buffer(&page, offset, &target, to.offset + at, n);
             self.count(n * WORK_PER_BYTE)?;
             at += n;
         }
-        self.upload_edge(&part(to, at, to.bytes - at), &bytes[at as usize..])
+        self.upload_edge(&sub_range(to, at, to.bytes - at), &bytes[at as usize..])
     }
 
     /// Writes at most 2 bytes of a word and keeps the others.
@@ -99,24 +99,24 @@ impl Gpu {
         let mut word = [0; 4];
         word[..bytes.len()].copy_from_slice(bytes);
         // Created before staging: creating a buffer may submit, which would unmap the page of the staged word.
-        let scratch = self.scratch(SCRATCH_OF_COPIES, 4)?;
+        let scratch = self.get_scratch(COPY_SCRATCH, 4)?;
         let (page, offset) = self.stage(&word)?;
         let from = Range { buffer: scratch, offset: 0, ..*to };
-        let target = self.buffer(&from)?;
+        let target = self.find_buffer(&from)?;
         self.submitter.encoder().copy_buffer_to_buffer(&page, offset, &target, 0, 4);
         self.copy_halves(&from, to)
     }
 
     pub(super) fn zero(&mut self, to: &Range) -> Result<()> {
-        let target = self.buffer(to)?;
-        let (head, body) = edges(to);
-        self.upload_edge(&part(to, 0, head), &[0; 2][..head as usize])?;
+        let target = self.find_buffer(to)?;
+        let (head, body) = split_edges(to);
+        self.upload_edge(&sub_range(to, 0, head), &[0; 2][..head as usize])?;
         if body > 0 {
             self.submitter.encoder().clear_buffer(&target, to.offset + head, Some(body));
             self.count(body * WORK_PER_BYTE)?;
         }
         let tail = to.bytes - head - body;
-        self.upload_edge(&part(to, head + body, tail), &[0; 2][..tail as usize])
+        self.upload_edge(&sub_range(to, head + body, tail), &[0; 2][..tail as usize])
     }
 
     /// Copies between ranges, which may overlap within one buffer.
@@ -125,37 +125,37 @@ impl Gpu {
             fail!(Internal, "a copy of {} bytes to {}", from.bytes, to.bytes);
         }
         if from.buffer != to.buffer {
-            return self.copy_apart(from, to);
+            return self.copy_between_buffers(from, to);
         }
-        let pieces = from.bytes.div_ceil(PIECE);
+        let pieces = from.bytes.div_ceil(PIECE_BYTES);
         for k in 0..pieces {
             // In the direction in which no piece is overwritten before it is read.
             let k = if to.offset > from.offset { pieces - 1 - k } else { k };
-            let n = PIECE.min(from.bytes - k * PIECE);
-            let (from, to) = (part(from, k * PIECE, n), part(to, k * PIECE, n));
+            let n = PIECE_BYTES.min(from.bytes - k * PIECE_BYTES);
+            let (from, to) = (sub_range(from, k * PIECE_BYTES, n), sub_range(to, k * PIECE_BYTES, n));
             let shift = from.offset % 4;
-            let buffer = self.scratch(SCRATCH_OF_COPIES, shift + n)?;
+            let buffer = self.get_scratch(COPY_SCRATCH, shift + n)?;
             let between = Range { buffer, offset: shift, ..from };
-            self.copy_apart(&from, &between)?;
-            self.copy_apart(&between, &to)?;
+            self.copy_between_buffers(&from, &between)?;
+            self.copy_between_buffers(&between, &to)?;
         }
         Ok(())
     }
 
-    fn copy_apart(&mut self, from: &Range, to: &Range) -> Result<()> {
+    fn copy_between_buffers(&mut self, from: &Range, to: &Range) -> Result<()> {
         if from.offset % 4 != to.offset % 4 {
             return self.copy_halves(from, to);
         }
-        let (source, target) = (self.buffer(from)?, self.buffer(to)?);
-        let (head, body) = edges(to);
-        self.copy_halves(&part(from, 0, head), &part(to, 0, head))?;
+        let (source, target) = (self.find_buffer(from)?, self.find_buffer(to)?);
+        let (head, body) = split_edges(to);
+        self.copy_halves(&sub_range(from, 0, head), &sub_range(to, 0, head))?;
         if body > 0 {
             let encoder = self.submitter.encoder();
             encoder.copy_buffer_to_buffer(&source, from.offset + head, &target, to.offset + head, body);
             self.count(body * WORK_PER_BYTE)?;
         }
         let rest = head + body;
-        self.copy_halves(&part(from, rest, to.bytes - rest), &part(to, rest, to.bytes - rest))
+        self.copy_halves(&sub_range(from, rest, to.bytes - rest), &sub_range(to, rest, to.bytes - rest))
     }
 
     /// Copies in steps of two bytes and keeps the other half of the words at both ends.
@@ -163,13 +163,13 @@ impl Gpu {
         if (from.offset | to.offset | to.bytes) % 2 == 1 {
             fail!(Internal, "a copy of {} bytes starts or ends in the middle of two", to.bytes);
         }
-        let window = ((self.binding_limit - 8) & !3).min(PIECE);
+        let window = ((self.binding_limit - 8) & !3).min(PIECE_BYTES);
         let mut at = 0;
         while at < to.bytes {
             let n = (window - (to.offset + at) % 4).min(to.bytes - at);
-            let (from, to) = (part(from, at, n), part(to, at, n));
-            let (source, source_at) = words(&from);
-            let (target, target_at) = words(&to);
+            let (from, to) = (sub_range(from, at, n), sub_range(to, at, n));
+            let (source, source_at) = enclosing_words(&from);
+            let (target, target_at) = enclosing_words(&to);
             self.launch(&Launch {
                 kernel: &COPY_HALVES,
                 params: [0; 4],
@@ -193,7 +193,7 @@ impl Gpu {
             self.staging.spent.extend(self.staging.current.take().map(|(page, _)| page));
         }
         if self.staging.current.is_none() {
-            self.staging.current = Some((self.page()?, 0));
+            self.staging.current = Some((self.take_page()?, 0));
         }
         let Some((page, used)) = &mut self.staging.current else {
             fail!(Internal, "no page to upload through");
@@ -207,15 +207,15 @@ impl Gpu {
         Ok((page.clone(), offset))
     }
 
-    fn page(&mut self) -> Result<wgpu::Buffer> {
+    fn take_page(&mut self) -> Result<wgpu::Buffer> {
         loop {
             self.staging.collect();
             if let Some(page) = self.staging.free.pop() {
                 return Ok(page);
             }
-            if self.staging.spent.len() + self.staging.out.len() < PAGES {
+            if self.staging.spent.len() + self.staging.mapping.len() < MAX_PAGES {
                 return self.new_buffer(
-                    PAGE,
+                    PAGE_BYTES,
                     wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
                     true,
                 );
@@ -227,17 +227,17 @@ impl Gpu {
 }
 
 /// Returns the bytes before the first whole word of a range, and the bytes of whole words.
-fn edges(range: &Range) -> (u64, u64) {
+fn split_edges(range: &Range) -> (u64, u64) {
     let head = (range.offset.next_multiple_of(4) - range.offset).min(range.bytes);
     (head, (range.bytes - head) & !3)
 }
 
-fn part(range: &Range, start: u64, bytes: u64) -> Range {
+fn sub_range(range: &Range, start: u64, bytes: u64) -> Range {
     Range { offset: range.offset + start, bytes, ..*range }
 }
 
 /// Returns the whole words around a range, and the half of the first word at which the range starts.
-fn words(range: &Range) -> (Range, u32) {
+fn enclosing_words(range: &Range) -> (Range, u32) {
     let offset = range.offset & !3;
     let bytes = (range.offset + range.bytes).next_multiple_of(4) - offset;
     (Range { offset, bytes, dtype: DType::I32, ..*range }, (range.offset % 4 / 2) as u32)

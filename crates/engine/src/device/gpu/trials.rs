@@ -17,7 +17,7 @@ use crate::tune::{Class, Extent, Table, Trial, Tuner};
 
 /// The longest wait for a trial's result: a software GPU compiles a shader at its first run, which takes seconds on a
 /// busy machine. A real GPU that hangs is reported as lost before.
-const PATIENCE: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 const MARK: OperationPass = OperationPass { operation: "autotuning trial", pass: Pass::Other };
 
 /// The state of the trials.
@@ -28,7 +28,7 @@ pub struct Trials {
     began: Instant,
     /// Time that trials waited for earlier recorded work, which does not count for them.
     waited: Duration,
-    held: Option<CurrentTrial>,
+    current: Option<CurrentTrial>,
 }
 
 /// The current class and its buffers.
@@ -41,13 +41,13 @@ struct CurrentTrial {
 impl Trials {
     pub fn new(profile: Profile, table: Arc<Table>) -> Trials {
         let (began, waited) = (Instant::now(), Duration::ZERO);
-        Trials { profile, table, tuner: Tuner::default(), began, waited, held: None }
+        Trials { profile, table, tuner: Tuner::default(), began, waited, current: None }
     }
 }
 
 impl Gpu {
     /// Makes one submission of a trial if one is due. Returns whether there is more to do.
-    pub(super) fn try_variants(&mut self) -> Result<bool> {
+    pub(super) fn run_trial_step(&mut self) -> Result<bool> {
         let Some(mut trials) = self.trials.take() else { return Ok(false) };
         let (table, mut tuner) = (trials.table.clone(), std::mem::take(&mut trials.tuner));
         let mut bench = GpuTrials { gpu: self, trials: &mut trials };
@@ -67,38 +67,38 @@ struct GpuTrials<'a> {
 
 impl GpuTrials<'_> {
     fn run(&mut self, commands: Vec<Command>) -> Result<()> {
-        self.gpu.trying = true;
-        let ran = commands.into_iter().try_for_each(|command| self.gpu.run(command));
-        self.gpu.trying = false;
-        ran
+        self.gpu.in_trial = true;
+        let result = commands.into_iter().try_for_each(|command| self.gpu.run(command));
+        self.gpu.in_trial = false;
+        result
     }
 
     /// Returns the trial of a class; creates it if needed.
-    fn hold(&mut self, class: &Class, extent: Extent) -> Result<&CurrentTrial> {
-        let there = self.trials.held.as_ref().is_some_and(|h| h.class == *class && h.extent == extent);
-        if !there {
-            self.done()?;
+    fn set_up_trial(&mut self, class: &Class, extent: Extent) -> Result<&CurrentTrial> {
+        let exists = self.trials.current.as_ref().is_some_and(|c| c.class == *class && c.extent == extent);
+        if !exists {
+            self.release()?;
             let trial = (class.family.trial)(&self.trials.profile, &class.words, extent)?;
             let commands = trial.setup_commands();
             // Set before the commands run, so that a failed creation is freed, too.
-            self.trials.held = Some(CurrentTrial { class: *class, extent, trial });
+            self.trials.current = Some(CurrentTrial { class: *class, extent, trial });
             self.run(commands)?;
         }
-        self.held_device()
+        self.current_trial()
     }
 
-    fn held_device(&self) -> Result<&CurrentTrial> {
-        match &self.trials.held {
-            Some(held) => Ok(held),
+    fn current_trial(&self) -> Result<&CurrentTrial> {
+        match &self.trials.current {
+            Some(current) => Ok(current),
             None => fail!(Internal, "a trial of nothing"),
         }
     }
 
     /// Returns a variant's output for arbitrary inputs.
-    fn output(&mut self, variant: Params) -> Result<Vec<u8>> {
+    fn run_for_output(&mut self, variant: Params) -> Result<Vec<u8>> {
         let (send, receive) = channel();
         let commands =
-            self.held_device()?.trial.output(variant, Box::new(move |bytes| drop(send.send(bytes))))?;
+            self.current_trial()?.trial.output(variant, Box::new(move |bytes| drop(send.send(bytes))))?;
         self.run(commands)?;
         let since = Instant::now();
         loop {
@@ -106,8 +106,8 @@ impl GpuTrials<'_> {
                 return bytes;
             }
             self.gpu.idle()?;
-            if since.elapsed() > PATIENCE {
-                fail!(Aborted, "a trial gave no answer for {PATIENCE:?}");
+            if since.elapsed() > MAX_WAIT {
+                fail!(Aborted, "a trial gave no answer for {MAX_WAIT:?}");
             }
         }
     }
@@ -117,8 +117,8 @@ impl GpuTrials<'_> {
         let since = Instant::now();
         while (trace.events().len() as u64) < count {
             self.gpu.submitter.poll()?;
-            if since.elapsed() > PATIENCE {
-                fail!(Aborted, "a trial told no time for {PATIENCE:?}");
+            if since.elapsed() > MAX_WAIT {
+                fail!(Aborted, "a trial told no time for {MAX_WAIT:?}");
             }
             std::thread::yield_now();
         }
@@ -131,35 +131,35 @@ impl Bench for GpuTrials<'_> {
         self.trials.began.elapsed().saturating_sub(self.trials.waited)
     }
 
-    fn agree(&mut self, class: &Class, variants: [Params; 2]) -> Result<bool> {
-        self.hold(class, Extent::Odd)?;
+    fn outputs_agree(&mut self, class: &Class, variants: [Params; 2]) -> Result<bool> {
+        self.set_up_trial(class, Extent::Odd)?;
         let [first, other] = variants;
-        Ok(self.output(first)? == self.output(other)?)
+        Ok(self.run_for_output(first)? == self.run_for_output(other)?)
     }
 
-    fn time(&mut self, class: &Class, variant: Params, load: Workload) -> Result<Sample> {
-        self.hold(class, Extent::Within { work: load.work })?;
+    fn measure(&mut self, class: &Class, variant: Params, load: Workload) -> Result<Sample> {
+        self.set_up_trial(class, Extent::Within { work: load.work })?;
         let since = Instant::now();
         self.gpu.drain()?;
         self.trials.waited += since.elapsed();
-        let trial = &self.held_device()?.trial;
+        let trial = &self.current_trial()?.trial;
         let (work, commands) = (trial.work(), trial.run(variant, load.repeats)?);
         let trace = Arc::new(Trace::default());
-        self.gpu.submitter.note(Some(Note { trace: trace.clone(), mark: MARK }));
+        self.gpu.submitter.set_note(Some(Note { trace: trace.clone(), mark: MARK }));
         let before = self.gpu.submitter.submitted();
         let since = Instant::now();
-        let ran = self.run(commands).and_then(|()| self.gpu.drain());
+        let result = self.run(commands).and_then(|()| self.gpu.drain());
         let elapsed = since.elapsed();
-        self.gpu.submitter.note(None);
-        ran?;
-        let told = self.wait_for_time(&trace, self.gpu.submitter.submitted() - before)?;
+        self.gpu.submitter.set_note(None);
+        result?;
+        let measured = self.wait_for_time(&trace, self.gpu.submitter.submitted() - before)?;
         // Some drivers report no time or an impossible one.
-        let took = if told.is_zero() || told > elapsed { elapsed } else { told };
+        let took = if measured.is_zero() || measured > elapsed { elapsed } else { measured };
         Ok(Sample { took, work })
     }
 
-    fn done(&mut self) -> Result<()> {
-        let Some(held) = self.trials.held.take() else { return Ok(()) };
-        self.run(held.trial.teardown_commands())
+    fn release(&mut self) -> Result<()> {
+        let Some(current) = self.trials.current.take() else { return Ok(()) };
+        self.run(current.trial.teardown_commands())
     }
 }

@@ -26,13 +26,13 @@ impl<'a> Cursor<'a> {
         self.file.len() - self.at
     }
 
-    pub fn fault<T>(&self, what: impl Into<String>) -> Result<T, Fault> {
+    pub fn fail<T>(&self, what: impl Into<String>) -> Result<T, Fault> {
         Err(Fault { offset: self.at, what: what.into() })
     }
 
-    pub fn bytes(&mut self, count: usize, what: impl Display) -> Result<&'a [u8], Fault> {
+    pub fn read_bytes(&mut self, count: usize, what: impl Display) -> Result<&'a [u8], Fault> {
         let Some(bytes) = self.file[self.at..].get(..count) else {
-            return self.fault(format!(
+            return self.fail(format!(
                 "cut off: {what} of {count} bytes was expected, {} are there",
                 self.remaining()
             ));
@@ -41,40 +41,40 @@ impl<'a> Cursor<'a> {
         Ok(bytes)
     }
 
-    fn array<const N: usize>(&mut self, what: impl Display) -> Result<[u8; N], Fault> {
+    fn read_array<const N: usize>(&mut self, what: impl Display) -> Result<[u8; N], Fault> {
         let mut array = [0; N];
-        array.copy_from_slice(self.bytes(N, what)?);
+        array.copy_from_slice(self.read_bytes(N, what)?);
         Ok(array)
     }
 
-    pub fn u32(&mut self, what: impl Display) -> Result<u32, Fault> {
-        self.array(what).map(u32::from_le_bytes)
+    pub fn read_u32(&mut self, what: impl Display) -> Result<u32, Fault> {
+        self.read_array(what).map(u32::from_le_bytes)
     }
 
-    pub fn u64(&mut self, what: impl Display) -> Result<u64, Fault> {
-        self.array(what).map(u64::from_le_bytes)
+    pub fn read_u64(&mut self, what: impl Display) -> Result<u64, Fault> {
+        self.read_array(what).map(u64::from_le_bytes)
     }
 
-    /// Reads a count of items of at least `each` bytes; it must fit the rest of the file.
-    pub fn count(&mut self, each: usize, what: impl Display + Copy) -> Result<usize, Fault> {
+    /// Reads a count of items of at least `item_bytes` bytes; it must fit the rest of the file.
+    pub fn read_count(&mut self, item_bytes: usize, what: impl Display + Copy) -> Result<usize, Fault> {
         let before = self.clone();
-        let count = self.u64(what)?;
-        let most = self.remaining() / each;
+        let count = self.read_u64(what)?;
+        let limit = self.remaining() / item_bytes;
         match usize::try_from(count) {
-            Ok(count) if count <= most => Ok(count),
-            _ => before.fault(format!("{what} says {count}, and the rest of the file has room for {most}")),
+            Ok(count) if count <= limit => Ok(count),
+            _ => before.fail(format!("{what} says {count}, and the rest of the file has room for {limit}")),
         }
     }
 
     /// The bytes of a text, not checked to be UTF-8.
-    pub fn unread_text(&mut self, what: &str) -> Result<&'a [u8], Fault> {
-        let length = self.count(1, format_args!("the length of {what}"))?;
-        self.bytes(length, what)
+    pub fn read_text_bytes(&mut self, what: &str) -> Result<&'a [u8], Fault> {
+        let length = self.read_count(1, format_args!("the length of {what}"))?;
+        self.read_bytes(length, what)
     }
 
-    pub fn text(&mut self, what: &str) -> Result<&'a str, Fault> {
+    pub fn read_text(&mut self, what: &str) -> Result<&'a str, Fault> {
         let start = self.at;
-        let bytes = self.unread_text(what)?;
+        let bytes = self.read_text_bytes(what)?;
         std::str::from_utf8(bytes).map_err(|e| {
             let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]);
             Fault {

@@ -31,20 +31,20 @@ impl Header {
     /// Parses and checks the header of a file. Every tensor is within `file`, and no two overlap.
     pub fn parse(file: &[u8]) -> Result<Header, Fault> {
         let mut cursor = Cursor::new(file, 0);
-        version(&mut cursor)?;
+        skip_version(&mut cursor)?;
         let tensors = cursor.clone();
-        cursor.count(TENSOR_BYTES, "the number of tensors")?;
-        let keys = keys(file, &mut cursor)?;
-        let alignment = alignment(file, &keys)?;
+        cursor.read_count(TENSOR_BYTES, "the number of tensors")?;
+        let keys = read_keys(file, &mut cursor)?;
+        let alignment = read_alignment(file, &keys)?;
         // Checked again, since only now the remaining bytes are known.
-        let count = tensors.clone().count(TENSOR_BYTES, "the number of tensors")?;
+        let count = tensors.clone().read_count(TENSOR_BYTES, "the number of tensors")?;
         if count > cursor.remaining() / TENSOR_BYTES {
             let what =
                 format!("the number of tensors says {count}, and the rest of the file has no room for these");
-            return tensors.fault(what);
+            return tensors.fail(what);
         }
         let first_tensor = cursor.offset();
-        let mut names = Names::with_room(count, "tensor", &tensors)?;
+        let mut names = Names::with_capacity(count, "tensor", &tensors)?;
         let read = (0..count).try_for_each(|_| {
             let tensor = TensorEntry::read(&mut cursor)?;
             names.push(file, tensor.at)
@@ -59,21 +59,21 @@ impl Header {
     }
 
     /// The position of a key's value.
-    pub fn value<'a>(&self, file: &'a [u8], key: &str) -> Result<Option<Cursor<'a>>, Fault> {
-        value(file, &self.keys, key)
+    pub fn find_value<'a>(&self, file: &'a [u8], key: &str) -> Result<Option<Cursor<'a>>, Fault> {
+        find_value(file, &self.keys, key)
     }
 
     /// A tensor by its name.
-    pub fn entry(&self, file: &[u8], name: &str) -> Result<Option<Entry>, Fault> {
+    pub fn find_entry(&self, file: &[u8], name: &str) -> Result<Option<Entry>, Fault> {
         let at = self.tensors.find(file, name);
-        at.map(|at| self.data.entry(&mut Cursor::new(file, at))).transpose()
+        at.map(|at| self.data.read_entry(&mut Cursor::new(file, at))).transpose()
     }
 }
 
 /// Skips the magic and the version.
-fn version(cursor: &mut Cursor) -> Result<(), Fault> {
+fn skip_version(cursor: &mut Cursor) -> Result<(), Fault> {
     let start = cursor.clone();
-    let magic = cursor.bytes(4, "the beginning \"GGUF\"")?;
+    let magic = cursor.read_bytes(4, "the beginning \"GGUF\"")?;
     if magic != MAGIC {
         let what = match magic {
             b"vers" => ": this is a Git LFS pointer, and the file itself was not downloaded",
@@ -84,29 +84,28 @@ fn version(cursor: &mut Cursor) -> Result<(), Fault> {
             _ => "",
         };
         let is = String::from_utf8_lossy(magic);
-        return start
-            .fault(format!("a GGUF file was expected, which begins with \"GGUF\", not {is:?}{what}"));
+        return start.fail(format!("a GGUF file was expected, which begins with \"GGUF\", not {is:?}{what}"));
     }
     let before = cursor.clone();
-    let version = cursor.u32("the version")?;
+    let version = cursor.read_u32("the version")?;
     match version {
         2 | 3 => Ok(()),
-        0 | 1 => before.fault(format!("version 2 or 3 was expected, this is {version}; convert the model again")),
-        _ if (1..=0xffff).contains(&version.swap_bytes()) => before.fault(
+        0 | 1 => before.fail(format!("version 2 or 3 was expected, this is {version}; convert the model again")),
+        _ if (1..=0xffff).contains(&version.swap_bytes()) => before.fail(
             "the file is big-endian, and little-endian was expected; convert the model again without --bigendian",
         ),
-        _ => before.fault(format!("version 2 or 3 was expected, this is {version}, which is newer or damaged")),
+        _ => before.fail(format!("version 2 or 3 was expected, this is {version}, which is newer or damaged")),
     }
 }
 
 /// Skips the keys and their values.
-fn keys(file: &[u8], cursor: &mut Cursor) -> Result<Names, Fault> {
+fn read_keys(file: &[u8], cursor: &mut Cursor) -> Result<Names, Fault> {
     let before = cursor.clone();
-    let count = cursor.count(KEY_BYTES, "the number of metadata keys")?;
-    let mut keys = Names::with_room(count, "key", &before)?;
+    let count = cursor.read_count(KEY_BYTES, "the number of metadata keys")?;
+    let mut keys = Names::with_capacity(count, "key", &before)?;
     let read = (0..count).try_for_each(|_| {
         let at = cursor.offset();
-        let key = cursor.text("a metadata key")?;
+        let key = cursor.read_text("a metadata key")?;
         keys.push(file, at)?;
         metadata::check(cursor)
             .map_err(|fault| Fault { what: format!("{}: {}", quote(key), fault.what), ..fault })
@@ -116,19 +115,19 @@ fn keys(file: &[u8], cursor: &mut Cursor) -> Result<Names, Fault> {
     read.map(|()| keys)
 }
 
-fn value<'a>(file: &'a [u8], keys: &Names, key: &str) -> Result<Option<Cursor<'a>>, Fault> {
+fn find_value<'a>(file: &'a [u8], keys: &Names, key: &str) -> Result<Option<Cursor<'a>>, Fault> {
     let Some(at) = keys.find(file, key) else { return Ok(None) };
     let mut cursor = Cursor::new(file, at);
-    cursor.unread_text("a metadata key")?;
+    cursor.read_text_bytes("a metadata key")?;
     Ok(Some(cursor))
 }
 
-fn alignment(file: &[u8], keys: &Names) -> Result<u64, Fault> {
-    let Some(cursor) = value(file, keys, ALIGNMENT)? else { return Ok(DEFAULT_ALIGNMENT) };
+fn read_alignment(file: &[u8], keys: &Names) -> Result<u64, Fault> {
+    let Some(cursor) = find_value(file, keys, ALIGNMENT)? else { return Ok(DEFAULT_ALIGNMENT) };
     let is = match metadata::read_unsigned(cursor.clone())? {
         Some(n) if n.is_power_of_two() && u32::try_from(n).is_ok() => return Ok(n),
         Some(n) => n.to_string(),
         None => "of another type".into(),
     };
-    cursor.fault(format!("{ALIGNMENT}: a power of two was expected, this is {is}"))
+    cursor.fail(format!("{ALIGNMENT}: a power of two was expected, this is {is}"))
 }

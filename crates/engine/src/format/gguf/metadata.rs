@@ -24,7 +24,7 @@ pub struct List<'a> {
     path: &'a Path,
     cursor: Cursor<'a>,
     kind: Kind,
-    left: usize,
+    remaining: usize,
     /// The nesting depth of the list.
     depth: usize,
 }
@@ -33,13 +33,13 @@ impl<'a> Iterator for List<'a> {
     type Item = Result<MetaValue<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.left = self.left.checked_sub(1)?;
+        self.remaining = self.remaining.checked_sub(1)?;
         let read = read_value(self.path, &mut self.cursor, self.kind, self.depth + 1);
-        Some(read.map_err(|fault| fault.of(self.path)))
+        Some(read.map_err(|fault| fault.into_error(self.path)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
+        (self.remaining, Some(self.remaining))
     }
 }
 
@@ -48,7 +48,7 @@ impl ExactSizeIterator for List<'_> {}
 /// The values of a list of one type.
 pub struct Values<'a, T> {
     list: List<'a>,
-    of: fn(MetaValue<'a>) -> Option<T>,
+    convert: fn(MetaValue<'a>) -> Option<T>,
 }
 
 impl<T> Iterator for Values<'_, T> {
@@ -56,7 +56,7 @@ impl<T> Iterator for Values<'_, T> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let value = self.list.next()?;
-        value.map(self.of).transpose()
+        value.map(self.convert).transpose()
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -106,15 +106,15 @@ const KINDS: [Kind; 13] = [
 ];
 
 /// The largest nesting depth of lists; real files do not nest them.
-const DEEPEST: usize = 4;
+const MAX_DEPTH: usize = 4;
 
 impl Kind {
     fn read(cursor: &mut Cursor) -> Result<Kind, Fault> {
         let before = cursor.clone();
-        let number = cursor.u32("the type of a value")?;
+        let number = cursor.read_u32("the type of a value")?;
         match KINDS.get(number as usize) {
             Some(kind) => Ok(*kind),
-            None => before.fault(format!("a value's type from 0 to 12 was expected, this is {number}")),
+            None => before.fail(format!("a value's type from 0 to 12 was expected, this is {number}")),
         }
     }
 
@@ -139,65 +139,65 @@ pub(super) fn check(cursor: &mut Cursor) -> Result<(), Fault> {
 fn check_value(cursor: &mut Cursor, kind: Kind, depth: usize) -> Result<(), Fault> {
     match kind {
         Kind::Text => {
-            cursor.text("a text")?;
+            cursor.read_text("a text")?;
         }
         Kind::Bool => {
             let before = cursor.clone();
-            let byte = cursor.bytes(1, "a truth value")?[0];
+            let byte = cursor.read_bytes(1, "a truth value")?[0];
             if byte > 1 {
-                return before.fault(format!("a truth value of 0 or 1 was expected, this is {byte}"));
+                return before.fail(format!("a truth value of 0 or 1 was expected, this is {byte}"));
             }
         }
         Kind::List => {
-            let (kind, count) = list(cursor, depth)?;
+            let (kind, count) = read_list_header(cursor, depth)?;
             if matches!(kind, Kind::Text | Kind::Bool | Kind::List) {
                 for _ in 0..count {
                     check_value(cursor, kind, depth + 1)?;
                 }
             } else {
-                cursor.bytes(count * kind.bytes(), "a list")?;
+                cursor.read_bytes(count * kind.bytes(), "a list")?;
             }
         }
         _ => {
-            cursor.bytes(kind.bytes(), "a number")?;
+            cursor.read_bytes(kind.bytes(), "a number")?;
         }
     }
     Ok(())
 }
 
-fn list(cursor: &mut Cursor, depth: usize) -> Result<(Kind, usize), Fault> {
-    if depth == DEEPEST {
-        return cursor.fault(format!("lists may be nested at most {DEEPEST} deep"));
+fn read_list_header(cursor: &mut Cursor, depth: usize) -> Result<(Kind, usize), Fault> {
+    if depth == MAX_DEPTH {
+        return cursor.fail(format!("lists may be nested at most {MAX_DEPTH} deep"));
     }
     let kind = Kind::read(cursor)?;
-    Ok((kind, cursor.count(kind.bytes(), "the length of a list")?))
+    Ok((kind, cursor.read_count(kind.bytes(), "the length of a list")?))
 }
 
 /// The texts of a list; `None` for any other value.
-pub(super) fn texts<'a>(value: MetaValue<'a>) -> Option<Texts<'a>> {
-    let of = |value: MetaValue<'a>| if let MetaValue::Text(text) = value { Some(text) } else { None };
-    list_values(value, |kind| kind == Kind::Text, of)
+pub(super) fn as_texts<'a>(value: MetaValue<'a>) -> Option<Texts<'a>> {
+    let convert = |value: MetaValue<'a>| if let MetaValue::Text(text) = value { Some(text) } else { None };
+    list_values(value, |kind| kind == Kind::Text, convert)
 }
 
 /// The numbers of a list; `None` for any other value.
-pub(super) fn numbers(value: MetaValue<'_>) -> Option<Numbers<'_>> {
-    let of = |value: MetaValue| match value {
+pub(super) fn as_numbers(value: MetaValue<'_>) -> Option<Numbers<'_>> {
+    let convert = |value: MetaValue| match value {
         MetaValue::Unsigned(n) => Some(n as f64),
         MetaValue::Signed(n) => Some(n as f64),
         MetaValue::Float(x) => Some(x),
         _ => None,
     };
-    list_values(value, |kind| !matches!(kind, Kind::Bool | Kind::Text | Kind::List), of)
+    list_values(value, |kind| !matches!(kind, Kind::Bool | Kind::Text | Kind::List), convert)
 }
 
-/// The values of a list whose type `are` accepts; an empty list is accepted by any.
+/// The values of a list whose type `accepts` allows; an empty list is accepted by any.
 fn list_values<'a, T>(
     value: MetaValue<'a>,
-    are: impl Fn(Kind) -> bool,
-    of: fn(MetaValue<'a>) -> Option<T>,
+    accepts: impl Fn(Kind) -> bool,
+    convert: fn(MetaValue<'a>) -> Option<T>,
 ) -> Option<Values<'a, T>> {
     match value {
-        MetaValue::List(list) if list.left == 0 || are(list.kind) => Some(Values { list, of }),
+        MetaValue::List(list) if list.remaining == 0 || accepts(list.kind) => Some(Values { list, convert }),
         _ => None,
     }
 }
@@ -206,7 +206,7 @@ fn list_values<'a, T>(
 pub(super) fn read<'a>(path: &'a Path, mut cursor: Cursor<'a>) -> Result<MetaValue<'a>, Fault> {
     let kind = Kind::read(&mut cursor)?;
     match kind {
-        Kind::List => open(path, cursor, 0).map(MetaValue::List),
+        Kind::List => open_list(path, cursor, 0).map(MetaValue::List),
         _ => read_value(path, &mut cursor, kind, 0),
     }
 }
@@ -214,8 +214,8 @@ pub(super) fn read<'a>(path: &'a Path, mut cursor: Cursor<'a>) -> Result<MetaVal
 /// An unsigned integer; `None` for any other value.
 pub(super) fn read_unsigned(mut cursor: Cursor) -> Result<Option<u64>, Fault> {
     let kind = Kind::read(&mut cursor)?;
-    let whole = matches!(kind, Kind::U8 | Kind::U16 | Kind::U32 | Kind::U64);
-    match whole.then(|| number(&mut cursor, kind)).transpose()? {
+    let is_unsigned = matches!(kind, Kind::U8 | Kind::U16 | Kind::U32 | Kind::U64);
+    match is_unsigned.then(|| read_number(&mut cursor, kind)).transpose()? {
         Some(MetaValue::Unsigned(n)) => Ok(Some(n)),
         _ => Ok(None),
     }
@@ -229,20 +229,20 @@ fn read_value<'a>(
     depth: usize,
 ) -> Result<MetaValue<'a>, Fault> {
     if kind == Kind::Text {
-        return Ok(MetaValue::Text(cursor.text("a text")?));
+        return Ok(MetaValue::Text(cursor.read_text("a text")?));
     }
     if kind == Kind::List {
-        let list = open(path, cursor.clone(), depth)?;
+        let list = open_list(path, cursor.clone(), depth)?;
         check_value(cursor, kind, depth)?;
         return Ok(MetaValue::List(list));
     }
-    number(cursor, kind)
+    read_number(cursor, kind)
 }
 
 /// Reads a number or a boolean.
-fn number<'a>(cursor: &mut Cursor<'a>, kind: Kind) -> Result<MetaValue<'a>, Fault> {
+fn read_number<'a>(cursor: &mut Cursor<'a>, kind: Kind) -> Result<MetaValue<'a>, Fault> {
     let mut low = [0; 8];
-    low[..kind.bytes()].copy_from_slice(cursor.bytes(kind.bytes(), "a number")?);
+    low[..kind.bytes()].copy_from_slice(cursor.read_bytes(kind.bytes(), "a number")?);
     let bits = u64::from_le_bytes(low);
     Ok(match kind {
         Kind::U8 | Kind::U16 | Kind::U32 | Kind::U64 => MetaValue::Unsigned(bits),
@@ -258,7 +258,7 @@ fn number<'a>(cursor: &mut Cursor<'a>, kind: Kind) -> Result<MetaValue<'a>, Faul
 }
 
 /// The list at the cursor.
-fn open<'a>(path: &'a Path, mut cursor: Cursor<'a>, depth: usize) -> Result<List<'a>, Fault> {
-    let (kind, left) = list(&mut cursor, depth)?;
-    Ok(List { path, cursor, kind, left, depth })
+fn open_list<'a>(path: &'a Path, mut cursor: Cursor<'a>, depth: usize) -> Result<List<'a>, Fault> {
+    let (kind, remaining) = read_list_header(&mut cursor, depth)?;
+    Ok(List { path, cursor, kind, remaining, depth })
 }

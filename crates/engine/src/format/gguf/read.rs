@@ -60,9 +60,9 @@ impl Reader {
     pub fn entries(&self) -> impl Iterator<Item = Result<Entry>> {
         let mut at = self.header.first_tensor;
         (0..self.header.tensors.len()).map(move |_| {
-            self.look(|file| {
+            self.with_bytes(|file| {
                 let mut cursor = Cursor::new(file, at);
-                let entry = self.header.data.entry(&mut cursor);
+                let entry = self.header.data.read_entry(&mut cursor);
                 at = cursor.offset();
                 entry
             })
@@ -74,7 +74,7 @@ impl Reader {
     /// # Errors
     /// `ERR_FILE_FORMAT` if the file has no tensor of that name; `ERR_FILE_NOT_FOUND` as `entries`.
     pub fn entry(&self, name: &str) -> Result<Entry> {
-        let Some(entry) = self.look(|file| self.header.entry(file, name))? else {
+        let Some(entry) = self.with_bytes(|file| self.header.find_entry(file, name))? else {
             fail!(FileFormat, "{}: there is no tensor {}", self.path.display(), quote(name));
         };
         Ok(entry)
@@ -86,46 +86,61 @@ impl Reader {
     /// As for `entries`.
     pub fn keys(&self) -> impl Iterator<Item = Result<String>> {
         let keys = &self.header.keys;
-        (0..keys.len()).map(|i| self.look(|file| keys.text(file, i).map(String::from)))
+        (0..keys.len()).map(|i| self.with_bytes(|file| keys.read(file, i).map(String::from)))
     }
 
-    /// Calls `look` with a value of the metadata; `None` if the file does not have the key. The file is locked
-    /// meanwhile, so `look` must not use the reader.
+    /// Calls `use_value` with a value of the metadata; `None` if the file does not have the key. The file is locked
+    /// meanwhile, so `use_value` must not use the reader.
     ///
     /// # Errors
-    /// The errors of `look`; `ERR_FILE_NOT_FOUND` as for `entries`.
-    pub fn metadata<T>(&self, key: &str, look: impl FnOnce(MetaValue<'_>) -> Result<T>) -> Result<Option<T>> {
-        self.read_value(key, |cursor| metadata::read(&self.path, cursor).map(look))?.transpose()
+    /// The errors of `use_value`; `ERR_FILE_NOT_FOUND` as for `entries`.
+    pub fn read_metadata<T>(
+        &self,
+        key: &str,
+        use_value: impl FnOnce(MetaValue<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.read_value(key, |cursor| metadata::read(&self.path, cursor).map(use_value))?.transpose()
     }
 
-    /// Calls `look` with the texts of a list of the metadata; `None` if the file does not have the key.
+    /// Calls `use_value` with the texts of a list of the metadata; `None` if the file does not have the key.
     ///
     /// # Errors
-    /// `ERR_FILE_FORMAT` if the value is not a list of texts; as `metadata`.
-    pub fn texts<T>(&self, key: &str, look: impl FnOnce(Texts<'_>) -> Result<T>) -> Result<Option<T>> {
-        self.metadata(key, |value| metadata::texts(value).map_or_else(|| self.no_list(key, "texts"), look))
-    }
-
-    /// The number of texts in a list of the metadata, without reading them. Errors as of `texts`.
-    pub fn text_count(&self, key: &str) -> Result<Option<usize>> {
-        self.texts(key, |texts| Ok(texts.len()))
-    }
-
-    /// Text `at` of a list of the metadata; `None` if the list is shorter. Errors as of `texts`.
-    pub fn text_at(&self, key: &str, at: usize) -> Result<Option<String>> {
-        let text = self.texts(key, |mut texts| Ok(texts.nth(at).transpose()?.map(String::from)))?;
-        Ok(text.flatten())
-    }
-
-    /// Calls `look` with the numbers of a list of the metadata; `None` if the file does not have the key. Errors as of
-    /// `texts`.
-    pub fn numbers<T>(&self, key: &str, look: impl FnOnce(Numbers<'_>) -> Result<T>) -> Result<Option<T>> {
-        self.metadata(key, |value| {
-            metadata::numbers(value).map_or_else(|| self.no_list(key, "numbers"), look)
+    /// `ERR_FILE_FORMAT` if the value is not a list of texts; as `read_metadata`.
+    pub fn read_texts<T>(
+        &self,
+        key: &str,
+        use_value: impl FnOnce(Texts<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.read_metadata(key, |value| {
+            metadata::as_texts(value).map_or_else(|| self.list_error(key, "texts"), use_value)
         })
     }
 
-    fn no_list<T>(&self, key: &str, what: &str) -> Result<T> {
+    /// The number of texts in a list of the metadata, without reading them. Errors as of `read_texts`.
+    pub fn text_count(&self, key: &str) -> Result<Option<usize>> {
+        self.read_texts(key, |texts| Ok(texts.len()))
+    }
+
+    /// Text `at` of a list of the metadata; `None` if the list is shorter. Errors as of `read_texts`.
+    pub fn text_at(&self, key: &str, at: usize) -> Result<Option<String>> {
+        let text = self.read_texts(key, |mut texts| Ok(texts.nth(at).transpose()?.map(String::from)))?;
+        Ok(text.flatten())
+    }
+
+    /// Calls `use_value` with the numbers of a list of the metadata; `None` if the file does not have the key. Errors
+    /// as of
+    /// `read_texts`.
+    pub fn read_numbers<T>(
+        &self,
+        key: &str,
+        use_value: impl FnOnce(Numbers<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.read_metadata(key, |value| {
+            metadata::as_numbers(value).map_or_else(|| self.list_error(key, "numbers"), use_value)
+        })
+    }
+
+    fn list_error<T>(&self, key: &str, what: &str) -> Result<T> {
         fail!(FileFormat, "{}: {key} must be a list of {what}", self.path.display())
     }
 
@@ -133,7 +148,7 @@ impl Reader {
     ///
     /// # Errors
     /// As for `entries`.
-    pub fn place(&self, key: &str) -> Result<Option<Range<usize>>> {
+    pub fn find_range(&self, key: &str) -> Result<Option<Range<usize>>> {
         self.read_value(key, |mut cursor| {
             let start = cursor.offset();
             metadata::check(&mut cursor)?;
@@ -146,20 +161,20 @@ impl Reader {
         key: &str,
         read: impl FnOnce(Cursor<'_>) -> Result<T, Fault>,
     ) -> Result<Option<T>> {
-        self.look(|file| self.header.value(file, key)?.map(read).transpose())
+        self.with_bytes(|file| self.header.find_value(file, key)?.map(read).transpose())
     }
 
     /// Calls `read` with the file's bytes. An error means that the file was modified since it was checked.
-    fn look<T>(&self, read: impl FnOnce(&[u8]) -> Result<T, Fault>) -> Result<T> {
-        self.file.read(read)?.map_err(|fault| fault.of(&self.path))
+    fn with_bytes<T>(&self, read: impl FnOnce(&[u8]) -> Result<T, Fault>) -> Result<T> {
+        self.file.read(read)?.map_err(|fault| fault.into_error(&self.path))
     }
 
-    /// Calls `look` with the stored bytes of an entry of this file.
+    /// Calls `use_value` with the stored bytes of an entry of this file.
     ///
     /// # Errors
     /// `ERR_FILE_NOT_FOUND` once the file was replaced and unmapped.
-    pub fn read<T>(&self, entry: &Entry, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
-        self.file.read(|file| look(&file[entry.offset as usize..][..entry.bytes as usize]))
+    pub fn read<T>(&self, entry: &Entry, use_value: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        self.file.read(|file| use_value(&file[entry.offset as usize..][..entry.bytes as usize]))
     }
 
     /// A tensor as a value of `cx`: in place over the map if it is stored in the requested type and the device can do
@@ -189,7 +204,7 @@ impl Reader {
         if stored == to && order == RowOrder::Stored {
             return cx.map(entry.shape.clone(), to, &self.file, entry.offset);
         }
-        let sources = self.rows(&entry, order)?;
+        let sources = self.order_rows(&entry, order)?;
         // Allocated before the host's copy, so that a lack of memory is reported before work is done.
         let value = cx.empty(entry.shape.clone(), to)?;
         // A meta device needs no bytes, and reading a large file takes time.
@@ -202,7 +217,7 @@ impl Reader {
     }
 
     /// The source of each row; `None` if all rows are in their stored order.
-    fn rows(&self, entry: &Entry, order: RowOrder) -> Result<Option<Vec<usize>>> {
+    fn order_rows(&self, entry: &Entry, order: RowOrder) -> Result<Option<Vec<usize>>> {
         let RowOrder::Halves { heads } = order else { return Ok(None) };
         let rows = entry.shape.first().copied().unwrap_or(1);
         if heads == 0 || rows % (2 * heads) != 0 {
@@ -219,15 +234,15 @@ impl Reader {
         }
         let half = rows / heads / 2;
         let source = |row: usize| {
-            let (head, within) = (row / (2 * half), row % (2 * half));
-            2 * (head * half + within % half) + within / half
+            let (head, in_head) = (row / (2 * half), row % (2 * half));
+            2 * (head * half + in_head % half) + in_head / half
         };
         Ok(Some((0..rows).map(source).collect()))
     }
 }
 
 /// Elements that are unpacked together before they are rounded.
-const UNPACKED: usize = 4096;
+const UNPACK_SIZE: usize = 4096;
 
 /// Converts rows to `to`, each from its row in `sources`.
 fn convert_rows(mut bytes: Vec<u8>, kind: TensorType, to: DType, sources: &Option<Vec<usize>>) -> Vec<u8> {
@@ -244,9 +259,9 @@ fn convert_rows(mut bytes: Vec<u8>, kind: TensorType, to: DType, sources: &Optio
         TensorType::Blocks(kind) => kind,
     };
     let mut converted = vec![0; bytes.len() / kind.bytes() * kind.elements() * to.bytes()];
-    let mut wide = [0f32; UNPACKED];
-    let blocks = bytes.chunks(UNPACKED / kind.elements() * kind.bytes());
-    for (blocks, out) in blocks.zip(converted.chunks_mut(UNPACKED * to.bytes())) {
+    let mut wide = [0f32; UNPACK_SIZE];
+    let blocks = bytes.chunks(UNPACK_SIZE / kind.elements() * kind.bytes());
+    for (blocks, out) in blocks.zip(converted.chunks_mut(UNPACK_SIZE * to.bytes())) {
         let wide = &mut wide[..out.len() / to.bytes()];
         unpack(kind, blocks, wide);
         match to {

@@ -11,7 +11,7 @@ use crate::format::json::Fault;
 use crate::format::quote;
 use crate::shape::Shape;
 
-const MOST_DIMS: usize = 4;
+const MAX_DIMS: usize = 4;
 
 /// The storage type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(super) struct TensorEntry<'a> {
     kind: TensorType,
     shape: Shape,
     /// Bytes from the start of the tensor data.
-    place: u64,
+    relative_offset: u64,
     bytes: u64,
 }
 
@@ -67,56 +67,56 @@ impl<'a> TensorEntry<'a> {
     /// Reads an entry and advances the cursor.
     pub fn read(cursor: &mut Cursor<'a>) -> Result<TensorEntry<'a>, Fault> {
         let at = cursor.offset();
-        let name = cursor.text("a tensor's name")?;
-        let within = |cursor: &Cursor, what: String| cursor.fault(format!("tensor {}: {what}", quote(name)));
+        let name = cursor.read_text("a tensor's name")?;
+        let fail_at = |cursor: &Cursor, what: String| cursor.fail(format!("tensor {}: {what}", quote(name)));
         let before = cursor.clone();
-        let rank = cursor.u32("a tensor's number of dimensions")?;
-        if rank as usize > MOST_DIMS {
-            return within(
+        let rank = cursor.read_u32("a tensor's number of dimensions")?;
+        if rank as usize > MAX_DIMS {
+            return fail_at(
                 &before,
-                format!("at most {MOST_DIMS} dimensions were expected, this says {rank}"),
+                format!("at most {MAX_DIMS} dimensions were expected, this says {rank}"),
             );
         }
         let sizes = cursor.clone();
-        let mut dims = SmallVec::<[u64; MOST_DIMS]>::new();
+        let mut dims = SmallVec::<[u64; MAX_DIMS]>::new();
         for _ in 0..rank {
-            dims.push(cursor.u64("a tensor's dimension")?);
+            dims.push(cursor.read_u64("a tensor's dimension")?);
         }
         let before = cursor.clone();
-        let number = cursor.u32("a tensor's type")?;
-        let kind = match stored_as(number) {
+        let number = cursor.read_u32("a tensor's type")?;
+        let kind = match parse_type(number) {
             Ok(kind) => kind,
-            Err(what) => return within(&before, what),
+            Err(what) => return fail_at(&before, what),
         };
-        let place = cursor.u64("a tensor's offset")?;
+        let relative_offset = cursor.read_u64("a tensor's offset")?;
         let (together, bytes) = kind.unit();
         // Empty tensors, too: their strides are products of the other sizes.
         let size = dims.iter().try_fold(1u64, |n, d| n.checked_mul((*d).max(1)));
         let Some(size) = size.and_then(|n| n.checked_mul(bytes as u64)).filter(|n| *n <= i64::MAX as u64)
         else {
-            return within(&sizes, format!("the size of {kind} {dims:?} overflows"));
+            return fail_at(&sizes, format!("the size of {kind} {dims:?} overflows"));
         };
         let row = dims.first().copied().unwrap_or(1);
         if row % together as u64 != 0 {
-            return within(
+            return fail_at(
                 &sizes,
                 format!("rows of whole blocks of {together} were expected for {kind}, these have {row}"),
             );
         }
         let bytes = if dims.contains(&0) { 0 } else { size / together as u64 };
-        let shape: SmallVec<[usize; MOST_DIMS]> = dims.iter().rev().map(|d| *d as usize).collect();
-        Ok(TensorEntry { at, name, kind, shape: Shape::new(&shape), place, bytes })
+        let shape: SmallVec<[usize; MAX_DIMS]> = dims.iter().rev().map(|d| *d as usize).collect();
+        Ok(TensorEntry { at, name, kind, shape: Shape::new(&shape), relative_offset, bytes })
     }
 
-    fn fault<T>(&self, what: String) -> Result<T, Fault> {
+    fn fail<T>(&self, what: String) -> Result<T, Fault> {
         Err(Fault { offset: self.at, what: format!("tensor {}: {what}", quote(self.name)) })
     }
 }
 
 /// A type by its number; an error text if it is not supported.
-fn stored_as(number: u32) -> Result<TensorType, String> {
+fn parse_type(number: u32) -> Result<TensorType, String> {
     use BlockType::*;
-    let unread = match number {
+    let name = match number {
         0 => return Ok(TensorType::Plain(DType::F32)),
         1 => return Ok(TensorType::Plain(DType::F16)),
         2 => return Ok(TensorType::Blocks(Q4_0)),
@@ -154,7 +154,7 @@ fn stored_as(number: u32) -> Result<TensorType, String> {
         _ => return Err(format!("type {number} is unknown; the file is damaged, or newer than this reader")),
     };
     Err(format!(
-        "type {number} ({unread}) is not read; those that are: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to \
+        "type {number} ({name}) is not read; those that are: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to \
          Q6_K, IQ4_NL; quantise the model again as one of these"
     ))
 }
@@ -169,28 +169,32 @@ pub(super) struct Data {
 
 impl Data {
     /// Reads an entry, checks its location, and advances the cursor.
-    pub fn entry(&self, cursor: &mut Cursor) -> Result<Entry, Fault> {
-        let TensorEntry { name, kind, shape, place, bytes, .. } =
+    pub fn read_entry(&self, cursor: &mut Cursor) -> Result<Entry, Fault> {
+        let TensorEntry { name, kind, shape, relative_offset, bytes, .. } =
             self.check_region(TensorEntry::read(cursor)?)?;
-        Ok(Entry { name: name.into(), kind, shape, offset: self.start + place, bytes })
+        Ok(Entry { name: name.into(), kind, shape, offset: self.start + relative_offset, bytes })
     }
 
     /// Checks that the tensors of the entries at `order` are within the region and do not overlap.
     pub fn check(&self, file: &[u8], mut order: Vec<usize>) -> Result<(), Fault> {
         let stated = |at: usize| TensorEntry::read(&mut Cursor::new(file, at));
-        order.sort_unstable_by_key(|at| stated(*at).map_or((0, 0, *at), |it| (it.place, it.bytes, *at)));
+        order.sort_unstable_by_key(|at| {
+            stated(*at).map_or((0, 0, *at), |it| (it.relative_offset, it.bytes, *at))
+        });
         let mut before: Option<TensorEntry> = None;
         for at in order {
             let tensor = self.check_region(stated(at)?)?;
             if tensor.bytes == 0 {
                 continue;
             }
-            if let Some(other) = before.filter(|other| tensor.place < other.place + other.bytes) {
-                return tensor.fault(format!(
+            if let Some(other) =
+                before.filter(|other| tensor.relative_offset < other.relative_offset + other.bytes)
+            {
+                return tensor.fail(format!(
                     "its offset {} lies in the tensor {}, which ends at {}",
-                    tensor.place,
+                    tensor.relative_offset,
                     quote(other.name),
-                    other.place + other.bytes
+                    other.relative_offset + other.bytes
                 ));
             }
             before = Some(tensor);
@@ -200,15 +204,16 @@ impl Data {
 
     /// Checks that a tensor is within the region.
     fn check_region<'a>(&self, tensor: TensorEntry<'a>) -> Result<TensorEntry<'a>, Fault> {
-        let (Data { start, alignment, end }, TensorEntry { place, bytes, .. }) = (self, &tensor);
-        if place % alignment != 0 {
-            return tensor
-                .fault(format!("an offset that is a multiple of {alignment} was expected, this is {place}"));
+        let (Data { start, alignment, end }, TensorEntry { relative_offset, bytes, .. }) = (self, &tensor);
+        if relative_offset % alignment != 0 {
+            return tensor.fail(format!(
+                "an offset that is a multiple of {alignment} was expected, this is {relative_offset}"
+            ));
         }
-        let reach = place.checked_add(*bytes).and_then(|n| n.checked_add(*start));
+        let reach = relative_offset.checked_add(*bytes).and_then(|n| n.checked_add(*start));
         if reach.is_none_or(|reach| reach > *end) {
-            return tensor.fault(format!(
-                "its {bytes} bytes from {start} + {place} on pass the file's end at {end}: cut off?"
+            return tensor.fail(format!(
+                "its {bytes} bytes from {start} + {relative_offset} on pass the file's end at {end}: cut off?"
             ));
         }
         Ok(tensor)

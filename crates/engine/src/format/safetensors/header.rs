@@ -11,7 +11,7 @@ use serde::de::{IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::Dtype;
-use crate::format::json::{self, Fault, Unique, once};
+use crate::format::json::{self, Fault, Unique, check_unique};
 use crate::format::quote;
 use crate::shape::Shape;
 
@@ -68,10 +68,10 @@ impl<'de> Deserialize<'de> for Members {
                 let mut metadata = None;
                 while let Some(key) = map.next_key::<String>()? {
                     if key == METADATA {
-                        once(&key, metadata.is_some())?;
+                        check_unique(&key, metadata.is_some())?;
                         metadata = Some(map.next_value::<Option<Unique<String>>>()?);
                     } else {
-                        once(&key, infos.contains_key(&key))?;
+                        check_unique(&key, infos.contains_key(&key))?;
                         infos.insert(key, map.next_value()?);
                     }
                 }
@@ -92,7 +92,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, Fault> {
         return at(file.len(), what.into());
     };
     let length = u64::from_le_bytes(*length);
-    if let Some(what) = foreign(file).filter(|_| length > MAX_HEADER) {
+    if let Some(what) = detect_format(file).filter(|_| length > MAX_HEADER) {
         return at(0, format!("a safetensors file was expected, this is {what}"));
     }
     if length > MAX_HEADER {
@@ -105,7 +105,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, Fault> {
     let Members { infos, metadata } = json::parse(text)
         .map_err(|fault| Fault { offset: PREFIX + fault.offset, what: format!("header: {}", fault.what) })?;
     let start = (PREFIX + text.len()) as u64;
-    let entries = place(infos, start, data.len() as u64).map_err(|(name, what)| {
+    let entries = check_layout(infos, start, data.len() as u64).map_err(|(name, what)| {
         let key = json::key_offset(std::str::from_utf8(text).unwrap_or_default(), &name);
         Fault { offset: PREFIX + key, what: format!("tensor {}: {what}", quote(&name)) }
     })?;
@@ -119,14 +119,18 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, Fault> {
 
 /// Checks each tensor, and that together they cover the `data` bytes from `start` on without gaps or overlaps; bytes
 /// after the last tensor are allowed. An error has the tensor's name.
-fn place(infos: BTreeMap<String, Info>, start: u64, data: u64) -> Result<Vec<Entry>, (String, String)> {
+fn check_layout(
+    infos: BTreeMap<String, Info>,
+    start: u64,
+    data: u64,
+) -> Result<Vec<Entry>, (String, String)> {
     let mut infos: Vec<(String, Info)> = infos.into_iter().collect();
     infos.sort_by_key(|(_, info)| info.data_offsets);
     let mut entries: Vec<Entry> = Vec::with_capacity(infos.len());
     let mut covered = 0;
     for (name, info) in infos {
         let (begin, end) = info.data_offsets;
-        let (dtype, shape, bytes) = match size(&info) {
+        let (dtype, shape, bytes) = match parse_info(&info) {
             Ok(size) => size,
             Err(what) => return Err((name, what)),
         };
@@ -150,7 +154,7 @@ fn place(infos: BTreeMap<String, Info>, start: u64, data: u64) -> Result<Vec<Ent
 }
 
 /// A tensor's dtype, shape and size in bytes.
-fn size(info: &Info) -> Result<(Dtype, Shape, u64), String> {
+fn parse_info(info: &Info) -> Result<(Dtype, Shape, u64), String> {
     let name: StrDeserializer<UnknownName> = info.dtype.as_str().into_deserializer();
     let dtype = Dtype::deserialize(name).map_err(|_| format!("unknown dtype {}", quote(&info.dtype)))?;
     let dims = &info.shape;
@@ -169,7 +173,7 @@ fn size(info: &Info) -> Result<(Dtype, Shape, u64), String> {
 }
 
 /// The format of a file that is not safetensors, by its first bytes.
-fn foreign(file: &[u8]) -> Option<&'static str> {
+fn detect_format(file: &[u8]) -> Option<&'static str> {
     const BEGINNINGS: [(&[u8], &str); 5] = [
         (b"version https://git-lfs", "a Git LFS pointer: the file itself was not downloaded"),
         (b"PK\x03\x04", "a zip, such as PyTorch's own format"),

@@ -19,7 +19,7 @@ use crate::fail;
 ///
 /// # Errors
 /// `ERR_DTYPE` for blocks, which the format lacks.
-pub fn stored(dtype: DType) -> Result<Dtype> {
+pub fn to_file_type(dtype: DType) -> Result<Dtype> {
     Ok(match dtype {
         DType::F32 => Dtype::F32,
         DType::F16 => Dtype::F16,

@@ -25,7 +25,7 @@ pub struct Reader {
     path: PathBuf,
     file: Arc<MappedFile>,
     entries: Vec<Entry>,
-    places: HashMap<String, usize>,
+    indices: HashMap<String, usize>,
     metadata: BTreeMap<String, String>,
 }
 
@@ -37,8 +37,8 @@ impl Reader {
     pub fn open(path: impl AsRef<Path>) -> Result<Reader> {
         let path = path.as_ref();
         let (file, header) = map_checked(path, header::parse)?;
-        let places = header.entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
-        Ok(Reader { path: path.into(), file, entries: header.entries, places, metadata: header.metadata })
+        let indices = header.entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
+        Ok(Reader { path: path.into(), file, entries: header.entries, indices, metadata: header.metadata })
     }
 
     pub fn path(&self) -> &Path {
@@ -61,15 +61,15 @@ impl Reader {
     }
 
     pub fn entry(&self, name: &str) -> Option<&Entry> {
-        self.places.get(name).map(|i| &self.entries[*i])
+        self.indices.get(name).map(|i| &self.entries[*i])
     }
 
-    /// Calls `look` with the stored bytes of an entry of this file.
+    /// Calls `use_bytes` with the stored bytes of an entry of this file.
     ///
     /// # Errors
     /// `ERR_FILE_NOT_FOUND` once the file was replaced and unmapped.
-    pub fn read<T>(&self, entry: &Entry, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
-        self.file.read(|file| look(&file[entry.offset as usize..][..entry.bytes as usize]))
+    pub fn read<T>(&self, entry: &Entry, use_bytes: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        self.file.read(|file| use_bytes(&file[entry.offset as usize..][..entry.bytes as usize]))
     }
 
     /// A tensor as a value of `cx`: in place over the map if the device can do that; converted on the host if `dtype`
@@ -99,7 +99,7 @@ impl Reader {
             fail!(Dtype, "{shown}: tensor {} is {} and is not converted to {to}", quote(name), entry.dtype);
         }
         if entry.dtype == Dtype::I64 {
-            let Some(narrow) = self.read(entry, narrow)? else {
+            let Some(narrow) = self.read(entry, narrow_to_i32)? else {
                 fail!(Dtype, "{shown}: tensor {} is I64 and holds more than i32 does", quote(name));
             };
             return cx.upload(entry.shape.clone(), DType::I32, narrow);
@@ -118,8 +118,8 @@ impl Reader {
         let (shown, to) =
             (format!("{}: tensor {}", self.path.display(), quote(&entry.name)), DType::Block(kind));
         if !from.is_float() || !TRAINING_TYPES.contains(&kind) {
-            let made = TRAINING_TYPES.map(BlockType::as_str).join(", ");
-            fail!(Dtype, "{shown} is {} and is not quantised to {kind}; floats are, to {made}", entry.dtype);
+            let types = TRAINING_TYPES.map(BlockType::as_str).join(", ");
+            fail!(Dtype, "{shown} is {} and is not quantised to {kind}; floats are, to {types}", entry.dtype);
         }
         if entry.shape.rank() < 2 || !to.divides(&entry.shape) {
             let fits = |kind: &BlockType| DType::Block(*kind).divides(&entry.shape);
@@ -151,7 +151,7 @@ impl Reader {
     }
 }
 
-fn narrow(bytes: &[u8]) -> Option<Vec<u8>> {
+fn narrow_to_i32(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut narrow = Vec::with_capacity(bytes.len() / 2);
     for value in bytes.as_chunks::<8>().0 {
         let value = i32::try_from(i64::from_le_bytes(*value)).ok()?;

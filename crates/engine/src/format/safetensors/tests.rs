@@ -382,7 +382,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_byte_changes_agree_with_the_reference(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4)) {
+    fn random_byte_changes_agree_with_the_reference(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4)
+    ) {
         let mut bytes = make_valid_file();
         for (at, byte) in changes {
             let at = at.index(bytes.len());
@@ -392,7 +394,9 @@ proptest! {
     }
 
     #[test]
-    fn removed_or_repeated_parts_agree_with_the_reference(from in any::<prop::sample::Index>(), count in 0usize..40, twice in any::<bool>()) {
+    fn removed_or_repeated_parts_agree_with_the_reference(
+        from in any::<prop::sample::Index>(), count in 0usize..40, twice in any::<bool>()
+    ) {
         let mut bytes = make_valid_file();
         let from = from.index(bytes.len());
         let part: Vec<u8> = bytes[from..].iter().take(count).copied().collect();

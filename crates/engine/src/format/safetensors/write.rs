@@ -78,7 +78,7 @@ impl Writer {
         let mut expected = Vec::with_capacity(specs.len());
         for i in &order {
             let spec = &specs[*i];
-            let Some(bytes) = size(spec) else {
+            let Some(bytes) = count_bytes(spec) else {
                 fail!(
                     ShapeMismatch,
                     "{shown}: tensor {}: {} {:?} is no whole number of bytes",
@@ -89,7 +89,7 @@ impl Writer {
             };
             expected.push((spec.name.to_string(), bytes));
         }
-        let header = header(specs, &order, &expected, metadata);
+        let header = format_header(specs, &order, &expected, metadata);
         if header.len() as u64 > MAX_HEADER {
             fail!(Write, "{shown}: the header would be longer than {MAX_HEADER} bytes");
         }
@@ -137,14 +137,14 @@ impl Writer {
     }
 }
 
-fn size(spec: &TensorSpec) -> Option<u64> {
+fn count_bytes(spec: &TensorSpec) -> Option<u64> {
     let elements = spec.shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d as u64))?;
     let bits = elements.checked_mul(spec.dtype.bitsize() as u64)?;
     bits.is_multiple_of(8).then_some(bits / 8)
 }
 
 /// The JSON without whitespace, padded with spaces to 8 bytes.
-fn header(
+fn format_header(
     specs: &[TensorSpec],
     order: &[usize],
     expected: &[(String, u64)],

@@ -9,7 +9,7 @@ use crate::device::{Sink, cpu};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::Params;
-use crate::problem::{Problem, operand};
+use crate::problem::{Problem, make_operand};
 use crate::tune::{BYTES, Class, Extent, Family, Words, size_class};
 
 pub static FAMILY: Family = Family {
@@ -182,14 +182,16 @@ fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
     let shape = Shape::of(words).make_shape(extent);
     let Shape { batch, m, n, k, two, .. } = shape;
     let b_batch = if shape.shares_b { 1 } else { batch };
-    let a = operand(cx, [batch * m * k], DType::F32, 1)?;
-    let b = operand(cx, [b_batch * n * k], shape.b, 2)?;
+    let a = make_operand(cx, [batch * m * k], DType::F32, 1)?;
+    let b = make_operand(cx, [b_batch * n * k], shape.b, 2)?;
     let more = match two {
-        true => Some([operand(cx, [m * RANK], DType::F32, 3)?, operand(cx, [n * RANK], DType::F32, 4)?]),
+        true => {
+            Some([make_operand(cx, [m * RANK], DType::F32, 3)?, make_operand(cx, [n * RANK], DType::F32, 4)?])
+        }
         false => None,
     };
-    let bias = if shape.bias { Some(operand(cx, [n], DType::F32, 6)?) } else { None };
-    let c = operand(cx, [batch * m * n], DType::F32, 5)?;
+    let bias = if shape.bias { Some(make_operand(cx, [n], DType::F32, 6)?) } else { None };
+    let c = make_operand(cx, [batch * m * n], DType::F32, 5)?;
     let (cx, output, work) = (cx.clone(), c.clone(), shape.work());
     let run = move |params: Params| {
         let factor_a = |value, k: usize| {
@@ -216,7 +218,7 @@ fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
 /// The products of a training step of SmolLM2-135M (4 × 512 tokens, rank 16 on all linears) and of its decoding.
 fn usual() -> Vec<(Words, Vec<Params>)> {
     // Values without storage: variants are chosen by shape.
-    let cx = Context::new(cpu::profile(1), Sink::Meta);
+    let cx = Context::new(cpu::make_profile(1), Sink::Meta);
     let (rows, rank) = (2048, RANK);
     let layers = [(576, 576), (576, 192), (576, 1536), (1536, 576), (576, 49_152)];
     let mut found: Vec<(Words, Vec<Params>)> = Vec::new();
@@ -292,15 +294,15 @@ mod tests {
                 ([40, 24, 300], false, DType::F32),
             ] {
                 let [a, b] = [(m, DType::F32, 1), (n, dtype, 2)]
-                    .map(|(side, dtype, seed)| operand(&cx, [side * k], dtype, seed).unwrap());
+                    .map(|(side, dtype, seed)| make_operand(&cx, [side * k], dtype, seed).unwrap());
                 let right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
                 let (g, left) = (Gemm::new(m, n, k), Matrix::new(&a, k));
-                let c = operand(&cx, [m * n], DType::F32, 3).unwrap();
+                let c = make_operand(&cx, [m * n], DType::F32, 3).unwrap();
                 let subgroups = cx.profile.subgroup > 0;
                 let configs = candidates(&g, &left, &right, &Matrix::new(&c, n), [false; 2], subgroups);
                 assert!(configs.len() > 1 || (configs[0].is_few() && !subgroups), "{m} x {n} x {k}");
                 let made = configs.iter().map(|config| {
-                    let c = operand(&cx, [m * n], DType::F32, 3).unwrap();
+                    let c = make_operand(&cx, [m * n], DType::F32, 3).unwrap();
                     append(&cx, *config, g, left, right, None, None, Matrix::new(&c, n)).unwrap();
                     read(&c).data
                 });

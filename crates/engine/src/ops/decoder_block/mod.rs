@@ -173,7 +173,7 @@ impl DecoderBlock {
                 None => cx.empty(y.shape, y.dtype)?,
             });
         }
-        cx.operation(op.name(), Pass::Forward, || dense_together(cx, x, weights, &ys));
+        cx.trace_operation(op.name(), Pass::Forward, || dense_together(cx, x, weights, &ys));
         places.iter().flatten().for_each(|place| place.storage.written());
         Ok(take_outputs(ys))
     }

@@ -23,7 +23,7 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
-use super::span::{BINDINGS, variants};
+use super::span::{BINDINGS, list_variants};
 use super::{Rule, Span};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
@@ -49,7 +49,7 @@ static COMMIT: Kernel = Kernel {
         wgsl: |_| include_str!("commit.wgsl").into(),
         native: native::commit,
     },
-    variants: || variants(0),
+    variants: || list_variants(0),
 };
 
 pub const KERNELS: &[&Kernel] = &[&COMMIT];
@@ -119,23 +119,23 @@ impl Rule for Adafactor {
         if span.value.size() == 0 {
             return Ok(());
         }
-        let f = Compose { cx };
+        let f = ValueFunctions { cx };
         let late = span.verdict.sub_range(2, []);
-        let t = f.at_least(&f.of(Function::Sub, &cx.constant(step as f32), &late)?, 1.0)?;
-        let rate = f.of(Function::Pow, &t, &cx.constant(self.beta2_decay as f32))?;
-        let g = f.of(Function::Mul, &span.grad, &span.verdict.sub_range(0, []))?;
-        let squares = f.of1(Function::Square, &g)?;
-        let (states, second) = self.moments(&f, span, &squares, &rate)?;
+        let t = f.clamp_below(&f.apply(Function::Sub, &cx.constant(step as f32), &late)?, 1.0)?;
+        let rate = f.apply(Function::Pow, &t, &cx.constant(self.beta2_decay as f32))?;
+        let g = f.apply(Function::Mul, &span.grad, &span.verdict.sub_range(0, []))?;
+        let squares = f.apply1(Function::Square, &g)?;
+        let (states, second) = self.update_moments(&f, span, &squares, &rate)?;
         let eps = self.eps[0] as f32;
-        let root = f.of1(Function::Rsqrt, &f.at_least(&second, eps * eps)?)?;
-        let u = f.of(Function::Mul, &g, &root)?;
-        let size = self.size(&f, &span.value, &u, &t)?;
-        let moved = f.of(Function::Mul, &u, &size)?;
-        let kept = match self.weight_decay {
+        let root = f.apply1(Function::Rsqrt, &f.clamp_below(&second, eps * eps)?)?;
+        let u = f.apply(Function::Mul, &g, &root)?;
+        let step_size = self.compute_step_size(&f, &span.value, &u, &t)?;
+        let change = f.apply(Function::Mul, &u, &step_size)?;
+        let decayed = match self.weight_decay {
             0.0 => span.value.clone(),
-            decay => f.of(Function::Mul, &span.value, &cx.constant((1.0 - self.lr * decay) as f32))?,
+            decay => f.apply(Function::Mul, &span.value, &cx.constant((1.0 - self.lr * decay) as f32))?,
         };
-        let value = f.of(Function::Sub, &kept, &moved)?;
+        let value = f.apply(Function::Sub, &decayed, &change)?;
         for (old, new) in std::iter::once((&span.value, &value)).chain(span.states.iter().zip(&states)) {
             let verdict = span.verdict.clone();
             let part = Span { value: old.clone(), grad: new.clone(), states: Vec::new(), verdict };
@@ -147,16 +147,16 @@ impl Rule for Adafactor {
 
 impl Adafactor {
     /// The states after the update, and the second moment of every element that they represent.
-    fn moments(
+    fn update_moments(
         &self,
-        f: &Compose,
+        f: &ValueFunctions,
         span: &Span,
         squares: &Value,
         rate: &Value,
     ) -> Result<(Vec<Value>, Value)> {
         let lerp = |old: &Value, new: &Value| {
-            let change = f.of(Function::Mul, &f.of(Function::Sub, new, old)?, rate)?;
-            f.of(Function::Add, old, &change)
+            let change = f.apply(Function::Mul, &f.apply(Function::Sub, new, old)?, rate)?;
+            f.apply(Function::Add, old, &change)
         };
         let rank = squares.shape.rank();
         if rank < 2 {
@@ -171,46 +171,46 @@ impl Adafactor {
         let col = lerp(col, &mean(squares, rank - 2, &col.shape)?)?;
         let mut one = row.shape.to_vec();
         one[rank - 2] = 1;
-        let scale = f.at_least(&mean(&row, rank - 2, &Shape::new(&one))?, self.eps[0] as f32)?;
-        let second = f.of(Function::Mul, &f.of(Function::Div, &row, &scale)?, &col)?;
+        let scale = f.clamp_below(&mean(&row, rank - 2, &Shape::new(&one))?, self.eps[0] as f32)?;
+        let second = f.apply(Function::Mul, &f.apply(Function::Div, &row, &scale)?, &col)?;
         Ok((vec![row, col], second))
     }
 
     /// α / max(1, ‖u‖ / (d√n)), a scalar.
-    fn size(&self, f: &Compose, value: &Value, u: &Value, t: &Value) -> Result<Value> {
+    fn compute_step_size(&self, f: &ValueFunctions, value: &Value, u: &Value, t: &Value) -> Result<Value> {
         let cx = f.cx;
-        let rho = f.of(Function::Minimum, &f.of1(Function::Rsqrt, t)?, &cx.constant(self.lr as f32))?;
-        let alpha = f.of(Function::Mul, &f.at_least(&f.rms(value)?, self.eps[1] as f32)?, &rho)?;
-        let excess = f.of(Function::Div, &f.rms(u)?, &cx.constant(self.d as f32))?;
-        f.of(Function::Div, &alpha, &f.at_least(&excess, 1.0)?)
+        let rho = f.apply(Function::Minimum, &f.apply1(Function::Rsqrt, t)?, &cx.constant(self.lr as f32))?;
+        let alpha = f.apply(Function::Mul, &f.clamp_below(&f.rms(value)?, self.eps[1] as f32)?, &rho)?;
+        let excess = f.apply(Function::Div, &f.rms(u)?, &cx.constant(self.d as f32))?;
+        f.apply(Function::Div, &alpha, &f.clamp_below(&excess, 1.0)?)
     }
 }
 
 /// Computes elementwise functions into new values.
-struct Compose<'a> {
+struct ValueFunctions<'a> {
     cx: &'a Rc<Context>,
 }
 
-impl Compose<'_> {
-    fn of(&self, function: Function, a: &Value, b: &Value) -> Result<Value> {
+impl ValueFunctions<'_> {
+    fn apply(&self, function: Function, a: &Value, b: &Value) -> Result<Value> {
         let y = self.cx.empty(Shape::broadcast(Adafactor::NAME, &a.shape, &b.shape)?, DType::F32)?;
         map(self.cx, function, &[a, b], &y)?;
         Ok(y)
     }
 
-    fn of1(&self, function: Function, x: &Value) -> Result<Value> {
+    fn apply1(&self, function: Function, x: &Value) -> Result<Value> {
         let y = self.cx.empty(x.shape.clone(), DType::F32)?;
         map(self.cx, function, &[x], &y)?;
         Ok(y)
     }
 
-    fn at_least(&self, x: &Value, least: f32) -> Result<Value> {
-        self.of(Function::Maximum, x, &self.cx.constant(least))
+    fn clamp_below(&self, x: &Value, least: f32) -> Result<Value> {
+        self.apply(Function::Maximum, x, &self.cx.constant(least))
     }
 
     /// √(Σ x² / n).
     fn rms(&self, x: &Value) -> Result<Value> {
-        let mean = run1(self.cx, &Mean { dim: None }, &[&self.of1(Function::Square, x)?])?;
-        self.of1(Function::Sqrt, &mean)
+        let mean = run1(self.cx, &Mean { dim: None }, &[&self.apply1(Function::Square, x)?])?;
+        self.apply1(Function::Sqrt, &mean)
     }
 }

@@ -59,7 +59,8 @@ every_variant! {
                 optimizer.step(None, NotFinite::Latch).unwrap();
                 for i in 0..SHAPES.len() {
                     let g = make_gradient(i, step).data;
-                    apply_reference(&rule(i), step, to_matrices(SHAPES[i]), &mut expected[i], &g, &mut states[i]);
+                    let space = to_matrices(SHAPES[i]);
+                    apply_reference(&rule(i), step, space, &mut expected[i], &g, &mut states[i]);
                 }
             }
             let kept = optimizer.state();

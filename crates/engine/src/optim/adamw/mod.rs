@@ -22,7 +22,7 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
-use super::span::{BINDINGS, variants};
+use super::span::{BINDINGS, list_variants};
 use super::{Rule, Span};
 use crate::context::Context;
 use crate::error::Result;
@@ -62,7 +62,7 @@ static ADAMW: Kernel = Kernel {
         wgsl: |_| include_str!("adamw.wgsl").replace("GRADIENT", "load_grad(i) * load_verdict(0u)"),
         native: native::adam::<native::Decoupled>,
     },
-    variants: || variants(2),
+    variants: || list_variants(2),
 };
 
 static ADAM: Kernel = Kernel {
@@ -76,7 +76,7 @@ static ADAM: Kernel = Kernel {
         },
         native: native::adam::<native::InGradient>,
     },
-    variants: || variants(2),
+    variants: || list_variants(2),
 };
 
 pub const KERNELS: &[&Kernel] = &[&ADAMW, &ADAM];

@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::arena::{meet, zeros};
+use super::arena::{allocate_zeros, are_adjacent};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -112,7 +112,7 @@ pub const KERNELS: &[&Kernel] = &[&SUM, &VERDICT, &COUNTED, &CLIP];
 /// # Errors
 /// `ERR_DEVICE_MISMATCH` when a gradient is not on `cx`'s device.
 pub fn norm(cx: &Rc<Context>, tensors: &[Tensor]) -> Result<Value> {
-    append_norm(cx, &gradients(cx, tensors)?)
+    append_norm(cx, &collect_gradients(cx, tensors)?)
 }
 
 /// Scales all gradients of `tensors` in place so that their joint norm is at most `max`; returns the norm before,
@@ -122,7 +122,7 @@ pub fn norm(cx: &Rc<Context>, tensors: &[Tensor]) -> Result<Value> {
 /// `ERR_OPTION` if `max` is negative or NaN; `ERR_DEVICE_MISMATCH` as `norm`.
 pub fn clip_grad_norm(cx: &Rc<Context>, tensors: &[Tensor], max: f32) -> Result<Value> {
     check_max("clipGradNorm", Some(max))?;
-    let gradients = gradients(cx, tensors)?;
+    let gradients = collect_gradients(cx, tensors)?;
     let norm = append_norm(cx, &gradients)?;
     for grad in gradients.iter().filter(|_| max.is_finite()) {
         let binds = [Bind::new(&norm, &[0], 1), Bind::new(grad, &[1], 1)];
@@ -156,7 +156,7 @@ pub(super) fn check_max(name: &str, max: Option<f32>) -> Result<()> {
     }
 }
 
-fn gradients(cx: &Rc<Context>, tensors: &[Tensor]) -> Result<Vec<Value>> {
+fn collect_gradients(cx: &Rc<Context>, tensors: &[Tensor]) -> Result<Vec<Value>> {
     let gradients: Vec<Value> = tensors.iter().filter_map(Tensor::grad).collect();
     if let Some(other) = gradients.iter().find(|g| !Rc::ptr_eq(g.context(), cx)) {
         fail!(
@@ -175,7 +175,7 @@ pub(super) fn append_norm(cx: &Rc<Context>, values: &[Value]) -> Result<Value> {
     let mut ranges: Vec<Value> = Vec::new();
     for value in values.iter().filter(|v| v.size() > 0) {
         match ranges.last_mut() {
-            Some(last) if meet(last, value) => {
+            Some(last) if are_adjacent(last, value) => {
                 let count = value.offset + value.size() - last.offset;
                 *last = last.sub_range(0, [count]);
             }
@@ -241,7 +241,7 @@ pub(super) const VERDICT_SIZE: usize = 4;
 
 impl Verdict {
     pub fn new(cx: &Rc<Context>) -> Result<Verdict> {
-        Ok(Verdict(zeros(cx, VERDICT_SIZE)?))
+        Ok(Verdict(allocate_zeros(cx, VERDICT_SIZE)?))
     }
 
     /// Appends the verdict on `norm`.
@@ -278,7 +278,7 @@ impl Verdict {
         self.0.sub_range(3, [])
     }
 
-    pub fn late(&self) -> Value {
+    pub fn skipped_count(&self) -> Value {
         self.0.sub_range(2, [])
     }
 
@@ -301,7 +301,7 @@ impl Verdict {
     }
 
     /// Resets the counts of skipped steps.
-    pub fn forget(&self, cx: &Rc<Context>) {
-        cx.zero(&self.late());
+    pub fn reset_counts(&self, cx: &Rc<Context>) {
+        cx.zero(&self.skipped_count());
     }
 }

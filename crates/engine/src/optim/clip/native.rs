@@ -6,14 +6,14 @@ use super::{CHUNK, Clip, Counted, VerdictScalars};
 use crate::kernel::native::NativeLaunch;
 
 /// Fewest chunks per task.
-const CHUNKS: usize = 32;
+const MIN_CHUNKS: usize = 32;
 
 pub fn norm(l: &NativeLaunch) {
     let x = l.read::<f32>(0);
     let (squares, root) = (l.params[0] == 1, l.params[1] == 1);
-    let sum = |chunk: &[f32]| if squares { lanes(chunk, |v| v * v) } else { lanes(chunk, |v| v) };
+    let sum = |chunk: &[f32]| if squares { sum_lanes(chunk, |v| v * v) } else { sum_lanes(chunk, |v| v) };
     let y = l.write::<f32>(1);
-    each_chunk(y, CHUNKS, |at, y| {
+    each_chunk(y, MIN_CHUNKS, |at, y| {
         for (y, chunk) in y.iter_mut().zip(x[at * CHUNK..].chunks(CHUNK)) {
             let sum = sum(chunk);
             *y = if root { sum.sqrt() } else { sum } as f32;
@@ -22,7 +22,7 @@ pub fn norm(l: &NativeLaunch) {
 }
 
 /// A sum in eight lanes of f64.
-fn lanes(x: &[f32], f: impl Fn(f64) -> f64) -> f64 {
+fn sum_lanes(x: &[f32], f: impl Fn(f64) -> f64) -> f64 {
     let mut sums = [0f64; 8];
     let chunks = x.chunks_exact(8);
     let tail: f64 = chunks.remainder().iter().map(|v| f(*v as f64)).sum();

@@ -96,13 +96,13 @@ every_variant! {
 
             let sgd = Sgd { lr: 1.0, ..Sgd::default() };
             let mut optimizer = Optimizer::new(vec![(sgd, tensors.to_vec())]).unwrap();
-            let left_out = |optimizer: &Optimizer<Sgd>| read(&optimizer.left_out()).data[0];
+            let left_out = |optimizer: &Optimizer<Sgd>| read(&optimizer.uncounted_steps()).data[0];
             for (odd, count) in [(1.0, 0.0), (f64::NAN, 1.0)] {
                 set_gradients(odd);
                 optimizer.step(Some(2.0), NotFinite::Skip).unwrap();
                 assert_eq!(left_out(&optimizer), count);
             }
-            optimizer.count_out(1);
+            optimizer.uncount_steps(1);
             assert_eq!(left_out(&optimizer), 0.0);
             let updated = Array {
                 data: gradients[1].data.iter().zip(&clipped.data).map(|(p, g)| p - g).collect(),

@@ -21,7 +21,7 @@ pub(crate) mod tests;
 use std::rc::Rc;
 
 use super::adamw::check_betas;
-use super::span::{BINDINGS, variants};
+use super::span::{BINDINGS, list_variants};
 use super::{Rule, Span};
 use crate::context::Context;
 use crate::error::Result;
@@ -50,7 +50,7 @@ static LION: Kernel = Kernel {
         wgsl: |_| include_str!("lion.wgsl").into(),
         native: native::lion,
     },
-    variants: || variants(1),
+    variants: || list_variants(1),
 };
 
 pub const KERNELS: &[&Kernel] = &[&LION];

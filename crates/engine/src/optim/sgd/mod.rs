@@ -18,7 +18,7 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
-use super::span::{BINDINGS, variants};
+use super::span::{BINDINGS, list_variants};
 use super::{Rule, Span};
 use crate::context::Context;
 use crate::error::Result;
@@ -47,7 +47,7 @@ static SGD: Kernel = Kernel {
     bindings: &BINDINGS,
     scalars: Plain::members,
     implementations: Implementations::Both { wgsl: |_| include_str!("sgd.wgsl").into(), native: native::sgd },
-    variants: || variants(0),
+    variants: || list_variants(0),
 };
 
 static MOMENTUM: Kernel = Kernel {
@@ -58,7 +58,7 @@ static MOMENTUM: Kernel = Kernel {
         wgsl: |_| include_str!("momentum.wgsl").into(),
         native: native::momentum,
     },
-    variants: || variants(1),
+    variants: || list_variants(1),
 };
 
 pub const KERNELS: &[&Kernel] = &[&SGD, &MOMENTUM];

@@ -12,7 +12,9 @@ every_variant! {
         let nesterov = Sgd { momentum: 0.8, nesterov: true, ..plainest };
         let decay = Sgd { weight_decay: 0.2, ..plainest };
         for groups in [[plainest, momentum], [nesterov, momentum], [decay, plainest]] {
-            compare_with_reference(groups, |o, step, p, g, states| apply_reference(o, step, p, g, &mut states[0]));
+            compare_with_reference(groups, |o, step, p, g, states| {
+                apply_reference(o, step, p, g, &mut states[0]);
+            });
         }
     }
 }

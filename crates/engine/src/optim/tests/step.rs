@@ -138,14 +138,14 @@ fn only_the_non_finite_step_is_skipped() {
             optimizer.step(Some(1.0), NotFinite::Skip).unwrap();
             assert_eq!(read_bits(&tensors) == before, odd, "step {step}");
             if step == reported_at {
-                reported = read_item(&optimizer.left_out()) as u64;
+                reported = read_item(&optimizer.uncounted_steps()) as u64;
                 assert_eq!(reported, bad.iter().filter(|b| **b <= reported_at).count() as u64);
-                optimizer.count_out(reported);
-                assert_eq!(read_item(&optimizer.left_out()), 0.0);
+                optimizer.uncount_steps(reported);
+                assert_eq!(read_item(&optimizer.uncounted_steps()), 0.0);
             }
         }
         let late = bad.len() as u64 - reported;
-        assert_eq!(read_item(&optimizer.left_out()), late as f64);
+        assert_eq!(read_item(&optimizer.uncounted_steps()), late as f64);
         if optimizer.groups()[0].keeps_state() {
             assert!(optimizer.state().iter().all(|s| s.step == good + late));
         }
@@ -188,11 +188,11 @@ fn undone_steps_are_uncounted_for_the_updated_parameters() {
     }
     let counts = |o: &Optimizer<AdamW>| o.state().iter().map(|s| s.step).collect::<Vec<_>>();
     assert_eq!(counts(&optimizer), [5, 2, 4, 5, 5, 5]);
-    optimizer.take_back(2);
+    optimizer.undo_steps(2);
     assert_eq!(counts(&optimizer), [3, 2, 3, 3, 3, 3]);
-    optimizer.take_back(2);
+    optimizer.undo_steps(2);
     assert_eq!(counts(&optimizer), [1; 6]);
-    optimizer.take_back(9);
+    optimizer.undo_steps(9);
     assert_eq!(counts(&optimizer), [0; 6]);
 }
 
@@ -205,22 +205,22 @@ fn a_cancelled_step_runs_completely_or_not_at_all() {
     let mut optimizer = make_adamw(&tensors);
     let before = read_bits(&tensors);
     let token = CancelToken::default();
-    cx.under(Some(token.clone()));
+    cx.set_cancel_token(Some(token.clone()));
     set_gradients(&tensors, 1, &[]);
     token.cancel();
     optimizer.step(None, NotFinite::Latch).unwrap();
-    cx.under(None);
+    cx.set_cancel_token(None);
     assert_eq!(read_bits(&tensors), before);
-    optimizer.take_back(1);
+    optimizer.undo_steps(1);
     // The uploads of its gradients have the same token.
     assert_eq!(optimizer.state()[0].step, 0);
     // A step that begins before the cancellation is completed: launches under `once` do not check again.
     let token = CancelToken::default();
     set_gradients(&tensors, 1, &[]);
-    cx.under(Some(token.clone()));
+    cx.set_cancel_token(Some(token.clone()));
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let inner = token.clone();
-    cx.whole(|| {
+    cx.run_atomically(|| {
         let value = tensors[0].value();
         cx.push(crate::recording::Command::Read {
             from: value.range(),
@@ -234,7 +234,7 @@ fn a_cancelled_step_runs_completely_or_not_at_all() {
     .unwrap();
     cx.flush();
     go.send(()).unwrap();
-    cx.under(None);
+    cx.set_cancel_token(None);
     assert!(read_bits(&tensors).iter().zip(&before).all(|(a, b)| a != b));
     drop(device);
 }

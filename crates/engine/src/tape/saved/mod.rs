@@ -26,12 +26,12 @@ pub enum Saved {
 pub struct RecomputedValue {
     op: Rc<dyn Op>,
     inputs: Vec<Saved>,
-    first: Passing,
-    again: RefCell<Option<Value>>,
+    first: ForwardValue,
+    recomputed: RefCell<Option<Value>>,
 }
 
 /// The value from the forward pass, available while another handle keeps it.
-struct Passing {
+struct ForwardValue {
     spec: Spec,
     storage: Weak<Storage>,
     offset: usize,
@@ -41,33 +41,33 @@ struct Passing {
 impl RecomputedValue {
     /// Creates it after `op` computed `value` from `inputs`.
     pub fn new(op: Rc<dyn Op>, inputs: Vec<Saved>, value: &Value) -> RecomputedValue {
-        let first = Passing {
+        let first = ForwardValue {
             spec: value.spec(),
             storage: Rc::downgrade(&value.storage),
             offset: value.offset,
             version: value.storage.version(),
         };
-        RecomputedValue { op, inputs, first, again: RefCell::default() }
+        RecomputedValue { op, inputs, first, recomputed: RefCell::default() }
     }
 
     fn value(&self) -> Result<Value> {
-        let Passing { spec, storage, offset, .. } = &self.first;
+        let ForwardValue { spec, storage, offset, .. } = &self.first;
         if let Some(storage) = storage.upgrade() {
             return Ok(Value { shape: spec.shape.clone(), dtype: spec.dtype, storage, offset: *offset });
         }
-        if let Some(again) = &*self.again.borrow() {
-            return Ok(again.clone());
+        if let Some(recomputed) = &*self.recomputed.borrow() {
+            return Ok(recomputed.clone());
         }
         let inputs = self.inputs.iter().map(Saved::value).collect::<Result<Vec<Value>>>()?;
         let refs: Vec<&Value> = inputs.iter().collect();
-        let made = run_in(&refs[0].context().clone(), &*self.op, &refs, Pass::Replay)?.swap_remove(0);
-        *self.again.borrow_mut() = Some(made.clone());
-        Ok(made)
+        let value = run_in(&refs[0].context().clone(), &*self.op, &refs, Pass::Replay)?.swap_remove(0);
+        *self.recomputed.borrow_mut() = Some(value.clone());
+        Ok(value)
     }
 
     /// The shape of the saved tensor if it was written in place since.
     fn find_modified(&self) -> Option<Shape> {
-        if self.again.borrow().is_some() {
+        if self.recomputed.borrow().is_some() {
             return None;
         }
         match self.first.storage.upgrade() {
@@ -88,7 +88,7 @@ impl Saved {
             Saved::Value(value, version) => {
                 (value.storage.version() != *version).then(|| value.shape.clone())
             }
-            Saved::RecomputedValue(remade) => remade.find_modified(),
+            Saved::RecomputedValue(value) => value.find_modified(),
         }
     }
 
@@ -96,7 +96,7 @@ impl Saved {
     pub fn value(&self) -> Result<Value> {
         match self {
             Saved::Value(value, _) => Ok(value.clone()),
-            Saved::RecomputedValue(remade) => remade.value(),
+            Saved::RecomputedValue(value) => value.value(),
         }
     }
 }

@@ -25,7 +25,7 @@ fn make_variants(pairs: &[(&str, &str)]) -> Stored {
 #[test]
 fn wrong_variants_are_added_to_the_stored_ones() {
     let folder = make_folder("wrong");
-    let store = Store::within(&folder, make_owner("Mesa 22"));
+    let store = Store::in_folder(&folder, make_owner("Mesa 22"));
     let wrong = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
     store.add(&Stored { wrong: wrong(&["gemm: a"]), ..make_variants(&[("a", "1")]) });
     store.add(&Stored { wrong: wrong(&["gemm: b"]), ..Stored::default() });
@@ -38,7 +38,7 @@ fn wrong_variants_are_added_to_the_stored_ones() {
 #[test]
 fn added_results_are_read_and_extended() {
     let folder = make_folder("added");
-    let store = Store::within(&folder, make_owner("Mesa 22"));
+    let store = Store::in_folder(&folder, make_owner("Mesa 22"));
     assert_eq!(store.read(), Stored::default());
     store.add(&make_variants(&[("a", "1"), ("b", "2")]));
     store.add(&make_variants(&[("b", "3"), ("c", "4")]));
@@ -52,12 +52,12 @@ fn added_results_are_read_and_extended() {
 #[test]
 fn the_file_of_another_owner_is_ignored_and_replaced() {
     let folder = make_folder("foreign");
-    let store = Store::within(&folder, make_owner("Mesa 22"));
+    let store = Store::in_folder(&folder, make_owner("Mesa 22"));
     store.add(&make_variants(&[("a", "1")]));
     for other in [
-        Store::within(&folder, make_owner("Mesa 25")),
-        Store::within(&folder, Owner { package: "0.2.0".into(), ..make_owner("Mesa 22") }),
-        Store::within(&folder, Owner { adapter: "Model 8".into(), ..make_owner("Mesa 22") }),
+        Store::in_folder(&folder, make_owner("Mesa 25")),
+        Store::in_folder(&folder, Owner { package: "0.2.0".into(), ..make_owner("Mesa 22") }),
+        Store::in_folder(&folder, Owner { adapter: "Model 8".into(), ..make_owner("Mesa 22") }),
     ] {
         assert_eq!(other.read(), Stored::default());
         // Even under its name.
@@ -73,7 +73,7 @@ fn the_file_of_another_owner_is_ignored_and_replaced() {
 #[test]
 fn a_damaged_file_is_ignored_and_replaced() {
     let folder = make_folder("damaged");
-    let store = Store::within(&folder, make_owner("Mesa 22"));
+    let store = Store::in_folder(&folder, make_owner("Mesa 22"));
     store.add(&make_variants(&[("a", "1")]));
     let good = fs::read_to_string(store.path()).unwrap();
     let damaged = [
@@ -105,7 +105,7 @@ fn an_unwritable_store_keeps_nothing() {
     let folder = make_folder("unwritable");
     // A file where the folder should be, and a folder where the file should be.
     fs::write(&folder, "a file").unwrap();
-    let store = Store::within(&folder, make_owner("Mesa 22"));
+    let store = Store::in_folder(&folder, make_owner("Mesa 22"));
     store.add(&make_variants(&[("a", "1")]));
     assert_eq!(store.read(), Stored::default());
     assert_eq!(fs::read_to_string(&folder).unwrap(), "a file");
@@ -121,7 +121,7 @@ fn an_unwritable_store_keeps_nothing() {
 #[test]
 fn a_pipe_in_place_of_the_file_does_not_block() {
     let folder = make_folder("pipe");
-    let store = Store::within(&folder, make_owner("Mesa 22"));
+    let store = Store::in_folder(&folder, make_owner("Mesa 22"));
     fs::create_dir_all(&folder).unwrap();
     assert!(Command::new("mkfifo").arg(store.path()).status().unwrap().success());
     assert_eq!(store.read(), Stored::default());
@@ -137,7 +137,7 @@ const PART: &str = "LOWRANK_TEST_TUNE_STORE";
 fn two_processes_write_at_once() {
     if let Ok(part) = std::env::var(PART) {
         let (name, folder) = part.split_once(' ').unwrap();
-        let store = Store::within(folder.as_ref(), make_owner("Mesa 22"));
+        let store = Store::in_folder(folder.as_ref(), make_owner("Mesa 22"));
         for i in 0..200 {
             store.add(&make_variants(&[(&format!("{name}{i}"), "1")]));
             // Complete at any moment, and with the earlier entries.
@@ -152,7 +152,7 @@ fn two_processes_write_at_once() {
         return;
     }
     let folder = make_folder("two");
-    let store = Store::within(&folder, make_owner("Mesa 22"));
+    let store = Store::in_folder(&folder, make_owner("Mesa 22"));
     store.add(&make_variants(&[("before", "0")]));
     let this = std::env::current_exe().unwrap();
     let children: Vec<_> = ["x", "y"]

@@ -9,7 +9,7 @@ use crate::kernel::Params;
 use crate::profile::Profile;
 use crate::recording::CancelToken;
 use crate::tune::bench::{Bench, Sample, Workload};
-use crate::tune::tuner::{BUDGET, LONGEST};
+use crate::tune::tuner::{BUDGET, MAX_SUBMISSION};
 use crate::tune::{
     Choices, Class, Extent, Family, Outcome, Owner, Store, Stored, Table, Trial, Tuner, Verdict, Words,
 };
@@ -70,7 +70,7 @@ impl Bench for SimulatedDevice {
         self.now
     }
 
-    fn agree(&mut self, _: &Class, [first, other]: [Params; 2]) -> Result<bool> {
+    fn outputs_agree(&mut self, _: &Class, [first, other]: [Params; 2]) -> Result<bool> {
         self.compared.push((first[0], other[0]));
         self.now += Duration::from_micros(300);
         match self.fails.get(&other[0]) {
@@ -79,7 +79,7 @@ impl Bench for SimulatedDevice {
         }
     }
 
-    fn time(&mut self, _: &Class, variant: Params, load: Workload) -> Result<Sample> {
+    fn measure(&mut self, _: &Class, variant: Params, load: Workload) -> Result<Sample> {
         let work = load.work.min(self.whole);
         // A submission has a fixed cost.
         let nanoseconds = 5_000.0 + work as f64 / self.speed[&variant[0]] * f64::from(load.repeats);
@@ -92,7 +92,7 @@ impl Bench for SimulatedDevice {
         Ok(Sample { took, work })
     }
 
-    fn done(&mut self) -> Result<()> {
+    fn release(&mut self) -> Result<()> {
         self.done += 1;
         Ok(())
     }
@@ -194,7 +194,7 @@ fn a_variant_found_wrong_is_withdrawn_from_earlier_classes() {
 #[test]
 fn a_wrong_variant_stays_excluded_in_later_processes() {
     let folder = super::store::make_folder("wrong");
-    let open_table = || Table::new("a GPU", true, Some(Store::within(&folder, make_owner())));
+    let open_table = || Table::new("a GPU", true, Some(Store::in_folder(&folder, make_owner())));
     let mut bench = SimulatedDevice::new(&[5.0, 50.0, 6.0]);
     let first = open_table();
     choose_index(&first, 1, 3);
@@ -220,7 +220,7 @@ fn a_variant_that_the_device_refuses_is_excluded() {
     let refused = Error::new(Code::Internal, "no such shader");
     let mut bench =
         SimulatedDevice { fails: HashMap::from([(1, refused)]), ..SimulatedDevice::new(&[5.0, 50.0, 6.0]) };
-    table.ask([(make_class(1), make_variants(3))]);
+    table.request([(make_class(1), make_variants(3))]);
     run(&mut Tuner::default(), &mut bench, &table);
     let (outcomes, _) = table.wait(Duration::ZERO);
     assert_eq!(outcomes[0].variants[1].verdict, Verdict::Refused("no such shader".into()));
@@ -241,7 +241,7 @@ fn trials_and_their_submissions_keep_within_the_time_limits() {
     assert!(bench.now <= BUDGET, "{:?}", bench.now);
     assert!(bench.now > BUDGET * 9 / 10, "time is left: {:?}", bench.now);
     let longest = bench.submissions.iter().max_by_key(|(.., took)| *took).unwrap();
-    assert!(longest.2 <= LONGEST, "{longest:?}");
+    assert!(longest.2 <= MAX_SUBMISSION, "{longest:?}");
     // Results so far are used; the rest keeps its default, and nothing waits.
     assert_eq!(choose_index(&table, 0, 4), 2);
     assert_eq!(choose_index(&table, 499, 4), 0);
@@ -250,7 +250,7 @@ fn trials_and_their_submissions_keep_within_the_time_limits() {
     run(&mut tuner, &mut bench, &table);
     assert_eq!(bench.submissions.len(), before);
     // An explicit request has its own limit.
-    table.ask([(make_class(2000), make_variants(4))]);
+    table.request([(make_class(2000), make_variants(4))]);
     run(&mut tuner, &mut bench, &table);
     assert_eq!(choose_index(&table, 2000, 4), 2);
 }
@@ -259,7 +259,7 @@ fn trials_and_their_submissions_keep_within_the_time_limits() {
 fn a_disproportionately_slow_variant_is_not_timed_in_full() {
     let (table, _) = make_table();
     let mut bench = SimulatedDevice::new(&[60.0, 0.05]);
-    table.ask([(make_class(1), make_variants(2))]);
+    table.request([(make_class(1), make_variants(2))]);
     run(&mut Tuner::default(), &mut bench, &table);
     let (outcomes, _) = table.wait(Duration::ZERO);
     assert_eq!(outcomes[0].variants[1].verdict, Verdict::Slow);
@@ -319,7 +319,7 @@ fn without_background_tuning_only_requested_classes_are_measured() {
     choose_index(&table, 1, 2);
     run(&mut Tuner::default(), &mut bench, &table);
     assert!(bench.submissions.is_empty());
-    table.ask([(make_class(1), make_variants(2))]);
+    table.request([(make_class(1), make_variants(2))]);
     run(&mut Tuner::default(), &mut bench, &table);
     assert_eq!(choose_index(&table, 1, 2), 1);
 }
@@ -331,7 +331,7 @@ fn make_owner() -> Owner {
 #[test]
 fn stored_results_serve_the_next_process_without_trials() {
     let folder = super::store::make_folder("next");
-    let store = || Some(Store::within(&folder, make_owner()));
+    let store = || Some(Store::in_folder(&folder, make_owner()));
     let first = Table::new("a GPU", true, store());
     choose_index(&first, 1, 3);
     choose_index(&first, 2, 3);
@@ -361,7 +361,7 @@ fn stored_results_serve_the_next_process_without_trials() {
 #[test]
 fn keep_stores_the_results_of_an_unfinished_queue() {
     let folder = super::store::make_folder("early");
-    let store = Store::within(&folder, make_owner());
+    let store = Store::in_folder(&folder, make_owner());
     let table = Table::new("a GPU", true, Some(store.clone()));
     for number in 1..100 {
         choose_index(&table, number, 2);
@@ -371,7 +371,7 @@ fn keep_stores_the_results_of_an_unfinished_queue() {
         tuner.step(&mut bench, &table).unwrap();
     }
     assert_eq!(store.read(), Stored::default());
-    table.keep();
+    table.save();
     assert_eq!(store.read().variants.len(), 2);
     std::fs::remove_dir_all(&folder).unwrap();
 }
@@ -380,7 +380,7 @@ fn keep_stores_the_results_of_an_unfinished_queue() {
 fn an_outcome_lists_every_variant_in_order() {
     let (table, _) = make_table();
     let mut bench = SimulatedDevice { wrong: vec![2], ..SimulatedDevice::new(&[5.0, 6.0, 7.0]) };
-    table.ask([(make_class(1), make_variants(3))]);
+    table.request([(make_class(1), make_variants(3))]);
     run(&mut Tuner::default(), &mut bench, &table);
     let (outcomes, failures) = table.wait(Duration::ZERO);
     let [Outcome { variants, chosen, work, .. }] = &outcomes[..] else { panic!("{outcomes:?}") };

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 
 /// The longest name, in bytes.
-const LONGEST: usize = 256;
+const MAX_LENGTH: usize = 256;
 
 /// Reads the `sysctl` entry `name` into `value`, at most its size; returns the bytes written.
 fn read_sysctl<T>(name: &CStr, value: &mut T) -> Option<usize> {
@@ -16,13 +16,13 @@ fn read_sysctl<T>(name: &CStr, value: &mut T) -> Option<usize> {
 }
 
 /// Total memory in bytes.
-pub fn memory() -> Option<u64> {
+pub fn read_total_memory() -> Option<u64> {
     let mut bytes = 0u64;
     read_sysctl(c"hw.memsize", &mut bytes).map(|_| bytes)
 }
 
 /// Bytes that can be allocated now: free and inactive pages.
-pub fn free() -> Option<u64> {
+pub fn read_free_memory() -> Option<u64> {
     let mut count = libc::HOST_VM_INFO64_COUNT;
     // SAFETY: all fields are numbers, for which zero is valid.
     let mut pages: libc::vm_statistics64 = unsafe { std::mem::zeroed() };
@@ -39,8 +39,8 @@ pub fn free() -> Option<u64> {
 }
 
 /// The processor's name.
-pub fn processor() -> Option<String> {
-    let mut name = [0u8; LONGEST];
+pub fn read_processor_name() -> Option<String> {
+    let mut name = [0u8; MAX_LENGTH];
     read_sysctl(c"machdep.cpu.brand_string", &mut name)?;
     let name = CStr::from_bytes_until_nul(&name).ok()?.to_string_lossy();
     (!name.trim().is_empty()).then(|| name.trim().to_string())

@@ -1,14 +1,14 @@
 //! Other systems: no information.
 
-pub fn memory() -> Option<u64> {
+pub fn read_total_memory() -> Option<u64> {
     None
 }
 
-pub fn free() -> Option<u64> {
+pub fn read_free_memory() -> Option<u64> {
     None
 }
 
-pub fn processor() -> Option<String> {
+pub fn read_processor_name() -> Option<String> {
     None
 }
 

@@ -8,27 +8,27 @@ use windows_sys::Win32::System::Threading::{
 use windows_sys::w;
 
 /// The longest name, in UTF-16 units.
-const LONGEST: usize = 256;
+const MAX_LENGTH: usize = 256;
 
-fn status() -> Option<MEMORYSTATUSEX> {
+fn read_status() -> Option<MEMORYSTATUSEX> {
     let mut status = MEMORYSTATUSEX { dwLength: size_of::<MEMORYSTATUSEX>() as u32, ..Default::default() };
     // SAFETY: it writes a struct of the length in `dwLength`.
     (unsafe { GlobalMemoryStatusEx(&mut status) } != 0).then_some(status)
 }
 
 /// Total memory in bytes.
-pub fn memory() -> Option<u64> {
-    status().map(|status| status.ullTotalPhys)
+pub fn read_total_memory() -> Option<u64> {
+    read_status().map(|status| status.ullTotalPhys)
 }
 
 /// Bytes that can be allocated now: the smaller of free memory and the remaining commit limit.
-pub fn free() -> Option<u64> {
-    status().map(|status| status.ullAvailPhys.min(status.ullAvailPageFile))
+pub fn read_free_memory() -> Option<u64> {
+    read_status().map(|status| status.ullAvailPhys.min(status.ullAvailPageFile))
 }
 
 /// The processor's name.
-pub fn processor() -> Option<String> {
-    let mut name = [0u16; LONGEST];
+pub fn read_processor_name() -> Option<String> {
+    let mut name = [0u16; MAX_LENGTH];
     let mut bytes = size_of_val(&name) as u32;
     let (key, value) = (w!("HARDWARE\\DESCRIPTION\\System\\CentralProcessor\\0"), w!("ProcessorNameString"));
     // SAFETY: it writes at most `bytes`, the size of the buffer.

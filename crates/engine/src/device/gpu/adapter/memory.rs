@@ -1,13 +1,13 @@
 //! The memory of an adapter, as its driver reports it.
 
 /// The GPU's memory in bytes, or the system memory that it may use; `None` if the driver does not report it.
-pub fn of(adapter: &wgpu::Adapter) -> Option<u64> {
-    of_vulkan(adapter).or_else(|| of_dx12(adapter)).filter(|bytes| *bytes > 0)
+pub fn read(adapter: &wgpu::Adapter) -> Option<u64> {
+    read_vulkan(adapter).or_else(|| read_dx12(adapter)).filter(|bytes| *bytes > 0)
 }
 
 /// Returns the largest device-local heap.
 #[cfg(any(target_os = "linux", target_os = "windows"))]
-fn of_vulkan(adapter: &wgpu::Adapter) -> Option<u64> {
+fn read_vulkan(adapter: &wgpu::Adapter) -> Option<u64> {
     const DEVICE_LOCAL: u32 = 1;
     // SAFETY: used for queries only; the driver's objects are neither changed nor kept.
     let raw = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
@@ -19,22 +19,22 @@ fn of_vulkan(adapter: &wgpu::Adapter) -> Option<u64> {
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "windows")))]
-fn of_vulkan(_: &wgpu::Adapter) -> Option<u64> {
+fn read_vulkan(_: &wgpu::Adapter) -> Option<u64> {
     None
 }
 
 /// Returns this process's budget on the GPU under Windows. The budget of a GPU without dedicated memory is in system
 /// memory.
 #[cfg(windows)]
-fn of_dx12(adapter: &wgpu::Adapter) -> Option<u64> {
+fn read_dx12(adapter: &wgpu::Adapter) -> Option<u64> {
     use windows::Win32::Graphics::Dxgi::{DXGI_MEMORY_SEGMENT_GROUP_LOCAL, DXGI_QUERY_VIDEO_MEMORY_INFO};
     // SAFETY: used for queries only; the driver's objects are neither changed nor kept.
     let raw = unsafe { adapter.as_hal::<wgpu::hal::api::Dx12>() }?;
     let adapter = raw.raw_adapter();
     let mut info = DXGI_QUERY_VIDEO_MEMORY_INFO::default();
     // SAFETY: node 0 is the only node of an unlinked adapter, and the first of a linked one.
-    let told = unsafe { adapter.QueryVideoMemoryInfo(0, DXGI_MEMORY_SEGMENT_GROUP_LOCAL, &raw mut info) };
-    if told.is_ok() && info.Budget > 0 {
+    let result = unsafe { adapter.QueryVideoMemoryInfo(0, DXGI_MEMORY_SEGMENT_GROUP_LOCAL, &raw mut info) };
+    if result.is_ok() && info.Budget > 0 {
         return Some(info.Budget);
     }
     // SAFETY: as above.
@@ -43,6 +43,6 @@ fn of_dx12(adapter: &wgpu::Adapter) -> Option<u64> {
 }
 
 #[cfg(not(windows))]
-fn of_dx12(_: &wgpu::Adapter) -> Option<u64> {
+fn read_dx12(_: &wgpu::Adapter) -> Option<u64> {
     None
 }

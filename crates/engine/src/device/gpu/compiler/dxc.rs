@@ -31,23 +31,23 @@ pub fn probe(path: &Path) -> Result<String, String> {
     }
     // SAFETY: loading runs the file's start-up code, which wgpu would run next anyway.
     let library = unsafe { libloading::Library::new(path) }.map_err(|e| format!("does not load ({e})"))?;
-    let tried = compile(&library);
+    let result = compile(&library);
     // Never unloaded: the compiler may leave threads behind.
     std::mem::forget(library);
-    tried
+    result
 }
 
 fn compile(library: &libloading::Library) -> Result<String, String> {
     // SAFETY: the function has this signature in every DXC.
     let create = unsafe { library.get::<CreateInstance>(b"DxcCreateInstance\0") }
         .map_err(|_| "is no DXC (it has no DxcCreateInstance)".to_string())?;
-    let mut made: Option<IDxcCompiler3> = None;
-    // SAFETY: `made` has the type of the requested interface.
-    unsafe { create(&CLSID_DxcCompiler, &IDxcCompiler3::IID, (&raw mut made).cast()) }
+    let mut created: Option<IDxcCompiler3> = None;
+    // SAFETY: `created` has the type of the requested interface.
+    unsafe { create(&CLSID_DxcCompiler, &IDxcCompiler3::IID, (&raw mut created).cast()) }
         .ok()
         .map_err(|e| format!("is too old, version 1.8.2502 or later is needed ({e})"))?;
-    let compiler = made.ok_or("gives no compiler")?;
-    let version = version(&compiler);
+    let compiler = created.ok_or("gives no compiler")?;
+    let version = read_version(&compiler);
     let source = DxcBuffer { Ptr: SHADER.as_ptr().cast(), Size: SHADER.len(), Encoding: DXC_CP_UTF8.0 };
     let arguments: [PCWSTR; 8] =
         [w!("-E"), w!("main"), w!("-T"), w!("cs_6_0"), w!("-HV"), w!("2018"), w!("-no-warnings"), w!("-Ges")];
@@ -61,12 +61,12 @@ fn compile(library: &libloading::Library) -> Result<String, String> {
         // There is no object after an error, which the messages report.
         let _ = result.GetOutput(DXC_OUT_OBJECT, &mut None, &raw mut object);
     }
-    judge(&version, &read_text(messages.as_ref()), object.as_ref().map(read_blob))
+    validate_output(&version, &read_text(messages.as_ref()), object.as_ref().map(read_blob))
 }
 
 /// Accepts a compiler without messages that signs its output: D3D12 rejects unsigned shaders, and wgpu treats the
 /// warning about the signature as an error.
-fn judge(version: &str, messages: &str, object: Option<&[u8]>) -> Result<String, String> {
+fn validate_output(version: &str, messages: &str, object: Option<&[u8]>) -> Result<String, String> {
     if messages.contains("DXIL signing library") {
         return Err(format!(
             "(version {version}) cannot sign shaders without a dxil.dll; version 1.8.2502 or later is needed"
@@ -86,7 +86,7 @@ fn judge(version: &str, messages: &str, object: Option<&[u8]>) -> Result<String,
     }
 }
 
-fn version(compiler: &IDxcCompiler3) -> String {
+fn read_version(compiler: &IDxcCompiler3) -> String {
     let (mut major, mut minor) = (1, 0);
     // Version 1.0 lacks this interface.
     if let Ok(info) = compiler.cast::<IDxcVersionInfo>() {
@@ -117,13 +117,14 @@ fn read_blob(blob: &IDxcBlob) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::judge;
+    use super::validate_output;
 
     #[test]
     fn unsigned_and_failing_compilers_are_refused() {
         let container = |signature: u8| [b"DXBC".to_vec(), vec![signature; 16], vec![1; 8]].concat();
-        assert_eq!(judge("1.9", "", Some(&container(7))), Ok("1.9".into()));
-        let refused = |messages: &str, object: Option<&[u8]>| judge("1.7", messages, object).unwrap_err();
+        assert_eq!(validate_output("1.9", "", Some(&container(7))), Ok("1.9".into()));
+        let refused =
+            |messages: &str, object: Option<&[u8]>| validate_output("1.7", messages, object).unwrap_err();
         assert!(refused("", Some(&container(0))).contains("does not sign"));
         assert!(refused("", None).contains("no shader"));
         let unsigned = "warning: DXIL signing library (dxil.dll,libdxil.so) not found.";

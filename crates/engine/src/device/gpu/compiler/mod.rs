@@ -59,8 +59,8 @@ pub fn choose(
     probe: impl Fn(&Path) -> Result<String, String>,
 ) -> Choice {
     let mut warnings = Vec::new();
-    let named = variable.into_iter().map(|path| Candidate { source: VARIABLE.into(), path });
-    let candidates: Vec<Candidate> = named.chain(others.iter().cloned()).collect();
+    let first = variable.into_iter().map(|path| Candidate { source: VARIABLE.into(), path });
+    let candidates: Vec<Candidate> = first.chain(others.iter().cloned()).collect();
     for (i, Candidate { source, path }) in candidates.iter().enumerate() {
         let checked = match path.is_absolute() {
             // The system would search for a relative path in folders that any user can write to.
@@ -86,22 +86,22 @@ pub fn choose(
     Choice { compiler: Compiler::Fxc, warnings }
 }
 
-/// Candidates in addition to `LOWRANK_DXC`, set by `look_in`.
-static OTHERS: Mutex<Vec<Candidate>> = Mutex::new(Vec::new());
+/// Candidates in addition to `LOWRANK_DXC`, set by `set_candidates`.
+static CANDIDATES: Mutex<Vec<Candidate>> = Mutex::new(Vec::new());
 
 /// Sets the files that are tried after the one in `LOWRANK_DXC`, in the given order. They are read when GPUs are first
 /// detected; files that do not exist are ignored.
-pub fn look_in(candidates: Vec<Candidate>) {
-    let there = candidates.into_iter().filter(|c| c.path.is_file()).collect();
-    *OTHERS.lock().unwrap_or_else(|e| e.into_inner()) = there;
+pub fn set_candidates(candidates: Vec<Candidate>) {
+    let existing = candidates.into_iter().filter(|c| c.path.is_file()).collect();
+    *CANDIDATES.lock().unwrap_or_else(|e| e.into_inner()) = existing;
 }
 
 /// The choice of this process, made at the first call.
-pub fn chosen() -> &'static Choice {
+pub fn get_choice() -> &'static Choice {
     static CHOICE: OnceLock<Choice> = OnceLock::new();
     CHOICE.get_or_init(|| {
         let variable = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
-        let others = OTHERS.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        let others = CANDIDATES.lock().unwrap_or_else(|e| e.into_inner()).clone();
         choose(variable, &others, probe)
     })
 }
@@ -110,8 +110,8 @@ pub fn chosen() -> &'static Choice {
 static WARNINGS: Mutex<Option<Vec<String>>> = Mutex::new(None);
 
 /// Makes the choice's warnings available, once in a process: a GPU uses DX12, or the user named a compiler.
-pub fn warn() {
-    WARNINGS.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_with(|| chosen().warnings.clone());
+pub fn publish_warnings() {
+    WARNINGS.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_with(|| get_choice().warnings.clone());
 }
 
 /// Returns the warnings that have not been taken yet.

@@ -78,6 +78,6 @@ fn a_relative_path_is_refused_without_loading_it() {
 
 #[test]
 fn missing_files_are_candidates_only_if_the_variable_names_them() {
-    look_in(vec![make_candidate("the program", "lowrank-has-no-such-file.dll")]);
-    assert!(OTHERS.lock().unwrap().is_empty());
+    set_candidates(vec![make_candidate("the program", "lowrank-has-no-such-file.dll")]);
+    assert!(CANDIDATES.lock().unwrap().is_empty());
 }

@@ -6,17 +6,17 @@ use std::time::Duration;
 const TARGET: Duration = Duration::from_millis(20);
 /// The first budget, before any measurement: 20 ms on a software GPU. A fast GPU reaches its budget a dozen submissions
 /// later.
-const FIRST: f64 = 1e8;
+const INITIAL: f64 = 1e8;
 
 /// The fewest groups in a part of a launch: about the compute units of a large GPU, which would idle with fewer.
-const GROUPS: u32 = 128;
+const MIN_GROUPS: u32 = 128;
 
 /// The work of a submission, in operations as estimated for launches.
 pub struct Budget(f64);
 
 impl Budget {
     pub fn new() -> Budget {
-        Budget(FIRST)
+        Budget(INITIAL)
     }
 
     pub fn is_spent(&self, work: u64) -> bool {
@@ -25,9 +25,9 @@ impl Budget {
 
     /// Returns how many of `groups`, with `work` in total, one dispatch should have: all within the budget; above it,
     /// the groups are divided evenly.
-    pub fn portion(&self, work: u64, groups: u32) -> u32 {
+    pub fn choose_groups(&self, work: u64, groups: u32) -> u32 {
         let portions = (work as f64 / self.0).ceil().clamp(1.0, f64::from(groups.max(1)));
-        groups.div_ceil(portions as u32).max(GROUPS).min(groups)
+        groups.div_ceil(portions as u32).max(MIN_GROUPS).min(groups)
     }
 
     /// Adjusts the budget to the measured duration of `commands` with `work`. A late poll makes a submission seem
@@ -77,26 +77,26 @@ mod tests {
     #[test]
     fn large_launches_are_divided_evenly_into_enough_groups() {
         let budget = Budget::new();
-        let first = FIRST as u64;
-        assert_eq!(budget.portion(0, 1000), 1000);
-        assert_eq!(budget.portion(first, 1000), 1000);
-        assert_eq!(budget.portion(first + 1, 1000), 500);
-        assert_eq!(budget.portion(3 * first, 1000), 334);
-        assert_eq!(budget.portion(u64::MAX, 1000), GROUPS);
-        assert_eq!(budget.portion(u64::MAX, u32::MAX), GROUPS);
-        assert_eq!(budget.portion(u64::MAX, 3), 3);
+        let first = INITIAL as u64;
+        assert_eq!(budget.choose_groups(0, 1000), 1000);
+        assert_eq!(budget.choose_groups(first, 1000), 1000);
+        assert_eq!(budget.choose_groups(first + 1, 1000), 500);
+        assert_eq!(budget.choose_groups(3 * first, 1000), 334);
+        assert_eq!(budget.choose_groups(u64::MAX, 1000), MIN_GROUPS);
+        assert_eq!(budget.choose_groups(u64::MAX, u32::MAX), MIN_GROUPS);
+        assert_eq!(budget.choose_groups(u64::MAX, 3), 3);
     }
 
     #[test]
     fn early_submissions_can_only_reduce_the_budget() {
         let mut budget = Budget::new();
         budget.adapt(1000, 3, Duration::from_millis(1));
-        assert!(budget.is_spent(FIRST as u64) && !budget.is_spent(FIRST as u64 - 1));
+        assert!(budget.is_spent(INITIAL as u64) && !budget.is_spent(INITIAL as u64 - 1));
         budget.adapt(1000, 3, Duration::from_millis(40));
-        assert!(budget.is_spent(FIRST as u64 / 4));
+        assert!(budget.is_spent(INITIAL as u64 / 4));
         // One command cannot be shortened.
         let mut budget = Budget::new();
         budget.adapt(1000, 1, Duration::from_millis(40));
-        assert!(!budget.is_spent(FIRST as u64 - 1));
+        assert!(!budget.is_spent(INITIAL as u64 - 1));
     }
 }

@@ -11,9 +11,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 /// The factors by which a correction grows and shrinks, and its maximum.
-const STEP: f64 = 4.0;
-const RELAX: f64 = 0.5;
-const MOST: f64 = 65_536.0;
+const GROWTH: f64 = 4.0;
+const DECAY: f64 = 0.5;
+const MAX_WEIGHT: f64 = 65_536.0;
 
 pub struct Weights {
     /// The longest submission without a correction; `None` without a watchdog.
@@ -28,7 +28,7 @@ impl Weights {
     }
 
     /// Returns the corrected work of a launch of `kernel`.
-    pub fn weigh(&self, kernel: &'static str, work: u64) -> u64 {
+    pub fn correct_work(&self, kernel: &'static str, work: u64) -> u64 {
         if self.by_kernel.is_empty() {
             return work;
         }
@@ -41,14 +41,14 @@ impl Weights {
         if took > long {
             for (kernel, _) in kernels {
                 let weight = self.by_kernel.entry(kernel).or_insert(1.0);
-                *weight = (*weight * STEP).min(MOST);
+                *weight = (*weight * GROWTH).min(MAX_WEIGHT);
             }
-        } else if took < long / STEP as u32 && !self.by_kernel.is_empty() {
+        } else if took < long / GROWTH as u32 && !self.by_kernel.is_empty() {
             let total: u64 = kernels.iter().map(|(_, work)| work).sum();
             // A short launch of a slow kernel is no evidence about a long one.
-            let most = kernels.iter().find(|(_, work)| *work > total / 2);
-            if let Some(weight) = most.and_then(|(kernel, _)| self.by_kernel.get_mut(kernel)) {
-                *weight *= RELAX;
+            let dominant = kernels.iter().find(|(_, work)| *work > total / 2);
+            if let Some(weight) = dominant.and_then(|(kernel, _)| self.by_kernel.get_mut(kernel)) {
+                *weight *= DECAY;
             }
             self.by_kernel.retain(|_, weight| *weight > 1.0);
         }
@@ -72,11 +72,11 @@ mod tests {
         let (mut kernels, mut seconds, mut commands) = (Vec::<(&'static str, u64)>::new(), 0.0, 0);
         for (kernel, work, rate) in launches.iter().copied() {
             let (groups, mut done) = (1 << 16, 0);
-            let weighed = weights.weigh(kernel, work);
+            let weighed = weights.correct_work(kernel, work);
             while done < groups {
                 let left = groups - done;
                 let share = |part: u32| (u128::from(weighed) * u128::from(part) / u128::from(groups)) as u64;
-                let part = budget.portion(share(left), left);
+                let part = budget.choose_groups(share(left), left);
                 seconds += work as f64 * f64::from(part) / f64::from(groups) / rate;
                 match kernels.iter_mut().find(|(name, _)| *name == kernel) {
                     Some((_, work)) => *work += share(part),
@@ -114,24 +114,24 @@ mod tests {
         assert!(took.len() > 40, "{} submissions", took.len());
         assert!(longest < LIMIT.as_secs_f64() / 3.0, "a submission took {longest} s");
         // The other kernel's correction is reduced again.
-        assert!(weights.weigh("product", 100) <= 400);
+        assert!(weights.correct_work("product", 100) <= 400);
     }
 
     #[test]
     fn a_short_launch_keeps_the_correction_of_a_slow_kernel() {
         let mut weights = Weights::new(Some(LIMIT));
         weights.adapt(&[("product", 90), ("slow", 10)], Duration::from_millis(500));
-        assert_eq!((weights.weigh("product", 10), weights.weigh("slow", 10)), (40, 40));
+        assert_eq!((weights.correct_work("product", 10), weights.correct_work("slow", 10)), (40, 40));
         for _ in 0..3 {
             weights.adapt(&[("product", 90), ("slow", 10)], Duration::from_millis(10));
         }
-        assert_eq!((weights.weigh("product", 10), weights.weigh("slow", 10)), (10, 40));
+        assert_eq!((weights.correct_work("product", 10), weights.correct_work("slow", 10)), (10, 40));
     }
 
     #[test]
     fn estimates_are_not_corrected_without_a_watchdog() {
         let mut weights = Weights::new(None);
         weights.adapt(&[("slow", 10)], Duration::from_secs(60));
-        assert_eq!(weights.weigh("slow", 10), 10);
+        assert_eq!(weights.correct_work("slow", 10), 10);
     }
 }

@@ -36,7 +36,7 @@ fn open_used_gpu() -> Option<(Gpu, Range)> {
 #[test]
 fn a_dropped_submission_fails_the_next_read() {
     let Some((mut gpu, x)) = open_used_gpu() else { return };
-    gpu.submitter.loses_next = true;
+    gpu.submitter.drops_next = true;
     launch_add(&mut gpu, x);
     gpu.submit().unwrap();
     // Later submissions run, without a read.
@@ -55,7 +55,7 @@ fn a_dropped_submission_fails_the_next_read() {
 #[test]
 fn a_read_in_a_dropped_submission_fails() {
     let Some((mut gpu, x)) = open_used_gpu() else { return };
-    gpu.submitter.loses_next = true;
+    gpu.submitter.drops_next = true;
     launch_add(&mut gpu, x);
     assert_eq!(read(&mut gpu, x).unwrap_err().code, Code::DeviceLost);
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::error::Result;
 use crate::kernel::Params;
 use crate::kernels::gemm::{Gemm, Matrix, gemm, tuned};
-use crate::problem::{Problem, operand};
+use crate::problem::{Problem, make_operand};
 use crate::recording::CancelToken;
 use crate::tune::{Class, Extent, Family, Tuner, Verdict, Words};
 
@@ -66,7 +66,7 @@ fn make_problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Probl
         Extent::Odd => 1001,
         Extent::Within { work } => ((work / 2000) as usize).clamp(64, words[0] as usize),
     };
-    let (x, y) = (operand(cx, [n], DType::F32, 1)?, operand(cx, [n], DType::F32, 2)?);
+    let (x, y) = (make_operand(cx, [n], DType::F32, 1)?, make_operand(cx, [n], DType::F32, 2)?);
     let output = y.clone();
     let run = move |params: Params| {
         launch_double(&x, &y, params);
@@ -93,9 +93,9 @@ fn open_tuned_device(folder: Option<&Path>) -> Option<Arc<Device>> {
     let folder = folder.map(Path::to_path_buf);
     let open = move || {
         let (profile, mut gpu, owner) = Gpu::open_untuned(None, Some(u64::MAX))?;
-        gpu.tune_by(&profile, true, folder.map(|folder| Store::within(&folder, owner)));
+        gpu.enable_tuning(&profile, true, folder.map(|folder| Store::in_folder(&folder, owner)));
         // Next to other tests, a software GPU may compile for longer than a trial's usual limit.
-        gpu.trials.as_mut().unwrap().tuner = Tuner::within(Duration::from_secs(60));
+        gpu.trials.as_mut().unwrap().tuner = Tuner::with_budget(Duration::from_secs(60));
         Ok((profile, gpu))
     };
     Some(Device::start(open).unwrap())
@@ -154,12 +154,15 @@ fn the_fastest_correct_variant_is_found_during_a_run() {
 fn a_trial_frees_the_buffers_of_its_class() {
     let Some(mut gpu) = bounds::open_gpu() else { return };
     let profile = read_profile(None, Some(u64::MAX)).unwrap();
-    gpu.tune_by(&profile, false, None);
-    gpu.trials.as_mut().unwrap().tuner = Tuner::within(Duration::from_secs(60));
+    gpu.enable_tuning(&profile, false, None);
+    gpu.trials.as_mut().unwrap().tuner = Tuner::with_budget(Duration::from_secs(60));
     let table = gpu.table().unwrap();
     let count_buffers = |gpu: &Gpu| gpu.buffers.len() - gpu.scratch.iter().flatten().count();
     let before = count_buffers(&gpu);
-    table.ask([(make_class(1 << 12), vec![SLOW, WRONG, FAST, REFUSED]), (make_class(77), vec![SLOW, FAST])]);
+    table.request([
+        (make_class(1 << 12), vec![SLOW, WRONG, FAST, REFUSED]),
+        (make_class(77), vec![SLOW, FAST]),
+    ]);
     let mut most = 0;
     while gpu.tune().unwrap() {
         most = most.max(count_buffers(&gpu) - before);
@@ -182,7 +185,7 @@ fn recorded_work_does_not_wait_for_all_trials() {
     let cx = make_context(&device);
     let table = device.table.as_ref().unwrap();
     let x = upload_f32(&cx, &make_ramp(64));
-    table.ask((1..40).map(|i| (make_class(i << 10), vec![SLOW, FAST])));
+    table.request((1..40).map(|i| (make_class(i << 10), vec![SLOW, FAST])));
     (0..3).for_each(|_| assert_eq!(read_f32(&x), make_ramp(64)));
     let meanwhile = table.wait(Duration::ZERO).0.len();
     let after = table.wait(Duration::from_secs(60)).0.len();
@@ -198,8 +201,8 @@ fn products_keep_their_bits_after_autotuning() {
     let shapes =
         [([130, 132, 64], true), ([260, 70, 36], false), ([6, 140, 72], true), ([40, 24, 520], false)];
     let product = |cx: &Rc<Context>, ([m, n, k], trans_b): ([usize; 3], bool)| {
-        let a = operand(cx, [m * k], DType::F32, 1).unwrap();
-        let b = operand(cx, [n * k], DType::F32, 2).unwrap();
+        let a = make_operand(cx, [m * k], DType::F32, 1).unwrap();
+        let b = make_operand(cx, [n * k], DType::F32, 2).unwrap();
         let c = cx.empty([m * n], DType::F32).unwrap();
         let right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
         gemm(cx, Gemm::new(m, n, k), Matrix::new(&a, k), right, None, Matrix::new(&c, n)).unwrap();

@@ -30,12 +30,12 @@ fn expect_refusal(bytes: &[u8], offset: usize, what: &str) {
 fn read_entries(bytes: &[u8]) -> Vec<Entry> {
     let header = Header::parse(bytes).unwrap();
     let mut cursor = Cursor::new(bytes, header.first_tensor);
-    (0..header.tensors.len()).map(|_| header.data.entry(&mut cursor).unwrap()).collect()
+    (0..header.tensors.len()).map(|_| header.data.read_entry(&mut cursor).unwrap()).collect()
 }
 
 /// A value with its type, as text.
 fn read_value(bytes: &[u8], key: &str) -> String {
-    let at = Header::parse(bytes).unwrap().value(bytes, key).unwrap().unwrap();
+    let at = Header::parse(bytes).unwrap().find_value(bytes, key).unwrap().unwrap();
     format_value(metadata::read(Path::new("x"), at).unwrap())
 }
 
@@ -94,11 +94,11 @@ fn a_valid_header_is_parsed() {
     }
     let header = Header::parse(&bytes).unwrap();
     for entry in &listed {
-        assert_eq!(header.entry(&bytes, &entry.name).unwrap().as_ref(), Some(entry));
+        assert_eq!(header.find_entry(&bytes, &entry.name).unwrap().as_ref(), Some(entry));
     }
-    assert_eq!(header.entry(&bytes, "c").unwrap(), None);
-    assert!(header.value(&bytes, "a").unwrap().is_none());
-    let keys: Vec<&str> = (0..header.keys.len()).map(|i| header.keys.text(&bytes, i).unwrap()).collect();
+    assert_eq!(header.find_entry(&bytes, "c").unwrap(), None);
+    assert!(header.find_value(&bytes, "a").unwrap().is_none());
+    let keys: Vec<&str> = (0..header.keys.len()).map(|i| header.keys.read(&bytes, i).unwrap()).collect();
     assert_eq!(keys, ["b", "f", "general.alignment", "h", "i", "n", "s", "t"]);
     let mut second = bytes.clone();
     second[4] = 2;

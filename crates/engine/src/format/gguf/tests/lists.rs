@@ -27,11 +27,11 @@ fn open_reader(folder: &TestFolder) -> Reader {
 }
 
 fn read_texts(reader: &Reader, key: &str) -> Result<Option<Vec<String>>> {
-    reader.texts(key, |texts| texts.map(|text| text.map(String::from)).collect())
+    reader.read_texts(key, |texts| texts.map(|text| text.map(String::from)).collect())
 }
 
 fn read_numbers(reader: &Reader, key: &str) -> Result<Option<Vec<f64>>> {
-    reader.numbers(key, |numbers| numbers.collect())
+    reader.read_numbers(key, |numbers| numbers.collect())
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn missing_keys_give_none_and_other_types_are_refused() {
     assert_eq!(read_texts(&reader, "nowhere").unwrap(), None);
     assert_eq!(reader.text_at("nowhere", 0).unwrap(), None);
     assert_eq!(read_numbers(&reader, "nowhere").unwrap(), None);
-    assert_eq!(reader.place("nowhere").unwrap(), None);
+    assert_eq!(reader.find_range("nowhere").unwrap(), None);
     // An empty list has any type.
     assert_eq!(read_texts(&reader, "none").unwrap().unwrap(), [""; 0]);
     assert!(read_numbers(&reader, "none").unwrap().unwrap().is_empty());
@@ -90,7 +90,7 @@ fn the_byte_range_of_a_value_is_found() {
     let folder = TestFolder::new();
     let reader = open_reader(&folder);
     let bytes = std::fs::read(reader.path()).unwrap();
-    let at = |key| &bytes[reader.place(key).unwrap().unwrap()];
+    let at = |key| &bytes[reader.find_range(key).unwrap().unwrap()];
     assert_eq!(at("u8"), encode_meta_list(0, 3, &[0, 7, 255]));
     assert_eq!(at("text"), encode_meta_text("x"));
     assert_eq!(at("none"), encode_meta_list(4, 0, &[]));

@@ -135,8 +135,8 @@ fn reading_a_released_file_is_refused() {
         reader.entries().next().unwrap().unwrap_err(),
         reader.entry("w").unwrap_err(),
         reader.keys().next().unwrap().unwrap_err(),
-        reader.metadata("k", |_| Ok(())).unwrap_err(),
-        reader.place("k").unwrap_err(),
+        reader.read_metadata("k", |_| Ok(())).unwrap_err(),
+        reader.find_range("k").unwrap_err(),
         reader.read(&entry, |_| ()).unwrap_err(),
     ] {
         assert_eq!(error.code, Code::FileNotFound, "{error}");
@@ -174,7 +174,7 @@ fn a_file_modified_while_mapped_gives_errors() {
         let written = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         written.write_all_at(&word.to_le_bytes(), to as u64).unwrap();
         let texts =
-            || reader.texts("k", |texts| texts.map(|text| Ok(text?.len())).collect::<Result<Vec<_>>>());
+            || reader.read_texts("k", |texts| texts.map(|text| Ok(text?.len())).collect::<Result<Vec<_>>>());
         let outcomes = [
             reader.entries().collect::<Result<Vec<_>>>().err(),
             reader.entry("w").err(),

@@ -26,7 +26,7 @@ pub fn rounded_table() -> &'static KernelTable {
     static CHOSEN: OnceLock<&'static KernelTable> = OnceLock::new();
     CHOSEN.get_or_init(|| {
         let level_is_set = std::env::var("LOWRANK_ISA").is_ok_and(|level| !level.is_empty());
-        let off = matches!(Setting::of_environment(), Ok(Setting::Off));
+        let off = matches!(Setting::from_environment(), Ok(Setting::Off));
         let levels = list_candidates(level());
         if level_is_set || off || levels.len() < 2 {
             return current_table();
@@ -36,7 +36,7 @@ pub fn rounded_table() -> &'static KernelTable {
             driver: level().label().into(),
             package: env!("CARGO_PKG_VERSION").into(),
         };
-        let chosen = load_or_measure(Store::of(owner).as_ref(), &levels, || measure_fastest(&levels));
+        let chosen = load_or_measure(Store::open(owner).as_ref(), &levels, || measure_fastest(&levels));
         if chosen == level() { current_table() } else { Box::leak(Box::new(KernelTable::of(chosen))) }
     })
 }
@@ -48,7 +48,7 @@ pub fn rounded_level() -> Level {
 
 /// The processor's name and CPUID signature, since several generations may share a name.
 fn identify_processor() -> String {
-    let name = system::processor();
+    let name = system::read_processor_name();
     #[cfg(target_arch = "x86_64")]
     {
         // Whether this call is unsafe differs between supported versions of Rust.

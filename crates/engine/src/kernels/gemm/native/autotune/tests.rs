@@ -7,7 +7,7 @@ fn store(name: &str) -> Store {
     let owner = Owner { adapter: "a processor".into(), driver: "AVX-512".into(), package: "0.1.0".into() };
     let folder = std::env::temp_dir().join(format!("lowrank-choice-{name}-{}", std::process::id()));
     std::fs::remove_dir_all(&folder).ok();
-    Store::within(&folder, owner)
+    Store::in_folder(&folder, owner)
 }
 
 const LEVELS: &[Level] = &[
