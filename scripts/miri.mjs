@@ -37,9 +37,8 @@ const LONG = [
   "coded::",
   "rounded::",
   "every_variant::",
-  "every_listed_form",
+  "every_listed_",
   "any_range_of_a_matrix",
-  "spread_evenly",
   "every_f16",
 ];
 

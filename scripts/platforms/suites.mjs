@@ -17,7 +17,7 @@ const CRATES = {
 };
 
 /** A test that opens the CPU device, whose error for an unknown level lists the available ones. */
-const OPENS_CPU = "ops::reshape::tests::equals_the_plain_form";
+const OPENS_CPU = "ops::reshape::tests::equals_the_reference";
 
 /** The suites of each platform: `where`, and `row(folder, build, tell)`, which runs one. */
 export const SUITES = {

@@ -133,7 +133,7 @@ impl Context {
         }
         #[cfg(test)]
         if !self.is_meta() {
-            crate::kernel::coverage::note(self.profile.kind, &launch);
+            crate::kernel::coverage::record(self.profile.kind, &launch);
         }
         self.push(Command::Launch(launch));
     }

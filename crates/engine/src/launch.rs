@@ -74,7 +74,7 @@ pub struct Window {
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY` if a binding does not fit at a single point of the box.
-pub fn windows(
+pub fn for_each_window(
     cx: &Rc<Context>,
     name: &str,
     space: &[usize],
@@ -142,9 +142,9 @@ pub fn windows(
     Ok(())
 }
 
-/// `windows` for work over one outermost dimension of `rows`: each of `rowwise` is divided evenly among the rows, each
-/// of `whole` is bound whole, in that order.
-pub fn row_windows(
+/// `for_each_window` for work over one outermost dimension of `rows`: each of `rowwise` is divided evenly among the rows,
+/// each of `whole` is bound whole, in that order.
+pub fn for_each_row_window(
     cx: &Rc<Context>,
     name: &str,
     rows: usize,
@@ -157,5 +157,5 @@ pub fn row_windows(
         .map(|v| Bind::new(v, &[v.size() / rows.max(1)], v.size() / rows.max(1)))
         .chain(whole.iter().map(|v| Bind::whole(v)))
         .collect();
-    windows(cx, name, &[rows], &[1], &binds, launch)
+    for_each_window(cx, name, &[rows], &[1], &binds, launch)
 }

@@ -98,13 +98,13 @@ pub trait Op: std::fmt::Debug + 'static {
     }
 
     /// Whether the first output is recomputed for a backward that reads it, instead of kept: if it is cheap, and this
-    /// operation's backward keeps the inputs anyway, or the values that `remaking` names.
-    fn is_remade(&self) -> bool {
+    /// operation's backward keeps the inputs anyway, or the values that `recomputation` names.
+    fn is_recomputed(&self) -> bool {
         false
     }
 
     /// The operation that recomputes the first output, if it is not this one.
-    fn remaking(&self) -> Option<Recomputation> {
+    fn recomputation(&self) -> Option<Recomputation> {
         None
     }
 
@@ -133,7 +133,12 @@ impl Destinations {
 
     /// The destination for the gradient of input `i`: an existing one, or a new value of `shape`; and whether it holds
     /// a sum to add to. Backward returns it like any other gradient.
-    pub fn place(&self, cx: &Rc<Context>, i: usize, shape: impl Into<Shape>) -> Result<(Value, bool)> {
+    pub fn choose_destination(
+        &self,
+        cx: &Rc<Context>,
+        i: usize,
+        shape: impl Into<Shape>,
+    ) -> Result<(Value, bool)> {
         let shape = shape.into();
         match self.existing.get(i) {
             Some(Some((value, adds))) => {
@@ -307,7 +312,7 @@ pub fn run_into(
         };
         let outputs: Vec<Value> = outputs.into_iter().enumerate().map(made).collect::<Result<_>>()?;
         op.forward(cx, inputs, &outputs)?;
-        destination.storage.written();
+        destination.storage.record_write();
         Ok(outputs)
     })
 }

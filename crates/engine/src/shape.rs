@@ -65,7 +65,7 @@ impl Shape {
 }
 
 /// Extends a list of one to three entries to three, with `fill` in front.
-pub fn three<T: Copy>(list: &[T], fill: T) -> [T; 3] {
+pub fn pad_to_three<T: Copy>(list: &[T], fill: T) -> [T; 3] {
     std::array::from_fn(|d| (d + list.len()).checked_sub(3).map_or(fill, |i| list[i]))
 }
 

@@ -242,7 +242,7 @@ impl Session {
                 ));
             }
             to.context().receive(&from, &to)?;
-            to.storage.written();
+            to.storage.record_write();
             Ok(())
         })
     }

@@ -4,7 +4,7 @@ use lowrank_engine::kernel::{Kernel, Variant, shader};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
 pub fn generate_wgsl(kernel: &Kernel, variant: &Variant) -> String {
-    shader::module(kernel, variant.params, &variant.dtypes, variant.threads)
+    shader::emit_module(kernel, variant.params, &variant.dtypes, variant.threads)
 }
 
 pub struct ValidatedShader {

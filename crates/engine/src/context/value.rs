@@ -71,7 +71,7 @@ impl Storage {
     }
 
     /// Records a write in place, which invalidates what backward saved.
-    pub fn written(&self) {
+    pub fn record_write(&self) {
         self.version.set(self.version.get() + 1);
         *self.host.borrow_mut() = None;
     }

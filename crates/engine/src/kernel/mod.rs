@@ -38,7 +38,7 @@ pub type Params = [u32; 4];
 
 /// A kernel: its interface, and its implementation for each kind of device.
 ///
-/// The WGSL body defines `fn kernel(group: u32, lane: u32)`; `shader::module` prepends the declarations: the scalars as
+/// The WGSL body defines `fn kernel(group: u32, lane: u32)`; `shader::emit_module` prepends the declarations: the scalars as
 /// `p.<name>`, `load_<binding>(i)` and `store_<binding>(i, v)` for bindings of every storage type, `THREADS`,
 /// `is_finite`, `is_nan`. Scalars and bindings together are at most 31.
 pub struct Kernel {

@@ -18,7 +18,7 @@ pub struct NativeLaunch<'a> {
     bindings: SmallVec<[(*mut u8, Range); 6]>,
     access: &'a [(&'static str, Access)],
     /// A bit for each binding that was handed out for writing.
-    taken: AtomicU32,
+    written: AtomicU32,
 }
 
 // SAFETY: ranges overlap only if they are not written: a written range is bound once.
@@ -32,13 +32,13 @@ impl NativeLaunch<'_> {
         bindings: SmallVec<[(*mut u8, Range); 6]>,
     ) -> NativeLaunch<'_> {
         let Launch { params, scalars: ref words, kernel, .. } = *launch;
-        let taken = AtomicU32::new(0);
-        NativeLaunch { params, words, threads, bindings, access: kernel.bindings, taken }
+        let written = AtomicU32::new(0);
+        NativeLaunch { params, words, threads, bindings, access: kernel.bindings, written }
     }
 
     /// The launch's scalars.
     pub fn scalars<S: Field>(&self) -> S {
-        S::take(&mut self.words.iter())
+        S::read(&mut self.words.iter())
     }
 
     pub fn dtype(&self, binding: usize) -> DType {
@@ -64,7 +64,7 @@ impl NativeLaunch<'_> {
         let (pointer, range) = self.bindings[binding];
         assert_ne!(self.access[binding].1, Access::Read, "a kernel writes a read binding");
         let bit = 1 << binding;
-        assert_eq!(self.taken.fetch_or(bit, Relaxed) & bit, 0, "a kernel takes a written binding twice");
+        assert_eq!(self.written.fetch_or(bit, Relaxed) & bit, 0, "a kernel takes a written binding twice");
         debug_assert_eq!(pointer as usize % align_of::<T>(), 0);
         // SAFETY: as in `read`, and it is handed out once.
         unsafe { std::slice::from_raw_parts_mut(pointer.cast(), range.bytes as usize / size_of::<T>()) }

@@ -17,8 +17,8 @@ pub struct Member {
 /// whose members are inlined.
 pub trait Field: Copy {
     fn declare(name: &str, members: &mut Vec<Member>);
-    fn put(self, words: &mut Words);
-    fn take(words: &mut std::slice::Iter<u32>) -> Self;
+    fn write(self, words: &mut Words);
+    fn read(words: &mut std::slice::Iter<u32>) -> Self;
 }
 
 macro_rules! number {
@@ -28,11 +28,11 @@ macro_rules! number {
                 members.push(Member { name: name.into(), wgsl: $wgsl });
             }
 
-            fn put(self, words: &mut Words) {
+            fn write(self, words: &mut Words) {
                 words.push($to(self));
             }
 
-            fn take(words: &mut std::slice::Iter<u32>) -> Self {
+            fn read(words: &mut std::slice::Iter<u32>) -> Self {
                 $from(*words.next().expect("a launch of another kernel's scalars"))
             }
         }
@@ -59,12 +59,12 @@ impl<T: Field, const N: usize> Field for [T; N] {
         (0..N).for_each(|i| T::declare(&format!("{name}{i}"), members));
     }
 
-    fn put(self, words: &mut Words) {
-        self.into_iter().for_each(|v| v.put(words));
+    fn write(self, words: &mut Words) {
+        self.into_iter().for_each(|v| v.write(words));
     }
 
-    fn take(words: &mut std::slice::Iter<u32>) -> Self {
-        std::array::from_fn(|_| T::take(words))
+    fn read(words: &mut std::slice::Iter<u32>) -> Self {
+        std::array::from_fn(|_| T::read(words))
     }
 }
 
@@ -74,13 +74,13 @@ impl<A: Field, B: Field> Field for (A, B) {
         B::declare(name, members);
     }
 
-    fn put(self, words: &mut Words) {
-        self.0.put(words);
-        self.1.put(words);
+    fn write(self, words: &mut Words) {
+        self.0.write(words);
+        self.1.write(words);
     }
 
-    fn take(words: &mut std::slice::Iter<u32>) -> Self {
-        (A::take(words), B::take(words))
+    fn read(words: &mut std::slice::Iter<u32>) -> Self {
+        (A::read(words), B::read(words))
     }
 }
 
@@ -94,7 +94,7 @@ pub fn members<F: Field>() -> Vec<Member> {
 /// A launch's words for a struct of scalars.
 pub fn words(scalars: impl Field) -> Words {
     let mut words = Words::new();
-    scalars.put(&mut words);
+    scalars.write(&mut words);
     words
 }
 
@@ -132,13 +132,13 @@ macro_rules! scalars {
             }
 
             #[allow(unused_variables)]
-            fn put(self, words: &mut $crate::kernel::scalars::Words) {
-                $($crate::kernel::scalars::Field::put(self.$field, words);)*
+            fn write(self, words: &mut $crate::kernel::scalars::Words) {
+                $($crate::kernel::scalars::Field::write(self.$field, words);)*
             }
 
             #[allow(unused_variables)]
-            fn take(words: &mut std::slice::Iter<u32>) -> Self {
-                $name { $($field: $crate::kernel::scalars::Field::take(words),)* }
+            fn read(words: &mut std::slice::Iter<u32>) -> Self {
+                $name { $($field: $crate::kernel::scalars::Field::read(words),)* }
             }
         }
     };
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_struct_is_its_members_its_words_and_itself_again() {
+    fn scalars_round_trip_through_words() {
         let names: Vec<_> = All::members().into_iter().map(|m| (m.name, m.wgsl)).collect();
         let expected = [
             ("rows", "u32"),
@@ -172,7 +172,7 @@ mod tests {
         let shape = Shape { rows: 3, strides: [5, 7] };
         let words = All { shape, index: -2, scale: 0.5, adds: true, word: u32::MAX }.words();
         assert_eq!(words[..], [3, 5, 7, -2i32 as u32, 0.5f32.to_bits(), 1, u32::MAX]);
-        let again = All::take(&mut words.iter());
+        let again = All::read(&mut words.iter());
         assert_eq!(again.words(), words);
         assert_eq!((again.index, again.scale, again.adds), (-2, 0.5, true));
     }

@@ -27,7 +27,7 @@ use crate::kernel::Kernel;
 
 /// Every kernel of the families, for validation of all that a plan can return; optimizers list theirs in
 /// `optim::kernels`.
-pub fn all() -> Vec<&'static Kernel> {
+pub fn list_kernels() -> Vec<&'static Kernel> {
     #[rustfmt::skip]
     let families = [
         attention::KERNELS,

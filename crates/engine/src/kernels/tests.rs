@@ -15,7 +15,7 @@ const CAPABILITIES: Capabilities = Capabilities::IMMEDIATES
 #[test]
 fn every_variant_is_valid() {
     let mut wrong = Vec::new();
-    for kernel in super::all() {
+    for kernel in super::list_kernels() {
         // A kernel that only runs natively has no variants.
         for variant in (kernel.variants)() {
             assert!(
@@ -24,7 +24,7 @@ fn every_variant_is_valid() {
                 kernel.name
             );
             assert_eq!(variant.dtypes.len(), kernel.bindings.len(), "{}", kernel.name);
-            let text = shader::module(kernel, variant.params, &variant.dtypes, variant.threads);
+            let text = shader::emit_module(kernel, variant.params, &variant.dtypes, variant.threads);
             let result =
                 naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text)).and_then(|module| {
                     Validator::new(ValidationFlags::all(), CAPABILITIES)
@@ -35,7 +35,7 @@ fn every_variant_is_valid() {
                     Ok(module)
                 });
             match result {
-                Ok(module) => wrong.extend(excess(kernel, &variant, &module)),
+                Ok(module) => wrong.extend(describe_excess(kernel, &variant, &module)),
                 Err(e) => wrong.push(format!("{} {variant:?}: {e}", kernel.name)),
             }
         }
@@ -44,10 +44,10 @@ fn every_variant_is_valid() {
 }
 
 /// WebGPU's guaranteed limits: storage buffers per stage, bytes of workgroup memory, invocations.
-const PROMISED: [u32; 3] = [8, 16 << 10, 256];
+const GUARANTEED: [u32; 3] = [8, 16 << 10, 256];
 
 /// Describes how a variant exceeds the guaranteed limits, if it does.
-fn excess(kernel: &Kernel, variant: &Variant, module: &naga::Module) -> Option<String> {
+fn describe_excess(kernel: &Kernel, variant: &Variant, module: &naga::Module) -> Option<String> {
     let used = module.entry_points.iter().map(|entry| entry.workgroup_size.iter().product::<u32>());
     let mut layouter = naga::proc::Layouter::default();
     layouter.update(module.to_ctx()).expect("a valid module");
@@ -63,10 +63,10 @@ fn excess(kernel: &Kernel, variant: &Variant, module: &naga::Module) -> Option<S
         }
     }
     let needs = [bindings.len() as u32, bytes, used.max().unwrap_or(0)];
-    let exceeds = needs.iter().zip(PROMISED).any(|(needs, promised)| *needs > promised);
+    let exceeds = needs.iter().zip(GUARANTEED).any(|(needs, guaranteed)| *needs > guaranteed);
     exceeds.then(|| {
         format!(
-            "{} {variant:?}: {needs:?} buffers, bytes of workgroup memory and invocations, over {PROMISED:?}",
+            "{} {variant:?}: {needs:?} buffers, bytes of workgroup memory and invocations, over {GUARANTEED:?}",
             kernel.name
         )
     })
@@ -105,16 +105,16 @@ const COVERED: &[&[&Kernel]] = &[
 ];
 
 #[test]
-fn every_kernel_has_a_test_that_launches_all_its_forms() {
+fn every_kernel_has_a_test_of_all_its_variants() {
     let covered = COVERED.concat();
     let in_list = |list: &[&Kernel], kernel: &Kernel| list.iter().any(|k| k.name == kernel.name);
     // A kernel that only runs natively has no variants.
-    let all: Vec<_> = super::all().into_iter().filter(|k| !(k.variants)().is_empty()).collect();
+    let all: Vec<_> = super::list_kernels().into_iter().filter(|k| !(k.variants)().is_empty()).collect();
     let wrong: Vec<_> = all.iter().filter(|k| !in_list(&covered, k)).map(|k| k.name).collect();
     assert!(wrong.is_empty(), "no family's test launches all variants of {wrong:?}");
     let count = |kernels: &[&Kernel]| coverage::list_variants(kernels).len();
     println!(
-        "{} forms of {} kernels are listed; tests launch all {} of {} kernels",
+        "{} variants of {} kernels are listed; tests launch all {} of {} kernels",
         count(&all),
         all.len(),
         count(&covered),
@@ -124,8 +124,8 @@ fn every_kernel_has_a_test_that_launches_all_its_forms() {
 
 /// Compiled pipelines and launched variants are looked up by the kernel's name.
 #[test]
-fn kernels_are_told_apart_by_name() {
-    let all = super::all();
+fn kernel_names_are_unique() {
+    let all = super::list_kernels();
     for (i, kernel) in all.iter().enumerate() {
         assert!(
             all[..i].iter().all(|other| other.name != kernel.name),

@@ -1,4 +1,4 @@
-//! The shared test body: compares an operation with its plain form and with finite differences, on every device.
+//! The shared test body: compares an operation with its reference and with finite differences, on every device.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -135,12 +135,12 @@ pub fn contexts() -> Vec<Rc<Context>> {
 /// gpu.
 pub fn gpu_contexts() -> Vec<Rc<Context>> {
     let Some(gpu) = contexts().into_iter().find(|cx| cx.profile.kind == Kind::Gpu) else { return Vec::new() };
-    let plain = Context::new(Profile { subgroup: 0, ..gpu.profile.clone() }, gpu.sink());
-    vec![gpu, plain]
+    let without_subgroups = Context::new(Profile { subgroup: 0, ..gpu.profile.clone() }, gpu.sink());
+    vec![gpu, without_subgroups]
 }
 
 /// Compares the result of `f` on each gpu, with and without subgroups, with the processor's.
-pub fn equal_on_gpus(what: &str, f: impl Fn(&Rc<Context>) -> Vec<Array>) {
+pub fn compare_on_gpus(what: &str, f: impl Fn(&Rc<Context>) -> Vec<Array>) {
     let expected = f(&contexts()[0]);
     for cx in gpu_contexts() {
         let label = format!("{what}, subgroups of {}", cx.profile.subgroup);
@@ -153,7 +153,7 @@ pub fn equal_on_gpus(what: &str, f: impl Fn(&Rc<Context>) -> Vec<Array>) {
 }
 
 /// Returns the outputs of an operation, and the gradients of its f32 inputs.
-pub fn outputs_and_gradients(cx: &Rc<Context>, op: &dyn Op, inputs: &[Array]) -> Vec<Array> {
+pub fn run_with_gradients(cx: &Rc<Context>, op: &dyn Op, inputs: &[Array]) -> Vec<Array> {
     let values: Vec<Value> = inputs.iter().map(|x| x.upload(cx)).collect();
     let outputs = run(cx, op, &values.iter().collect::<Vec<_>>()).unwrap_or_else(|e| panic!("{op:?}: {e}"));
     let d = outputs.iter().map(|y| Some(Array::random("d", &y.shape).upload(cx))).collect();
@@ -165,19 +165,19 @@ pub fn outputs_and_gradients(cx: &Rc<Context>, op: &dyn Op, inputs: &[Array]) ->
 }
 
 /// The largest difference due to rounding, relative to the tensor's largest value: at most a few hundred f32 roundings
-/// (6e-8 each) separate any result here from its f64 form.
+/// (6e-8 each) separate any result here from its f64 value.
 pub const TOLERANCE: f64 = 1e-5;
 
-type Plain<'a> = &'a dyn Fn(&[Array]) -> Vec<Array>;
+type Reference<'a> = &'a dyn Fn(&[Array]) -> Vec<Array>;
 
-/// Compares `op` with its plain form, and its gradient with finite differences of the plain form.
-pub fn check(op: &dyn Op, inputs: &[Array], plain: Plain) {
-    check_to(TOLERANCE, op, inputs, plain);
+/// Compares `op` with its reference, and its gradient with finite differences of the reference.
+pub fn check(op: &dyn Op, inputs: &[Array], reference: Reference) {
+    check_within(TOLERANCE, op, inputs, reference);
 }
 
-pub fn check_to(tolerance: f64, op: &dyn Op, inputs: &[Array], plain: Plain) {
-    let expected = plain(inputs);
-    let asks: Vec<bool> = inputs.iter().map(|x| x.dtype == DType::F32).collect();
+pub fn check_within(tolerance: f64, op: &dyn Op, inputs: &[Array], reference: Reference) {
+    let expected = reference(inputs);
+    let wanted: Vec<bool> = inputs.iter().map(|x| x.dtype == DType::F32).collect();
     let differentiable = matches!(op.gradient(), crate::op::Gradient::BackwardReads(_));
     let d_outs: Vec<Array> =
         expected.iter().enumerate().map(|(i, y)| Array::random(&format!("d_out{i}"), &y.shape)).collect();
@@ -199,10 +199,10 @@ pub fn check_to(tolerance: f64, op: &dyn Op, inputs: &[Array], plain: Plain) {
             op.backward(&cx, &Backward::after(op, &values, &outputs, needs, d.clone()))
                 .unwrap_or_else(|e| panic!("{label}: {e}"))
         };
-        let d_inputs = backward(&asks);
+        let d_inputs = backward(&wanted);
         let mut differences = differences.borrow_mut();
-        let differences =
-            differences.get_or_insert_with(|| finite_differences(inputs, &asks, &d_outs, plain));
+        let differences = differences
+            .get_or_insert_with(|| compute_finite_differences(inputs, &wanted, &d_outs, reference));
         for (i, samples) in differences.iter().enumerate() {
             let Some(samples) = samples else { continue };
             let d_x = d_inputs[i].as_ref().unwrap_or_else(|| panic!("{label}: no gradient of input {i}"));
@@ -210,32 +210,32 @@ pub fn check_to(tolerance: f64, op: &dyn Op, inputs: &[Array], plain: Plain) {
             let got = read(d_x);
             let scale = got.data.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
             for (at, expected) in samples {
-                let off = (got.data[*at] - expected).abs() / scale;
+                let error = (got.data[*at] - expected).abs() / scale;
                 assert!(
-                    off <= tolerance.max(2e-5),
+                    error <= tolerance.max(2e-5),
                     "{label}: gradient of input {i} at {at}: {} for {expected}",
                     got.data[*at]
                 );
             }
         }
         // Without a request for its gradient an input gets none.
-        for i in (0..inputs.len()).filter(|i| asks[*i] && asks.iter().filter(|a| **a).count() > 1) {
-            let mut needs = asks.clone();
+        for i in (0..inputs.len()).filter(|i| wanted[*i] && wanted.iter().filter(|a| **a).count() > 1) {
+            let mut needs = wanted.clone();
             needs[i] = false;
             assert!(backward(&needs)[i].is_none(), "{label}: a gradient that nobody needs, of input {i}");
         }
     }
 }
 
-/// Returns central differences of Σ d_out · plain(x) at up to 24 elements of each input.
-fn finite_differences(
+/// Returns central differences of Σ d_out · reference(x) at up to 24 elements of each input.
+fn compute_finite_differences(
     inputs: &[Array],
-    asks: &[bool],
+    wanted: &[bool],
     d_outs: &[Array],
-    plain: Plain,
+    reference: Reference,
 ) -> Vec<Option<Vec<(usize, f64)>>> {
     let loss = |inputs: &[Array]| -> f64 {
-        plain(inputs)
+        reference(inputs)
             .iter()
             .zip(d_outs)
             .map(|(y, d)| y.data.iter().zip(&d.data).map(|(y, d)| y * d).sum::<f64>())
@@ -243,36 +243,36 @@ fn finite_differences(
     };
     (0..inputs.len())
         .map(|i| {
-            asks[i].then(|| {
+            wanted[i].then(|| {
                 let size = inputs[i].data.len();
-                let places = Array::random("places", &[24])
+                let positions = Array::random("places", &[24])
                     .data
                     .into_iter()
                     .map(|v| ((v + 1.0) / 2.0 * size as f64) as usize);
-                let mut places: Vec<usize> =
-                    places.chain([0, size.saturating_sub(1)]).filter(|p| *p < size).collect();
-                places.sort();
-                places.dedup();
-                let mut moved = inputs.to_vec();
+                let mut positions: Vec<usize> =
+                    positions.chain([0, size.saturating_sub(1)]).filter(|p| *p < size).collect();
+                positions.sort();
+                positions.dedup();
+                let mut perturbed = inputs.to_vec();
                 let difference = |at: usize| {
                     let x = inputs[i].data[at];
                     let h = 1e-5 * x.abs().max(1.0);
-                    moved[i].data[at] = x + h;
-                    let up = loss(&moved);
-                    moved[i].data[at] = x - h;
-                    let down = loss(&moved);
-                    moved[i].data[at] = x;
+                    perturbed[i].data[at] = x + h;
+                    let up = loss(&perturbed);
+                    perturbed[i].data[at] = x - h;
+                    let down = loss(&perturbed);
+                    perturbed[i].data[at] = x;
                     (at, (up - down) / (2.0 * h))
                 };
-                places.into_iter().map(difference).collect()
+                positions.into_iter().map(difference).collect()
             })
         })
         .collect()
 }
 
 /// Compares only the forward; NaN and infinities must be at the same positions.
-pub fn check_non_finite(op: &dyn Op, inputs: &[Array], plain: Plain) {
-    let expected = plain(inputs);
+pub fn check_non_finite(op: &dyn Op, inputs: &[Array], reference: Reference) {
+    let expected = reference(inputs);
     for cx in contexts() {
         let values: Vec<Value> = inputs.iter().map(|x| x.upload(&cx)).collect();
         let outputs = run(&cx, op, &values.iter().collect::<Vec<_>>()).unwrap();
@@ -300,7 +300,7 @@ pub fn compare(what: &str, got: &Array, expected: &Array, tolerance: f64) {
 }
 
 /// Returns a weight in blocks of `kind`, and the same values in f32.
-pub fn in_blocks(cx: &Rc<Context>, kind: BlockType, shape: &[usize]) -> [Value; 2] {
+pub fn upload_quantised(cx: &Rc<Context>, kind: BlockType, shape: &[usize]) -> [Value; 2] {
     let blocks = draw_blocks(kind, shape.iter().product(), 7);
     let wide = bytemuck::cast_slice(&unpack_all(kind, &blocks)).to_vec();
     [(DType::Block(kind), blocks), (DType::F32, wide)].map(|(dtype, x)| cx.upload(shape, dtype, x).unwrap())
@@ -309,7 +309,7 @@ pub fn in_blocks(cx: &Rc<Context>, kind: BlockType, shape: &[usize]) -> [Value; 
 /// Compares a result of `rows` rows with a weight in blocks to the result with the same weight in f32. On a processor
 /// they are bit-identical, since both sum in the same order, except for one row, for which some block formats have
 /// direct kernels. A GPU may split one of the sums into parts.
-pub fn same_by_blocks(what: &str, cx: &Context, rows: usize, got: &Value, expected: &Value) {
+pub fn compare_quantised(what: &str, cx: &Context, rows: usize, got: &Value, expected: &Value) {
     let tolerance = if cx.profile.kind == Kind::Cpu && rows > 1 { 0.0 } else { TOLERANCE };
     compare(&format!("{what} on {}", cx.profile.label), &read(got), &read(expected), tolerance);
 }

@@ -124,7 +124,7 @@ impl Arena {
                 }
                 if !is_same(&value, &arena_value) {
                     self.cx.copy(&value, &arena_value);
-                    arena_value.storage.written();
+                    arena_value.storage.record_write();
                 }
                 tensor.move_to(arena_value, Some(slot.clone()));
             }
@@ -132,7 +132,7 @@ impl Arena {
                 Some(grad) if !is_same(&grad, &slot) => {
                     tensor.check_grad(&grad)?;
                     self.cx.copy(&grad, &slot);
-                    slot.storage.written();
+                    slot.storage.record_write();
                     tensor.set_grad(Some(slot));
                 }
                 _ => {}
@@ -207,7 +207,7 @@ impl Arena {
         let has_present =
             |block| self.locations.iter().zip(present).any(|(p, present)| p.block == block && *present);
         let blocks: Vec<usize> = (0..self.blocks.len()).filter(|block| has_present(*block)).collect();
-        blocks.iter().for_each(|block| self.blocks[*block].value.storage.written());
+        blocks.iter().for_each(|block| self.blocks[*block].value.storage.record_write());
         blocks
     }
 }

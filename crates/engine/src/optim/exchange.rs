@@ -109,7 +109,7 @@ impl<R: Rule> Optimizer<R> {
         let cx = self.arena.context();
         for Bucket { range, from, .. } in exchange.buckets.drain(..) {
             cx.push(Command::Receive { to: range.range(), from });
-            range.storage.written();
+            range.storage.record_write();
         }
         cx.flush();
         Ok(())
@@ -160,7 +160,7 @@ impl Bucket {
         let cx = self.range.context();
         for (tensor, gradient) in self.parameters.iter().filter(|(tensor, _)| tensor.grad().is_none()) {
             cx.zero(gradient);
-            gradient.storage.written();
+            gradient.storage.record_write();
             tensor.set_grad(Some(gradient.clone()));
         }
         if let Some(reply) = self.reply.take() {

@@ -191,7 +191,7 @@ impl<R: Rule> Optimizer<R> {
                 false => blocks,
             };
             for i in written {
-                self.states.get(i).into_iter().flatten().for_each(|s| s.storage.written());
+                self.states.get(i).into_iter().flatten().for_each(|s| s.storage.record_write());
             }
             let counted = (0..present.len())
                 .filter(|i| present[*i] && self.groups[self.arena.locations()[*i].group].keeps_state())

@@ -96,7 +96,7 @@ impl<R: Rule> Optimizer<R> {
             let to =
                 shift_range(&replica.arena.value_block(run.key.block), run.start, run.key.shift, run.count);
             target.receive(&from, &to)?;
-            to.storage.written();
+            to.storage.record_write();
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::scalars::Words;
 use crate::kernel::{Access, Kernel, Launch, Variant};
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, for_each_window};
 
 const THREADS: u32 = 128;
 
@@ -53,7 +53,7 @@ impl Span {
             element(&self.value),
         ]);
         binds.extend(self.states.iter().map(element));
-        windows(cx, name, &[self.value.size()], &[], &binds, |w| {
+        for_each_window(cx, name, &[self.value.size()], &[], &binds, |w| {
             let size = w.count[0] as u32;
             cx.launch(Launch {
                 kernel,

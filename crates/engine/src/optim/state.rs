@@ -73,7 +73,7 @@ impl<R: Rule> Optimizer<R> {
                     Some(v) => own.context().receive(v, &own)?,
                     None => own.context().zero(&own),
                 }
-                own.storage.written();
+                own.storage.record_write();
             }
         }
         self.steps = state.iter().map(|s| s.step).collect();

@@ -116,8 +116,8 @@ impl Tape {
             let inputs: Vec<Saved> = values.iter().zip(&recomputed).map(save).collect();
             node.recomputed = RefCell::new(match recomputed.into_iter().next() {
                 Some(Some(first)) if node.op.alias(&refs).is_some() => Some(first),
-                _ if node.op.is_remade() => {
-                    let (op, of) = match node.op.remaking() {
+                _ if node.op.is_recomputed() => {
+                    let (op, of) = match node.op.recomputation() {
                         Some(Recomputation { op, of }) => {
                             let save_source = |source: &Source| match *source {
                                 Source::Input(i) => inputs.get(i).cloned(),

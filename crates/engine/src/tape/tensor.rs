@@ -185,7 +185,7 @@ impl Tensor {
 
     /// Records that a gradient was added to `grad`, the destination from `grad_destination`.
     pub(super) fn accept_grad(&self, grad: Value) {
-        grad.storage.written();
+        grad.storage.record_write();
         self.set_grad(Some(grad));
     }
 
@@ -204,13 +204,13 @@ impl Tensor {
             (Some(sum), _) => {
                 let d = if same_storage(&d, &sum) { copy_value(cx, &d)? } else { d };
                 accumulate(cx, &sum, &d)?;
-                sum.storage.written();
+                sum.storage.record_write();
                 sum
             }
             (None, Some(slot)) => {
                 let d = if same_storage(&d, &slot) { copy_value(cx, &d)? } else { d };
                 cx.copy(&d, &slot);
-                slot.storage.written();
+                slot.storage.record_write();
                 slot
             }
             (None, None) if d.is_unshared() && d.bytes() as u64 == d.storage.bytes() => d,

@@ -137,7 +137,7 @@ impl Compiler {
     fn compile(&self, launch: &Launch, key: &Key) -> Result<Compiled> {
         let kernel = launch.kernel;
         let divisible = shader::is_divisible(kernel);
-        let words = shader::words(kernel) + usize::from(divisible);
+        let words = shader::count_words(kernel) + usize::from(divisible);
         if words > shader::IMMEDIATE_WORDS {
             fail!(
                 Internal,
@@ -148,7 +148,7 @@ impl Compiler {
         }
         #[cfg(test)]
         assert!(is_listed(kernel, key), "{} {:?} {:?} is no variant", key.name, key.params, key.dtypes);
-        let text = shader::module(kernel, launch.params, &key.dtypes, launch.threads);
+        let text = shader::emit_module(kernel, launch.params, &key.dtypes, launch.threads);
         let what = format!(
             "{} did not compile kernel {} {:?} {:?} of {} threads",
             self.name,

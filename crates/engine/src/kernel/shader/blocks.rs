@@ -7,15 +7,15 @@
 use lowrank_cpu::quant::{BlockType, nf4};
 
 /// `load_NAME(element)`, and `load_vec4_NAME(element / 4)`; `p.NAME_at` is in bytes.
-pub fn loaders(name: &str, kind: BlockType) -> String {
-    let body = body(kind).replace('@', name);
+pub fn emit_loaders(name: &str, kind: BlockType) -> String {
+    let body = emit_body(kind).replace('@', name);
     let (elements, bytes) = (kind.elements(), kind.bytes());
     let place = match kind {
         BlockType::Nf4 => String::new(),
         _ => format!("  let at = p.{name}_at + e / {elements}u * {bytes}u;\n  let i = e % {elements}u;\n"),
     };
     READ.replace('@', name)
-        + &table(kind).replace('@', name)
+        + &emit_table(kind).replace('@', name)
         + &format!(
             "fn load_vec4_{name}(i4: u32) -> vec4<f32> {{
   let e = i4 * 4u;
@@ -40,7 +40,7 @@ fn spread_@(word: u32, shift: u32) -> vec4<u32> { return vec4<u32>(word) >> (vec
 ";
 
 /// The table of a type whose codes are indices into one.
-fn table(kind: BlockType) -> String {
+fn emit_table(kind: BlockType) -> String {
     let values: Vec<String> = match kind {
         BlockType::Iq4Nl => lowrank_cpu::quant::IQ4_NL.iter().map(|v| format!("{v:?}")).collect(),
         BlockType::Nf4 => nf4::TABLE.iter().map(|v| format!("{v:?}")).collect(),
@@ -78,7 +78,7 @@ const SIX_BITS: &str = "  let run = i / 32u;
 ";
 
 /// Unpacks four values, given the block's offset and the first element's index in it.
-fn body(kind: BlockType) -> String {
+fn emit_body(kind: BlockType) -> String {
     let nibbles = |from: u32| {
         format!("  let c = spread_@(word_@(at + {from}u + i % 16u), i / 16u * 4u) & vec4<u32>(15u);\n")
     };
@@ -142,12 +142,12 @@ fn body(kind: BlockType) -> String {
 "
         .into(),
         BlockType::Iq4Nl => nibbles(2) + "  return half_@(at) * entries_@(c);\n",
-        BlockType::Nf4 => nf4_body(),
+        BlockType::Nf4 => emit_nf4_body(),
     }
 }
 
 /// Unpacks four values of nf4, whose scales are stored before each group of blocks.
-fn nf4_body() -> String {
+fn emit_nf4_body() -> String {
     format!(
         "  let block = e / {elements}u;
   let head = p.@_at + block / {group}u * {of_group}u;

@@ -12,7 +12,7 @@ use crate::kernel::{Access, Kernel, Params};
 ///
 /// Layout of the immediates: the number of groups; one element offset per binding (the part of a range's start below
 /// the device's alignment); the kernel's scalars; and, if `is_divisible`, the first group of this dispatch.
-pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -> String {
+pub fn emit_module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -> String {
     let mut out = String::with_capacity(4096);
     let w = &mut out;
     let body = kernel
@@ -42,16 +42,16 @@ pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -
         };
         writeln!(w, "@group(0) @binding({i}) var<storage, {mode}> {name}: array<{element}>;").unwrap();
         if let DType::Block(kind) = dtype {
-            w.push_str(&blocks::loaders(name, *kind));
+            w.push_str(&blocks::emit_loaders(name, *kind));
             continue;
         }
-        load(w, name, *dtype);
+        emit_load(w, name, *dtype);
         if *access != Access::Read {
-            store(w, name, *dtype);
+            emit_store(w, name, *dtype);
         }
         // A body accesses a binding either by elements or by vectors.
         if body.contains(&format!("load_vec4_{name}(")) {
-            vectors(w, name, i, mode, *dtype);
+            emit_vectors(w, name, i, mode, *dtype);
         }
     }
     w.push_str(NUMERIC);
@@ -62,16 +62,16 @@ pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -
 }
 
 /// Words of a kernel's immediates, without the word for the first group.
-pub fn words(kernel: &Kernel) -> usize {
+pub fn count_words(kernel: &Kernel) -> usize {
     1 + kernel.bindings.len() + (kernel.scalars)().len()
 }
 
 /// Whether a launch may be split into several dispatches of groups: a word is left for the first group.
 pub fn is_divisible(kernel: &Kernel) -> bool {
-    words(kernel) < IMMEDIATE_WORDS
+    count_words(kernel) < IMMEDIATE_WORDS
 }
 
-fn load(w: &mut String, name: &str, dtype: DType) {
+fn emit_load(w: &mut String, name: &str, dtype: DType) {
     match dtype {
         DType::F32 | DType::I32 => writeln!(
             w,
@@ -97,7 +97,7 @@ fn load(w: &mut String, name: &str, dtype: DType) {
 
 /// Accessors for vectors of four elements: `load_vec4_` takes the index of a vector, relative to the range's start,
 /// which must be at a whole vector. Only f32 can be stored as vectors.
-fn vectors(w: &mut String, name: &str, binding: usize, mode: &str, dtype: DType) {
+fn emit_vectors(w: &mut String, name: &str, binding: usize, mode: &str, dtype: DType) {
     let (vector, value) = match dtype {
         DType::F32 => ("vec4<f32>", "v"),
         DType::I32 => ("vec4<i32>", "vec4<f32>(v)"),
@@ -125,7 +125,7 @@ fn load_vec4_{name}(i: u32) -> vec4<f32> {{ let v = {name}_vec4[(p.{name}_at >> 
 
 /// Half types are stored in pairs, since two invocations would race for one word: `store2_` takes the index of the
 /// pair.
-fn store(w: &mut String, name: &str, dtype: DType) {
+fn emit_store(w: &mut String, name: &str, dtype: DType) {
     match dtype {
         DType::F32 | DType::I32 => writeln!(
             w,

@@ -19,8 +19,8 @@ pub struct RowConfig {
 }
 
 impl RowConfig {
-    pub fn all() -> impl Iterator<Item = RowConfig> {
-        (0..4).map(RowConfig::of)
+    pub fn list() -> impl Iterator<Item = RowConfig> {
+        (0..4).map(RowConfig::from_param)
     }
 
     /// The variant for rows of `n` elements in `ranges`, which start at a multiple of n or of a multiple of `n`.
@@ -35,7 +35,7 @@ impl RowConfig {
         self.vectors as u32 | (self.subgroups as u32) << 1
     }
 
-    pub fn of(param: u32) -> RowConfig {
+    pub fn from_param(param: u32) -> RowConfig {
         RowConfig { vectors: param & 1 == 1, subgroups: param & 2 == 2 }
     }
 
@@ -45,7 +45,7 @@ impl RowConfig {
     }
 
     /// WGSL: the same, and log-sum-exp; needs cells.
-    pub fn log_sum(self) -> String {
+    pub fn emit_log_sum(self) -> String {
         let rows = if self.subgroups { LOG_SUM_ROWS_OF_SUBGROUPS } else { LOG_SUM_ROWS };
         let terms = if self.vectors { "with_terms" } else { "with_term" };
         let terms = format!("fn terms(a: LogSum, v: Cell) -> LogSum {{ return {terms}(a, v); }}\n");
@@ -54,19 +54,19 @@ impl RowConfig {
 
     /// WGSL: the type of a cell, and the accessors of the bindings `names`: `get_x(i)`, `put_y(i, v)`, and for one
     /// element `one_x(i)`.
-    pub fn cells(self, bindings: &[(&'static str, Access)], names: &[&str]) -> String {
+    pub fn emit_cells(self, bindings: &[(&'static str, Access)], names: &[&str]) -> String {
         let mut out = String::from(if self.vectors { VECTORS } else { SINGLE });
         for name in names {
             let (index, (_, access)) =
                 bindings.iter().enumerate().find(|(_, (n, _))| n == name).expect("a binding of the kernel");
             let written = *access != Access::Read;
-            out += &if self.vectors { vector(name, index, written) } else { single(name, written) };
+            out += &if self.vectors { emit_vector(name, index, written) } else { emit_single(name, written) };
         }
         out
     }
 }
 
-fn single(name: &str, written: bool) -> String {
+fn emit_single(name: &str, written: bool) -> String {
     let put = match written {
         true => format!("fn put_{name}(i: u32, v: f32) {{ store_{name}(i, v); }}\n"),
         false => String::new(),
@@ -78,7 +78,7 @@ fn one_{name}(i: u32) -> f32 {{ return load_{name}(i); }}
     )
 }
 
-fn vector(name: &str, index: usize, written: bool) -> String {
+fn emit_vector(name: &str, index: usize, written: bool) -> String {
     let (access, put) = match written {
         true => (
             "read_write",

@@ -43,7 +43,7 @@ impl Config {
     }
 
     /// Returns every variant; those with subgroups only if the kernel has them.
-    pub fn all(subgroups: bool) -> Vec<Config> {
+    pub fn list(subgroups: bool) -> Vec<Config> {
         let mut all = vec![Config::new(DIM, SMALL, false, false)];
         for (dim, threads) in CLASSES.iter().flat_map(|dim| [(*dim, SMALL), (*dim, LARGE)]) {
             all.push(Config::new(dim, threads, true, false));
@@ -65,7 +65,7 @@ impl Config {
         [self.class, self.threads, self.vectors as usize, reductions].map(|v| v as u32)
     }
 
-    pub fn of(params: Params) -> Config {
+    pub fn from_params(params: Params) -> Config {
         let [class, threads, vectors, reductions] = params.map(|v| v as usize);
         Config {
             class,
@@ -82,12 +82,12 @@ pub fn describe(kernel: &Kernel, params: Params) -> Vec<String> {
     let heads = |class: usize| format!("heads to {}", CLASSES[class]);
     match kernel.name {
         "attention_decode" => {
-            let decode = Decode::of(params);
+            let decode = Decode::from_params(params);
             vec![heads(decode.class), format!("{} rows", decode.rows())]
         }
         "attention_merge" | "attention_rows" => Vec::new(),
         _ => {
-            let Config { class, threads, vectors, subgroups, .. } = Config::of(params);
+            let Config { class, threads, vectors, subgroups, .. } = Config::from_params(params);
             let loads = if vectors { "vector loads" } else { "scalar loads" };
             let sums = if subgroups { "sums by subgroups" } else { "sums in shared memory" };
             vec![heads(class), format!("{threads} threads"), loads.into(), sums.into()]
@@ -110,7 +110,7 @@ impl Decode {
         [self.class as u32, 0, 0, 0]
     }
 
-    pub fn of(params: Params) -> Decode {
+    pub fn from_params(params: Params) -> Decode {
         Decode { class: params[0] as usize }
     }
 

@@ -51,7 +51,7 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    pub fn of(q: &[usize], k: &[usize], heads_first: bool) -> Sizes {
+    pub fn new(q: &[usize], k: &[usize], heads_first: bool) -> Sizes {
         let [row, head] = if heads_first { [2, 1] } else { [1, 2] };
         Sizes { batch: q[0], queries: q[row], heads: q[head], capacity: k[row], kv_heads: k[head], dim: q[3] }
     }

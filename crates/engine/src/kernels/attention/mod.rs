@@ -25,7 +25,7 @@ mod tile;
 pub use config::describe;
 pub use geometry::Sizes;
 pub use lowrank_cpu::attention::DIM;
-pub use plan::{AttentionCall, Dropout, Flow, backward, forward};
+pub use plan::{AttentionCall, BackwardInputs, Dropout, backward, forward};
 
 use crate::dtype::DType;
 use crate::kernel::{Access, Implementations, Kernel, Variant, concat, scalars};
@@ -54,10 +54,10 @@ static FORWARD: Kernel = Kernel {
     bindings: &BINDINGS,
     scalars: scalars::members::<Geometry>,
     implementations: Implementations::Both {
-        wgsl: |params| shader::forward(&BINDINGS, params),
+        wgsl: |params| shader::emit_forward(&BINDINGS, params),
         native: native::forward,
     },
-    variants: || configs(&DTYPES, true),
+    variants: || list_configs(&DTYPES, true),
 };
 
 scalars! {
@@ -69,14 +69,14 @@ static DECODE: Kernel = Kernel {
     name: "attention_decode",
     bindings: &BINDINGS,
     scalars: Split::members,
-    implementations: Implementations::Gpu(|params| shader::decode(&BINDINGS, params)),
+    implementations: Implementations::Gpu(|params| shader::emit_decode(&BINDINGS, params)),
     variants: || {
-        let of = |dim: &usize| Variant {
+        let make_variant = |dim: &usize| Variant {
             params: Decode::new(*dim).params(),
             dtypes: DTYPES.to_vec(),
             threads: DECODE_THREADS as u32,
         };
-        CLASSES.iter().map(of).collect()
+        CLASSES.iter().map(make_variant).collect()
     },
 };
 scalars! {
@@ -164,15 +164,15 @@ static BACKWARD_Q: Kernel = Kernel {
     name: "attention_backward_q",
     bindings: &concat::<_, 7>(&BACKWARD_READS, &[("d_q", Access::ReadWrite)]),
     scalars: scalars::members::<Geometry>,
-    implementations: Implementations::Gpu(|params| shader::backward_q(BACKWARD_Q.bindings, params)),
-    variants: || configs(&[F, F, F, F, I, I, F], false),
+    implementations: Implementations::Gpu(|params| shader::emit_backward_q(BACKWARD_Q.bindings, params)),
+    variants: || list_configs(&[F, F, F, F, I, I, F], false),
 };
 static BACKWARD_KV: Kernel = Kernel {
     name: "attention_backward_kv",
     bindings: &concat::<_, 8>(&BACKWARD_READS, &[("d_k", Access::ReadWrite), ("d_v", Access::ReadWrite)]),
     scalars: scalars::members::<Geometry>,
-    implementations: Implementations::Gpu(|params| shader::backward_kv(BACKWARD_KV.bindings, params)),
-    variants: || configs(&[F, F, F, F, I, I, F, F], false),
+    implementations: Implementations::Gpu(|params| shader::emit_backward_kv(BACKWARD_KV.bindings, params)),
+    variants: || list_configs(&[F, F, F, F, I, I, F, F], false),
 };
 
 pub const KERNELS: &[&Kernel] = &[
@@ -196,10 +196,10 @@ static FORWARD_DROPPED: Kernel = Kernel {
     bindings: &BINDINGS,
     scalars: Dropped::members,
     implementations: Implementations::Both {
-        wgsl: |params| shader::forward(&BINDINGS, params),
+        wgsl: |params| shader::emit_forward(&BINDINGS, params),
         native: native::forward_dropped,
     },
-    variants: || dropped_configs(&DTYPES),
+    variants: || list_dropped_configs(&DTYPES),
 };
 static BACKWARD_DROPPED: Kernel = Kernel {
     name: "attention_backward_dropped",
@@ -212,36 +212,36 @@ static BACKWARD_Q_DROPPED: Kernel = Kernel {
     name: "attention_backward_q_dropped",
     bindings: BACKWARD_Q.bindings,
     scalars: Dropped::members,
-    implementations: Implementations::Gpu(|params| shader::backward_q(BACKWARD_Q.bindings, params)),
-    variants: || dropped_configs(&[F, F, F, F, I, I, F]),
+    implementations: Implementations::Gpu(|params| shader::emit_backward_q(BACKWARD_Q.bindings, params)),
+    variants: || list_dropped_configs(&[F, F, F, F, I, I, F]),
 };
 static BACKWARD_KV_DROPPED: Kernel = Kernel {
     name: "attention_backward_kv_dropped",
     bindings: BACKWARD_KV.bindings,
     scalars: Dropped::members,
-    implementations: Implementations::Gpu(|params| shader::backward_kv(BACKWARD_KV.bindings, params)),
-    variants: || dropped_configs(&[F, F, F, F, I, I, F, F]),
+    implementations: Implementations::Gpu(|params| shader::emit_backward_kv(BACKWARD_KV.bindings, params)),
+    variants: || list_dropped_configs(&[F, F, F, F, I, I, F, F]),
 };
 
 const THREADS: usize = 64;
 const DECODE_THREADS: usize = 128;
 
-fn configs(dtypes: &[DType], subgroups: bool) -> Vec<Variant> {
-    let of = |config: Config| Variant {
+fn list_configs(dtypes: &[DType], subgroups: bool) -> Vec<Variant> {
+    let make_variant = |config: Config| Variant {
         params: config.params(),
         dtypes: dtypes.to_vec(),
         threads: config.threads as u32,
     };
-    Config::all(subgroups).into_iter().map(of).collect()
+    Config::list(subgroups).into_iter().map(make_variant).collect()
 }
 
-/// Like `forms`, without subgroups.
-fn dropped_configs(dtypes: &[DType]) -> Vec<Variant> {
-    let dropped = |config: Config| Config { dropped: true, ..config };
-    let of = |config: Config| Variant {
-        params: dropped(config).params(),
+/// Like `list_configs`, without subgroups.
+fn list_dropped_configs(dtypes: &[DType]) -> Vec<Variant> {
+    let with_dropout = |config: Config| Config { dropped: true, ..config };
+    let make_variant = |config: Config| Variant {
+        params: with_dropout(config).params(),
         dtypes: dtypes.to_vec(),
         threads: config.threads as u32,
     };
-    Config::all(false).into_iter().map(of).collect()
+    Config::list(false).into_iter().map(make_variant).collect()
 }

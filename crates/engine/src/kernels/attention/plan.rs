@@ -10,9 +10,9 @@ use std::rc::Rc;
 use lowrank_cpu::attention::{FIRST, Geometry};
 use smallvec::SmallVec;
 
-use self::binds::{Binds, Inner, List};
-use self::decode::{decode, decodes};
-use self::rows::{delta, labels, rows};
+use self::binds::{BindList, Binds, InnerSide};
+use self::decode::{can_decode, decode};
+use self::rows::{append_delta, append_row_values, fold_labels};
 use super::config::{Config, LARGE, SMALL};
 use super::geometry::{Dropped, Sizes};
 use super::tile::{ACROSS, Tile};
@@ -27,7 +27,7 @@ use crate::kernel::scalars::words;
 use crate::kernel::{Kernel, Launch};
 use crate::kernels::elementwise::wide;
 use crate::kernels::gemm::Precision;
-use crate::launch::{Bind, Window, windows};
+use crate::launch::{Bind, Window, for_each_window};
 use crate::profile::Kind;
 
 /// The operands and options of attention.
@@ -65,7 +65,7 @@ pub struct Dropout {
 }
 
 /// The additional inputs of backward.
-pub struct Flow<'a> {
+pub struct BackwardInputs<'a> {
     pub d_o: &'a Value,
     pub o: &'a Value,
     pub lse: &'a Value,
@@ -74,26 +74,26 @@ pub struct Flow<'a> {
 
 /// With fewer workgroups than this, the smaller tile is used, since some of a GPU's units would be idle. Tests, which
 /// run on software GPUs, have few workgroups.
-const FEW: usize = if cfg!(test) { 16 } else { 256 };
+const MIN_LARGE_TILE_GROUPS: usize = if cfg!(test) { 16 } else { 256 };
 
 /// Appends o = attention and its log-sum-exp.
 pub fn forward(cx: &Rc<Context>, a: &AttentionCall, o: &Value, lse: &Value) -> Result<()> {
     if !a.fits(cx) {
         return transposed::forward(cx, a, o, lse);
     }
-    if cx.profile.kind == Kind::Gpu && a.dropout.is_none() && decodes(cx, a, o) {
+    if cx.profile.kind == Kind::Gpu && a.dropout.is_none() && can_decode(cx, a, o) {
         return decode(cx, a, o, lse);
     }
-    let binds = Binds::of(a, Inner::Keys);
+    let binds = Binds::new(a, InnerSide::Keys);
     let kernel = if a.dropout.is_some() { &FORWARD_DROPPED } else { &FORWARD };
-    launches(cx, a, (kernel, 2), Inner::Keys, &binds.forward(o, lse), Tile::of_queries)
+    append_launches(cx, a, (kernel, 2), InnerSide::Keys, &binds.bind_forward(o, lse), Tile::for_queries)
 }
 
 /// Appends the gradients: `d_q`, and `d_kv` for k and v.
 pub fn backward(
     cx: &Rc<Context>,
     a: &AttentionCall,
-    flow: &Flow,
+    flow: &BackwardInputs,
     d_q: Option<&Value>,
     d_kv: Option<[&Value; 2]>,
 ) -> Result<()> {
@@ -111,66 +111,69 @@ pub fn backward(
         return Ok(());
     }
     if cx.profile.kind == Kind::Cpu {
-        return backward_at_once(cx, a, flow, d_q, d_kv);
+        return append_fused_backward(cx, a, flow, d_q, d_kv);
     }
-    let rows = rows(cx, a, flow)?;
-    let labels = labels(cx, a)?;
+    let rows = append_row_values(cx, a, flow)?;
+    let labels = fold_labels(cx, a)?;
     if let Some(d_q) = d_q {
-        let binds = Binds::of(a, Inner::Keys);
-        let mut list = binds.backward(flow, &rows, labels.as_ref());
-        list.push(binds.queries(d_q));
+        let binds = Binds::new(a, InnerSide::Keys);
+        let mut list = binds.bind_backward(flow, &rows, labels.as_ref());
+        list.push(binds.bind_queries(d_q));
         let kernel = if a.dropout.is_some() { &BACKWARD_Q_DROPPED } else { &BACKWARD_Q };
-        launches(cx, a, (kernel, 3), Inner::Keys, &list, Tile::of_queries)?;
+        append_launches(cx, a, (kernel, 3), InnerSide::Keys, &list, Tile::for_queries)?;
     }
     if let Some([d_k, d_v]) = d_kv {
-        let binds = Binds::of(a, Inner::Queries);
-        let mut list = binds.backward(flow, &rows, labels.as_ref());
-        list.extend([binds.keys(d_k), binds.keys(d_v)]);
+        let binds = Binds::new(a, InnerSide::Queries);
+        let mut list = binds.bind_backward(flow, &rows, labels.as_ref());
+        list.extend([binds.bind_keys(d_k), binds.bind_keys(d_v)]);
         let kernel = if a.dropout.is_some() { &BACKWARD_KV_DROPPED } else { &BACKWARD_KV };
-        launches(cx, a, (kernel, 4), Inner::Queries, &list, Tile::of_keys)?;
+        append_launches(cx, a, (kernel, 4), InnerSide::Queries, &list, Tile::for_keys)?;
     }
     Ok(())
 }
 
 /// Appends one kernel for all three gradients.
-fn backward_at_once(
+fn append_fused_backward(
     cx: &Rc<Context>,
     a: &AttentionCall,
-    flow: &Flow,
+    flow: &BackwardInputs,
     d_q: Option<&Value>,
     d_kv: Option<[&Value; 2]>,
 ) -> Result<()> {
-    let delta = delta(cx, flow)?;
-    let unasked = |asked: bool, like: &Value| match asked {
+    let delta = append_delta(cx, flow)?;
+    let allocate_unless = |is_given: bool, like: &Value| match is_given {
         true => Ok(None),
         false => cx.empty(like.shape.clone(), DType::F32).map(Some),
     };
-    let unasked =
-        [unasked(d_q.is_some(), a.q)?, unasked(d_kv.is_some(), a.k)?, unasked(d_kv.is_some(), a.v)?];
-    let d_q = d_q.or(unasked[0].as_ref()).expect("one of them");
-    let [d_k, d_v] = [0, 1].map(|i| d_kv.map(|d| d[i]).or(unasked[1 + i].as_ref()).expect("one of them"));
+    let scratch = [
+        allocate_unless(d_q.is_some(), a.q)?,
+        allocate_unless(d_kv.is_some(), a.k)?,
+        allocate_unless(d_kv.is_some(), a.v)?,
+    ];
+    let d_q = d_q.or(scratch[0].as_ref()).expect("one of them");
+    let [d_k, d_v] = [0, 1].map(|i| d_kv.map(|d| d[i]).or(scratch[1 + i].as_ref()).expect("one of them"));
     let parts = cx.empty([a.geometry().count_partials()], DType::F32)?;
-    let binds = Binds::of(a, Inner::Keys);
-    let mut list: List = SmallVec::from_iter([
-        binds.queries(a.q),
-        binds.keys(a.k),
-        binds.keys(a.v),
-        binds.queries(flow.d_o),
-        binds.rows(flow.lse, 1),
-        binds.rows(&delta, 1),
+    let binds = Binds::new(a, InnerSide::Keys);
+    let mut list: BindList = SmallVec::from_iter([
+        binds.bind_queries(a.q),
+        binds.bind_keys(a.k),
+        binds.bind_keys(a.v),
+        binds.bind_queries(flow.d_o),
+        binds.bind_rows(flow.lse, 1),
+        binds.bind_rows(&delta, 1),
     ]);
-    list.extend(binds.labels());
-    list.extend([binds.queries(d_q), binds.keys(d_k), binds.keys(d_v), Bind::whole(&parts)]);
+    list.extend(binds.bind_labels());
+    list.extend([binds.bind_queries(d_q), binds.bind_keys(d_k), binds.bind_keys(d_v), Bind::whole(&parts)]);
     let kernel = if a.dropout.is_some() { &BACKWARD_DROPPED } else { &BACKWARD };
-    launches(cx, a, (kernel, 5), Inner::Keys, &list, Tile::of_queries)
+    append_launches(cx, a, (kernel, 5), InnerSide::Keys, &list, Tile::for_queries)
 }
 
 /// Appends the launches of a kernel that has `products` matrix products over queries and keys.
-fn launches(
+fn append_launches(
     cx: &Rc<Context>,
     a: &AttentionCall,
     (kernel, products): (&'static Kernel, usize),
-    inner: Inner,
+    inner: InnerSide,
     binds: &[Bind],
     tile: fn(Config) -> Tile,
 ) -> Result<()> {
@@ -178,10 +181,10 @@ fn launches(
     if kernel.bindings.iter().any(|(name, _)| *name == "labels") && a.segments.is_some() && a.mask.is_some() {
         (whole.segment_batch, whole.mask_batch) = (2 * a.length, 2 * a.length);
     }
-    let (t, s) = if inner == Inner::Keys { (2, 3) } else { (3, 2) };
+    let (t, s) = if inner == InnerSide::Keys { (2, 3) } else { (3, 2) };
     let mut space = [whole.batch, whole.kv_heads, 0, 0];
     (space[t], space[s]) = (whole.queries, whole.keys);
-    windows(cx, kernel.name, &space, &[1, 1, 16, 16], binds, |w: Window| {
+    for_each_window(cx, kernel.name, &space, &[1, 1, 16, 16], binds, |w: Window| {
         let g = Geometry {
             batch: w.count[0],
             kv_heads: w.count[1],
@@ -196,19 +199,20 @@ fn launches(
         if !g.is_first() && from >= to {
             return;
         }
-        let rows = if inner == Inner::Keys { g.rows() } else { g.keys };
+        let rows = if inner == InnerSide::Keys { g.rows() } else { g.keys };
         let vectors = g.dim.is_multiple_of(wide::ELEMENTS)
             && kernel.bindings.iter().zip(&w.ranges).all(|((name, _), range)| {
                 !["q", "k", "v", "o", "d_o", "d_q", "d_k", "d_v"].contains(name) || wide::is_whole(range)
             });
         let subgroups = kernel.name == FORWARD.name && cx.profile.subgroup as usize >= ACROSS;
-        let of = |threads| {
+        let choose = |threads| {
             let dropped = a.dropout.is_some();
             let config = Config { dropped, ..Config::new(g.dim, threads, vectors, subgroups) };
-            (config, g.batch * g.kv_heads * rows.div_ceil(tile(config).own()))
+            (config, g.batch * g.kv_heads * rows.div_ceil(tile(config).own_rows()))
         };
-        let (config, groups) =
-            Some(of(LARGE)).filter(|(_, groups)| *groups >= FEW).unwrap_or_else(|| of(SMALL));
+        let (config, groups) = Some(choose(LARGE))
+            .filter(|(_, groups)| *groups >= MIN_LARGE_TILE_GROUPS)
+            .unwrap_or_else(|| choose(SMALL));
         let seen = |query| {
             let [from, to] = g.visible(query);
             to.saturating_sub(from)

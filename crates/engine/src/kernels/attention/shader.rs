@@ -45,8 +45,8 @@ use crate::kernels::elementwise::wide;
 
 /// Adds weights times passing rows of `b` to `sum`. With `careful`, rows that contain a value that is not finite are
 /// only added where they are visible.
-fn sums(sum: &str, b: &str, careful: bool) -> String {
-    let apart = "      } else {
+fn emit_sums(sum: &str, b: &str, careful: bool) -> String {
+    let masked_sum = "      } else {
         for (var n = taken; n < taken + KEYS; n += 1u) {
           let x$c = pool[STREAM + (n - taken) * D4 + tx + $cu * TX];
           let w$i = pool[(ty * RM + $iu) * SCORE_ROW + n / 4u][n % 4u];
@@ -54,21 +54,21 @@ fn sums(sum: &str, b: &str, careful: bool) -> String {
           SUM$i_$c = select(SUM$i_$c, fma(vec4<f32>(w$i), x$c, SUM$i_$c), seen$i);
         }
       }";
-    let [check, finite, apart] = match careful {
-        true => ["        if infinite(v) { unsound = 1u; }", "      if unsound == 0u {", apart],
+    let [check, finite, masked_sum] = match careful {
+        true => ["        if infinite(v) { unsound = 1u; }", "      if unsound == 0u {", masked_sum],
         false => ["", "      {", "      }"],
     };
     include_str!("sums.wgsl")
         .replace("CHECK", check)
         .replace("FINITE", finite)
-        .replace("APART", apart)
+        .replace("APART", masked_sum)
         .replace("SUM", sum)
         .replace("B4(", &format!("{b}4("))
 }
 
 /// Generates the functions that load vector `c` of the row at `place`, padded with zeros. For written bindings, also
 /// those that store one, and that add one if an earlier window has stored a value.
-fn accessors(bindings: &[(&'static str, Access)], names: &[&str], vectors: bool) -> String {
+fn emit_accessors(bindings: &[(&'static str, Access)], names: &[&str], vectors: bool) -> String {
     let mut out = String::new();
     for name in names {
         let index = bindings.iter().position(|(n, _)| n == name).expect("a binding of the kernel");
@@ -76,7 +76,7 @@ fn accessors(bindings: &[(&'static str, Access)], names: &[&str], vectors: bool)
         let scaled = if *name == "q" { "v * p.scale" } else { "v" };
         let (load, store) = match vectors {
             true => {
-                out += &wide::vectors(name, index, written);
+                out += &wide::emit_vectors(name, index, written);
                 (
                     format!("v = load4_{name}((place >> 2u) + c);"),
                     format!("store4_{name}((place >> 2u) + c, v);"),
@@ -84,10 +84,10 @@ fn accessors(bindings: &[(&'static str, Access)], names: &[&str], vectors: bool)
             }
             false => (
                 // By name, since FXC cannot assign to an element with a variable index.
-                by_element(|k, element| {
+                emit_by_element(|k, element| {
                     format!("if 4u * c + {k} < p.dim {{ {element} = load_{name}(place + 4u * c + {k}); }}")
                 }),
-                by_element(|k, element| {
+                emit_by_element(|k, element| {
                     format!("if 4u * c + {k} < p.dim {{ store_{name}(place + 4u * c + {k}, {element}); }}")
                 }),
             ),
@@ -121,15 +121,15 @@ fn add_{name}(place: u32, c: u32, v: vec4<f32>) {{
 }
 
 /// Replaces a shader's markers, which differ with dropout: (marker, text without dropout, text with dropout).
-fn dropping(text: &str, dropped: bool, markers: &[(&str, &str, &str)]) -> String {
-    let of = |text: String, (marker, without, with): &(&str, &str, &str)| {
+fn replace_markers(text: &str, dropped: bool, markers: &[(&str, &str, &str)]) -> String {
+    let emit = |text: String, (marker, without, with): &(&str, &str, &str)| {
         text.replace(marker, if dropped { with } else { without })
     };
-    markers.iter().fold(text.to_string(), of)
+    markers.iter().fold(text.to_string(), emit)
 }
 
 /// Generates a statement for each element of the vector `v` from the element's index and name.
-fn by_element(statement: impl Fn(&str, &str) -> String) -> String {
+fn emit_by_element(statement: impl Fn(&str, &str) -> String) -> String {
     ["x", "y", "z", "w"]
         .iter()
         .enumerate()
@@ -149,7 +149,7 @@ fn emit_tiled(tile: &Tile, config: Config, labels: &str, accessors: String, body
     };
     let scores = "struct Scores {\n  s$i: vec4<f32>,\n}\n";
     let text = [
-        &tile.constants(),
+        &tile.emit_constants(),
         include_str!("row_mask.wgsl"),
         labels,
         &dropped,
@@ -188,43 +188,43 @@ const BACKWARD_KV_MARKERS: [(&str, &str, &str); 5] = [
     ),
 ];
 
-pub fn forward(bindings: &[(&'static str, Access)], params: Params) -> String {
-    let config = Config::of(params);
-    let tile = Tile::of_queries(config);
-    let body = tile.scores("q", "k")
-        + &dropping(include_str!("forward.wgsl"), config.dropped, &FORWARD_MARKERS)
-            .replace("SUMS\n", &sums("o", "v", true))
-            .replace("LARGEST_LIST", &tile.list("largest(s$i)", Some("0.0")))
-            .replace("SUM_LIST", &tile.list("sum$i", Some("0.0")));
-    let accessors = accessors(bindings, &["q", "k", "v", "o"], config.vectors);
+pub fn emit_forward(bindings: &[(&'static str, Access)], params: Params) -> String {
+    let config = Config::from_params(params);
+    let tile = Tile::for_queries(config);
+    let body = tile.emit_scores("q", "k")
+        + &replace_markers(include_str!("forward.wgsl"), config.dropped, &FORWARD_MARKERS)
+            .replace("SUMS\n", &emit_sums("o", "v", true))
+            .replace("LARGEST_LIST", &tile.emit_list("largest(s$i)", Some("0.0")))
+            .replace("SUM_LIST", &tile.emit_list("sum$i", Some("0.0")));
+    let accessors = emit_accessors(bindings, &["q", "k", "v", "o"], config.vectors);
     emit_tiled(&tile, config, include_str!("labels.wgsl"), accessors, &body)
 }
 
-pub fn backward_q(bindings: &[(&'static str, Access)], params: Params) -> String {
-    let config = Config::of(params);
-    let tile = Tile::of_queries(config);
-    let body = tile.scores("q", "k")
-        + &tile.scores("d_o", "v")
-        + &dropping(include_str!("backward_q.wgsl"), config.dropped, &BACKWARD_Q_MARKERS)
-            .replace("SUMS\n", &sums("o", "k", false));
-    let accessors = accessors(bindings, &["q", "k", "v", "d_o", "d_q"], config.vectors);
+pub fn emit_backward_q(bindings: &[(&'static str, Access)], params: Params) -> String {
+    let config = Config::from_params(params);
+    let tile = Tile::for_queries(config);
+    let body = tile.emit_scores("q", "k")
+        + &tile.emit_scores("d_o", "v")
+        + &replace_markers(include_str!("backward_q.wgsl"), config.dropped, &BACKWARD_Q_MARKERS)
+            .replace("SUMS\n", &emit_sums("o", "k", false));
+    let accessors = emit_accessors(bindings, &["q", "k", "v", "d_o", "d_q"], config.vectors);
     emit_tiled(&tile, config, include_str!("folded.wgsl"), accessors, &body)
 }
 
-pub fn backward_kv(bindings: &[(&'static str, Access)], params: Params) -> String {
-    let config = Config::of(params);
-    let tile = Tile::of_keys(config);
-    let body = tile.scores("k", "q")
-        + &tile.scores("v", "d_o")
-        + &dropping(include_str!("backward_kv.wgsl"), config.dropped, &BACKWARD_KV_MARKERS)
-            .replace("SUMS_V\n", &sums("v", "d_o", false))
-            .replace("SUMS_K\n", &sums("k", "q", false));
-    let accessors = accessors(bindings, &["q", "k", "v", "d_o", "d_k", "d_v"], config.vectors);
+pub fn emit_backward_kv(bindings: &[(&'static str, Access)], params: Params) -> String {
+    let config = Config::from_params(params);
+    let tile = Tile::for_keys(config);
+    let body = tile.emit_scores("k", "q")
+        + &tile.emit_scores("v", "d_o")
+        + &replace_markers(include_str!("backward_kv.wgsl"), config.dropped, &BACKWARD_KV_MARKERS)
+            .replace("SUMS_V\n", &emit_sums("v", "d_o", false))
+            .replace("SUMS_K\n", &emit_sums("k", "q", false));
+    let accessors = emit_accessors(bindings, &["q", "k", "v", "d_o", "d_k", "d_v"], config.vectors);
     emit_tiled(&tile, config, include_str!("folded.wgsl"), accessors, &body)
 }
 
-pub fn decode(bindings: &[(&'static str, Access)], params: Params) -> String {
-    let config = Decode::of(params);
+pub fn emit_decode(bindings: &[(&'static str, Access)], params: Params) -> String {
+    let config = Decode::from_params(params);
     let dim = config.dim();
     let rows = |text: &str| -> String {
         (0..config.rows()).map(|r| text.replace("$r", &r.to_string())).collect::<Vec<_>>().join("\n")
@@ -246,7 +246,7 @@ pub fn decode(bindings: &[(&'static str, Access)], params: Params) -> String {
         &format!("const DIM = {dim}u;\nconst ROWS = {}u;\nconst TILE = {tile}u;\n", config.rows()),
         include_str!("row_mask.wgsl"),
         include_str!("labels.wgsl"),
-        &accessors(bindings, &["q", "k", "v", "o"], true),
+        &emit_accessors(bindings, &["q", "k", "v", "o"], true),
         &body,
     ]
     .concat()

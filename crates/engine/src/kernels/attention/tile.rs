@@ -23,23 +23,23 @@ const STREAMED: usize = 864;
 
 impl Tile {
     /// The tile if own rows are queries.
-    pub fn of_queries(config: Config) -> Tile {
+    pub fn for_queries(config: Config) -> Tile {
         let rows = [4, 4, 4, 2][config.class];
         Tile { dim: CLASSES[config.class], threads: config.threads, across: ACROSS, rows }
     }
 
     /// The tile if own rows are keys, with two sums each.
-    pub fn of_keys(config: Config) -> Tile {
+    pub fn for_keys(config: Config) -> Tile {
         let [across, rows] = [[8, 4], [8, 4], [16, 4], [16, 2]][config.class];
         Tile { dim: CLASSES[config.class], threads: config.threads, across, rows }
     }
 
     /// The number of own rows of a workgroup.
-    pub fn own(&self) -> usize {
+    pub fn own_rows(&self) -> usize {
         self.threads / self.across * self.rows
     }
 
-    fn passing(&self) -> usize {
+    fn passing_rows(&self) -> usize {
         4 * self.across
     }
 
@@ -49,23 +49,27 @@ impl Tile {
     }
 
     fn weights(&self) -> usize {
-        self.own() * (self.across + 1)
+        self.own_rows() * (self.across + 1)
     }
 
     /// The number of passing rows that are added in one step.
     fn keys(&self) -> usize {
         let fits = |keys: &usize| self.weights() + keys * self.dim / 4 <= STREAMED;
-        [32, 16, 8, 4].into_iter().filter(|keys| *keys <= self.passing()).find(fits).expect("the least fits")
+        [32, 16, 8, 4]
+            .into_iter()
+            .filter(|keys| *keys <= self.passing_rows())
+            .find(fits)
+            .expect("the least fits")
     }
 
     /// The number of vectors in workgroup memory.
     fn pool(&self) -> usize {
-        let slices = (self.own() + self.passing()) * (SLICE + 1);
+        let slices = (self.own_rows() + self.passing_rows()) * (SLICE + 1);
         let summed = self.weights() + (self.keys() * self.dim / 4).max(self.threads);
         slices.max(summed)
     }
 
-    pub fn constants(&self) -> String {
+    pub fn emit_constants(&self) -> String {
         format!(
             "const DIM = {}u;\nconst TX = {}u;\nconst RM = {}u;\nconst CC = {}u;\nconst KEYS = {}u;\nconst POOL = {}u;\n",
             self.dim,
@@ -92,20 +96,20 @@ impl Tile {
     }
 
     /// Repeats `text` for each row, and `rest` for the rows missing to four.
-    pub fn list(&self, text: &str, rest: Option<&str>) -> String {
-        let of = |i: usize| match (i < self.rows, rest) {
+    pub fn emit_list(&self, text: &str, rest: Option<&str>) -> String {
+        let emit = |i: usize| match (i < self.rows, rest) {
             (true, _) => Some(text.replace("$i", &i.to_string())),
             (false, rest) => rest.map(String::from),
         };
-        (0..4).filter_map(of).collect::<Vec<_>>().join(", ")
+        (0..4).filter_map(emit).collect::<Vec<_>>().join(", ")
     }
 
     /// The function for the product of own rows of `a` and passing rows of `b`.
-    pub fn scores(&self, a: &str, b: &str) -> String {
+    pub fn emit_scores(&self, a: &str, b: &str) -> String {
         include_str!("scores.wgsl")
             .replace("scores_A_B", &format!("scores_{a}_{b}"))
             .replace("A4(", &format!("{a}4("))
             .replace("B4(", &format!("{b}4("))
-            .replace("SCORE_LIST", &self.list("s$i", None))
+            .replace("SCORE_LIST", &self.emit_list("s$i", None))
     }
 }

@@ -14,7 +14,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, for_each_window};
 use crate::scalars;
 
 const THREADS: u32 = 128;
@@ -29,25 +29,25 @@ static CAST: Kernel = Kernel {
     name: "cast",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: Scalars::members,
-    implementations: Implementations::Both { wgsl, native: native::cast },
+    implementations: Implementations::Both { wgsl: emit_wgsl, native: native::cast },
     variants: || {
         DTYPES
             .into_iter()
             .flat_map(|x| DTYPES.map(|y| (x, y)))
             .filter(|(x, y)| x != y)
             .chain(BlockType::EVERY.map(|kind| (DType::Block(kind), DType::F32)))
-            .map(|(x, y)| Variant { params: params(x, y), dtypes: vec![x, y], threads: THREADS })
+            .map(|(x, y)| Variant { params: make_params(x, y), dtypes: vec![x, y], threads: THREADS })
             .collect()
     },
 };
 
 pub const KERNELS: &[&Kernel] = &[&CAST];
 
-fn params(x: DType, y: DType) -> Params {
+fn make_params(x: DType, y: DType) -> Params {
     [(x == DType::I32) as u32, (y == DType::I32) as u32, (y.bytes() == 2) as u32, 0]
 }
 
-fn wgsl(params: Params) -> String {
+fn emit_wgsl(params: Params) -> String {
     let convert = match (params[0], params[1]) {
         (1, 0) => "fn convert(v: i32) -> f32 { return f32(v); }",
         (_, 1) => {
@@ -83,11 +83,11 @@ fn kernel(group: u32, lane: u32) {{
 pub fn cast(cx: &Rc<Context>, x: &Value, y: &Value) -> Result<()> {
     debug_assert_ne!(x.dtype, y.dtype);
     let binds = [Bind::new(x, &[1], 1), Bind::new(y, &[1], 1)];
-    windows(cx, "cast", &[x.size()], &[2], &binds, |window| {
+    for_each_window(cx, "cast", &[x.size()], &[2], &binds, |window| {
         let n = window.count[0] as u32;
         cx.launch(Launch {
             kernel: &CAST,
-            params: params(x.dtype, y.dtype),
+            params: make_params(x.dtype, y.dtype),
             bindings: window.ranges,
             scalars: Scalars { size: n }.words(),
             groups: n.div_ceil(2 * THREADS),

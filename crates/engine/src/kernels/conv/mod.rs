@@ -13,15 +13,15 @@
 //! read of nine is from memory. CPU: `gemm`'s tiles over gathered panels (native/), and Winograd's transforms for 3 × 3
 //! taps at stride 1 and enough channels (winograd/).
 
+mod geometry;
 mod native;
 pub mod plan;
 mod shader;
 #[cfg(test)]
 pub(crate) mod tests;
-mod walk;
 mod winograd;
 
-pub use walk::{LARGEST, Walk};
+pub use geometry::{ConvGeometry, LARGEST};
 
 use std::rc::Rc;
 
@@ -29,29 +29,33 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Variant, concat};
-use crate::launch::{Bind, Window, windows};
-use plan::{Config, candidates};
+use crate::launch::{Bind, Window, for_each_window};
+use geometry::{LaunchCounts, Scalars};
+use plan::{Config, list_candidates};
 use shader::Side;
-use walk::{Counts, Scalars};
 
 type Binding = (&'static str, Access);
 const X: Binding = ("x", Access::Read);
 const W: Binding = ("w", Access::Read);
 const BIAS: Binding = ("bias", Access::Read);
 
-static CONV: Kernel = forward_kernel::<false>("conv", &[X, W, ("o", Access::ReadWrite)]);
-static CONV_BIAS: Kernel = forward_kernel::<true>("conv_bias", &[X, W, BIAS, ("o", Access::ReadWrite)]);
+static CONV: Kernel = define_forward_kernel::<false>("conv", &[X, W, ("o", Access::ReadWrite)]);
+static CONV_BIAS: Kernel =
+    define_forward_kernel::<true>("conv_bias", &[X, W, BIAS, ("o", Access::ReadWrite)]);
 
-const fn forward_kernel<const BIASED: bool>(name: &'static str, bindings: &'static [Binding]) -> Kernel {
+const fn define_forward_kernel<const BIASED: bool>(
+    name: &'static str,
+    bindings: &'static [Binding],
+) -> Kernel {
     Kernel {
         name,
         bindings,
         scalars: Scalars::members,
         implementations: Implementations::Both {
-            wgsl: |params| shader::body(params, Side::Out, BIASED),
+            wgsl: |params| shader::emit_body(params, Side::Out, BIASED),
             native: native::forward::<BIASED>,
         },
-        variants: || variants(Side::Out, BIASED),
+        variants: || list_variants(Side::Out, BIASED),
     }
 }
 
@@ -60,41 +64,41 @@ static CONV_WEIGHT: Kernel = Kernel {
     bindings: &[X, ("o", Access::Read), ("w", Access::ReadWrite)],
     scalars: Scalars::members,
     implementations: Implementations::Both {
-        wgsl: |params| shader::body(params, Side::Weight, false),
+        wgsl: |params| shader::emit_body(params, Side::Weight, false),
         native: native::weight,
     },
-    variants: || variants(Side::Weight, false),
+    variants: || list_variants(Side::Weight, false),
 };
 
-const OF_TAPS: [&Kernel; 3] = [&CONV, &CONV_BIAS, &CONV_WEIGHT];
-pub const KERNELS: &[&Kernel] = &concat::<_, 6>(&OF_TAPS, &winograd::KERNELS);
+const TAP_KERNELS: [&Kernel; 3] = [&CONV, &CONV_BIAS, &CONV_WEIGHT];
+pub const KERNELS: &[&Kernel] = &concat::<_, 6>(&TAP_KERNELS, &winograd::KERNELS);
 
-fn variants(side: Side, bias: bool) -> Vec<Variant> {
+fn list_variants(side: Side, bias: bool) -> Vec<Variant> {
     let storage: &[DType] = match side {
         Side::Out => &[DType::F32, DType::F16, DType::BF16],
         Side::Weight => &[DType::F32],
     };
-    let of = |w: DType| {
+    let list = |w: DType| {
         let mut dtypes = vec![DType::F32, w, DType::F32];
         dtypes.extend(bias.then_some(DType::F32));
-        Config::all().into_iter().map(move |config| Variant {
+        Config::list().into_iter().map(move |config| Variant {
             params: config.params(),
             dtypes: dtypes.clone(),
             threads: config.threads(),
         })
     };
-    storage.iter().flat_map(|w| of(*w)).collect()
+    storage.iter().flat_map(|w| list(*w)).collect()
 }
 
 /// The variant of `matrices` products of `m` rows and `n` columns.
 fn choose(_: &Context, matrices: usize, m: usize, n: usize) -> Config {
-    candidates(matrices, m, n)[0]
+    list_candidates(matrices, m, n)[0]
 }
 
 /// A correlation y = W ⋆ x + bias. W is [groups · rows, channels, taps], y is [batch, groups · rows, out].
 #[derive(Clone, Copy)]
 pub struct Correlation<'a> {
-    pub walk: &'a Walk,
+    pub geometry: &'a ConvGeometry,
     pub x: &'a Value,
     pub w: &'a Value,
     pub bias: Option<&'a Value>,
@@ -106,28 +110,33 @@ pub struct Correlation<'a> {
 /// # Errors
 /// `ERR_OUT_OF_MEMORY` if one channel's share of one slice of the outermost dimension exceeds the binding limit.
 pub fn correlate(cx: &Rc<Context>, c: Correlation) -> Result<()> {
-    let walk = c.walk;
-    if winograd::suits(cx, walk) {
+    let geometry = c.geometry;
+    if winograd::is_suitable(cx, geometry) {
         return winograd::correlate(cx, c);
     }
-    correlate_as(cx, choose(cx, walk.batch * walk.groups, walk.rows, walk.positions()), c)
+    correlate_as(cx, choose(cx, geometry.batch * geometry.groups, geometry.rows, geometry.positions()), c)
 }
 
 fn correlate_as(cx: &Rc<Context>, config: Config, c: Correlation) -> Result<()> {
-    let Correlation { walk, x, w, bias, y } = c;
-    let cut = walk.cut();
-    let (m, taps, image) = (walk.rows, walk.taps(), walk.image());
-    let [x_group, w_row, o_row] = [walk.channels * image, walk.channels * taps, walk.positions()];
+    let Correlation { geometry, x, w, bias, y } = c;
+    let slicing = geometry.slice_outermost();
+    let (m, taps, image) = (geometry.rows, geometry.taps(), geometry.image());
+    let [x_group, w_row, o_row] = [geometry.channels * image, geometry.channels * taps, geometry.positions()];
     // Batch, groups, rows, slices of the outermost dimension, channels.
-    let space = [walk.batch, walk.groups, m, cut.slices, walk.channels];
+    let space = [geometry.batch, geometry.groups, m, slicing.slices, geometry.channels];
     let mut binds = vec![
-        Bind::new(x, &[walk.groups * x_group, x_group, 0, cut.x_slice, image], cut.x_cell).shift(cut.x_shift),
+        Bind::new(x, &[geometry.groups * x_group, x_group, 0, slicing.x_slice, image], slicing.x_cell)
+            .shift(slicing.x_shift),
         Bind::new(w, &[0, m * w_row, w_row, 0, taps], taps),
     ];
     binds.extend(bias.map(|bias| Bind::new(bias, &[0, m, 1, 0, 0], 1)));
-    binds.push(Bind::new(y, &[walk.groups * m * o_row, m * o_row, o_row, cut.o_slice, 0], cut.o_slice));
+    binds.push(Bind::new(
+        y,
+        &[geometry.groups * m * o_row, m * o_row, o_row, slicing.o_slice, 0],
+        slicing.o_slice,
+    ));
     let [height, width] = config.block();
-    windows(cx, "conv", &space, &[1, 1, height, 1, 1], &binds, |mut window| {
+    for_each_window(cx, "conv", &space, &[1, 1, height, 1, 1], &binds, |mut window| {
         let [batch, groups, rows, slices, channels] = [0, 1, 2, 3, 4].map(|d| window.count[d]);
         // The bias is added once, with the first part of the sum.
         let first = window.start[4] == 0;
@@ -135,23 +144,23 @@ fn correlate_as(cx: &Rc<Context>, config: Config, c: Correlation) -> Result<()> 
         if bias.is_some() && !first {
             window.ranges.remove(2);
         }
-        let counts = Counts {
+        let counts = LaunchCounts {
             batch,
             groups,
             rows,
             channels,
-            from: window.start[3] * cut.o_slice,
-            positions: slices * cut.o_slice,
-            x_base: x_base(walk, x, &window, [0, 1, 4]),
+            from: window.start[3] * slicing.o_slice,
+            positions: slices * slicing.o_slice,
+            x_base: compute_x_base(geometry, x, &window, [0, 1, 4]),
             accumulate: !first,
         };
-        let config = config.within(channels * taps, w_row, &window.ranges[1]);
+        let config = config.restrict_to(channels * taps, w_row, &window.ranges[1]);
         let blocks = batch * groups * rows.div_ceil(height) * counts.positions.div_ceil(width);
         cx.launch(Launch {
             kernel: if with_bias { &CONV_BIAS } else { &CONV },
             params: config.params(),
             bindings: window.ranges,
-            scalars: walk.scalars(&counts).words(),
+            scalars: geometry.scalars(&counts).words(),
             groups: blocks as u32,
             threads: config.threads(),
             work: 2 * (batch * groups * rows * counts.positions * channels * taps) as u64,
@@ -165,58 +174,59 @@ fn correlate_as(cx: &Rc<Context>, config: Config, c: Correlation) -> Result<()> 
 /// As for `correlate`.
 pub fn correlate_weight(
     cx: &Rc<Context>,
-    walk: &Walk,
+    geometry: &ConvGeometry,
     x: &Value,
     d: &Value,
     accumulate: bool,
     d_weight: &Value,
 ) -> Result<()> {
-    if walk.batch == 0 && !accumulate {
+    if geometry.batch == 0 && !accumulate {
         cx.zero(d_weight);
     }
-    let config = choose(cx, walk.groups, walk.rows, walk.channels * walk.taps());
-    weight_as(cx, config, walk, x, d, accumulate, d_weight)
+    let config = choose(cx, geometry.groups, geometry.rows, geometry.channels * geometry.taps());
+    correlate_weight_as(cx, config, geometry, x, d, accumulate, d_weight)
 }
 
-fn weight_as(
+fn correlate_weight_as(
     cx: &Rc<Context>,
     config: Config,
-    walk: &Walk,
+    geometry: &ConvGeometry,
     x: &Value,
     d: &Value,
     accumulate: bool,
     d_weight: &Value,
 ) -> Result<()> {
-    let cut = walk.cut();
-    let (m, taps, image) = (walk.rows, walk.taps(), walk.image());
-    let [x_group, w_row, o_row] = [walk.channels * image, walk.channels * taps, walk.positions()];
+    let slicing = geometry.slice_outermost();
+    let (m, taps, image) = (geometry.rows, geometry.taps(), geometry.image());
+    let [x_group, w_row, o_row] = [geometry.channels * image, geometry.channels * taps, geometry.positions()];
     // Groups, rows, channels, and the dimensions of the sum: batch, slices of the outermost dimension.
-    let space = [walk.groups, m, walk.channels, walk.batch, cut.slices];
+    let space = [geometry.groups, m, geometry.channels, geometry.batch, slicing.slices];
     let binds = [
-        Bind::new(x, &[x_group, 0, image, walk.groups * x_group, cut.x_slice], cut.x_cell).shift(cut.x_shift),
-        Bind::new(d, &[m * o_row, o_row, 0, walk.groups * m * o_row, cut.o_slice], cut.o_slice),
+        Bind::new(x, &[x_group, 0, image, geometry.groups * x_group, slicing.x_slice], slicing.x_cell)
+            .shift(slicing.x_shift),
+        Bind::new(d, &[m * o_row, o_row, 0, geometry.groups * m * o_row, slicing.o_slice], slicing.o_slice),
         Bind::new(d_weight, &[m * w_row, w_row, taps, 0, 0], taps),
     ];
     let [height, width] = config.block();
-    windows(cx, "conv", &space, &[1, height, 1, 1, 1], &binds, |window| {
+    for_each_window(cx, "conv", &space, &[1, height, 1, 1, 1], &binds, |window| {
         let [groups, rows, channels, batch, slices] = [0, 1, 2, 3, 4].map(|d| window.count[d]);
-        let counts = Counts {
+        let counts = LaunchCounts {
             batch,
             groups,
             rows,
             channels,
-            from: window.start[4] * cut.o_slice,
-            positions: slices * cut.o_slice,
-            x_base: x_base(walk, x, &window, [3, 0, 2]),
+            from: window.start[4] * slicing.o_slice,
+            positions: slices * slicing.o_slice,
+            x_base: compute_x_base(geometry, x, &window, [3, 0, 2]),
             accumulate: accumulate || window.start[3] > 0 || window.start[4] > 0,
         };
-        let config = config.within(counts.positions, o_row, &window.ranges[1]);
+        let config = config.restrict_to(counts.positions, o_row, &window.ranges[1]);
         let blocks = groups * rows.div_ceil(height) * (channels * taps).div_ceil(width);
         cx.launch(Launch {
             kernel: &CONV_WEIGHT,
             params: config.params(),
             bindings: window.ranges,
-            scalars: walk.scalars(&counts).words(),
+            scalars: geometry.scalars(&counts).words(),
             groups: blocks as u32,
             threads: config.threads(),
             work: 2 * (batch * groups * rows * counts.positions * channels * taps) as u64,
@@ -226,9 +236,9 @@ fn weight_as(
 
 /// The offset from an element's index, relative to the start of the window's first image, to its index in the binding;
 /// it wraps if it is negative. `dims` are the dimensions of batch, group and channel.
-fn x_base(walk: &Walk, x: &Value, window: &Window, dims: [usize; 3]) -> u32 {
+fn compute_x_base(geometry: &ConvGeometry, x: &Value, window: &Window, dims: [usize; 3]) -> u32 {
     let [batch, group, channel] = dims.map(|d| window.start[d]);
-    let image = ((batch * walk.groups + group) * walk.channels + channel) * walk.image();
+    let image = ((batch * geometry.groups + group) * geometry.channels + channel) * geometry.image();
     let bound = window.ranges[0].offset as usize / x.dtype.bytes() - x.offset;
     (image as u32).wrapping_sub(bound as u32)
 }

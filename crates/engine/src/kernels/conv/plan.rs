@@ -18,13 +18,14 @@ pub enum Config {
 }
 
 impl Config {
-    pub fn all() -> Vec<Config> {
-        let tiles = Tile::ALL.iter().flat_map(|tile| Config::reads().map(|read| Config::Tile(*tile, read)));
+    pub fn list() -> Vec<Config> {
+        let tiles =
+            Tile::ALL.iter().flat_map(|tile| Config::list_reads().map(|read| Config::Tile(*tile, read)));
         [Config::Lanes].into_iter().chain(tiles).collect()
     }
 
     /// The access patterns for contiguous terms.
-    fn reads() -> [Read; 2] {
+    fn list_reads() -> [Read; 2] {
         [Read::Elements, Read::Terms]
     }
 
@@ -33,16 +34,18 @@ impl Config {
         match self {
             Config::Lanes => [1 << 16, 0, 0, 0],
             Config::Tile(tile, read) => {
-                let [sides, depth, lane] = tile.words();
+                let [sides, depth, lane] = tile.to_words();
                 [(read == Read::Terms) as u32, sides, depth, lane]
             }
         }
     }
 
     /// The variant of a pipeline's key.
-    pub fn of([kind, sides, depth, lane]: Params) -> Config {
+    pub fn from_params([kind, sides, depth, lane]: Params) -> Config {
         match kind >> 16 {
-            0 => Config::Tile(Tile::of([sides, depth, lane]), Config::reads()[kind as usize & 1]),
+            0 => {
+                Config::Tile(Tile::from_words([sides, depth, lane]), Config::list_reads()[kind as usize & 1])
+            }
             _ => Config::Lanes,
         }
     }
@@ -63,7 +66,7 @@ impl Config {
     }
 
     /// The variant for a part whose factor has `terms` terms and a row stride of `row` elements.
-    pub fn within(self, terms: usize, row: usize, factor: &Range) -> Config {
+    pub fn restrict_to(self, terms: usize, row: usize, factor: &Range) -> Config {
         let whole = factor.offset.is_multiple_of(4 * factor.dtype.bytes() as u64);
         match self {
             Config::Tile(tile, Read::Terms)
@@ -80,15 +83,15 @@ pub type Candidates = SmallVec<[Config; 12]>;
 
 /// The variants of `matrices` products of `m` rows and `n` columns, the default first. A launch falls back to access by
 /// elements where vectors are not possible.
-pub fn candidates(matrices: usize, m: usize, n: usize) -> Candidates {
+pub fn list_candidates(matrices: usize, m: usize, n: usize) -> Candidates {
     let tiled = |tile: Tile| Config::Tile(tile, Read::Terms);
-    let first = Tile::by_shape(matrices, m, n);
+    let first = Tile::choose(matrices, m, n);
     let mut all = Candidates::new();
     if m == 1 {
         all.push(Config::Lanes);
     }
     all.push(tiled(first));
-    let others = Tile::ALL.iter().filter(|tile| **tile != first && tile.suits(m, n));
+    let others = Tile::ALL.iter().filter(|tile| **tile != first && tile.is_suitable(m, n));
     all.extend(others.map(|tile| tiled(*tile)));
     all
 }

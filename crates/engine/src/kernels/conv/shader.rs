@@ -5,9 +5,9 @@
 
 use super::plan::Config;
 use crate::kernel::Params;
-use crate::kernels::gemm::emit::{each, place};
+use crate::kernels::gemm::emit::{emit_each, emit_position};
 use crate::kernels::gemm::stage::{Factor, Read};
-use crate::kernels::gemm::tile::{Fill, Tile};
+use crate::kernels::gemm::tile::{StagingCode, Tile};
 
 /// The result of a correlation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,31 +17,31 @@ pub enum Side {
 }
 
 /// The body of a variant.
-pub fn body(params: Params, side: Side, bias: bool) -> String {
-    let config = Config::of(params);
+pub fn emit_body(params: Params, side: Side, bias: bool) -> String {
+    let config = Config::from_params(params);
     let block = config.block().map(|side| side as u32);
     let add_bias = if bias { "v += load_bias(g * (p.o_group / p.o_row) + row);" } else { "" };
-    let (columns_of, place_of, made) = match side {
+    let (column_count, offset_of_output, output) = match side {
         Side::Out => ("p.positions", "b * p.o_batch + g * p.o_group + row * p.o_row + column", "o"),
         Side::Weight => {
             ("p.channels * tap_count()", "(g * (p.o_group / p.o_row) + row) * p.w_row + column", "w")
         }
     };
     let head = format!(
-        "fn columns() -> u32 {{ return {columns_of}; }}
+        "fn columns() -> u32 {{ return {column_count}; }}
 fn epilogue(b: u32, g: u32, row: u32, column: u32, sum: f32) {{
   if (row < p.rows) & (column < columns()) {{
-    let at = {place_of};
+    let at = {offset_of_output};
     var v = sum;
     {add_bias}
-    if p.accumulate == 1u {{ v += load_{made}(at); }}
-    store_{made}(at, v);
+    if p.accumulate == 1u {{ v += load_{output}(at); }}
+    store_{output}(at, v);
   }}
 }}
 "
     );
     let blocks = |count: &str, side: u32| format!("({count} + {}u) / {side}u", side - 1);
-    let place = place(block, &blocks("p.rows", block[0]), &blocks("columns()", block[1]))
+    let position = emit_position(block, &blocks("p.rows", block[0]), &blocks("columns()", block[1]))
         + "  let g = z % p.group_count;
   let b = z / p.group_count;
   let image = p.x_base + b * p.x_batch + g * p.x_group;
@@ -49,14 +49,14 @@ fn epilogue(b: u32, g: u32, row: u32, column: u32, sum: f32) {{
     include_str!("common.wgsl").to_owned()
         + &head
         + &match config {
-            Config::Lanes => lanes(side, &place),
-            Config::Tile(tile, read) => emit_tiled(tile, read, side, &place),
+            Config::Lanes => emit_lanes(side, &position),
+            Config::Tile(tile, read) => emit_tiled(tile, read, side, &position),
         }
 }
 
 /// WGSL of the `Lanes` variant. Columns past the end read the last one and are not stored.
-fn lanes(side: Side, place: &str) -> String {
-    let (spot, start) = match side {
+fn emit_lanes(side: Side, position: &str) -> String {
+    let (point, start) = match side {
         Side::Out => {
             ("position(image, min(own, columns() - 1u))", "(g * (p.o_group / p.o_row) + row) * p.w_row")
         }
@@ -65,7 +65,7 @@ fn lanes(side: Side, place: &str) -> String {
     let product =
         |factor: &str| format!("    sum = fma(load_{factor}(a), take(spot, term), sum);\n    a += 1u;\n");
     // Nested loops over the terms: a division for each term would cost more than the products.
-    let walk = match side {
+    let loops = match side {
         Side::Out => format!(
             "  var a = start;
   let t = vec3<i32>(taps());
@@ -95,11 +95,11 @@ fn lanes(side: Side, place: &str) -> String {
     };
     format!(
         "fn kernel(group: u32, lane: u32) {{
-{place}  let own = column + lane;
-  let spot = {spot};
+{position}  let own = column + lane;
+  let spot = {point};
   let start = {start};
   var sum = 0.0;
-{walk}  epilogue(b, g, row, own, sum);
+{loops}  epilogue(b, g, row, own, sum);
 }}
 "
     )
@@ -107,8 +107,8 @@ fn lanes(side: Side, place: &str) -> String {
 
 /// WGSL of the `Tile` variant. An invocation always stages the same four columns, whose coordinates it keeps, and
 /// advances the terms digit by digit, without divisions.
-fn emit_tiled(tile: Tile, read: Read, side: Side, place: &str) -> String {
-    let (factor, spot, terms, first, by, sizes, term) = match side {
+fn emit_tiled(tile: Tile, read: Read, side: Side, position: &str) -> String {
+    let (factor, point, terms, first, by, sizes, term) = match side {
         Side::Out => (
             Factor {
                 name: "w",
@@ -144,18 +144,18 @@ fn emit_tiled(tile: Tile, read: Read, side: Side, place: &str) -> String {
             "Place(image + n * p.x_batch, vec3<i32>(at.yzw) * strides() + firsts())",
         ),
     };
-    let block = tile.right();
+    let block = tile.right_block();
     let (vectors, stride) = (block.vectors(), block.stride());
-    let apart = block.threads / vectors;
-    let gathered = Fill {
-        before: format!(
+    let distance = block.threads / vectors;
+    let gathered = StagingCode {
+        prologue: format!(
             "    let right_t = lane / {vectors}u;
     var at = {first};
-    let by = {by}({apart}u);
+    let by = {by}({distance}u);
     let sizes = {sizes};
 "
         ),
-        within: each(tile.depth / apart, |i| {
+        body: emit_each(tile.depth / distance, |i| {
             format!(
                 "      {{
         let t = right_t + {}u;
@@ -168,19 +168,19 @@ fn emit_tiled(tile: Tile, read: Read, side: Side, place: &str) -> String {
         at = advanced(at, by, sizes);
       }}
 ",
-                i * apart
+                i * distance
             )
         }),
     };
-    let spots = each(4, |l| {
+    let spots = emit_each(4, |l| {
         let own = format!("min(column + right_i * 4u + {l}u, columns() - 1u)");
-        format!("  let spot{l} = {};\n", spot.replace("own", &own))
+        format!("  let spot{l} = {};\n", point.replace("own", &own))
     });
-    let sum = tile.sum(terms, &factor.fill(tile.left(), read), &gathered);
+    let sum = tile.emit_sum(terms, &factor.emit_fill(tile.left_block(), read), &gathered);
     let sums = match side {
         Side::Out => sum,
         Side::Weight => format!("  for (var n = 0u; n < p.batch; n++) {{\n{sum}  }}\n"),
     };
-    let place = format!("{place}  let right_i = lane % {vectors}u;\n{spots}");
-    tile.kernel(&place, &(sums + &tile.stores("epilogue(b, g")))
+    let position = format!("{position}  let right_i = lane % {vectors}u;\n{spots}");
+    tile.emit_kernel(&position, &(sums + &tile.emit_stores("epilogue(b, g")))
 }

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
 use crate::kernels::cast::cast;
-use crate::launch::{Bind, Indices, windows};
+use crate::launch::{Bind, Indices, for_each_window};
 use crate::profile::Kind;
 use crate::scalars;
 
@@ -33,15 +33,15 @@ const TILE: usize = 16;
 
 scalars! {
     /// The sizes of the box, and the strides of each index in x and y.
-    pub(super) struct Walk { size: usize, n: [usize; DIMS], x: [usize; DIMS], y: [usize; DIMS] }
+    pub(super) struct StridedBox { size: usize, n: [usize; DIMS], x: [usize; DIMS], y: [usize; DIMS] }
 }
 
 /// `params` = [dimensions, 1 for the transposing variant].
 static COPY: Kernel = Kernel {
     name: "copy",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
-    scalars: Walk::members,
-    implementations: Implementations::Both { wgsl, native: native::copy },
+    scalars: StridedBox::members,
+    implementations: Implementations::Both { wgsl: emit_wgsl, native: native::copy },
     variants: || {
         (1..=DIMS as u32)
             .flat_map(|dims| [(dims, 0), (dims, 1)])
@@ -71,13 +71,13 @@ impl<'a> Side<'a> {
     }
 }
 
-fn wgsl(params: Params) -> String {
+fn emit_wgsl(params: Params) -> String {
     let dims = params[0];
-    let walk = |d: u32| {
+    let emit_step = |d: u32| {
         format!("  {{ let k = rest % p.n{d}; rest /= p.n{d}; x += k * p.x{d}; y += k * p.y{d}; }}\n")
     };
     if params[1] == 0 {
-        let walks: String = (0..dims).rev().map(walk).collect();
+        let emitted_steps: String = (0..dims).rev().map(emit_step).collect();
         return format!(
             "fn kernel(group: u32, lane: u32) {{
   let i = group * THREADS + lane;
@@ -85,14 +85,14 @@ fn wgsl(params: Params) -> String {
   var rest = i;
   var x = 0u;
   var y = 0u;
-{walks}  store_y(y, load_x(x));
+{emitted_steps}  store_y(y, load_x(x));
 }}
 "
         );
     }
     // The plan has put y's contiguous dimension last and x's before it.
     let (a, b) = (dims - 2, dims - 1);
-    let walks: String = (0..a).rev().map(walk).collect();
+    let emitted_steps: String = (0..a).rev().map(emit_step).collect();
     format!(
         "var<workgroup> tile: array<i32, {cells}>;
 fn kernel(group: u32, lane: u32) {{
@@ -105,7 +105,7 @@ fn kernel(group: u32, lane: u32) {{
   rest /= down;
   var x = 0u;
   var y = 0u;
-{walks}  let slow = lane / {TILE}u;
+{emitted_steps}  let slow = lane / {TILE}u;
   let fast = lane % {TILE}u;
   if a0 + fast < p.n{a} && b0 + slow < p.n{b} {{
     tile[slow * {row}u + fast] = load_x(x + (a0 + fast) * p.x{a} + (b0 + slow) * p.x{b});
@@ -132,25 +132,25 @@ pub fn copy(cx: &Rc<Context>, name: &str, dims: &[usize], x: &Side, y: &Side) ->
         return Ok(());
     }
     copy_host(dims, x, y);
-    let mut walked = collapse(dims, &x.strides, &y.strides);
-    if walked.len() > DIMS {
+    let mut merged = collapse(dims, &x.strides, &y.strides);
+    if merged.len() > DIMS {
         fail!(ShapeMismatch, "{name}: more than {DIMS} dimensions that do not merge");
     }
     // If x is contiguous along another dimension than y, move that one next to y's.
-    let last = walked.len() - 1;
-    let other = (0..last).rev().find(|d| walked[*d].x == 1);
-    let tiled = walked[last].y == 1 && walked[last].x != 1 && other.is_some();
+    let last = merged.len() - 1;
+    let other = (0..last).rev().find(|d| merged[*d].x == 1);
+    let tiled = merged[last].y == 1 && merged[last].x != 1 && other.is_some();
     if let (true, Some(other)) = (tiled, other) {
-        let moved = walked.remove(other);
-        walked.insert(last - 1, moved);
+        let dimension = merged.remove(other);
+        merged.insert(last - 1, dimension);
     }
-    let space: Indices = walked.iter().map(|w| w.n).collect();
-    let x_strides: Indices = walked.iter().map(|w| w.x).collect();
-    let y_strides: Indices = walked.iter().map(|w| w.y).collect();
+    let space: Indices = merged.iter().map(|w| w.n).collect();
+    let x_strides: Indices = merged.iter().map(|w| w.x).collect();
+    let y_strides: Indices = merged.iter().map(|w| w.y).collect();
     let x = x.value.sub_range(x.start, [x.value.size() - x.start]);
     let y = y.value.sub_range(y.start, [y.value.size() - y.start]);
     let binds = [Bind::new(&x, &x_strides, 1), Bind::new(&y, &y_strides, 1)];
-    windows(cx, name, &space, &[], &binds, |mut window| {
+    for_each_window(cx, name, &space, &[], &binds, |mut window| {
         let size: usize = window.count.iter().product();
         let padded = |values: &Indices, fill| std::array::from_fn(|d| values.get(d).copied().unwrap_or(fill));
         let (n, x, y) = (padded(&window.count, 1), padded(&x_strides, 0), padded(&y_strides, 0));
@@ -169,7 +169,7 @@ pub fn copy(cx: &Rc<Context>, name: &str, dims: &[usize], x: &Side, y: &Side) ->
             kernel: &COPY,
             params: [space.len() as u32, tiled as u32, 0, 0],
             bindings: window.ranges,
-            scalars: Walk { size, n, x, y }.words(),
+            scalars: StridedBox { size, n, x, y }.words(),
             groups: groups as u32,
             threads: THREADS,
             work: size as u64 * 4,
@@ -222,17 +222,17 @@ struct BoxDimension {
 
 /// Drops dimensions of size 1 and merges neighbours that are contiguous on both sides.
 fn collapse(dims: &[usize], x: &[usize], y: &[usize]) -> SmallVec<[BoxDimension; DIMS]> {
-    let mut walked: SmallVec<[BoxDimension; DIMS]> = SmallVec::new();
+    let mut merged: SmallVec<[BoxDimension; DIMS]> = SmallVec::new();
     for ((&n, &x), &y) in dims.iter().zip(x).zip(y).filter(|((n, _), _)| **n != 1) {
-        match walked.last_mut() {
+        match merged.last_mut() {
             Some(outer) if outer.x == n * x && outer.y == n * y => {
                 *outer = BoxDimension { n: outer.n * n, x, y }
             }
-            _ => walked.push(BoxDimension { n, x, y }),
+            _ => merged.push(BoxDimension { n, x, y }),
         }
     }
-    if walked.is_empty() {
-        walked.push(BoxDimension { n: 1, x: 1, y: 1 });
+    if merged.is_empty() {
+        merged.push(BoxDimension { n: 1, x: 1, y: 1 });
     }
-    walked
+    merged
 }

@@ -7,7 +7,7 @@ use crate::ops::checks::{Array, compare, contexts, read};
 use crate::shape::Shape;
 
 /// Copies the first [n; dims] of a value with larger dimensions and the given strides.
-fn holds(dims: &[usize], x: &Array, strides: &[usize]) {
+fn check_copy(dims: &[usize], x: &Array, strides: &[usize]) {
     let expected =
         Array::from_fn(dims, |index| x.data[index.iter().zip(strides).map(|(i, s)| i * s).sum::<usize>()]);
     for cx in contexts() {
@@ -20,14 +20,14 @@ fn holds(dims: &[usize], x: &Array, strides: &[usize]) {
 
 every_variant! {
     KERNELS;
-    fn corners_and_transposes_of_every_rank() {
+    fn corners_and_transposes_of_every_rank_are_copied() {
         for rank in 1..=DIMS {
             for n in if rank < 3 { vec![3, 17] } else { vec![3] } {
                 let (dims, larger) = (vec![n; rank], vec![n + 1; rank]);
-                let by = |shape: &[usize]| -> Indices { Shape::from(shape).strides() };
-                holds(&dims, &Array::random("x", &larger), &by(&larger));
-                let turned: Vec<usize> = by(&dims).iter().rev().copied().collect();
-                holds(&dims, &Array::random("x", &dims), &turned);
+                let row_strides = |shape: &[usize]| -> Indices { Shape::from(shape).strides() };
+                check_copy(&dims, &Array::random("x", &larger), &row_strides(&larger));
+                let reversed: Vec<usize> = row_strides(&dims).iter().rev().copied().collect();
+                check_copy(&dims, &Array::random("x", &dims), &reversed);
             }
         }
     }

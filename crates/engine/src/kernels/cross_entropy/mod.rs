@@ -16,7 +16,9 @@ mod plan;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use plan::{Labels, Scale, row_losses, row_losses_backward, row_losses_in_place, settle};
+pub use plan::{
+    Labels, Scale, append_loss_sum, append_row_losses, append_row_losses_backward, append_row_losses_in_place,
+};
 
 use crate::dtype::DType;
 use crate::kernel::shader::WORKGROUP;
@@ -36,7 +38,7 @@ scalars! {
     struct ScaledRow { row: Row, scaling: u32 }
 }
 scalars! {
-    struct Settled { rows: usize, ignore: i32, first: bool, last: bool, mean: bool }
+    struct LossScalars { rows: usize, ignore: i32, first: bool, last: bool, mean: bool }
 }
 
 /// `params` = [`RowConfig`].
@@ -50,10 +52,10 @@ static ROWS: Kernel = Kernel {
     ],
     scalars: Row::members,
     implementations: Implementations::Both {
-        wgsl: |params| by_rows(ROWS.bindings, params, include_str!("rows.wgsl")),
-        native: native::rows,
+        wgsl: |params| emit_row_kernel(ROWS.bindings, params, include_str!("rows.wgsl")),
+        native: native::compute_row_losses,
     },
-    variants: || variants(&[DType::F32, DType::I32, DType::F32, DType::F32], RowConfig::all()),
+    variants: || list_variants(&[DType::F32, DType::I32, DType::F32, DType::F32], RowConfig::list()),
 };
 /// The loss of every row; overwrites the logits with the gradient of the losses' sum, for a head that does not keep its
 /// logits. Rows have a stride of `stride` elements.
@@ -62,12 +64,12 @@ static IN_PLACE: Kernel = Kernel {
     bindings: &[("x", Access::ReadWrite), ("targets", Access::Read), ("loss", Access::Write)],
     scalars: StridedRow::members,
     implementations: Implementations::Both {
-        wgsl: |params| by_rows(IN_PLACE.bindings, params, include_str!("in_place.wgsl")),
-        native: native::in_place,
+        wgsl: |params| emit_row_kernel(IN_PLACE.bindings, params, include_str!("in_place.wgsl")),
+        native: native::compute_row_losses_in_place,
     },
-    variants: || variants(&[DType::F32, DType::I32, DType::F32], RowConfig::all()),
+    variants: || list_variants(&[DType::F32, DType::I32, DType::F32], RowConfig::list()),
 };
-static SETTLE: Kernel = Kernel {
+static SUM_LOSSES: Kernel = Kernel {
     name: "cross entropy settle",
     bindings: &[
         ("losses", Access::Read),
@@ -75,12 +77,12 @@ static SETTLE: Kernel = Kernel {
         ("y", Access::ReadWrite),
         ("count", Access::ReadWrite),
     ],
-    scalars: Settled::members,
+    scalars: LossScalars::members,
     implementations: Implementations::Both {
         wgsl: |_| [WORKGROUP, include_str!("settle.wgsl")].concat(),
-        native: native::settle,
+        native: native::sum_losses,
     },
-    variants: || variants(&[DType::F32, DType::I32, DType::F32, DType::F32], [SINGLE]),
+    variants: || list_variants(&[DType::F32, DType::I32, DType::F32, DType::F32], [SINGLE]),
 };
 /// Reads rows by single elements or vectors; no reduction.
 static BACKWARD: Kernel = Kernel {
@@ -96,31 +98,31 @@ static BACKWARD: Kernel = Kernel {
     scalars: ScaledRow::members,
     implementations: Implementations::Both {
         wgsl: |params| {
-            let cells = RowConfig::of(params[0]).cells(BACKWARD.bindings, &["x", "d_x"]);
+            let cells = RowConfig::from_param(params[0]).emit_cells(BACKWARD.bindings, &["x", "d_x"]);
             cells + include_str!("backward.wgsl")
         },
         native: native::backward,
     },
     variants: || {
         let dtypes = [DType::F32, DType::I32, DType::F32, DType::F32, DType::F32, DType::F32];
-        variants(&dtypes, RowConfig::all().filter(|config| !config.subgroups))
+        list_variants(&dtypes, RowConfig::list().filter(|config| !config.subgroups))
     },
 };
 
-pub const KERNELS: &[&Kernel] = &[&ROWS, &IN_PLACE, &SETTLE, &BACKWARD];
+pub const KERNELS: &[&Kernel] = &[&ROWS, &IN_PLACE, &SUM_LOSSES, &BACKWARD];
 
 const SINGLE: RowConfig = RowConfig { vectors: false, subgroups: false };
 
-fn variants(dtypes: &[DType], configs: impl IntoIterator<Item = RowConfig>) -> Vec<Variant> {
-    let of = |config: RowConfig| Variant {
+fn list_variants(dtypes: &[DType], configs: impl IntoIterator<Item = RowConfig>) -> Vec<Variant> {
+    let make_variant = |config: RowConfig| Variant {
         params: [config.param(), 0, 0, 0],
         dtypes: dtypes.to_vec(),
         threads: THREADS,
     };
-    configs.into_iter().map(of).collect()
+    configs.into_iter().map(make_variant).collect()
 }
 
-fn by_rows(bindings: &[(&'static str, Access)], params: Params, body: &str) -> String {
-    let config = RowConfig::of(params[0]);
-    [&config.cells(bindings, &["x"]), &config.log_sum(), include_str!("row.wgsl"), body].concat()
+fn emit_row_kernel(bindings: &[(&'static str, Access)], params: Params, body: &str) -> String {
+    let config = RowConfig::from_param(params[0]);
+    [&config.emit_cells(bindings, &["x"]), &config.emit_log_sum(), include_str!("row.wgsl"), body].concat()
 }

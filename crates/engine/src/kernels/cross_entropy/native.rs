@@ -3,32 +3,32 @@
 use lowrank_cpu::simd::{exp_or_zero, log_sum, max, sum, vectorised};
 use lowrank_cpu::tasks::{GRAIN, Shared, each_row};
 
-use super::{Row, ScaledRow, Settled, StridedRow};
+use super::{LossScalars, Row, ScaledRow, StridedRow};
 use crate::kernel::native::NativeLaunch;
 
-pub fn rows(l: &NativeLaunch) {
+pub fn compute_row_losses(l: &NativeLaunch) {
     let Row { n, ignore, smoothing } = l.scalars();
     let (x, targets) = (l.read::<f32>(0), l.read::<i32>(1));
     let (loss, log_sum) = (Shared::new(l.write::<f32>(2)), Shared::new(l.write::<f32>(3)));
     each_row(x.len() / n, GRAIN / n, |r| {
         // SAFETY: each row belongs to one task.
         let (loss, s) = unsafe { (&mut loss.slice(r, 1)[0], &mut log_sum.slice(r, 1)[0]) };
-        (*loss, *s) = match target(targets[r], ignore, n) {
+        (*loss, *s) = match classify_target(targets[r], ignore, n) {
             Target::Ignored => (0.0, 0.0),
             Target::None => (f32::NAN, f32::NAN),
-            Target::Column(t) => row(&x[r * n..(r + 1) * n], t, smoothing),
+            Target::Column(t) => compute_row(&x[r * n..(r + 1) * n], t, smoothing),
         };
     });
 }
 
-pub fn in_place(l: &NativeLaunch) {
+pub fn compute_row_losses_in_place(l: &NativeLaunch) {
     let StridedRow { row: Row { n, ignore, smoothing }, stride } = l.scalars();
     let targets = l.read::<i32>(1);
     let (x, loss) = (Shared::new(l.write::<f32>(0)), Shared::new(l.write::<f32>(2)));
     each_row(targets.len(), GRAIN / n, |r| {
         // SAFETY: rows have `n` elements and a stride of `stride`, and each belongs to one task.
         let (x, loss) = unsafe { (x.slice(r * stride, n), &mut loss.slice(r, 1)[0]) };
-        match target(targets[r], ignore, n) {
+        match classify_target(targets[r], ignore, n) {
             Target::Ignored => {
                 x.fill(0.0);
                 *loss = 0.0;
@@ -38,7 +38,7 @@ pub fn in_place(l: &NativeLaunch) {
                 *loss = f32::NAN;
             }
             Target::Column(t) => {
-                *loss = row_in_place(x, t, smoothing);
+                *loss = compute_row_in_place(x, t, smoothing);
                 x[t] -= 1.0 - smoothing;
             }
         }
@@ -52,7 +52,7 @@ enum Target {
     Column(usize),
 }
 
-fn target(t: i32, ignore: i32, n: usize) -> Target {
+fn classify_target(t: i32, ignore: i32, n: usize) -> Target {
     match usize::try_from(t) {
         _ if t == ignore => Target::Ignored,
         Ok(t) if t < n => Target::Column(t),
@@ -60,8 +60,8 @@ fn target(t: i32, ignore: i32, n: usize) -> Target {
     }
 }
 
-pub fn settle(l: &NativeLaunch) {
-    let Settled { ignore, first, last, mean, .. } = l.scalars();
+pub fn sum_losses(l: &NativeLaunch) {
+    let LossScalars { ignore, first, last, mean, .. } = l.scalars();
     let (losses, targets) = (l.read::<f32>(0), l.read::<i32>(1));
     let (y, count) = (&mut l.write::<f32>(2)[0], &mut l.write::<f32>(3)[0]);
     let trained = targets.iter().filter(|t| **t != ignore).count() as f32;
@@ -84,11 +84,11 @@ pub fn backward(l: &NativeLaunch) {
             1 => d[0],
             _ => d[0] / count[0],
         };
-        match target(targets[r], ignore, n) {
+        match classify_target(targets[r], ignore, n) {
             Target::Ignored => d_x.fill(0.0),
             Target::None => d_x.fill(f32::NAN),
             Target::Column(t) => {
-                row_backward(&x[r * n..(r + 1) * n], log_sum[r], smoothing / n as f32, scale, d_x);
+                compute_row_backward(&x[r * n..(r + 1) * n], log_sum[r], smoothing / n as f32, scale, d_x);
                 d_x[t] -= (1.0 - smoothing) * scale;
             }
         }
@@ -104,14 +104,14 @@ fn loss(s: f32, x: f32, smoothing: f32, mean: impl Fn() -> f32) -> f32 {
 
 vectorised! {
     /// Returns the loss and the log-sum-exp.
-    fn row(x: &[f32], t: usize, smoothing: f32) -> (f32, f32) {
+    fn compute_row(x: &[f32], t: usize, smoothing: f32) -> (f32, f32) {
         let (m, s) = log_sum::<S>(x);
         let s = m + s.ln();
         (loss(s, x[t], smoothing, || sum::<S>(x) / x.len() as f32), s)
     }
 
     /// Returns the loss and leaves softmax(x) − e/V in x.
-    fn row_in_place(x: &mut [f32], t: usize, smoothing: f32) -> f32 {
+    fn compute_row_in_place(x: &mut [f32], t: usize, smoothing: f32) -> f32 {
         let n = x.len() as f32;
         let (m, own) = (max::<S>(x), x[t]);
         let mean = if smoothing > 0.0 { sum::<S>(x) / n } else { 0.0 };
@@ -122,7 +122,7 @@ vectorised! {
         loss(m + s.ln(), own, smoothing, || mean)
     }
 
-    fn row_backward(x: &[f32], s: f32, even: f32, scale: f32, d_x: &mut [f32]) {
+    fn compute_row_backward(x: &[f32], s: f32, even: f32, scale: f32, d_x: &mut [f32]) {
         d_x.iter_mut().zip(x).for_each(|(d, v)| *d = (exp_or_zero::<S>(v - s) - even) * scale);
     }
 }

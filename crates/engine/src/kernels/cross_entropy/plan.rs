@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use super::{BACKWARD, IN_PLACE, ROWS, Row, SETTLE, SINGLE, ScaledRow, Settled, StridedRow, THREADS};
+use super::{BACKWARD, IN_PLACE, LossScalars, ROWS, Row, SINGLE, SUM_LOSSES, ScaledRow, StridedRow, THREADS};
 use crate::context::{Context, Value};
 use crate::error::Result;
 use crate::kernel::scalars::Words;
 use crate::kernel::shader::rows::{ELEMENTS, RowConfig};
 use crate::kernel::{Kernel, Launch};
-use crate::launch::{Bind, Window, windows};
+use crate::launch::{Bind, Window, for_each_window};
 
 /// The targets of N rows, i32, and their options.
 #[derive(Clone, Copy)]
@@ -33,7 +33,7 @@ pub enum Scale<'a> {
 
 impl Labels<'_> {
     /// The scalars for rows of n logits.
-    fn row(&self, n: usize) -> Row {
+    fn row_scalars(&self, n: usize) -> Row {
         Row { n, ignore: self.ignore, smoothing: self.smoothing }
     }
 }
@@ -63,13 +63,19 @@ fn launch(
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY` if a row exceeds the binding limit.
-pub fn row_losses(cx: &Rc<Context>, x: &Value, labels: Labels, loss: &Value, log_sum: &Value) -> Result<()> {
+pub fn append_row_losses(
+    cx: &Rc<Context>,
+    x: &Value,
+    labels: Labels,
+    loss: &Value,
+    log_sum: &Value,
+) -> Result<()> {
     let [rows, n] = [x.shape.rows(), x.shape.last()];
     let one = |v| Bind::new(v, &[1], 1);
     let binds = [Bind::new(x, &[n], n), one(labels.targets), one(loss), one(log_sum)];
-    windows(cx, "crossEntropy", &[rows], &[], &binds, |w| {
+    for_each_window(cx, "crossEntropy", &[rows], &[], &binds, |w| {
         let config = RowConfig::new(&cx.profile, n, w.ranges[..1].iter());
-        launch(cx, &ROWS, config, n, labels.row(n).words(), 16, w);
+        launch(cx, &ROWS, config, n, labels.row_scalars(n).words(), 16, w);
     })
 }
 
@@ -78,7 +84,7 @@ pub fn row_losses(cx: &Rc<Context>, x: &Value, labels: Labels, loss: &Value, log
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY` if a row exceeds the binding limit.
-pub fn row_losses_in_place(
+pub fn append_row_losses_in_place(
     cx: &Rc<Context>,
     x: &Value,
     n: usize,
@@ -88,15 +94,15 @@ pub fn row_losses_in_place(
     let [rows, stride] = [x.shape.rows(), x.shape.last()];
     let one = |v| Bind::new(v, &[1], 1);
     let binds = [Bind::new(x, &[stride], n), one(labels.targets), one(loss)];
-    windows(cx, "crossEntropy", &[rows], &[], &binds, |w| {
+    for_each_window(cx, "crossEntropy", &[rows], &[], &binds, |w| {
         let mut config = RowConfig::new(&cx.profile, n, w.ranges[..1].iter());
         config.vectors &= stride.is_multiple_of(ELEMENTS);
-        launch(cx, &IN_PLACE, config, n, StridedRow { row: labels.row(n), stride }.words(), 24, w);
+        launch(cx, &IN_PLACE, config, n, StridedRow { row: labels.row_scalars(n), stride }.words(), 24, w);
     })
 }
 
 /// Appends y = Σ losses, divided by the number of trained rows with `mean`, and count = that number.
-pub fn settle(
+pub fn append_loss_sum(
     cx: &Rc<Context>,
     losses: &Value,
     labels: Labels,
@@ -113,12 +119,12 @@ pub fn settle(
     }
     let one = |v| Bind::new(v, &[1], 1);
     let binds = [one(losses), one(labels.targets), Bind::whole(y), Bind::whole(count)];
-    windows(cx, "crossEntropy", &[rows], &[], &binds, |w| {
+    for_each_window(cx, "crossEntropy", &[rows], &[], &binds, |w| {
         let [first, last] = [w.start[0] == 0, w.start[0] + w.count[0] == rows];
         cx.launch(Launch {
-            kernel: &SETTLE,
+            kernel: &SUM_LOSSES,
             params: [SINGLE.param(), 0, 0, 0],
-            scalars: Settled { rows: w.count[0], ignore: labels.ignore, first, last, mean }.words(),
+            scalars: LossScalars { rows: w.count[0], ignore: labels.ignore, first, last, mean }.words(),
             groups: 1,
             threads: THREADS,
             work: w.count[0] as u64 * 2,
@@ -131,7 +137,7 @@ pub fn settle(
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY` if a row exceeds the binding limit.
-pub fn row_losses_backward(
+pub fn append_row_losses_backward(
     cx: &Rc<Context>,
     x: &Value,
     labels: Labels,
@@ -148,9 +154,9 @@ pub fn row_losses_backward(
     };
     let row = |v| Bind::new(v, &[n], n);
     let binds = [row(x), one(labels.targets), one(log_sum), d, count, row(d_x)];
-    windows(cx, "crossEntropy backward", &[rows], &[], &binds, |w| {
+    for_each_window(cx, "crossEntropy backward", &[rows], &[], &binds, |w| {
         let vectors = RowConfig::new(&cx.profile, n, [&w.ranges[0], &w.ranges[5]].into_iter()).vectors;
-        let scalars = ScaledRow { row: labels.row(n), scaling }.words();
+        let scalars = ScaledRow { row: labels.row_scalars(n), scaling }.words();
         launch(cx, &BACKWARD, RowConfig { vectors, subgroups: false }, n, scalars, 8, w);
     })
 }

@@ -19,7 +19,7 @@ use crate::kernel::shader::{HIGH_WORD, PHILOX};
 use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::elementwise;
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, for_each_window};
 use crate::scalars;
 
 const THREADS: u32 = 64;
@@ -102,7 +102,7 @@ pub fn dropout(
     let seed = words(seed);
     let offset = words(offset);
     let binds = [Bind::new(x, &[1], 1), Bind::new(y, &[1], 1)];
-    windows(cx, "dropout", &[size], &[4], &binds, |window| {
+    for_each_window(cx, "dropout", &[size], &[4], &binds, |window| {
         let n = window.count[0] as u32;
         debug_assert_eq!(window.start[0] % 4, 0);
         let block = (window.start[0] / 4) as u32;

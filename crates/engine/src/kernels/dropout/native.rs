@@ -15,13 +15,13 @@ pub fn dropout(l: &NativeLaunch) {
     let (x, y) = (l.read::<f32>(0), l.write::<f32>(1));
     let accumulate = l.params[0] == 1;
     each_chunk(y, GRAIN, |at, y| {
-        part(mask, mask.block + (at / 4) as u32, &x[at..at + y.len()], y, accumulate);
+        drop_chunk(mask, mask.block + (at / 4) as u32, &x[at..at + y.len()], y, accumulate);
     });
 }
 
 vectorised! {
     /// Processes the elements from counter `block` on. All instruction sets give the same bits.
-    fn part(mask: Scalars, block: u32, x: &[f32], y: &mut [f32], accumulate: bool) {
+    fn drop_chunk(mask: Scalars, block: u32, x: &[f32], y: &mut [f32], accumulate: bool) {
         let chunks = y.chunks_mut(4 * LANES).zip(x.chunks(4 * LANES));
         for (k, (y, x)) in chunks.enumerate() {
             let first = block + (k * LANES) as u32;

@@ -12,7 +12,7 @@ use crate::dtype::DType;
 use crate::kernel::shader::TRIGONOMETRIC;
 
 macro_rules! functions {
-    ($($name:ident, $label:literal, ($($operand:ident),+), $wgsl:expr, $native:expr $(, |$y:ident, $x:pat_param| $mend:expr)?;)*) => {
+    ($($name:ident, $label:literal, ($($operand:ident),+), $wgsl:expr, $native:expr $(, |$y:ident, $x:pat_param| $fix_up:expr)?;)*) => {
         /// A function of one to three operands.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Function { $($name),* }
@@ -35,7 +35,7 @@ macro_rules! functions {
 
             /// The loop over contiguous operands.
             pub(super) fn native(self) -> Loop {
-                match self { $(Function::$name => each::<native::$name>),* }
+                match self { $(Function::$name => map_loop::<native::$name>),* }
             }
         }
 
@@ -46,14 +46,14 @@ macro_rules! functions {
                 pub struct $name;
                 impl Native for $name {
                     #[inline(always)]
-                    fn at<S: Fma>(x: [f32; 3]) -> f32 {
+                    fn evaluate<S: Fma>(x: [f32; 3]) -> f32 {
                         let [$($operand),*, ..] = x;
                         $native
                     }
                     $(
                         #[inline(always)]
-                        fn mend<S: Fma>($y: &mut [f32], $x: [&[f32]; 3]) {
-                            $mend
+                        fn fix_up<S: Fma>($y: &mut [f32], $x: [&[f32]; 3]) {
+                            $fix_up
                         }
                     )?
                 }
@@ -64,30 +64,30 @@ macro_rules! functions {
 
 /// A function of x = [a, b, c]; it reads only as many as it has operands.
 trait Native {
-    fn at<S: Fma>(x: [f32; 3]) -> f32;
+    fn evaluate<S: Fma>(x: [f32; 3]) -> f32;
 
     /// Corrects the elements that the branch-free `at` cannot compute; called after it on the same elements.
     #[inline(always)]
-    fn mend<S: Fma>(_y: &mut [f32], _x: [&[f32]; 3]) {}
+    fn fix_up<S: Fma>(_y: &mut [f32], _x: [&[f32]; 3]) {}
 }
 
 /// y[i] = f(x[0][i], x[1][i], x[2][i]); all operands have y's length, including those that f does not read.
 pub(super) type Loop = fn(y: &mut [f32], x: [&[f32]; 3]);
 
 vectorised! {
-    fn each[F: Native](y: &mut [f32], x: [&[f32]; 3]) {
+    fn map_loop[F: Native](y: &mut [f32], x: [&[f32]; 3]) {
         let n = y.len();
         let (y, [a, b, c]) = (&mut y[..n], x.map(|x| &x[..n]));
         for i in 0..n {
-            y[i] = F::at::<S>([a[i], b[i], c[i]]);
+            y[i] = F::evaluate::<S>([a[i], b[i], c[i]]);
         }
-        F::mend::<S>(y, [a, b, c]);
+        F::fix_up::<S>(y, [a, b, c]);
     }
 }
 
 impl Function {
     /// Whether y is i32: 1 for true, 0 for false.
-    pub fn makes_indices(self) -> bool {
+    pub fn returns_i32(self) -> bool {
         matches!(
             self,
             Function::Eq
@@ -114,7 +114,7 @@ impl Function {
     }
 
     /// The result of a comparison for integers in this order.
-    pub(super) fn holds(self, order: Ordering) -> bool {
+    pub(super) fn compare(self, order: Ordering) -> bool {
         match self {
             Function::Eq => order.is_eq(),
             Function::Ne => order.is_ne(),
@@ -127,8 +127,8 @@ impl Function {
     }
 
     /// Whether NaN in any operand gives NaN in y.
-    pub fn passes_nan(self) -> bool {
-        !self.makes_indices()
+    pub fn propagates_nan(self) -> bool {
+        !self.returns_i32()
             && !self.takes_condition()
             && !matches!(self, Function::Same | Function::Inside | Function::Sign)
     }
@@ -139,7 +139,7 @@ impl Function {
     }
 
     /// Whether operands may be broadcast to y's shape; otherwise they have y's size or one element.
-    pub fn broadcasts(self) -> bool {
+    pub fn can_broadcast(self) -> bool {
         use Function::*;
         matches!(
             self,
@@ -170,10 +170,8 @@ impl Function {
 
     /// Whether there is a variant with four elements per invocation. There is none for clamp, since its bounds are
     /// single numbers, and for conditions and comparisons, since they may be i32.
-    pub fn takes_vectors(self) -> bool {
-        !self.makes_indices()
-            && !self.takes_condition()
-            && !matches!(self, Function::Clamp | Function::Inside)
+    pub fn has_vector_variant(self) -> bool {
+        !self.returns_i32() && !self.takes_condition() && !matches!(self, Function::Clamp | Function::Inside)
     }
 
     /// The WGSL that the body calls in addition to `PRELUDE`.
@@ -218,8 +216,8 @@ functions! {
     Rsqrt, "rsqrt", (a),
         "if a < 0.0 { return nan(); } if a == 0.0 { return infinity(); } if !is_finite(a) { return 0.0; } return 1.0 / sqrt(a);",
         1.0 / a.abs().sqrt() * if a < 0.0 { f32::NAN } else { 1.0 };
-    Sin, "sin", (a), "return sin_(a);", sin_near::<S>(a), |y, [a, ..]| beyond(y, a, |i| sin_far::<S>(a[i]));
-    Cos, "cos", (a), "return cos_(a);", cos_near::<S>(a), |y, [a, ..]| beyond(y, a, |i| cos_far::<S>(a[i]));
+    Sin, "sin", (a), "return sin_(a);", sin_near::<S>(a), |y, [a, ..]| fix_far_elements(y, a, |i| sin_far::<S>(a[i]));
+    Cos, "cos", (a), "return cos_(a);", cos_near::<S>(a), |y, [a, ..]| fix_far_elements(y, a, |i| cos_far::<S>(a[i]));
     IsFinite, "isFinite", (a), "return f32(is_finite(a));", a.is_finite() as u32 as f32;
     Square, "square", (a), "return a * a;", a * a;
     // Near 0 by the first terms of the series: a device may flush the factors of a rational form to 0.
@@ -271,9 +269,9 @@ functions! {
     SqrtBackward, "sqrt backward", (d, y), "return 0.5 * a / b;", 0.5 * d / y;
     RsqrtBackward, "rsqrt backward", (d, y), "return -0.5 * a * b * b * b;", -0.5 * d * y * y * y;
     SinBackward, "sin backward", (d, x), "return a * cos_(b);", d * cos_near::<S>(x),
-        |y, [d, x, _]| beyond(y, x, |i| d[i] * cos_far::<S>(x[i]));
+        |y, [d, x, _]| fix_far_elements(y, x, |i| d[i] * cos_far::<S>(x[i]));
     CosBackward, "cos backward", (d, x), "return -a * sin_(b);", -d * sin_near::<S>(x),
-        |y, [d, x, _]| beyond(y, x, |i| -d[i] * sin_far::<S>(x[i]));
+        |y, [d, x, _]| fix_far_elements(y, x, |i| -d[i] * sin_far::<S>(x[i]));
     AbsBackward, "abs backward", (d, x), "return a * sign(b);", if x == 0.0 { 0.0 } else { d * x.signum() };
     ReluBackward, "relu backward", (d, y), "return select(0.0, a, b > 0.0);", if y > 0.0 { d } else { 0.0 };
     SigmoidBackward, "sigmoid backward", (d, y), "return a * b * (1.0 - b);", d * y * (1.0 - y);
@@ -377,7 +375,7 @@ fn log1p_(x: f32) -> f32 {
 
 /// y[i] = f(i) if x[i] is too large for a reduction in f64, or not finite.
 #[inline(always)]
-fn beyond(y: &mut [f32], x: &[f32], f: impl Fn(usize) -> f32) {
+fn fix_far_elements(y: &mut [f32], x: &[f32], f: impl Fn(usize) -> f32) {
     let all_near = x.iter().fold(true, |near, v| near & (v.abs() <= NEAR));
     if all_near {
         return;

@@ -16,7 +16,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::native::NativeLaunch;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, for_each_window};
 use crate::scalars;
 
 scalars! {
@@ -36,16 +36,16 @@ pub static BACKWARD: Kernel = Kernel {
         wgsl: |params| match params[2] {
             1 => {
                 let names = ["gate", "up", "d", "d_up"].into_iter().enumerate();
-                let bound: String = names.map(|(i, name)| wide::vectors(name, i, i > 1)).collect();
+                let bound: String = names.map(|(i, name)| wide::emit_vectors(name, i, i > 1)).collect();
                 PRELUDE.to_string() + GRADIENTS + &bound + WIDE_WGSL
             }
             _ => PRELUDE.to_string() + GRADIENTS + WGSL,
         },
-        native,
+        native: run_native,
     },
     variants: || {
         let plain = Variant { params: [0; 4], dtypes: vec![DType::F32; 4], threads: THREADS };
-        vec![plain, wide::variant([0; 4], 4)]
+        vec![plain, wide::make_variant([0; 4], 4)]
     },
 };
 
@@ -85,19 +85,19 @@ fn kernel(group: u32, lane: u32) {
 }
 ";
 
-fn native(l: &NativeLaunch) {
+fn run_native(l: &NativeLaunch) {
     let (gate, up) = (l.read::<f32>(0), l.read::<f32>(1));
     let (d, d_up) = (l.write::<f32>(2), l.write::<f32>(3));
     let d_up = Shared::new(d_up);
     each_chunk(d, GRAIN, |at, d| {
         let end = at + d.len();
         // SAFETY: chunks do not overlap.
-        chunk(&gate[at..end], &up[at..end], d, unsafe { d_up.slice(at, d.len()) });
+        compute_chunk(&gate[at..end], &up[at..end], d, unsafe { d_up.slice(at, d.len()) });
     });
 }
 
 vectorised! {
-    fn chunk(gate: &[f32], up: &[f32], d: &mut [f32], d_up: &mut [f32]) {
+    fn compute_chunk(gate: &[f32], up: &[f32], d: &mut [f32], d_up: &mut [f32]) {
         for ((d, d_up), (gate, up)) in d.iter_mut().zip(d_up).zip(gate.iter().zip(up)) {
             let s = sigmoid::<S>(*gate);
             *d_up = gate * s * *d;
@@ -109,7 +109,7 @@ vectorised! {
 /// Appends d_up, and d_gate, which overwrites d.
 pub fn silu_mul_backward(cx: &Rc<Context>, gate: &Value, up: &Value, d: &Value, d_up: &Value) -> Result<()> {
     let binds = [gate, up, d, d_up].map(|v| Bind::new(v, &[1], 1));
-    windows(cx, BACKWARD.name, &[d.size()], &[wide::ELEMENTS], &binds, |window| {
+    for_each_window(cx, BACKWARD.name, &[d.size()], &[wide::ELEMENTS], &binds, |window| {
         let size = window.count[0] as u32;
         let wide = wide::fits(window.count[0], &window.ranges);
         cx.launch(Launch {
@@ -117,7 +117,7 @@ pub fn silu_mul_backward(cx: &Rc<Context>, gate: &Value, up: &Value, d: &Value, 
             params: [0, 0, wide as u32, 0],
             bindings: window.ranges,
             scalars: Gated { size }.words(),
-            groups: if wide { wide::groups(size as usize) } else { size.div_ceil(THREADS) },
+            groups: if wide { wide::count_groups(size as usize) } else { size.div_ceil(THREADS) },
             threads: THREADS,
             work: size as u64 * 8,
         });

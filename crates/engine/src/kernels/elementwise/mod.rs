@@ -29,7 +29,7 @@ use crate::fail;
 use crate::kernel::scalars::{Field, Member, Words};
 use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
 use crate::kernels::cast::cast;
-use crate::launch::{Bind, Indices, windows};
+use crate::launch::{Bind, Indices, for_each_window};
 use crate::profile::Kind;
 use crate::scalars;
 use crate::shape::Shape;
@@ -40,55 +40,55 @@ const THREADS: u32 = 128;
 
 scalars! {
     /// The sizes of the dimensions, and the strides of y.
-    pub(super) struct Walk { size: usize, d: [usize; DIMS], y: [usize; DIMS] }
+    pub(super) struct OutputLayout { size: usize, d: [usize; DIMS], y: [usize; DIMS] }
 }
 
 /// The strides of each operand, a to c.
 #[derive(Clone, Copy)]
-pub(super) struct Steps<const N: usize>([[usize; DIMS]; N]);
+pub(super) struct OperandStrides<const N: usize>([[usize; DIMS]; N]);
 
-impl<const N: usize> Field for Steps<N> {
+impl<const N: usize> Field for OperandStrides<N> {
     fn declare(_: &str, members: &mut Vec<Member>) {
         NAMES[..N].iter().for_each(|name| <[usize; DIMS]>::declare(name, members));
     }
 
-    fn put(self, words: &mut Words) {
-        self.0.put(words);
+    fn write(self, words: &mut Words) {
+        self.0.write(words);
     }
 
-    fn take(words: &mut std::slice::Iter<u32>) -> Self {
-        Steps(Field::take(words))
+    fn read(words: &mut std::slice::Iter<u32>) -> Self {
+        OperandStrides(Field::read(words))
     }
 }
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-fn members<const N: usize>() -> Vec<Member> {
-    let mut members = Walk::members();
-    Steps::<N>::declare("", &mut members);
+fn list_members<const N: usize>() -> Vec<Member> {
+    let mut members = OutputLayout::members();
+    OperandStrides::<N>::declare("", &mut members);
     members
 }
 
 static MAP1: Kernel = Kernel {
     name: "map1",
     bindings: &[("a", Access::Read), ("y", Access::Write)],
-    scalars: members::<1>,
-    implementations: Implementations::Both { wgsl: |params| wgsl(params, 1), native: native::map::<1> },
-    variants: || variants(1),
+    scalars: list_members::<1>,
+    implementations: Implementations::Both { wgsl: |params| emit_wgsl(params, 1), native: native::map::<1> },
+    variants: || list_variants(1),
 };
 static MAP2: Kernel = Kernel {
     name: "map2",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("y", Access::Write)],
-    scalars: members::<2>,
-    implementations: Implementations::Both { wgsl: |params| wgsl(params, 2), native: native::map::<2> },
-    variants: || variants(2),
+    scalars: list_members::<2>,
+    implementations: Implementations::Both { wgsl: |params| emit_wgsl(params, 2), native: native::map::<2> },
+    variants: || list_variants(2),
 };
 static MAP3: Kernel = Kernel {
     name: "map3",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("c", Access::Read), ("y", Access::Write)],
-    scalars: members::<3>,
-    implementations: Implementations::Both { wgsl: |params| wgsl(params, 3), native: native::map::<3> },
-    variants: || variants(3),
+    scalars: list_members::<3>,
+    implementations: Implementations::Both { wgsl: |params| emit_wgsl(params, 3), native: native::map::<3> },
+    variants: || list_variants(3),
 };
 scalars! {
     struct Accumulate { size: u32 }
@@ -100,14 +100,14 @@ static ACCUMULATE: Kernel = Kernel {
     scalars: Accumulate::members,
     implementations: Implementations::Both {
         wgsl: |params| match params[2] {
-            1 => wide::vectors("x", 0, false) + &wide::vectors("y", 1, true) + WIDE_ACCUMULATE_WGSL,
+            1 => wide::emit_vectors("x", 0, false) + &wide::emit_vectors("y", 1, true) + WIDE_ACCUMULATE_WGSL,
             _ => ACCUMULATE_WGSL.into(),
         },
         native: native::accumulate,
     },
     variants: || {
         let plain = Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS };
-        vec![plain, wide::variant([0; 4], 2)]
+        vec![plain, wide::make_variant([0; 4], 2)]
     },
 };
 
@@ -128,7 +128,7 @@ fn kernel(group: u32, lane: u32) {
 ";
 
 /// `params` = [function, dimensions, 1 for four elements per invocation, 1 to compare integers].
-fn wgsl(params: Params, operands: usize) -> String {
+fn emit_wgsl(params: Params, operands: usize) -> String {
     let function = Function::ALL[params[0] as usize];
     let names = &NAMES[..operands];
     let whole = function.relation().filter(|_| params[3] == 1);
@@ -142,12 +142,12 @@ fn wgsl(params: Params, operands: usize) -> String {
         whole.map_or(function.wgsl().into(), |relation| format!("return f32(a {relation} b);"))
     );
     if params[2] == 1 {
-        return out + &wide::map(names, function.passes_nan());
+        return out + &wide::emit_map(names, function.propagates_nan());
     }
     out.push_str("fn kernel(group: u32, lane: u32) {\n  let i = group * THREADS + lane;\n");
     out.push_str("  if i >= p.size { return; }\n  var rest = i;\n");
-    let walked = [&["y"], names].concat();
-    for n in &walked {
+    let names_with_y = [&["y"], names].concat();
+    for n in &names_with_y {
         out.push_str(&format!("  var i{n} = 0u;\n"));
     }
     for d in (0..params[1]).rev() {
@@ -156,7 +156,7 @@ fn wgsl(params: Params, operands: usize) -> String {
             0 => "  { let k = rest;".to_string(),
             _ => format!("  {{ let k = rest % p.d{d}; rest = rest / p.d{d};"),
         });
-        for n in &walked {
+        for n in &names_with_y {
             out.push_str(&format!(" i{n} += k * p.{n}{d};"));
         }
         out.push_str(" }\n");
@@ -165,9 +165,9 @@ fn wgsl(params: Params, operands: usize) -> String {
     let nan = names.iter().map(|n| format!("is_nan({n})")).collect::<Vec<_>>().join(" || ");
     out.push_str(&names.iter().zip(&loads).map(|(n, l)| format!("  let {n} = {l};\n")).collect::<String>());
     let call = format!("f({})", names.join(", "));
-    if function.makes_indices() {
+    if function.returns_i32() {
         out.push_str(&format!("  store_y(iy, i32({call}));\n}}\n"));
-    } else if function.passes_nan() {
+    } else if function.propagates_nan() {
         out.push_str(&format!("  if {nan} {{ store_y(iy, nan()); }} else {{ store_y(iy, {call}); }}\n}}\n"));
     } else {
         out.push_str(&format!("  store_y(iy, {call});\n}}\n"));
@@ -175,15 +175,15 @@ fn wgsl(params: Params, operands: usize) -> String {
     out
 }
 
-fn variants(operands: usize) -> Vec<Variant> {
+fn list_variants(operands: usize) -> Vec<Variant> {
     let mut out = Vec::new();
     for (i, function) in Function::ALL.iter().enumerate().filter(|(_, f)| f.operands() == operands) {
-        if function.takes_vectors() {
-            out.push(wide::variant([i as u32, 1, 0, 0], operands + 1));
+        if function.has_vector_variant() {
+            out.push(wide::make_variant([i as u32, 1, 0, 0], operands + 1));
         }
-        let most = if function.broadcasts() { DIMS as u32 } else { 1 };
-        for dims in 1..=most {
-            let y = if function.makes_indices() { DType::I32 } else { DType::F32 };
+        let max_dims = if function.can_broadcast() { DIMS as u32 } else { 1 };
+        for dims in 1..=max_dims {
+            let y = if function.returns_i32() { DType::I32 } else { DType::F32 };
             for x in function.inputs() {
                 let mut dtypes = vec![*x; operands];
                 if function == &Function::SquareBackward {
@@ -221,7 +221,7 @@ pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value)
     }
     let shapes: SmallVec<[&Shape; 3]> = operands.iter().map(|v| &v.shape).collect();
     let (space, strides) = collapse(&y.shape, &shapes);
-    debug_assert!(space.len() == 1 || function.broadcasts(), "{}", function.name());
+    debug_assert!(space.len() == 1 || function.can_broadcast(), "{}", function.name());
     if space.len() > DIMS {
         fail!(
             ShapeMismatch,
@@ -237,24 +237,33 @@ pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value)
         operands.iter().zip(&strides).map(|(v, s)| Bind::new(v, s, 1)).collect();
     binds.push(Bind::new(y, &y_strides, 1));
     let kernel = [&MAP1, &MAP2, &MAP3][operands.len() - 1];
-    let side_by_side = space.len() == 1 && strides.iter().all(|s| s[0] == 1);
-    let may_be_wide = side_by_side && function.takes_vectors();
-    windows(cx, function.name(), &space, &[wide::ELEMENTS][..side_by_side as usize], &binds, |window| {
-        let size: usize = window.count.iter().product();
-        let padded = |values: &[usize], fill| std::array::from_fn(|d| values.get(d).copied().unwrap_or(fill));
-        let mut scalars = Walk { size, d: padded(&window.count, 1), y: padded(&y_strides, 0) }.words();
-        strides.iter().for_each(|s| padded(s, 0).put(&mut scalars));
-        let wide = may_be_wide && wide::fits(size, &window.ranges);
-        cx.launch(Launch {
-            kernel,
-            params: [function as u32, space.len() as u32, wide as u32, whole as u32],
-            bindings: window.ranges,
-            scalars,
-            groups: if wide { wide::groups(size) } else { (size as u32).div_ceil(THREADS) },
-            threads: THREADS,
-            work: size as u64 * 4,
-        });
-    })
+    let is_contiguous = space.len() == 1 && strides.iter().all(|s| s[0] == 1);
+    let can_be_wide = is_contiguous && function.has_vector_variant();
+    for_each_window(
+        cx,
+        function.name(),
+        &space,
+        &[wide::ELEMENTS][..is_contiguous as usize],
+        &binds,
+        |window| {
+            let size: usize = window.count.iter().product();
+            let padded =
+                |values: &[usize], fill| std::array::from_fn(|d| values.get(d).copied().unwrap_or(fill));
+            let mut scalars =
+                OutputLayout { size, d: padded(&window.count, 1), y: padded(&y_strides, 0) }.words();
+            strides.iter().for_each(|s| padded(s, 0).write(&mut scalars));
+            let wide = can_be_wide && wide::fits(size, &window.ranges);
+            cx.launch(Launch {
+                kernel,
+                params: [function as u32, space.len() as u32, wide as u32, whole as u32],
+                bindings: window.ranges,
+                scalars,
+                groups: if wide { wide::count_groups(size) } else { (size as u32).div_ceil(THREADS) },
+                threads: THREADS,
+                work: size as u64 * 4,
+            });
+        },
+    )
 }
 
 /// `map` after converting the operands whose storage types have no compiled variant (`read` rejects them).
@@ -283,7 +292,7 @@ fn map_converted(
 pub fn accumulate(cx: &Rc<Context>, y: &Value, x: &Value) -> Result<()> {
     let size = y.size();
     let binds = [Bind::new(x, &[1], 1), Bind::new(y, &[1], 1)];
-    windows(cx, "accumulate", &[size], &[wide::ELEMENTS], &binds, |window| {
+    for_each_window(cx, "accumulate", &[size], &[wide::ELEMENTS], &binds, |window| {
         let n = window.count[0] as u32;
         let wide = wide::fits(window.count[0], &window.ranges);
         cx.launch(Launch {
@@ -291,7 +300,7 @@ pub fn accumulate(cx: &Rc<Context>, y: &Value, x: &Value) -> Result<()> {
             params: [0, 0, wide as u32, 0],
             bindings: window.ranges,
             scalars: Accumulate { size: n }.words(),
-            groups: if wide { wide::groups(n as usize) } else { n.div_ceil(THREADS) },
+            groups: if wide { wide::count_groups(n as usize) } else { n.div_ceil(THREADS) },
             threads: THREADS,
             work: n as u64,
         });

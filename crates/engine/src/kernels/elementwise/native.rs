@@ -6,7 +6,7 @@
 use lowrank_cpu::tasks::{GRAIN, Shared, each_chunk, each_task};
 
 use super::function::Loop;
-use super::{Function, Steps, Walk};
+use super::{Function, OperandStrides, OutputLayout};
 use crate::dtype::DType;
 use crate::kernel::native::NativeLaunch;
 use half::slice::HalfFloatSliceExt;
@@ -23,7 +23,7 @@ enum Operand<'a> {
 }
 
 impl Operand<'_> {
-    fn of<'a>(l: &'a NativeLaunch, k: usize) -> Operand<'a> {
+    fn from_launch<'a>(l: &'a NativeLaunch, k: usize) -> Operand<'a> {
         match l.dtype(k) {
             DType::F32 => Operand::F32(l.read(k)),
             DType::F16 => Operand::F16(l.read(k)),
@@ -34,7 +34,7 @@ impl Operand<'_> {
     }
 
     /// Writes the elements from `at` on, with a stride of `stride`.
-    fn lay_out(&self, out: &mut [f32], at: usize, stride: usize) {
+    fn copy_strided(&self, out: &mut [f32], at: usize, stride: usize) {
         let n = out.len();
         match (self, stride) {
             (Operand::F32(x), 0) => out.fill(x[at]),
@@ -56,19 +56,19 @@ fn gather<T: Copy>(out: &mut [f32], x: &[T], stride: usize, convert: impl Fn(T) 
 
 pub fn map<const N: usize>(l: &NativeLaunch) {
     let function = Function::ALL[l.params[0] as usize];
-    let operands: [Operand; N] = std::array::from_fn(|k| Operand::of(l, k));
+    let operands: [Operand; N] = std::array::from_fn(|k| Operand::from_launch(l, k));
     if let (true, [Operand::I32(a), Operand::I32(b), ..]) = (l.params[3] == 1, &operands[..]) {
-        return walk(l, &operands, l.write::<i32>(N), &|y, at| {
+        return for_each_piece(l, &operands, l.write::<i32>(N), &|y, at| {
             let [(a_at, a_step), (b_at, b_step), ..] = at[..] else { unreachable!("two operands") };
             for (i, y) in y.iter_mut().enumerate() {
-                *y = function.holds(a[a_at + i * a_step].cmp(&b[b_at + i * b_step])) as i32;
+                *y = function.compare(a[a_at + i * a_step].cmp(&b[b_at + i * b_step])) as i32;
             }
         });
     }
     let run = function.native();
-    if function.makes_indices() {
+    if function.returns_i32() {
         // The loop gives f32, whose integers are converted to i32 block by block.
-        walk(l, &operands, l.write::<i32>(N), &|y, at| {
+        for_each_piece(l, &operands, l.write::<i32>(N), &|y, at| {
             let mut block = [0f32; BLOCK];
             for (from, y) in (0..).step_by(BLOCK).zip(y.chunks_mut(BLOCK)) {
                 let block = &mut block[..y.len()];
@@ -77,22 +77,22 @@ pub fn map<const N: usize>(l: &NativeLaunch) {
             }
         });
     } else {
-        walk(l, &operands, l.write::<f32>(N), &|y, at| apply(run, y, &operands, &at, 0));
+        for_each_piece(l, &operands, l.write::<f32>(N), &|y, at| apply(run, y, &operands, &at, 0));
     }
 }
 
 /// The offset of a piece of a row in each operand, and its stride there.
-type PieceOffsets<const N: usize> = [(usize, usize); N];
+type PieceLayout<const N: usize> = [(usize, usize); N];
 
 /// Calls `row` for every piece of a row of y.
-fn walk<const N: usize, T: Send>(
+fn for_each_piece<const N: usize, T: Send>(
     l: &NativeLaunch,
     _: &[Operand; N],
     y: &mut [T],
-    row: &(dyn Fn(&mut [T], PieceOffsets<N>) + Sync),
+    row: &(dyn Fn(&mut [T], PieceLayout<N>) + Sync),
 ) {
     let dims = l.params[1] as usize;
-    let (w, Steps::<N>(strides)) = l.scalars::<(Walk, Steps<N>)>();
+    let (w, OperandStrides::<N>(strides)) = l.scalars::<(OutputLayout, OperandStrides<N>)>();
     let inner = w.d[dims - 1];
     let rows = w.size / inner;
     let y = Shared::new(y);
@@ -104,7 +104,7 @@ fn walk<const N: usize, T: Send>(
         for r in block * per_task..((block + 1) * per_task).min(rows) {
             let mut rest = r;
             let mut y_start = from;
-            let mut places: PieceOffsets<N> = std::array::from_fn(|k| {
+            let mut layouts: PieceLayout<N> = std::array::from_fn(|k| {
                 let stride = strides[k][dims - 1];
                 (from * stride, stride)
             });
@@ -113,12 +113,12 @@ fn walk<const N: usize, T: Send>(
                 let i = rest % n;
                 rest /= n;
                 y_start += i * w.y[d];
-                for (k, place) in places.iter_mut().enumerate() {
-                    place.0 += i * strides[k][d];
+                for (k, layout) in layouts.iter_mut().enumerate() {
+                    layout.0 += i * strides[k][d];
                 }
             }
             // SAFETY: each row of the output belongs to one task.
-            row(unsafe { y.slice(y_start, to - from) }, places);
+            row(unsafe { y.slice(y_start, to - from) }, layouts);
         }
     });
 }
@@ -128,12 +128,12 @@ fn apply<const N: usize>(
     run: Loop,
     y: &mut [f32],
     operands: &[Operand; N],
-    places: &PieceOffsets<N>,
+    layouts: &PieceLayout<N>,
     from: usize,
 ) {
     let n = y.len();
-    let direct = |k: usize, from: usize, n: usize| match (&operands[k], places[k].1) {
-        (Operand::F32(x), 1) => Some(&x[places[k].0 + from..][..n]),
+    let direct = |k: usize, from: usize, n: usize| match (&operands[k], layouts[k].1) {
+        (Operand::F32(x), 1) => Some(&x[layouts[k].0 + from..][..n]),
         _ => None,
     };
     if (0..N).all(|k| direct(k, 0, 0).is_some()) {
@@ -142,23 +142,23 @@ fn apply<const N: usize>(
     let mut buffers = [[0f32; BLOCK]; N];
     for (k, buffer) in buffers.iter_mut().enumerate() {
         // A broadcast operand is the same in every block.
-        if places[k].1 == 0 {
-            operands[k].lay_out(&mut buffer[..BLOCK.min(n)], places[k].0, 0);
+        if layouts[k].1 == 0 {
+            operands[k].copy_strided(&mut buffer[..BLOCK.min(n)], layouts[k].0, 0);
         }
     }
     for (start, y) in (0..).step_by(BLOCK).zip(y.chunks_mut(BLOCK)) {
         let m = y.len();
         for (k, buffer) in buffers.iter_mut().enumerate() {
-            if places[k].1 != 0 && direct(k, 0, 0).is_none() {
-                operands[k].lay_out(
+            if layouts[k].1 != 0 && direct(k, 0, 0).is_none() {
+                operands[k].copy_strided(
                     &mut buffer[..m],
-                    places[k].0 + (from + start) * places[k].1,
-                    places[k].1,
+                    layouts[k].0 + (from + start) * layouts[k].1,
+                    layouts[k].1,
                 );
             }
         }
-        let of = |k: usize| direct(k, from + start, m).unwrap_or(&buffers[k][..m]);
-        run(y, std::array::from_fn(|k| of(k.min(N - 1))));
+        let select = |k: usize| direct(k, from + start, m).unwrap_or(&buffers[k][..m]);
+        run(y, std::array::from_fn(|k| select(k.min(N - 1))));
     }
 }
 

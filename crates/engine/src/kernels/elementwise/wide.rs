@@ -18,17 +18,17 @@ pub fn is_whole(range: &Range) -> bool {
 }
 
 /// The number of workgroups for `size` elements.
-pub fn groups(size: usize) -> u32 {
+pub fn count_groups(size: usize) -> u32 {
     (size / ELEMENTS).div_ceil(THREADS as usize) as u32
 }
 
 /// The variant of `params` with four elements per invocation: its third parameter is 1.
-pub fn variant([function, dims, ..]: Params, bindings: usize) -> Variant {
+pub fn make_variant([function, dims, ..]: Params, bindings: usize) -> Variant {
     Variant { params: [function, dims, 1, 0], dtypes: vec![DType::F32; bindings], threads: THREADS }
 }
 
 /// WGSL: a binding as vectors, with a function that loads one (and one that stores it, if `written`).
-pub fn vectors(name: &str, binding: usize, written: bool) -> String {
+pub fn emit_vectors(name: &str, binding: usize, written: bool) -> String {
     let access = if written { "read_write" } else { "read" };
     let mut out = format!(
         "@group(0) @binding({binding}) var<storage, {access}> {name}_vectors: array<vec4<f32>>;
@@ -44,12 +44,12 @@ fn load4_{name}(i: u32) -> vec4<f32> {{ return {name}_vectors[(p.{name}_at >> 2u
 }
 
 /// WGSL: y = f of the operands, computed for each component of their vectors.
-pub fn map(names: &[&str], passes_nan: bool) -> String {
-    let mut out: String = names.iter().enumerate().map(|(i, name)| vectors(name, i, false)).collect();
-    out += &vectors("y", names.len(), true);
+pub fn emit_map(names: &[&str], propagates_nan: bool) -> String {
+    let mut out: String = names.iter().enumerate().map(|(i, name)| emit_vectors(name, i, false)).collect();
+    out += &emit_vectors("y", names.len(), true);
     let arguments: Vec<String> = names.iter().map(|n| format!("{n}: f32")).collect();
     let nan: Vec<String> = names.iter().map(|n| format!("is_nan({n})")).collect();
-    let checked = match passes_nan {
+    let checked = match propagates_nan {
         true => format!("if {} {{ return nan(); }} ", nan.join(" || ")),
         false => String::new(),
     };
@@ -62,8 +62,8 @@ pub fn map(names: &[&str], passes_nan: bool) -> String {
     let parts: Vec<String> = ["x", "y", "z", "w"]
         .iter()
         .map(|part| {
-            let of: Vec<String> = names.iter().map(|n| format!("{n}.{part}")).collect();
-            format!("element({})", of.join(", "))
+            let arguments: Vec<String> = names.iter().map(|n| format!("{n}.{part}")).collect();
+            format!("element({})", arguments.join(", "))
         })
         .collect();
     out + &format!(

@@ -3,7 +3,7 @@
 //! Maths: y[n, c] = T[id[n], c], and d_T[v, c] += Σ d_y[n, c] over the n with id[n] = v, n ascending. A table is [V,
 //! C], or transposed [C, V]. An index outside 0..V gives a row of NaN and takes no gradient. Layout: row-major; one
 //! invocation per element of y or d_y.
-//! Cost: forward one pass over y. Backward one pass over d_y: `links` chains the rows with equal index (at worst N²
+//! Cost: forward one pass over y. Backward one pass over d_y: `link_rows` chains the rows with equal index (at worst N²
 //! comparisons on a GPU, a hash table natively); then the first row of each chain sums it and owns its row of d_T. So
 //! no two invocations write one location, and sums are in ascending order of n.
 //!
@@ -21,13 +21,13 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, for_each_window};
 use crate::scalars;
 
 const THREADS: u32 = 64;
 
 scalars! {
-    pub(super) struct Take {
+    pub(super) struct LookUpScalars {
         /// The start and size of the window of the table's rows.
         start: usize,
         count: usize,
@@ -45,11 +45,11 @@ scalars! {
 }
 
 scalars! {
-    pub(super) struct Links { rows: usize, vocabulary: usize, padding: u32 }
+    pub(super) struct LinkScalars { rows: usize, vocabulary: usize, padding: u32 }
 }
 
 scalars! {
-    pub(super) struct Scatter {
+    pub(super) struct ScatterScalars {
         /// The window of the table's rows.
         start: usize,
         count: usize,
@@ -63,13 +63,13 @@ scalars! {
     }
 }
 
-static TAKE: Kernel = Kernel {
+static LOOK_UP: Kernel = Kernel {
     name: "take",
     bindings: &[("table", Access::Read), ("ids", Access::Read), ("y", Access::ReadWrite)],
-    scalars: Take::members,
+    scalars: LookUpScalars::members,
     implementations: Implementations::Both {
         wgsl: |_| include_str!("take.wgsl").into(),
-        native: native::take,
+        native: native::look_up,
     },
     variants: || {
         let variant =
@@ -84,10 +84,10 @@ static TAKE: Kernel = Kernel {
 static LINKS: Kernel = Kernel {
     name: "links",
     bindings: &[("ids", Access::Read), ("next", Access::Write), ("head", Access::Write)],
-    scalars: Links::members,
+    scalars: LinkScalars::members,
     implementations: Implementations::Both {
         wgsl: |_| include_str!("links.wgsl").into(),
-        native: native::links,
+        native: native::link_rows,
     },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::I32; 3], threads: THREADS }],
 };
@@ -100,7 +100,7 @@ static SCATTER: Kernel = Kernel {
         ("d_y", Access::Read),
         ("d_table", Access::ReadWrite),
     ],
-    scalars: Scatter::members,
+    scalars: ScatterScalars::members,
     implementations: Implementations::Both {
         wgsl: |_| include_str!("scatter.wgsl").into(),
         native: native::scatter,
@@ -111,11 +111,11 @@ static SCATTER: Kernel = Kernel {
     },
 };
 
-pub const KERNELS: &[&Kernel] = &[&TAKE, &LINKS, &SCATTER];
+pub const KERNELS: &[&Kernel] = &[&LOOK_UP, &LINKS, &SCATTER];
 
 /// The layout of a table of two dimensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Table {
+pub struct TableLayout {
     /// The number of rows that can be indexed.
     pub vocabulary: usize,
     pub columns: usize,
@@ -123,14 +123,14 @@ pub struct Table {
     column_step: usize,
 }
 
-impl Table {
+impl TableLayout {
     /// `shape` is [V, C], or [C, V] if `transposed`.
-    pub fn new(shape: &[usize], transposed: bool) -> Table {
+    pub fn new(shape: &[usize], transposed: bool) -> TableLayout {
         let [a, b] = *shape else { unreachable!("a table has two dimensions") };
         if transposed {
-            Table { vocabulary: b, columns: a, row_step: 1, column_step: b }
+            TableLayout { vocabulary: b, columns: a, row_step: 1, column_step: b }
         } else {
-            Table { vocabulary: a, columns: b, row_step: b, column_step: 1 }
+            TableLayout { vocabulary: a, columns: b, row_step: b, column_step: 1 }
         }
     }
 }
@@ -151,17 +151,24 @@ pub fn check_indices(name: &str, ids: &Value, size: usize) -> Result<()> {
 ///
 /// # Errors
 /// `ERR_INDEX`, see `check_indices`.
-pub fn take(cx: &Rc<Context>, name: &str, table: &Value, walk: Table, ids: &Value, y: &Value) -> Result<()> {
-    check_indices(name, ids, walk.vocabulary)?;
-    let Table { vocabulary, columns, row_step, column_step } = walk;
+pub fn look_up(
+    cx: &Rc<Context>,
+    name: &str,
+    table: &Value,
+    layout: TableLayout,
+    ids: &Value,
+    y: &Value,
+) -> Result<()> {
+    check_indices(name, ids, layout.vocabulary)?;
+    let TableLayout { vocabulary, columns, row_step, column_step } = layout;
     let binds = [
         Bind::new(table, &[row_step, 0, column_step], 1),
         Bind::new(ids, &[0, 1, 0], 1),
         Bind::new(y, &[0, columns, 1], 1),
     ];
-    windows(cx, name, &[vocabulary, ids.size(), columns], &[], &binds, |w| {
+    for_each_window(cx, name, &[vocabulary, ids.size(), columns], &[], &binds, |w| {
         let cells = w.count[1] * w.count[2];
-        let take = Take {
+        let look_up = LookUpScalars {
             start: w.start[0],
             count: w.count[0],
             vocabulary,
@@ -173,10 +180,10 @@ pub fn take(cx: &Rc<Context>, name: &str, table: &Value, walk: Table, ids: &Valu
             first: w.start[0] == 0,
         };
         cx.launch(Launch {
-            kernel: &TAKE,
+            kernel: &LOOK_UP,
             params: [0; 4],
             bindings: w.ranges,
-            scalars: take.words(),
+            scalars: look_up.words(),
             groups: cells.div_ceil(THREADS as usize) as u32,
             threads: THREADS,
             work: cells as u64 * 2,
@@ -193,10 +200,10 @@ pub fn scatter(
     ids: &Value,
     padding: Option<u32>,
     d_table: &Value,
-    walk: Table,
+    layout: TableLayout,
 ) -> Result<()> {
     cx.zero(d_table);
-    let Table { vocabulary, columns, row_step, column_step } = walk;
+    let TableLayout { vocabulary, columns, row_step, column_step } = layout;
     let n = ids.size();
     if n == 0 || columns == 0 {
         return Ok(());
@@ -213,7 +220,7 @@ pub fn scatter(
             kernel: &LINKS,
             params: [0; 4],
             bindings,
-            scalars: Links { rows, vocabulary, padding: padding.unwrap_or(u32::MAX) }.words(),
+            scalars: LinkScalars { rows, vocabulary, padding: padding.unwrap_or(u32::MAX) }.words(),
             groups: (rows as u32).div_ceil(THREADS),
             threads: THREADS,
             work: (rows * rows) as u64,
@@ -227,9 +234,9 @@ pub fn scatter(
             Bind::new(&d_y, &[0, 1], (rows - 1) * columns + 1),
             Bind::new(d_table, &[row_step, column_step], 1),
         ];
-        windows(cx, name, &[vocabulary, columns], &[], &binds, |w| {
+        for_each_window(cx, name, &[vocabulary, columns], &[], &binds, |w| {
             let cells = rows * w.count[1];
-            let scatter = Scatter {
+            let scatter = ScatterScalars {
                 start: w.start[0],
                 count: w.count[0],
                 rows,

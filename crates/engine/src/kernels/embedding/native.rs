@@ -6,23 +6,23 @@ use lowrank_cpu::quant::BlockType;
 use lowrank_cpu::simd::level;
 use lowrank_cpu::tasks::{GRAIN, Shared, each_row};
 
-use super::{Links, Scatter, Take};
+use super::{LinkScalars, LookUpScalars, ScatterScalars};
 use crate::dtype::DType;
 use crate::kernel::native::NativeLaunch;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-pub fn take(l: &NativeLaunch) {
+pub fn look_up(l: &NativeLaunch) {
     match l.dtype(0) {
-        DType::F32 => rows(l, |x: &[f32], y| y.copy_from_slice(x), |v| v),
-        DType::F16 => rows(l, |x: &[f16], y| x.convert_to_f32_slice(y), f16::to_f32),
-        DType::BF16 => rows(l, |x: &[bf16], y| x.convert_to_f32_slice(y), bf16::to_f32),
-        DType::Block(kind) => rows_of_blocks(l, kind),
+        DType::F32 => look_up_rows(l, |x: &[f32], y| y.copy_from_slice(x), |v| v),
+        DType::F16 => look_up_rows(l, |x: &[f16], y| x.convert_to_f32_slice(y), f16::to_f32),
+        DType::BF16 => look_up_rows(l, |x: &[bf16], y| x.convert_to_f32_slice(y), bf16::to_f32),
+        DType::Block(kind) => look_up_blocks(l, kind),
         DType::I32 => unreachable!("validated by the operation"),
     }
 }
 
-fn rows_of_blocks(l: &NativeLaunch, kind: BlockType) {
+fn look_up_blocks(l: &NativeLaunch, kind: BlockType) {
     let (table, unpack) = (l.read::<u8>(0), kind.select_unpack(level()));
     let elements = kind.count_elements(table.len());
     let row = |at: usize, y: &mut [f32]| {
@@ -30,23 +30,28 @@ fn rows_of_blocks(l: &NativeLaunch, kind: BlockType) {
         // SAFETY: the processor has its level's instructions, and the table has that many elements.
         unsafe { unpack(table.as_ptr(), at, y.len(), y.as_mut_ptr()) };
     };
-    each(l, row, |_, _| unreachable!("columns of blocks are not taken"));
+    for_each_row(l, row, |_, _| unreachable!("columns of blocks are not taken"));
 }
 
-fn rows<T: bytemuck::Pod + Sync>(
+fn look_up_rows<T: bytemuck::Pod + Sync>(
     l: &NativeLaunch,
     row: impl Fn(&[T], &mut [f32]) + Sync,
     convert: impl Fn(T) -> f32 + Sync,
 ) {
     let table = l.read::<T>(0);
-    each(l, |at, y| row(&table[at..at + y.len()], y), |at, y| *y = convert(table[at]));
+    for_each_row(l, |at, y| row(&table[at..at + y.len()], y), |at, y| *y = convert(table[at]));
 }
 
 /// Calls `row` for contiguous elements from an offset of the table, `one` for single elements.
-fn each(l: &NativeLaunch, row: impl Fn(usize, &mut [f32]) + Sync, one: impl Fn(usize, &mut f32) + Sync) {
+fn for_each_row(
+    l: &NativeLaunch,
+    row: impl Fn(usize, &mut [f32]) + Sync,
+    one: impl Fn(usize, &mut f32) + Sync,
+) {
     let ids = l.read::<i32>(1);
     let y = Shared::new(l.write::<f32>(2));
-    let Take { start, count, vocabulary, rows, columns, row_step, column_step, y_step, first } = l.scalars();
+    let LookUpScalars { start, count, vocabulary, rows, columns, row_step, column_step, y_step, first } =
+        l.scalars();
     each_row(rows, GRAIN / columns, |n| {
         // A negative index becomes a large one.
         let v = ids[n] as u32 as usize;
@@ -69,9 +74,9 @@ fn each(l: &NativeLaunch, row: impl Fn(usize, &mut [f32]) + Sync, one: impl Fn(u
     });
 }
 
-pub fn links(l: &NativeLaunch) {
+pub fn link_rows(l: &NativeLaunch) {
     let (ids, next, head) = (l.read::<i32>(0), l.write::<i32>(1), l.write::<i32>(2));
-    let Links { vocabulary, padding, .. } = l.scalars();
+    let LinkScalars { vocabulary, padding, .. } = l.scalars();
     let mut last: HashMap<i32, usize> = HashMap::with_capacity(ids.len());
     next.fill(-1);
     head.fill(-1);
@@ -87,7 +92,7 @@ pub fn links(l: &NativeLaunch) {
 pub fn scatter(l: &NativeLaunch) {
     let (next, head, d_y) = (l.read::<i32>(0), l.read::<i32>(1), l.read::<f32>(2));
     let d_table = Shared::new(l.write::<f32>(3));
-    let Scatter { start, count, rows, columns, row_step, column_step, d_step } = l.scalars();
+    let ScatterScalars { start, count, rows, columns, row_step, column_step, d_step } = l.scalars();
     each_row(rows, GRAIN / columns, |n| {
         let Some(v) = (head[n] as usize).checked_sub(start).filter(|v| head[n] >= 0 && *v < count) else {
             return;

@@ -11,7 +11,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, for_each_window};
 use crate::scalars;
 use crate::shape::Shape;
 
@@ -74,7 +74,7 @@ pub fn fill(cx: &Rc<Context>, y: &Value, value: f64) -> Result<()> {
     }
     // A storage has a whole number of words.
     let words = Value { shape: [y.bytes().div_ceil(4)].into(), dtype: DType::I32, ..y.clone() };
-    windows(cx, "full", &[words.size()], &[], &[Bind::new(&words, &[1], 1)], |window| {
+    for_each_window(cx, "full", &[words.size()], &[], &[Bind::new(&words, &[1], 1)], |window| {
         let n = window.count[0] as u32;
         cx.launch(Launch {
             kernel: &FILL,

@@ -5,7 +5,7 @@ use crate::ops::checks::{contexts, read};
 
 every_variant! {
     super::KERNELS;
-    fn every_element_is_the_value() {
+    fn every_element_equals_the_value() {
         for cx in contexts() {
             for n in [1, 63, 64, 65, 257, 5000] {
                 for dtype in [DType::F32, DType::I32, DType::F16, DType::BF16] {

@@ -13,7 +13,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::native::NativeLaunch;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, for_each_window};
 use crate::scalars;
 
 const THREADS: u32 = 128;
@@ -29,8 +29,8 @@ static FLIP: Kernel = Kernel {
     implementations: Implementations::Both {
         wgsl: |_| WGSL.into(),
         native: |l| match l.dtype(0).bytes() {
-            4 => native::<u32>(l),
-            _ => native::<u16>(l),
+            4 => run_native::<u32>(l),
+            _ => run_native::<u16>(l),
         },
     },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::I32; 2], threads: THREADS }],
@@ -48,7 +48,7 @@ fn kernel(group: u32, lane: u32) {
 }
 ";
 
-fn native<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch) {
+fn run_native<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch) {
     let Scalars { outer, n, inner, outer_step, step } = l.scalars();
     let x = l.read::<T>(0);
     let y = Shared::new(l.write::<T>(1));
@@ -60,7 +60,7 @@ fn native<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch) {
     });
 }
 
-/// Appends y = x seen as [outer, n, inner], with n reversed. Two-byte types only on the cpu: see `copy::widened`.
+/// Appends y = x seen as [outer, n, inner], with n reversed. Two-byte types only on the cpu: see `copy::with_f32_copies`.
 ///
 /// # Errors
 /// None on existing devices.
@@ -68,7 +68,7 @@ pub fn flip(cx: &Rc<Context>, x: &Value, [outer, n, inner]: [usize; 3], y: &Valu
     debug_assert_eq!(x.dtype, y.dtype);
     let strides = [n * inner, inner, 1];
     let binds = [Bind::new(x, &strides, 1), Bind::new(y, &strides, 1)];
-    windows(cx, "flip", &[outer, n, inner], &[], &binds, |mut w| {
+    for_each_window(cx, "flip", &[outer, n, inner], &[], &binds, |mut w| {
         let mirrored = [w.start[0], n - w.start[1] - w.count[1], w.start[2]];
         let first: usize = mirrored.iter().zip(strides).map(|(at, step)| at * step).sum();
         let extent: usize = w.count.iter().zip(strides).map(|(n, step)| (n - 1) * step).sum::<usize>() + 1;

@@ -13,13 +13,13 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, for_each_window};
 use crate::scalars;
 
 const THREADS: u32 = 64;
 
 scalars! {
-    pub(super) struct Walk {
+    pub(super) struct Scalars {
         /// The sizes of the window.
         outer: usize,
         picks: usize,
@@ -41,7 +41,7 @@ scalars! {
 static GATHER: Kernel = Kernel {
     name: "gather",
     bindings: &[("x", Access::Read), ("index", Access::Read), ("y", Access::ReadWrite)],
-    scalars: Walk::members,
+    scalars: Scalars::members,
     implementations: Implementations::Both {
         wgsl: |params| {
             let missing = match params[0] {
@@ -63,7 +63,7 @@ static GATHER: Kernel = Kernel {
 static GATHER_BACKWARD: Kernel = Kernel {
     name: "gather_backward",
     bindings: &[("d_x", Access::ReadWrite), ("index", Access::Read), ("d_y", Access::Read)],
-    scalars: Walk::members,
+    scalars: Scalars::members,
     implementations: Implementations::Both {
         wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("backward.wgsl")).into(),
         native: native::backward,
@@ -74,10 +74,10 @@ static GATHER_BACKWARD: Kernel = Kernel {
     },
 };
 
-static PUT: Kernel = Kernel {
+static SCATTER: Kernel = Kernel {
     name: "put",
     bindings: &[("y", Access::ReadWrite), ("index", Access::Read), ("x", Access::Read)],
-    scalars: Walk::members,
+    scalars: Scalars::members,
     implementations: Implementations::Both {
         wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("put.wgsl")).into(),
         native: native::backward,
@@ -88,12 +88,12 @@ static PUT: Kernel = Kernel {
     },
 };
 
-pub const KERNELS: &[&Kernel] = &[&GATHER, &GATHER_BACKWARD, &PUT];
+pub const KERNELS: &[&Kernel] = &[&GATHER, &GATHER_BACKWARD, &SCATTER];
 
 /// Appends y = x at the indices, which must be distinct, and 0 elsewhere: one pass.
-pub fn put(cx: &Rc<Context>, y: &Value, index: &Value, x: &Value, dims: [usize; 4]) -> Result<()> {
+pub fn scatter(cx: &Rc<Context>, y: &Value, index: &Value, x: &Value, dims: [usize; 4]) -> Result<()> {
     cx.zero(y);
-    launch(cx, &PUT, [y, index, x], dims)
+    launch(cx, &SCATTER, [y, index, x], dims)
 }
 
 /// Appends y = x gathered; x is [outer, n, inner], index and y are [outer, k, inner]. y is f32, or i32 if x is.
@@ -126,12 +126,15 @@ fn launch(
     [outer, n, k, inner]: [usize; 4],
 ) -> Result<()> {
     let [x, index, y] = values;
-    let picked = [k * inner, inner, 1, 0];
-    let binds =
-        [Bind::new(x, &[n * inner, 0, 1, inner], 1), Bind::new(index, &picked, 1), Bind::new(y, &picked, 1)];
-    windows(cx, kernel.name, &[outer, k, inner, n], &[], &binds, |w| {
+    let index_strides = [k * inner, inner, 1, 0];
+    let binds = [
+        Bind::new(x, &[n * inner, 0, 1, inner], 1),
+        Bind::new(index, &index_strides, 1),
+        Bind::new(y, &index_strides, 1),
+    ];
+    for_each_window(cx, kernel.name, &[outer, k, inner, n], &[], &binds, |w| {
         let cells = w.count[0] * w.count[1] * w.count[2];
-        let walk = Walk {
+        let scalars = Scalars {
             outer: w.count[0],
             picks: w.count[1],
             inner: w.count[2],
@@ -148,7 +151,7 @@ fn launch(
             kernel,
             params: [(x.dtype == DType::I32) as u32, 0, 0, 0],
             bindings: w.ranges,
-            scalars: walk.words(),
+            scalars: scalars.words(),
             groups: cells.div_ceil(THREADS as usize) as u32,
             threads: THREADS,
             work: (cells * if kernel.name != GATHER_BACKWARD.name { 2 } else { w.count[1] }) as u64,

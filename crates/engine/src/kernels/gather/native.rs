@@ -2,12 +2,12 @@
 
 use lowrank_cpu::tasks::{GRAIN, Shared, each_row};
 
-use super::Walk;
+use super::Scalars;
 use crate::dtype::DType;
 use crate::kernel::native::NativeLaunch;
 use half::{bf16, f16};
 
-impl Walk {
+impl Scalars {
     /// Rows of `inner` elements per task.
     fn grain(&self) -> usize {
         (GRAIN / self.inner).max(1)
@@ -29,7 +29,7 @@ fn pick<T: bytemuck::Pod + Sync, Y: bytemuck::Pod + Send + Sync>(
     missing: Y,
     convert: impl Fn(T) -> Y + Sync,
 ) {
-    let w: Walk = l.scalars();
+    let w: Scalars = l.scalars();
     let (x, index) = (l.read::<T>(0), l.read::<i32>(1));
     let y = Shared::new(l.write::<Y>(2));
     each_row(w.outer * w.picks, w.grain(), |row| {
@@ -54,7 +54,7 @@ fn pick<T: bytemuck::Pod + Sync, Y: bytemuck::Pod + Send + Sync>(
 /// A task owns all locations of an outer index and a run of inner ones, so that it can add in the order of k.
 pub fn backward(l: &NativeLaunch) {
     const WIDTH: usize = 256;
-    let w: Walk = l.scalars();
+    let w: Scalars = l.scalars();
     let d_x = Shared::new(l.write::<f32>(0));
     let (index, d_y) = (l.read::<i32>(1), l.read::<f32>(2));
     let pieces = w.inner.div_ceil(WIDTH);

@@ -30,7 +30,7 @@ scalars! {
 }
 
 scalars! {
-    pub struct Second {
+    pub struct SegmentScalars {
         k2: usize,
         a2_row: usize,
         a2_column: usize,
@@ -40,9 +40,9 @@ scalars! {
     }
 }
 
-impl Second {
-    pub fn of(s: &Segment) -> Second {
-        Second {
+impl SegmentScalars {
+    pub fn new(s: &Segment) -> SegmentScalars {
+        SegmentScalars {
             k2: s.k,
             a2_row: s.a.row,
             a2_column: s.a.column,
@@ -55,7 +55,7 @@ impl Second {
 
 scalars! {
     /// Scalars of a product of two segments.
-    pub struct ScalarsOfTwo { first: Scalars, second: Second }
+    pub struct TwoSegmentScalars { first: Scalars, second: SegmentScalars }
 }
 
 pub type Binding = (&'static str, Access);

@@ -7,7 +7,7 @@
 //!
 //! A tile would compute 16 rows per workgroup to store one, and read 16 terms between two barriers.
 
-use super::emit::{PARTS, both, each};
+use super::emit::{COMPONENTS, emit_each, emit_grid};
 
 pub const THREADS: u32 = 256;
 /// Columns per workgroup.
@@ -20,14 +20,14 @@ const TERMS: u32 = THREADS / ACROSS;
 const AHEAD: u32 = 4;
 
 /// The WGSL body. Sums of `rows` rows take 4 KiB each, so at most four rows are possible.
-pub fn body(rows: u32, wide: bool, place: &str) -> String {
-    let a_places =
-        each(rows, |i| format!("  let a{i} = z * p.a_batch + min(row + {i}u, p.m - 1u) * p.a_row;\n"));
-    let b_places = match wide {
+pub fn emit_body(rows: u32, wide: bool, position: &str) -> String {
+    let a_offsets =
+        emit_each(rows, |i| format!("  let a{i} = z * p.a_batch + min(row + {i}u, p.m - 1u) * p.a_row;\n"));
+    let b_offsets = match wide {
         true => "  let b0 = z * p.b_batch + min(own, p.n - 4u);\n".to_string(),
-        false => {
-            each(4, |j| format!("  let b{j} = z * p.b_batch + min(own + {j}u, p.n - 1u) * p.b_column;\n"))
-        }
+        false => emit_each(4, |j| {
+            format!("  let b{j} = z * p.b_batch + min(own + {j}u, p.n - 1u) * p.b_column;\n")
+        }),
     };
     let load = |s: u32| {
         let at = format!("(k + {}u) * p.b_row", s * TERMS);
@@ -40,8 +40,8 @@ pub fn body(rows: u32, wide: bool, place: &str) -> String {
         }
     };
     let terms = |count: u32| {
-        each(count, |s| format!("    let v{s} = {};\n", load(s)))
-            + &both(count, rows, |s, i| {
+        emit_each(count, |s| format!("    let v{s} = {};\n", load(s)))
+            + &emit_grid(count, rows, |s, i| {
                 let at = format!("a{i} + (k + {}u) * p.a_column", s * TERMS);
                 format!("    c{i} = fma(vec4<f32>(load_a({at})), v{s}, c{i});\n")
             })
@@ -49,8 +49,8 @@ pub fn body(rows: u32, wide: bool, place: &str) -> String {
     format!(
         "var<workgroup> sums: array<vec4<f32>, {size}>;
 fn kernel(group: u32, lane: u32) {{
-{place}  let own = column + lane % {ACROSS}u * 4u;
-{a_places}{b_places}{zeros}  var k = lane / {ACROSS}u;
+{position}  let own = column + lane % {ACROSS}u * 4u;
+{a_offsets}{b_offsets}{zeros}  var k = lane / {ACROSS}u;
   for (; k + {last}u < p.k; k += {step}u) {{
 {ahead}  }}
   for (; k < p.k; k += {TERMS}u) {{
@@ -66,18 +66,18 @@ fn kernel(group: u32, lane: u32) {{
 }}
 ",
         size = rows * THREADS,
-        zeros = each(rows, |i| format!("  var c{i} = vec4<f32>();\n")),
+        zeros = emit_each(rows, |i| format!("  var c{i} = vec4<f32>();\n")),
         last = (AHEAD - 1) * TERMS,
         step = AHEAD * TERMS,
         ahead = terms(AHEAD),
         one = terms(1),
-        share = each(rows, |i| format!("  sums[{}u + lane] = c{i};\n", i * THREADS)),
+        share = emit_each(rows, |i| format!("  sums[{}u + lane] = c{i};\n", i * THREADS)),
         half = THREADS / 2,
-        add = each(rows, |i| {
+        add = emit_each(rows, |i| {
             format!("      sums[{0}u + lane] += sums[{0}u + lane + step];\n", i * THREADS)
         }),
-        stores = both(rows, 4, |i, j| {
-            let sum = format!("sums[{}u + lane].{}", i * THREADS, PARTS[j as usize]);
+        stores = emit_grid(rows, 4, |i, j| {
+            let sum = format!("sums[{}u + lane].{}", i * THREADS, COMPONENTS[j as usize]);
             format!("    epilogue(z, row + {i}u, own + {j}u, {sum});\n")
         }),
     )

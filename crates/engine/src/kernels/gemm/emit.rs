@@ -1,14 +1,14 @@
 //! Parts of WGSL bodies.
 
 /// The components of a vector.
-pub const PARTS: [&str; 4] = ["x", "y", "z", "w"];
+pub const COMPONENTS: [&str; 4] = ["x", "y", "z", "w"];
 
-pub fn each(n: u32, line: impl Fn(u32) -> String) -> String {
+pub fn emit_each(n: u32, line: impl Fn(u32) -> String) -> String {
     (0..n).map(line).collect()
 }
 
-pub fn both(rows: u32, columns: u32, line: impl Fn(u32, u32) -> String) -> String {
-    each(rows, |i| each(columns, |j| line(i, j)))
+pub fn emit_grid(rows: u32, columns: u32, line: impl Fn(u32, u32) -> String) -> String {
+    emit_each(rows, |i| emit_each(columns, |j| line(i, j)))
 }
 
 /// Tiles per band in the order of workgroups.
@@ -16,7 +16,7 @@ const BAND: u32 = 8;
 
 /// WGSL that finds `row` and `column` of a workgroup's tile in matrix `z`, of `row_blocks` × `column_blocks` tiles.
 /// Concurrent workgroups are neighbours in a band of eight tiles, so that they share both factors in the cache.
-pub fn place([height, width]: [u32; 2], row_blocks: &str, column_blocks: &str) -> String {
+pub fn emit_position([height, width]: [u32; 2], row_blocks: &str, column_blocks: &str) -> String {
     format!(
         "  let row_blocks = {row_blocks};
   let column_blocks = {column_blocks};

@@ -25,10 +25,10 @@ pub(in crate::kernels) mod tile;
 mod together;
 pub(crate) mod tuned;
 
-use bindings::{A, A2, B, B2, BIAS, Binding, C, Scalars, ScalarsOfTwo, Second};
+use bindings::{A, A2, B, B2, BIAS, Binding, C, Scalars, SegmentScalars, TwoSegmentScalars};
 pub use operands::{Gemm, Matrix, Precision, Segment};
-use plan::{Config, candidates};
-pub use together::{dense_together, goes_together};
+use plan::{Config, list_candidates};
+pub use together::{can_multiply_together, multiply_together};
 
 use std::rc::Rc;
 
@@ -41,7 +41,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Implementations, Kernel, Launch, Params, Range, Variant};
 use crate::kernels::elementwise::{Function, map};
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, for_each_window};
 use crate::profile::Kind;
 
 /// The leading dimension, in elements, for a factor of `columns` columns: a stride of a large power of two aliases in
@@ -50,25 +50,25 @@ pub fn row_stride(columns: usize) -> usize {
     if columns.is_multiple_of(ALIASING_STRIDE) { columns + LINE } else { columns }
 }
 
-static GEMM: Kernel = kernel::<false, false, 2>("gemm", &[A, B, C]);
-static GEMM_BIAS: Kernel = kernel::<true, false, 3>("gemm_bias", &[A, B, BIAS, C]);
-static GEMM_TWO: Kernel = kernel::<false, true, 4>("gemm_two", &[A, B, A2, B2, C]);
-static GEMM_TWO_BIAS: Kernel = kernel::<true, true, 5>("gemm_two_bias", &[A, B, BIAS, A2, B2, C]);
+static GEMM: Kernel = define_kernel::<false, false, 2>("gemm", &[A, B, C]);
+static GEMM_BIAS: Kernel = define_kernel::<true, false, 3>("gemm_bias", &[A, B, BIAS, C]);
+static GEMM_TWO: Kernel = define_kernel::<false, true, 4>("gemm_two", &[A, B, A2, B2, C]);
+static GEMM_TWO_BIAS: Kernel = define_kernel::<true, true, 5>("gemm_two_bias", &[A, B, BIAS, A2, B2, C]);
 
 /// The kernel of one segment or two; `OUT` is the binding of C.
-const fn kernel<const BIASED: bool, const TWO: bool, const OUT: usize>(
+const fn define_kernel<const BIASED: bool, const TWO: bool, const OUT: usize>(
     name: &'static str,
     bindings: &'static [Binding],
 ) -> Kernel {
     Kernel {
         name,
         bindings,
-        scalars: if TWO { ScalarsOfTwo::members } else { Scalars::members },
+        scalars: if TWO { TwoSegmentScalars::members } else { Scalars::members },
         implementations: Implementations::Both {
-            wgsl: |params| shader::body(params, BIASED, TWO),
+            wgsl: |params| shader::emit_body(params, BIASED, TWO),
             native: native::gemm::<BIASED, TWO, OUT>,
         },
-        variants: || variants(BIASED, TWO),
+        variants: || list_variants(BIASED, TWO),
     }
 }
 
@@ -91,11 +91,11 @@ pub fn describe(kernel: &Kernel, params: Params) -> Vec<String> {
     match kernel.name {
         "gemm_scales" => vec![["contiguous terms", "contiguous lines"][params[0] as usize & 1].into()],
         "gemm_parts" | "gemm_parts_bias" => Vec::new(),
-        _ => Config::of(params).describe(),
+        _ => Config::from_params(params).describe(),
     }
 }
 
-fn variants(bias: bool, two: bool) -> Vec<Variant> {
+fn list_variants(bias: bool, two: bool) -> Vec<Variant> {
     let plain = [DType::F32, DType::F16, DType::BF16];
     let storage = plain.into_iter().chain(BlockType::EVERY.map(DType::Block));
     storage
@@ -103,7 +103,7 @@ fn variants(bias: bool, two: bool) -> Vec<Variant> {
             let mut dtypes = vec![DType::F32, b, DType::F32];
             dtypes.extend(bias.then_some(DType::F32));
             dtypes.extend([DType::F32; 2].iter().filter(|_| two));
-            Config::all(b, bias, two).into_iter().map(move |config| Variant {
+            Config::list(b, bias, two).into_iter().map(move |config| Variant {
                 params: config.params(),
                 dtypes: dtypes.clone(),
                 threads: config.threads(),
@@ -132,30 +132,30 @@ pub fn gemm_with(
     debug_assert!(g.batch <= 1 || c.batch > 0, "products of a batch do not share their place");
     debug_assert!(second.is_none() || g.batch == 1, "a second segment is of one matrix");
     let gpu = cx.profile.kind == Kind::Gpu;
-    let g = g.precision(in_f16::precision(cx, g.precision));
+    let g = g.precision(in_f16::resolve_precision(cx, g.precision));
     let (g, a, c) = if gpu { plan::collapse_batch(g, a, &b, c) } else { (g, a, c) };
     let more = |s: &Segment| Gemm::new(g.m, g.n, s.k).alpha(s.alpha).accumulate();
-    let part = if gpu { split::part(&g, &a, &b) } else { None };
+    let part = if gpu { split::find_part(&g, &a, &b) } else { None };
     let limit = cx.profile.binding_limit.saturating_sub(256);
-    let together = |s: &Segment| {
+    let can_fuse = |s: &Segment| {
         let fits = [s.a, s.b].iter().all(|factor| factor.value.bytes() as u64 <= limit);
         // Products of few rows are summed in another order.
-        let few = plan::is_few(&g, &a, &b) || plan::is_few(&more(s), &s.a, &s.b);
+        let few = plan::has_few_rows(&g, &a, &b) || plan::has_few_rows(&more(s), &s.a, &s.b);
         fits && g.k > 0 && s.k > 0 && !few && part.is_none() && !plan::is_in_f16(&g, &b)
     };
-    let (joined, apart) = match second {
-        Some(s) if together(&s) => (Some(s), None),
-        apart => (None, apart),
+    let (fused, separate) = match second {
+        Some(s) if can_fuse(&s) => (Some(s), None),
+        separate => (None, separate),
     };
     match part {
-        _ if g.k == 0 => empty_sum(cx, g, bias, c)?,
+        _ if g.k == 0 => append_empty_sum(cx, g, bias, c)?,
         Some(part) => split::gemm(cx, part, g, a, b, bias, c)?,
         None => {
-            let config = choose(cx, &g, &a, &b, &c, [bias.is_some(), joined.is_some()]);
-            append(cx, config, g, a, b, bias, joined, c)?
+            let config = choose(cx, &g, &a, &b, &c, [bias.is_some(), fused.is_some()]);
+            append(cx, config, g, a, b, bias, fused, c)?
         }
     }
-    match apart {
+    match separate {
         Some(s) => gemm(cx, more(&s), s.a, s.b, None, c),
         None => Ok(()),
     }
@@ -163,16 +163,16 @@ pub fn gemm_with(
 
 /// The variant of a product: among those with the same bits, the one known to be fastest on the device.
 fn choose(cx: &Context, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix, more: [bool; 2]) -> Config {
-    let configs = candidates(g, a, b, c, more, cx.profile.subgroup > 0);
+    let configs = list_candidates(g, a, b, c, more, cx.profile.subgroup > 0);
     let limit = cx.profile.binding_limit.saturating_sub(256);
     // If a matrix exceeds the binding limit, the block size decides where it is split, and with it the sum's order.
     match [a, b, c].iter().all(|matrix| matrix.value.bytes() as u64 <= limit) {
-        true => cx.choose_tuned(|| tuned::class(g, a, b, more), &configs, |config| config.params()),
+        true => cx.choose_tuned(|| tuned::classify(g, a, b, more), &configs, |config| config.params()),
         false => configs[0],
     }
 }
 
-/// Appends the product as one sum, in `form`, with the second segment.
+/// Appends the product as one sum, by `config`, with the second segment.
 fn append(
     cx: &Rc<Context>,
     config: Config,
@@ -193,7 +193,7 @@ fn append(
     binds.extend(bias.map(|bias| Bind::new(bias, &[0, 0, 1, 0], 1)));
     binds.push(Bind::new(c.value, &[c.batch, c.row, 1, 0], 1));
     // The second segment does not influence how K is split, so the product is summed alike with and without it.
-    windows(cx, "matmul", &space, &[1, height, width, 1], &binds, |mut w| {
+    for_each_window(cx, "matmul", &space, &[1, height, width, 1], &binds, |mut w| {
         let [batch, m, n, k] = [0, 1, 2, 3].map(|d| w.count[d]);
         // The bias is added with the first part of the sum, the second segment with the last.
         let (first, last) = (w.start[3] == 0, w.start[3] + k == g.k);
@@ -207,12 +207,12 @@ fn append(
             w.ranges.insert_many(at, bind_segment(s, [w.start[1], m], [w.start[2], n]));
         }
         if let Some(scales) = &scales {
-            let found = scales.find(cx, [batch, m, n, k], [&a, &b], [&w.ranges[0], &w.ranges[1]]);
-            w.ranges.insert_many(2, found);
+            let scale_ranges = scales.append(cx, [batch, m, n, k], [&a, &b], [&w.ranges[0], &w.ranges[1]]);
+            w.ranges.insert_many(2, scale_ranges);
         }
         let accumulate = g.accumulate || !first;
         let (row_blocks, column_blocks) = (m.div_ceil(height), n.div_ceil(width));
-        let config = config.within([m, n, k], &w.ranges[0], &w.ranges[1], &w.ranges[w.ranges.len() - 1]);
+        let config = config.restrict_to([m, n, k], &w.ranges[0], &w.ranges[1], &w.ranges[w.ranges.len() - 1]);
         let scalars = Scalars {
             m,
             n,
@@ -233,14 +233,14 @@ fn append(
             subgroup: cx.profile.subgroup,
             rounded: g.precision == Precision::Bf16,
         };
-        let more = second.as_ref().map(Second::of);
+        let more = second.as_ref().map(SegmentScalars::new);
         let terms = k + second.map_or(0, |s| s.k);
         cx.launch(Launch {
             kernel: select_kernel(with_bias, second.is_some(), scales.is_some()),
             params: config.params(),
             bindings: w.ranges,
             scalars: match more {
-                Some(second) => ScalarsOfTwo { first: scalars, second }.words(),
+                Some(second) => TwoSegmentScalars { first: scalars, second }.words(),
                 None => scalars.words(),
             },
             groups: (batch * row_blocks * column_blocks) as u32,
@@ -270,7 +270,7 @@ fn select_kernel(biased: bool, two: bool, in_f16: bool) -> &'static Kernel {
 }
 
 /// Appends a sum of no terms: the bias, or 0.
-fn empty_sum(cx: &Rc<Context>, g: Gemm, bias: Option<&Value>, c: Matrix) -> Result<()> {
+fn append_empty_sum(cx: &Rc<Context>, g: Gemm, bias: Option<&Value>, c: Matrix) -> Result<()> {
     debug_assert_eq!(c.value.size(), g.batch * g.m * g.n);
     match (bias, g.accumulate) {
         (None, true) => {}

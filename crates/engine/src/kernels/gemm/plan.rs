@@ -30,13 +30,13 @@ impl AccessPatterns {
     ];
 
     /// The index among all.
-    pub fn number(self) -> u32 {
+    pub fn index(self) -> u32 {
         AccessPatterns::ALL.iter().position(|reads| *reads == self).expect("one of those that there are")
             as u32
     }
 
     /// The combination at an index.
-    pub fn of_number(number: u32) -> AccessPatterns {
+    pub fn from_index(number: u32) -> AccessPatterns {
         AccessPatterns::ALL[number as usize & 3]
     }
 
@@ -48,12 +48,12 @@ impl AccessPatterns {
     }
 
     /// The combinations for products by a weight, x·Wᵀ and x·W.
-    pub fn of_weights() -> impl Iterator<Item = AccessPatterns> {
+    pub fn list_for_weights() -> impl Iterator<Item = AccessPatterns> {
         AccessPatterns::list(DType::F32, true)
     }
 
     /// The widest access patterns that sizes and strides allow.
-    pub fn of(g: &Gemm, a: &Matrix, b: &Matrix, more: bool) -> AccessPatterns {
+    pub fn choose(g: &Gemm, a: &Matrix, b: &Matrix, more: bool) -> AccessPatterns {
         let read = |factor: &Matrix, line_step: usize, term_step: usize, lines: usize| {
             let fours = |step: usize| step.is_multiple_of(4);
             let starts = fours(factor.value.offset) && (g.batch == 1 || fours(factor.batch));
@@ -71,18 +71,18 @@ impl AccessPatterns {
     }
 
     /// Whether they also apply to a part of the product, of these sizes and ranges.
-    fn hold(self, [m, n, k]: [usize; 3], a: &Range, b: &Range) -> bool {
-        let holds = |read: Read, lines: usize, range: &Range| match read {
+    fn can_read(self, [m, n, k]: [usize; 3], a: &Range, b: &Range) -> bool {
+        let can_read = |read: Read, lines: usize, range: &Range| match read {
             Read::Elements => true,
-            Read::Terms => k.is_multiple_of(4) && starts_whole(range),
-            Read::Lines => lines.is_multiple_of(4) && starts_whole(range),
+            Read::Terms => k.is_multiple_of(4) && is_aligned(range),
+            Read::Lines => lines.is_multiple_of(4) && is_aligned(range),
         };
-        holds(self.a, m, a) && holds(self.b, n, b)
+        can_read(self.a, m, a) && can_read(self.b, n, b)
     }
 }
 
 /// Whether a range starts at a multiple of four elements.
-fn starts_whole(range: &Range) -> bool {
+fn is_aligned(range: &Range) -> bool {
     // A block always does.
     range.dtype.is_block() || range.offset.is_multiple_of(4 * range.dtype.bytes() as u64)
 }
@@ -102,14 +102,15 @@ pub enum Config {
 
 impl Config {
     /// Every variant of a product with B stored as `b`. The variants for few rows or few terms have no second segment.
-    pub fn all(b: DType, bias: bool, two: bool) -> Vec<Config> {
+    pub fn list(b: DType, bias: bool, two: bool) -> Vec<Config> {
         let reads = || AccessPatterns::list(b, bias || two);
         if b.is_block() {
-            let tiles = reads().map(|reads| Config::Tile(OF_BLOCKS, reads));
-            let dots = [1, FEW_ROWS as u32].map(|rows| Config::Dots { rows, wide: true, subgroups: false });
+            let tiles = reads().map(|reads| Config::Tile(QUANTISED_TILE, reads));
+            let dots =
+                [1, MAX_DOT_ROWS as u32].map(|rows| Config::Dots { rows, wide: true, subgroups: false });
             return tiles.chain(dots.into_iter().filter(|_| !two)).collect();
         }
-        let tiles = Config::tiles(bias, two).iter();
+        let tiles = Config::list_tiles(bias, two).iter();
         let mut all: Vec<Config> =
             tiles.flat_map(|tile| reads().map(|reads| Config::Tile(*tile, reads))).collect();
         if !two {
@@ -118,7 +119,7 @@ impl Config {
                 let both = |wide| [false, true].map(|subgroups| Config::Dots { rows, wide, subgroups });
                 all.extend([false, true].into_iter().flat_map(both));
             }
-            for rows in [1, FEWER_ROWS as u32] {
+            for rows in [1, MAX_COLUMN_ROWS as u32] {
                 all.extend([false, true].map(|wide| Config::Columns { rows, wide }));
             }
         }
@@ -126,7 +127,7 @@ impl Config {
     }
 
     /// The listed tiles: with a bias, few of those between the others; with two segments, the default tiles.
-    fn tiles(bias: bool, two: bool) -> &'static [Tile] {
+    fn list_tiles(bias: bool, two: bool) -> &'static [Tile] {
         match (bias, two) {
             (_, true) => &Tile::ALL[1..5],
             (true, false) => &Tile::ALL[..6],
@@ -138,25 +139,25 @@ impl Config {
     pub fn params(self) -> Params {
         match self {
             Config::Tile(tile, reads) => {
-                let [sides, depth, lane] = tile.words();
+                let [sides, depth, lane] = tile.to_words();
                 let kind = if tile.f16 { 3 << 16 } else { 0 };
-                [kind | reads.number(), sides, depth, lane]
+                [kind | reads.index(), sides, depth, lane]
             }
-            Config::Outer(reads) => [1 << 16 | reads.number(), 0, 0, 0],
+            Config::Outer(reads) => [1 << 16 | reads.index(), 0, 0, 0],
             Config::Dots { rows, wide, subgroups } => [2 << 16, rows, wide as u32, subgroups as u32],
             Config::Columns { rows, wide } => [4 << 16, rows, wide as u32, 0],
         }
     }
 
     /// The variant of a pipeline's key.
-    pub fn of(params: Params) -> Config {
+    pub fn from_params(params: Params) -> Config {
         let [kind, second, third, fourth] = params;
-        let reads = AccessPatterns::of_number(kind);
+        let reads = AccessPatterns::from_index(kind);
         match kind >> 16 {
-            0 => Config::Tile(Tile::of([second, third, fourth]), reads),
+            0 => Config::Tile(Tile::from_words([second, third, fourth]), reads),
             1 => Config::Outer(reads),
             4 => Config::Columns { rows: second, wide: third == 1 },
-            3 => Config::Tile(Tile { f16: true, ..Tile::of([second, third, fourth]) }, reads),
+            3 => Config::Tile(Tile { f16: true, ..Tile::from_words([second, third, fourth]) }, reads),
             _ => Config::Dots { rows: second, wide: third == 1, subgroups: fourth == 1 },
         }
     }
@@ -184,7 +185,7 @@ impl Config {
     /// Its properties in words: the division of the work, and the loads of the factors.
     pub fn describe(self) -> Vec<String> {
         let loads = |vectors: bool| if vectors { "vector loads" } else { "scalar loads" };
-        let of_reads = |reads: AccessPatterns| match reads.number() {
+        let describe_reads = |reads: AccessPatterns| match reads.index() {
             0 => "scalar loads".into(),
             number => format!("vector loads of {}", ["A·Bᵀ", "A·B", "Aᵀ·B"][number as usize - 1]),
         };
@@ -194,10 +195,10 @@ impl Config {
                 vec![
                     format!("tile {rows}×{columns}×{depth}{staged}"),
                     format!("{down}×{across} each"),
-                    of_reads(reads),
+                    describe_reads(reads),
                 ]
             }
-            Config::Outer(reads) => vec!["outer product".into(), of_reads(reads)],
+            Config::Outer(reads) => vec!["outer product".into(), describe_reads(reads)],
             Config::Dots { rows, wide, subgroups } => {
                 let sums = if subgroups { "sums by subgroups" } else { "sums in shared memory" };
                 vec![format!("dot products of {rows}"), loads(wide).into(), sums.into()]
@@ -208,7 +209,7 @@ impl Config {
 
     /// Whether it sums in another order than the tiles.
     #[cfg(test)]
-    pub fn is_few(self) -> bool {
+    pub fn is_for_few_rows(self) -> bool {
         matches!(self, Config::Dots { .. } | Config::Columns { .. })
     }
 
@@ -218,21 +219,22 @@ impl Config {
     }
 
     /// The variant for a part of the product: access by elements if the part does not consist of whole vectors.
-    pub fn within(self, sizes: [usize; 3], a: &Range, b: &Range, c: &Range) -> Config {
-        let holds =
-            |reads: AccessPatterns| if reads.hold(sizes, a, b) { reads } else { AccessPatterns::ELEMENTS };
+    pub fn restrict_to(self, sizes: [usize; 3], a: &Range, b: &Range, c: &Range) -> Config {
+        let can_read = |reads: AccessPatterns| {
+            if reads.can_read(sizes, a, b) { reads } else { AccessPatterns::ELEMENTS }
+        };
         match self {
-            Config::Tile(tile, reads) => Config::Tile(tile, holds(reads)),
-            Config::Outer(_) if !(sizes[1].is_multiple_of(4) && starts_whole(c)) => {
+            Config::Tile(tile, reads) => Config::Tile(tile, can_read(reads)),
+            Config::Outer(_) if !(sizes[1].is_multiple_of(4) && is_aligned(c)) => {
                 Config::Outer(AccessPatterns::ELEMENTS)
             }
-            Config::Outer(reads) => Config::Outer(holds(reads)),
+            Config::Outer(reads) => Config::Outer(can_read(reads)),
             Config::Dots { rows, wide, subgroups } => {
-                let wide = wide && AccessPatterns::ALL[1].hold(sizes, a, b);
+                let wide = wide && AccessPatterns::ALL[1].can_read(sizes, a, b);
                 Config::Dots { rows, wide, subgroups }
             }
             Config::Columns { rows, wide } => {
-                let wide = wide && AccessPatterns::ALL[2].hold(sizes, a, b);
+                let wide = wide && AccessPatterns::ALL[2].can_read(sizes, a, b);
                 Config::Columns { rows, wide }
             }
         }
@@ -240,40 +242,40 @@ impl Config {
 }
 
 /// The tile of products by a weight in blocks. There is one for each access pattern, since there are many block types.
-const OF_BLOCKS: Tile = Tile::MIDDLE;
+const QUANTISED_TILE: Tile = Tile::MIDDLE;
 /// Most terms that are not staged.
-const FEW_TERMS: usize = 16;
+const MAX_UNSTAGED_TERMS: usize = 16;
 /// Most rows of dot products, and fewest terms.
-const FEW_ROWS: usize = 8;
-const LONG: usize = 64;
+const MAX_DOT_ROWS: usize = 8;
+const MIN_TERMS: usize = 64;
 /// Most rows of products by a row-major B without staging.
-const FEWER_ROWS: usize = 4;
+const MAX_COLUMN_ROWS: usize = 4;
 
 /// Whether a product is summed as dot products.
 pub fn is_dots(g: &Gemm, a: &Matrix, b: &Matrix) -> bool {
-    let few = g.m <= FEW_ROWS && g.k >= LONG && b.row == 1 && a.column == 1;
-    few && (!b.value.dtype.is_block() || AccessPatterns::of(g, a, b, false) == AccessPatterns::ALL[1])
+    let few = g.m <= MAX_DOT_ROWS && g.k >= MIN_TERMS && b.row == 1 && a.column == 1;
+    few && (!b.value.dtype.is_block() || AccessPatterns::choose(g, a, b, false) == AccessPatterns::ALL[1])
 }
 
 /// Whether it is a product of a few rows by a row-major B.
 pub fn is_columns(g: &Gemm, a: &Matrix, b: &Matrix) -> bool {
-    let few = g.m <= FEWER_ROWS && g.k >= LONG && b.column == 1 && a.column == 1;
+    let few = g.m <= MAX_COLUMN_ROWS && g.k >= MIN_TERMS && b.column == 1 && a.column == 1;
     few && !b.value.dtype.is_block() && !is_dots(g, a, b)
 }
 
 /// Whether a product has few rows, so that it sums in another order than tiles.
-pub fn is_few(g: &Gemm, a: &Matrix, b: &Matrix) -> bool {
+pub fn has_few_rows(g: &Gemm, a: &Matrix, b: &Matrix) -> bool {
     is_dots(g, a, b) || is_columns(g, a, b)
 }
 
 /// Products with at most this many rows, or columns, stay f32 at any precision: with one tile, the pass that finds the
 /// scales costs as much as the product reads.
-const ONE_TILE: usize = 64;
+const MAX_F32_SIDE: usize = 64;
 
 /// Whether a product's factors are rounded to f16, on a device with that precision. The shape decides, since it changes
 /// the result. Blocks are never rounded; all their types share one tile.
 pub fn is_in_f16(g: &Gemm, b: &Matrix) -> bool {
-    let large = g.m > ONE_TILE && g.n > ONE_TILE && g.k > FEW_TERMS;
+    let large = g.m > MAX_F32_SIDE && g.n > MAX_F32_SIDE && g.k > MAX_UNSTAGED_TERMS;
     g.precision == Precision::F16 && large && !b.value.dtype.is_block()
 }
 
@@ -281,7 +283,7 @@ pub type Candidates = SmallVec<[Config; 12]>;
 
 /// The variants with the same bits, the default first: with a bias or a second segment as given, on a device with or
 /// without subgroups.
-pub fn candidates(
+pub fn list_candidates(
     g: &Gemm,
     a: &Matrix,
     b: &Matrix,
@@ -291,47 +293,47 @@ pub fn candidates(
 ) -> Candidates {
     let fours = |n: usize| n.is_multiple_of(4);
     if is_in_f16(g, b) {
-        let reads = AccessPatterns::of(g, a, b, true);
-        let first = Tile::in_f16(g.batch, g.m, g.n);
-        let others = Tile::IN_F16.iter().filter(|tile| **tile != first && tile.suits(g.m, g.n));
+        let reads = AccessPatterns::choose(g, a, b, true);
+        let first = Tile::choose_f16(g.batch, g.m, g.n);
+        let others = Tile::IN_F16.iter().filter(|tile| **tile != first && tile.is_suitable(g.m, g.n));
         return [first].iter().chain(others).map(|tile| Config::Tile(*tile, reads)).collect();
     }
-    let reads = AccessPatterns::of(g, a, b, bias || two);
+    let reads = AccessPatterns::choose(g, a, b, bias || two);
     if b.value.dtype.is_block() {
-        let rows = if g.m == 1 { 1 } else { FEW_ROWS as u32 };
+        let rows = if g.m == 1 { 1 } else { MAX_DOT_ROWS as u32 };
         let dots = Config::Dots { rows, wide: true, subgroups: false };
-        return smallvec![if is_dots(g, a, b) { dots } else { Config::Tile(OF_BLOCKS, reads) }];
+        return smallvec![if is_dots(g, a, b) { dots } else { Config::Tile(QUANTISED_TILE, reads) }];
     }
     if is_dots(g, a, b) {
         let rows = if g.m == 1 { 1 } else { g.m.next_multiple_of(4) as u32 };
-        let wide = AccessPatterns::of(g, a, b, false) == AccessPatterns::ALL[1];
+        let wide = AccessPatterns::choose(g, a, b, false) == AccessPatterns::ALL[1];
         let config = |subgroups| Config::Dots { rows, wide, subgroups };
         return if subgroups { smallvec![config(true), config(false)] } else { smallvec![config(false)] };
     }
     if is_columns(g, a, b) {
-        let rows = if g.m == 1 { 1 } else { FEWER_ROWS as u32 };
-        let wide = AccessPatterns::of(g, a, b, false) == AccessPatterns::ALL[2];
+        let rows = if g.m == 1 { 1 } else { MAX_COLUMN_ROWS as u32 };
+        let wide = AccessPatterns::choose(g, a, b, false) == AccessPatterns::ALL[2];
         return smallvec![Config::Columns { rows, wide }];
     }
-    let tiles = Config::tiles(bias, two);
+    let tiles = Config::list_tiles(bias, two);
     let first =
-        Some(Tile::by_shape(g.batch, g.m, g.n)).filter(|tile| tiles.contains(tile)).unwrap_or(Tile::SMALL);
+        Some(Tile::choose(g.batch, g.m, g.n)).filter(|tile| tiles.contains(tile)).unwrap_or(Tile::SMALL);
     let mut all = Candidates::new();
-    if g.k <= FEW_TERMS && !two {
+    if g.k <= MAX_UNSTAGED_TERMS && !two {
         let c_fours = fours(c.row) && fours(c.value.offset) && (g.batch == 1 || fours(c.batch));
         all.push(Config::Outer(if c_fours && fours(g.n) { reads } else { AccessPatterns::ELEMENTS }));
     }
     all.push(Config::Tile(first, reads));
-    let others = tiles.iter().filter(|tile| **tile != first && tile.suits(g.m, g.n));
+    let others = tiles.iter().filter(|tile| **tile != first && tile.is_suitable(g.m, g.n));
     all.extend(others.map(|tile| Config::Tile(*tile, reads)));
     all
 }
 
 /// Terms per part of K. K is split where C is small and K is long, so that there is work for a whole GPU; otherwise
 /// this is K. The shape alone decides, since it changes the order of sums.
-pub fn part(g: &Gemm, a: &Matrix, b: &Matrix) -> usize {
+pub fn choose_part(g: &Gemm, a: &Matrix, b: &Matrix) -> usize {
     let blocks = g.m.div_ceil(64) * g.n.div_ceil(64);
-    if b.value.dtype.is_block() || g.batch > 1 || blocks == 0 || blocks > 32 || is_few(g, a, b) {
+    if b.value.dtype.is_block() || g.batch > 1 || blocks == 0 || blocks > 32 || has_few_rows(g, a, b) {
         return g.k;
     }
     let parts = (128 / blocks).min(g.k / 128).min(16);

@@ -23,7 +23,7 @@
 //! With two segments, the sums pass through the epilogue, restart from 0 in the same registers, and are added to the
 //! stored result: an invocation writes its part of C twice and reads it once. It is bit-identical to two launches.
 
-use super::emit::place;
+use super::emit::emit_position;
 use super::plan::{AccessPatterns, Config};
 use super::stage::{Factor, Read};
 use super::tile::Tile;
@@ -31,36 +31,41 @@ use super::{columns, dots, outer};
 use crate::kernel::Params;
 
 /// The body of a variant. With two segments, the first has its usual epilogue, and the second is added to its result.
-pub fn body(params: Params, bias: bool, two: bool) -> String {
-    let config = Config::of(params);
-    let place = emit_place(config);
+pub fn emit_body(params: Params, bias: bool, two: bool) -> String {
+    let config = Config::from_params(params);
+    let position = emit_config_position(config);
     match config {
-        Config::Tile(tile, reads) => epilogue(bias, two, "sum") + &emit_tiled(tile, reads, &place, two),
-        Config::Outer(reads) => epilogue(bias, false, "sum") + &outer::body(reads, &place, bias),
-        Config::Dots { rows, wide, subgroups } => {
-            epilogue(bias, false, "sum") + &dots::body(rows, wide, subgroups, &place)
+        Config::Tile(tile, reads) => {
+            emit_epilogue(bias, two, "sum") + &emit_tiled(tile, reads, &position, two)
         }
-        Config::Columns { rows, wide } => epilogue(bias, false, "sum") + &columns::body(rows, wide, &place),
+        Config::Outer(reads) => emit_epilogue(bias, false, "sum") + &outer::emit_body(reads, &position, bias),
+        Config::Dots { rows, wide, subgroups } => {
+            emit_epilogue(bias, false, "sum") + &dots::emit_body(rows, wide, subgroups, &position)
+        }
+        Config::Columns { rows, wide } => {
+            emit_epilogue(bias, false, "sum") + &columns::emit_body(rows, wide, &position)
+        }
     }
 }
 
 /// The body of a tile in f16; `unscaled` scales its sums back.
-pub fn in_f16(params: Params, bias: bool, unscaled: &str) -> String {
-    let config = Config::of(params);
+pub fn emit_f16_body(params: Params, bias: bool, unscaled: &str) -> String {
+    let config = Config::from_params(params);
     match config {
         Config::Tile(tile, reads) => {
-            epilogue(bias, false, unscaled) + &emit_tiled(tile, reads, &emit_place(config), false)
+            emit_epilogue(bias, false, unscaled)
+                + &emit_tiled(tile, reads, &emit_config_position(config), false)
         }
         _ => unreachable!("only tiles are staged in f16"),
     }
 }
 
-fn emit_place(config: Config) -> String {
-    place(config.block().map(|side| side as u32), "p.row_blocks", "p.column_blocks")
+fn emit_config_position(config: Config) -> String {
+    emit_position(config.block().map(|side| side as u32), "p.row_blocks", "p.column_blocks")
 }
 
 /// WGSL: the epilogue of an element's `sum`; with two segments, the second is added to the result of the first.
-fn epilogue(bias: bool, two: bool, sum: &str) -> String {
+fn emit_epilogue(bias: bool, two: bool, sum: &str) -> String {
     let (segment, alpha) = match two {
         true => (", segment: u32", "select(p.alpha2, p.alpha, segment == 0u)"),
         false => ("", "p.alpha"),
@@ -85,7 +90,7 @@ fn epilogue(bias: bool, two: bool, sum: &str) -> String {
     )
 }
 
-fn emit_tiled(tile: Tile, reads: AccessPatterns, place: &str, two: bool) -> String {
+fn emit_tiled(tile: Tile, reads: AccessPatterns, position: &str, two: bool) -> String {
     let a = Factor {
         name: "a",
         base: "z * p.a_batch",
@@ -104,17 +109,22 @@ fn emit_tiled(tile: Tile, reads: AccessPatterns, place: &str, two: bool) -> Stri
         term_step: "p.b_row",
         scales: tile.f16.then_some(("b_scale", "of_b(z)")),
     };
-    let first = tile.sum("p.k", &a.fill(tile.left(), reads.a), &b.fill(tile.right(), reads.b));
+    let first = tile.emit_sum(
+        "p.k",
+        &a.emit_fill(tile.left_block(), reads.a),
+        &b.emit_fill(tile.right_block(), reads.b),
+    );
     if !two {
-        return tile.kernel(place, &(first + &tile.stores("epilogue(z")));
+        return tile.emit_kernel(position, &(first + &tile.emit_stores("epilogue(z")));
     }
     // A few terms of one matrix, with rows of any length.
     let (a, b) = (
         Factor { name: "a2", base: "0u", line_step: "p.a2_row", term_step: "p.a2_column", ..a },
         Factor { name: "b2", base: "0u", line_step: "p.b2_column", term_step: "p.b2_row", ..b },
     );
-    let [left, right] = [a.fill(tile.left(), Read::Elements), b.fill(tile.right(), Read::Elements)];
-    let second = tile.sum("p.k2", &left, &right);
+    let [left, right] =
+        [a.emit_fill(tile.left_block(), Read::Elements), b.emit_fill(tile.right_block(), Read::Elements)];
+    let second = tile.emit_sum("p.k2", &left, &right);
     let sums = format!(
         "  for (var segment = 0u; segment < 2u; segment++) {{
   if segment == 0u {{
@@ -122,8 +132,8 @@ fn emit_tiled(tile: Tile, reads: AccessPatterns, place: &str, two: bool) -> Stri
 {zeros}{second}  }}
 {stores}  }}
 ",
-        zeros = tile.zeros(""),
-        stores = tile.stores("epilogue(z, segment"),
+        zeros = tile.emit_zeros(""),
+        stores = tile.emit_stores("epilogue(z, segment"),
     );
-    tile.kernel(place, &sums)
+    tile.emit_kernel(position, &sums)
 }

@@ -11,7 +11,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, for_each_window};
 use crate::scalars;
 
 pub const THREADS: u32 = 64;
@@ -30,11 +30,16 @@ scalars! {
     }
 }
 
-static ADD: Kernel = kernel("gemm_parts", &[("parts", Access::Read), C], |_| body(false), || variants(2));
-static ADD_BIAS: Kernel =
-    kernel("gemm_parts_bias", &[("parts", Access::Read), BIAS, C], |_| body(true), || variants(3));
+static ADD: Kernel =
+    define_kernel("gemm_parts", &[("parts", Access::Read), C], |_| emit_body(false), || list_variants(2));
+static ADD_BIAS: Kernel = define_kernel(
+    "gemm_parts_bias",
+    &[("parts", Access::Read), BIAS, C],
+    |_| emit_body(true),
+    || list_variants(3),
+);
 
-const fn kernel(
+const fn define_kernel(
     name: &'static str,
     bindings: &'static [Binding],
     wgsl: fn(crate::kernel::Params) -> String,
@@ -51,11 +56,11 @@ const fn kernel(
 
 pub const KERNELS: [&Kernel; 2] = [&ADD, &ADD_BIAS];
 
-fn variants(bindings: usize) -> Vec<Variant> {
+fn list_variants(bindings: usize) -> Vec<Variant> {
     vec![Variant { params: [0; 4], dtypes: vec![DType::F32; bindings], threads: THREADS }]
 }
 
-fn body(bias: bool) -> String {
+fn emit_body(bias: bool) -> String {
     let add_bias = if bias { "v += load_bias(column);" } else { "" };
     format!(
         "fn kernel(group: u32, lane: u32) {{
@@ -93,11 +98,11 @@ pub fn gemm(
     let (whole, rest) = (g.k / part, g.k % part);
     let count = whole + (rest > 0) as usize;
     let scratch = cx.empty([count, m, n], DType::F32)?;
-    let sums = |first: usize, batch: usize, k: usize| {
-        let from = |factor: Matrix, step: usize| {
+    let append_sums = |first: usize, batch: usize, k: usize| {
+        let skip_parts = |factor: Matrix, step: usize| {
             factor.value.sub_range(first * part * step, [factor.value.size() - first * part * step])
         };
-        let (a_value, b_value) = (from(a, a.column), from(b, b.row));
+        let (a_value, b_value) = (skip_parts(a, a.column), skip_parts(b, b.row));
         let to = scratch.sub_range(first * m * n, [batch, m, n]);
         let g = Gemm { precision: g.precision, ..Gemm::new(m, n, k).batch(batch) };
         let a = Matrix { value: &a_value, ..a }.with_batch_stride(part * a.column);
@@ -106,14 +111,14 @@ pub fn gemm(
         let config = choose(cx, &g, &a, &b, &sums, [false; 2]);
         append(cx, config, g, a, b, None, None, sums)
     };
-    sums(0, whole, part)?;
+    append_sums(0, whole, part)?;
     if rest > 0 {
-        sums(whole, 1, rest)?;
+        append_sums(whole, 1, rest)?;
     }
-    add(cx, &g, count, &scratch, bias, c)
+    append_part_sum(cx, &g, count, &scratch, bias, c)
 }
 
-fn add(
+fn append_part_sum(
     cx: &Rc<Context>,
     g: &Gemm,
     parts: usize,
@@ -125,7 +130,7 @@ fn add(
     let mut binds = vec![Bind::new(scratch, &[part_row, 1, part], 1)];
     binds.extend(bias.map(|bias| Bind::new(bias, &[0, 1, 0], 1)));
     binds.push(Bind::new(c.value, &[c.row, 1, 0], 1));
-    windows(cx, "matmul", &[g.m, g.n, parts], &[1; 3], &binds, |mut w| {
+    for_each_window(cx, "matmul", &[g.m, g.n, parts], &[1; 3], &binds, |mut w| {
         let [rows, columns, parts] = [0, 1, 2].map(|d| w.count[d]);
         // The bias is added once, with the first parts.
         let first = w.start[2] == 0;
@@ -157,7 +162,7 @@ fn add(
 }
 
 /// Terms per part, if the product is split.
-pub fn part(g: &Gemm, a: &Matrix, b: &Matrix) -> Option<usize> {
-    let part = plan::part(g, a, b);
+pub fn find_part(g: &Gemm, a: &Matrix, b: &Matrix) -> Option<usize> {
+    let part = plan::choose_part(g, a, b);
     (part < g.k).then_some(part)
 }

@@ -15,14 +15,14 @@ use crate::profile::Kind;
 use crate::scalars;
 
 scalars! {
-    struct OfTwo { m: usize, k: usize, n: [usize; 2] }
+    struct TwoProducts { m: usize, k: usize, n: [usize; 2] }
 }
 
 scalars! {
-    struct OfThree { m: usize, k: usize, n: [usize; 3] }
+    struct ThreeProducts { m: usize, k: usize, n: [usize; 3] }
 }
 
-static OF_TWO: Kernel = Kernel {
+static TWO_PRODUCTS: Kernel = Kernel {
     name: "gemm_of_two",
     bindings: &[
         ("x", Access::Read),
@@ -31,15 +31,15 @@ static OF_TWO: Kernel = Kernel {
         ("y0", Access::Write),
         ("y1", Access::Write),
     ],
-    scalars: OfTwo::members,
+    scalars: TwoProducts::members,
     implementations: Implementations::Native(|l| {
-        let s: OfTwo = l.scalars();
+        let s: TwoProducts = l.scalars();
         native::gemm_together(l, s.m, s.k, s.n);
     }),
     variants: Vec::new,
 };
 
-static OF_THREE: Kernel = Kernel {
+static THREE_PRODUCTS: Kernel = Kernel {
     name: "gemm_of_three",
     bindings: &[
         ("x", Access::Read),
@@ -50,32 +50,32 @@ static OF_THREE: Kernel = Kernel {
         ("y1", Access::Write),
         ("y2", Access::Write),
     ],
-    scalars: OfThree::members,
+    scalars: ThreeProducts::members,
     implementations: Implementations::Native(|l| {
-        let s: OfThree = l.scalars();
+        let s: ThreeProducts = l.scalars();
         native::gemm_together(l, s.m, s.k, s.n);
     }),
     variants: Vec::new,
 };
 
-pub const KERNELS: &[&Kernel] = &[&OF_TWO, &OF_THREE];
+pub const KERNELS: &[&Kernel] = &[&TWO_PRODUCTS, &THREE_PRODUCTS];
 
 /// Whether products of x by these weights can be one launch; more rows are multiplied in tiles.
-pub fn goes_together(cx: &Context, x: &Value, weights: &[&Value]) -> bool {
+pub fn can_multiply_together(cx: &Context, x: &Value, weights: &[&Value]) -> bool {
     let alike = weights.iter().all(|weight| weight.dtype == weights[0].dtype && weight.size() > 0);
     let few = (1..=MAX_GEMV_ROWS).contains(&x.shape.rows());
     cx.profile.kind == Kind::Cpu && few && alike && [2, 3].contains(&weights.len())
 }
 
-/// Appends y_i = x·W_iᵀ for weights for which `goes_together` holds.
-pub fn dense_together(cx: &Rc<Context>, x: &Value, weights: &[&Value], ys: &[Value]) {
-    debug_assert!(goes_together(cx, x, weights));
+/// Appends y_i = x·W_iᵀ for weights for which `can_multiply_together` holds.
+pub fn multiply_together(cx: &Rc<Context>, x: &Value, weights: &[&Value], ys: &[Value]) {
+    debug_assert!(can_multiply_together(cx, x, weights));
     let (rows, features) = (x.shape.rows(), x.shape.last());
     let n = |i: usize| weights[i].shape[0];
     let total: usize = (0..weights.len()).map(n).sum();
     let (kernel, scalars) = match weights.len() {
-        2 => (&OF_TWO, OfTwo { m: rows, k: features, n: [0, 1].map(n) }.words()),
-        _ => (&OF_THREE, OfThree { m: rows, k: features, n: [0, 1, 2].map(n) }.words()),
+        2 => (&TWO_PRODUCTS, TwoProducts { m: rows, k: features, n: [0, 1].map(n) }.words()),
+        _ => (&THREE_PRODUCTS, ThreeProducts { m: rows, k: features, n: [0, 1, 2].map(n) }.words()),
     };
     cx.launch(Launch {
         kernel,

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::plan::{self, AccessPatterns, Config, candidates};
+use super::plan::{self, AccessPatterns, Config, list_candidates};
 use super::{Gemm, Matrix, Segment, append};
 use crate::context::Context;
 use crate::device::{Sink, cpu};
@@ -16,8 +16,8 @@ pub static FAMILY: Family = Family {
     name: "gemm",
     class: describe,
     describe: describe_variant,
-    trial: |profile, words, extent| Problem::make_trial(profile, |cx| problem(cx, words, extent)),
-    usual,
+    trial: |profile, words, extent| Problem::make_trial(profile, |cx| make_problem(cx, words, extent)),
+    usual: list_usual_products,
 };
 
 /// Most parts of a split sum.
@@ -27,7 +27,7 @@ const RANK: usize = 16;
 
 /// The class of a product: the properties that may change which variant is fastest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
+struct ProductClass {
     /// Size classes of each dimension.
     batch: usize,
     m: usize,
@@ -48,8 +48,8 @@ struct Shape {
     in_f16: bool,
 }
 
-impl Shape {
-    fn words(self) -> Words {
+impl ProductClass {
+    fn to_words(self) -> Words {
         let bits = [self.a_rows, self.b_rows, self.shares_b, self.bias, self.two, self.in_f16];
         let flags = bits.iter().rev().fold(0, |word, bit| word << 1 | *bit as u32);
         let b = match self.b {
@@ -57,13 +57,13 @@ impl Shape {
             DType::BF16 => 2,
             DType::F32 | DType::I32 | DType::Block(_) => 0,
         };
-        [self.batch as u32, self.m as u32, self.n as u32, self.k as u32, flags, b, self.reads.number(), 0]
+        [self.batch as u32, self.m as u32, self.n as u32, self.k as u32, flags, b, self.reads.index(), 0]
     }
 
-    fn of(words: &Words) -> Shape {
+    fn from_words(words: &Words) -> ProductClass {
         let [batch, m, n, k, flags, b, reads, _] = *words;
         let bit = |at: u32| flags >> at & 1 == 1;
-        Shape {
+        ProductClass {
             batch: batch as usize,
             m: m as usize,
             n: n as usize,
@@ -72,7 +72,7 @@ impl Shape {
             b_rows: bit(1),
             shares_b: bit(2),
             bias: bit(3),
-            reads: AccessPatterns::of_number(reads),
+            reads: AccessPatterns::from_index(reads),
             two: bit(4),
             in_f16: bit(5),
             b: [DType::F32, DType::F16, DType::BF16][b as usize % 3],
@@ -80,12 +80,12 @@ impl Shape {
     }
 
     /// Elements of A, B and C together.
-    fn elements(&self) -> u64 {
+    fn count_elements(&self) -> u64 {
         let [batch, m, n, k] = [self.batch, self.m, self.n, self.k].map(|v| v as u64);
         batch * (m * k + m * n) + if self.shares_b { 1 } else { batch } * n * k
     }
 
-    fn work(&self) -> u64 {
+    fn count_flops(&self) -> u64 {
         2 * (self.batch * self.m * self.n) as u64 * (self.k + if self.two { RANK } else { 0 }) as u64
     }
 
@@ -95,23 +95,24 @@ impl Shape {
     }
 
     /// Makes the sides multiples of 4, or not multiples, as the class's access patterns require.
-    fn fit_sides(self) -> Shape {
+    fn fit_sides(self) -> ProductClass {
         let fours = self.reads != AccessPatterns::ELEMENTS;
         let odd = |n: usize| if fours || n < 4 { n } else { n - 1 };
-        Shape { m: odd(self.m), n: odd(self.n), k: odd(self.k), ..self }
+        ProductClass { m: odd(self.m), n: odd(self.n), k: odd(self.k), ..self }
     }
 
-    fn make_shape(self, extent: Extent) -> Shape {
+    fn fit_extent(self, extent: Extent) -> ProductClass {
         let mut shape = self;
         match extent {
             // More than two blocks of the largest tile, and more than a few stages of the sum.
             Extent::Odd => {
-                let Shape { batch, m, n, k, .. } = self;
-                shape = Shape { batch: batch.min(2), m: m.min(132), n: n.min(140), k: k.min(260), ..self };
+                let ProductClass { batch, m, n, k, .. } = self;
+                shape =
+                    ProductClass { batch: batch.min(2), m: m.min(132), n: n.min(140), k: k.min(260), ..self };
             }
             Extent::Within { work } => {
-                while shape.work() > work.max(1) || 4 * shape.elements() > BYTES {
-                    let Shape { batch, m, n, k, .. } = &mut shape;
+                while shape.count_flops() > work.max(1) || 4 * shape.count_elements() > BYTES {
+                    let ProductClass { batch, m, n, k, .. } = &mut shape;
                     // The number of terms is reduced last, since the timing measures its stages.
                     let largest = if *batch > 1 {
                         batch
@@ -120,11 +121,11 @@ impl Shape {
                     } else {
                         k
                     };
-                    let less = Shape::halve(*largest);
-                    if less >= *largest {
+                    let halved = ProductClass::halve(*largest);
+                    if halved >= *largest {
                         break;
                     }
-                    *largest = less;
+                    *largest = halved;
                 }
             }
         }
@@ -133,9 +134,9 @@ impl Shape {
 }
 
 /// The class of a product.
-pub fn class(g: &Gemm, a: &Matrix, b: &Matrix, [bias, two]: [bool; 2]) -> Class {
+pub fn classify(g: &Gemm, a: &Matrix, b: &Matrix, [bias, two]: [bool; 2]) -> Class {
     let side = |n: usize| size_class(n) as usize;
-    let shape = Shape {
+    let shape = ProductClass {
         batch: side(g.batch),
         m: side(g.m),
         n: side(g.n),
@@ -144,43 +145,43 @@ pub fn class(g: &Gemm, a: &Matrix, b: &Matrix, [bias, two]: [bool; 2]) -> Class 
         b_rows: b.column == 1,
         shares_b: b.batch == 0,
         b: b.value.dtype,
-        reads: AccessPatterns::of(g, a, b, bias || two || plan::is_in_f16(g, b)),
+        reads: AccessPatterns::choose(g, a, b, bias || two || plan::is_in_f16(g, b)),
         bias,
         two,
         in_f16: plan::is_in_f16(g, b),
     };
-    Class { family: &FAMILY, words: shape.words() }
+    Class { family: &FAMILY, words: shape.to_words() }
 }
 
 fn describe(words: &Words) -> String {
-    let shape = Shape::of(words);
-    let Shape { batch, m, n, k, .. } = shape;
-    let mut said = if batch > 1 { format!("{batch} of ") } else { String::new() };
-    said += &format!("{m} x {n} x {k}");
-    said += if shape.two { " + r" } else { "" };
-    said += if shape.bias { " + bias" } else { "" };
-    said += if shape.a_rows { ", A" } else { ", A^T" };
-    said += if shape.b_rows { " B" } else { " B^T" };
-    said += if batch > 1 && shape.shares_b { " (one)" } else { "" };
-    said += match shape.b {
+    let shape = ProductClass::from_words(words);
+    let ProductClass { batch, m, n, k, .. } = shape;
+    let mut text = if batch > 1 { format!("{batch} of ") } else { String::new() };
+    text += &format!("{m} x {n} x {k}");
+    text += if shape.two { " + r" } else { "" };
+    text += if shape.bias { " + bias" } else { "" };
+    text += if shape.a_rows { ", A" } else { ", A^T" };
+    text += if shape.b_rows { " B" } else { " B^T" };
+    text += if batch > 1 && shape.shares_b { " (one)" } else { "" };
+    text += match shape.b {
         DType::F16 => " f16",
         DType::BF16 => " bf16",
         DType::F32 | DType::I32 | DType::Block(_) => " f32",
     };
-    said += if shape.in_f16 { ", in f16" } else { "" };
-    said + match shape.reads.number() {
+    text += if shape.in_f16 { ", in f16" } else { "" };
+    text + match shape.reads.index() {
         0 => ", by elements",
         _ => "",
     }
 }
 
 fn describe_variant(params: Params) -> String {
-    Config::of(params).describe().join(", ")
+    Config::from_params(params).describe().join(", ")
 }
 
-fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
-    let shape = Shape::of(words).make_shape(extent);
-    let Shape { batch, m, n, k, two, .. } = shape;
+fn make_problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
+    let shape = ProductClass::from_words(words).fit_extent(extent);
+    let ProductClass { batch, m, n, k, two, .. } = shape;
     let b_batch = if shape.shares_b { 1 } else { batch };
     let a = make_operand(cx, [batch * m * k], DType::F32, 1)?;
     let b = make_operand(cx, [b_batch * n * k], shape.b, 2)?;
@@ -192,7 +193,7 @@ fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
     };
     let bias = if shape.bias { Some(make_operand(cx, [n], DType::F32, 6)?) } else { None };
     let c = make_operand(cx, [batch * m * n], DType::F32, 5)?;
-    let (cx, output, work) = (cx.clone(), c.clone(), shape.work());
+    let (cx, output, work) = (cx.clone(), c.clone(), shape.count_flops());
     let run = move |params: Params| {
         let factor_a = |value, k: usize| {
             Matrix::new(value, if shape.a_rows { k } else { m }).transposed_if(!shape.a_rows)
@@ -210,27 +211,27 @@ fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
         });
         let g = Gemm::new(m, n, k).batch(batch);
         let c = Matrix::new(&c, n).with_batch_stride(m * n);
-        append(&cx, Config::of(params), g, left, right, bias.as_ref(), second, c)
+        append(&cx, Config::from_params(params), g, left, right, bias.as_ref(), second, c)
     };
     Ok(Problem { run: Box::new(run), output, work })
 }
 
 /// The products of a training step of SmolLM2-135M (4 × 512 tokens, rank 16 on all linears) and of its decoding.
-fn usual() -> Vec<(Words, Vec<Params>)> {
+fn list_usual_products() -> Vec<(Words, Vec<Params>)> {
     // Values without storage: variants are chosen by shape.
     let cx = Context::new(cpu::make_profile(1), Sink::Meta);
     let (rows, rank) = (2048, RANK);
     let layers = [(576, 576), (576, 192), (576, 1536), (1536, 576), (576, 49_152)];
     let mut found: Vec<(Words, Vec<Params>)> = Vec::new();
     let mut product = |[m, n, k]: [usize; 3], [trans_a, trans_b]: [bool; 2], dtype: DType, two: bool| {
-        let made = [(m * k, DType::F32), (n * k, dtype), (m * n * MOST_PARTS, DType::F32)];
-        let [Ok(a), Ok(b), Ok(c)] = made.map(|(size, dtype)| cx.empty([size], dtype)) else { return };
+        let fitted = [(m * k, DType::F32), (n * k, dtype), (m * n * MOST_PARTS, DType::F32)];
+        let [Ok(a), Ok(b), Ok(c)] = fitted.map(|(size, dtype)| cx.empty([size], dtype)) else { return };
         let mut left = Matrix::new(&a, if trans_a { m } else { k }).transposed_if(trans_a);
         let mut right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
         let mut to = Matrix::new(&c, n);
         let mut g = Gemm::new(m, n, k);
         // For a split sum, the variant applies to the parts.
-        let part = plan::part(&g, &left, &right);
+        let part = plan::choose_part(&g, &left, &right);
         if part < k {
             g = Gemm::new(m, n, part).batch(k / part);
             (left, right) =
@@ -238,8 +239,8 @@ fn usual() -> Vec<(Words, Vec<Params>)> {
             to = to.with_batch_stride(m * n);
         }
         let more = [false, two && part == k];
-        let words = class(&g, &left, &right, more).words;
-        let configs = candidates(&g, &left, &right, &to, more, false);
+        let words = classify(&g, &left, &right, more).words;
+        let configs = list_candidates(&g, &left, &right, &to, more, false);
         let configs: Vec<Params> = configs.iter().map(|config| config.params()).collect();
         if configs.len() > 1 && found.iter().all(|(seen, _)| *seen != words) {
             found.push((words, configs));
@@ -270,10 +271,10 @@ mod tests {
     use crate::profile::Kind;
 
     #[test]
-    fn a_class_is_its_words_and_its_name() {
+    fn classes_round_trip_through_words_and_have_unique_names() {
         let mut names = std::collections::HashSet::new();
-        for (words, configs) in usual() {
-            assert_eq!(Shape::of(&words).words(), words);
+        for (words, configs) in list_usual_products() {
+            assert_eq!(ProductClass::from_words(&words).to_words(), words);
             assert!(names.insert(describe(&words)), "{}", describe(&words));
             assert!(configs.len() > 1);
         }
@@ -282,7 +283,7 @@ mod tests {
 
     /// The choice of a variant changes no bit.
     #[test]
-    fn forms_that_stand_for_one_another_give_the_same_bits() {
+    fn interchangeable_variants_give_the_same_bits() {
         let large = |cx: &Rc<Context>| cx.profile.kind == Kind::Gpu && cx.profile.binding_limit > 1 << 20;
         for cx in contexts().into_iter().filter(large) {
             for ([m, n, k], trans_b, dtype) in [
@@ -299,32 +300,32 @@ mod tests {
                 let (g, left) = (Gemm::new(m, n, k), Matrix::new(&a, k));
                 let c = make_operand(&cx, [m * n], DType::F32, 3).unwrap();
                 let subgroups = cx.profile.subgroup > 0;
-                let configs = candidates(&g, &left, &right, &Matrix::new(&c, n), [false; 2], subgroups);
-                assert!(configs.len() > 1 || (configs[0].is_few() && !subgroups), "{m} x {n} x {k}");
-                let made = configs.iter().map(|config| {
+                let configs = list_candidates(&g, &left, &right, &Matrix::new(&c, n), [false; 2], subgroups);
+                assert!(configs.len() > 1 || (configs[0].is_for_few_rows() && !subgroups), "{m} x {n} x {k}");
+                let fitted = configs.iter().map(|config| {
                     let c = make_operand(&cx, [m * n], DType::F32, 3).unwrap();
                     append(&cx, *config, g, left, right, None, None, Matrix::new(&c, n)).unwrap();
                     read(&c).data
                 });
-                let made: Vec<_> = made.collect();
-                for (config, other) in configs.iter().zip(&made) {
-                    assert!(*other == made[0], "{config:?} for {:?} at {m} x {n} x {k}", configs[0]);
+                let fitted: Vec<_> = fitted.collect();
+                for (config, other) in configs.iter().zip(&fitted) {
+                    assert!(*other == fitted[0], "{config:?} for {:?} at {m} x {n} x {k}", configs[0]);
                 }
             }
         }
     }
 
     #[test]
-    fn a_trial_is_as_small_as_asked() {
-        for (words, _) in usual() {
-            let whole = Shape::of(&words);
+    fn trials_stay_within_the_requested_extent() {
+        for (words, _) in list_usual_products() {
+            let class = ProductClass::from_words(&words);
             for work in [0, 1 << 20, 1 << 24, 1 << 34, u64::MAX] {
-                let made = whole.make_shape(Extent::Within { work });
-                assert!(4 * made.elements() <= BYTES, "{made:?}");
-                let least = made.m <= 128 && made.n <= 128 && made.k <= 64;
-                assert!(made.work() <= work.max(1) || least, "{made:?} for {work}");
+                let fitted = class.fit_extent(Extent::Within { work });
+                assert!(4 * fitted.count_elements() <= BYTES, "{fitted:?}");
+                let is_smallest = fitted.m <= 128 && fitted.n <= 128 && fitted.k <= 64;
+                assert!(fitted.count_flops() <= work.max(1) || is_smallest, "{fitted:?} for {work}");
             }
-            let odd = whole.make_shape(Extent::Odd);
+            let odd = class.fit_extent(Extent::Odd);
             assert!(odd.m <= 132 && odd.n <= 140 && odd.k <= 260, "{odd:?}");
         }
     }

@@ -22,7 +22,7 @@ mod plan;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use plan::{Residual, RowStatistics, Sums, Weights, normalise, normalise_backward, sum_rows};
+pub use plan::{Residual, RowStatistics, RowSum, Weights, normalise, normalise_backward, sum_rows};
 
 use crate::dtype::DType;
 use crate::kernel::shader::rows::RowConfig;
@@ -57,10 +57,10 @@ const FORWARD: Kernel = Kernel {
     ],
     scalars: Forward::members,
     implementations: Implementations::Both {
-        wgsl: |params| forward_wgsl(FORWARD.bindings, params, NO_MEAN),
+        wgsl: |params| emit_forward(FORWARD.bindings, params, NO_MEAN),
         native: native::forward,
     },
-    variants: || variants(FORWARD.bindings),
+    variants: || list_variants(FORWARD.bindings),
 };
 static NORM: Kernel = FORWARD;
 /// The kernel that stores a mean.
@@ -68,10 +68,10 @@ const WITH_MEAN: Kernel = Kernel {
     name: "layer norm",
     bindings: &concat::<_, 6>(FORWARD.bindings, &[("mean", Access::Write)]),
     implementations: Implementations::Both {
-        wgsl: |params| forward_wgsl(WITH_MEAN.bindings, params, MEAN),
+        wgsl: |params| emit_forward(WITH_MEAN.bindings, params, MEAN),
         native: native::forward,
     },
-    variants: || variants(WITH_MEAN.bindings),
+    variants: || list_variants(WITH_MEAN.bindings),
     ..FORWARD
 };
 static LAYER_NORM: Kernel = WITH_MEAN;
@@ -80,20 +80,20 @@ static ADDED_NORM: Kernel = Kernel {
     name: "added norm",
     bindings: &concat::<_, 7>(FORWARD.bindings, ADDED),
     implementations: Implementations::Both {
-        wgsl: |params| forward_wgsl(ADDED_NORM.bindings, params, NO_MEAN),
+        wgsl: |params| emit_forward(ADDED_NORM.bindings, params, NO_MEAN),
         native: native::forward,
     },
-    variants: || variants(ADDED_NORM.bindings),
+    variants: || list_variants(ADDED_NORM.bindings),
     ..FORWARD
 };
 static ADDED_LAYER_NORM: Kernel = Kernel {
     name: "added layer norm",
     bindings: &concat::<_, 8>(WITH_MEAN.bindings, ADDED),
     implementations: Implementations::Both {
-        wgsl: |params| forward_wgsl(ADDED_LAYER_NORM.bindings, params, MEAN),
+        wgsl: |params| emit_forward(ADDED_LAYER_NORM.bindings, params, MEAN),
         native: native::forward,
     },
-    variants: || variants(ADDED_LAYER_NORM.bindings),
+    variants: || list_variants(ADDED_LAYER_NORM.bindings),
     ..FORWARD
 };
 static BACKWARD: Kernel = Kernel {
@@ -109,13 +109,13 @@ static BACKWARD: Kernel = Kernel {
     scalars: Backward::members,
     implementations: Implementations::Both {
         wgsl: |params| {
-            let config = RowConfig::of(params[0]);
-            let cells = config.cells(BACKWARD.bindings, &["x", "weight", "d", "d_x"]);
+            let config = RowConfig::from_param(params[0]);
+            let cells = config.emit_cells(BACKWARD.bindings, &["x", "weight", "d", "d_x"]);
             [config.workgroup(), &cells, include_str!("backward.wgsl")].concat()
         },
         native: native::backward,
     },
-    variants: || variants(BACKWARD.bindings),
+    variants: || list_variants(BACKWARD.bindings),
 };
 static SUM_ROWS: Kernel = Kernel {
     name: "norm sums",
@@ -129,7 +129,7 @@ static SUM_ROWS: Kernel = Kernel {
     scalars: Chunks::members,
     implementations: Implementations::Both {
         wgsl: |_| include_str!("sums.wgsl").into(),
-        native: native::sums,
+        native: native::sum_rows,
     },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 5], threads: THREADS }],
 };
@@ -141,23 +141,26 @@ pub fn describe(kernel: &Kernel, params: Params) -> Vec<String> {
     if kernel.name == SUM_ROWS.name {
         return Vec::new();
     }
-    let RowConfig { vectors, subgroups } = RowConfig::of(params[0]);
+    let RowConfig { vectors, subgroups } = RowConfig::from_param(params[0]);
     let loads = if vectors { "vector loads" } else { "scalar loads" };
     vec![loads.into(), if subgroups { "sums by subgroups" } else { "sums in shared memory" }.into()]
 }
 
 /// Every variant of a row kernel. With single elements weights have any float type; with vectors they are f32.
-fn variants(bindings: &[(&'static str, Access)]) -> Vec<Variant> {
+fn list_variants(bindings: &[(&'static str, Access)]) -> Vec<Variant> {
     let weights = |config: &RowConfig| match config.vectors {
         true => &[DType::F32][..],
         false => &[DType::F32, DType::F16, DType::BF16],
     };
-    let of = |(config, weight): (RowConfig, DType)| Variant {
+    let make_variant = |(config, weight): (RowConfig, DType)| Variant {
         params: [config.param(), 0, 0, 0],
         dtypes: bindings.iter().map(|(name, _)| if is_weight(name) { weight } else { DType::F32 }).collect(),
         threads: THREADS,
     };
-    RowConfig::all().flat_map(|config| weights(&config).iter().map(move |t| (config, *t))).map(of).collect()
+    RowConfig::list()
+        .flat_map(|config| weights(&config).iter().map(move |t| (config, *t)))
+        .map(make_variant)
+        .collect()
 }
 
 const NO_MEAN: &str = "const MEAN = false;\nfn keep_mean(row: u32, mean: f32) {}\n";
@@ -176,11 +179,11 @@ const SUM: &str = "fn first_x(i: u32) -> Cell {
 fn x_again(i: u32) -> Cell { return get_sum(i); }
 ";
 
-fn forward_wgsl(bindings: &[(&'static str, Access)], params: Params, mean: &str) -> String {
-    let config = RowConfig::of(params[0]);
+fn emit_forward(bindings: &[(&'static str, Access)], params: Params, mean: &str) -> String {
+    let config = RowConfig::from_param(params[0]);
     let names: Vec<&str> = bindings.iter().map(|(name, _)| *name).filter(|name| !is_single(name)).collect();
     let x = if names.contains(&"sum") { SUM } else { X_ALONE };
-    [config.workgroup(), &config.cells(bindings, &names), mean, x, include_str!("norm.wgsl")].concat()
+    [config.workgroup(), &config.emit_cells(bindings, &names), mean, x, include_str!("norm.wgsl")].concat()
 }
 
 fn is_weight(name: &str) -> bool {

@@ -15,7 +15,7 @@ use crate::kernel::scalars::Words;
 use crate::kernel::shader::rows::{ELEMENTS, RowConfig};
 use crate::kernel::{Kernel, Launch};
 use crate::kernels::reduce::{Reduction, reduce};
-use crate::launch::{Bind, Window, windows};
+use crate::launch::{Bind, Window, for_each_window};
 
 /// The factors and the summands of y, [C] each.
 #[derive(Clone, Copy, Default)]
@@ -33,7 +33,7 @@ pub struct RowStatistics<'a> {
 
 /// The summand over the rows: d x̂ or d.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sums {
+pub enum RowSum {
     Weight,
     Bias,
 }
@@ -64,8 +64,8 @@ pub fn normalise(
     let one = |v| Bind::new(v, &[1], 1);
     let mut binds: SmallVec<[Bind; 8]> = SmallVec::from_iter([
         row(x),
-        weight_or(weights.weight.or(weights.bias), x),
-        weight_or(weights.bias.or(weights.weight), x),
+        bind_weight(weights.weight.or(weights.bias), x),
+        bind_weight(weights.bias.or(weights.weight), x),
         row(y),
         one(rows.scale),
     ]);
@@ -85,11 +85,11 @@ pub fn normalise(
         biased: weights.bias.is_some(),
         added: residual.is_some(),
     };
-    by_rows(cx, kernel, n, x.shape.rows(), &binds, scalars.words())
+    launch_rows(cx, kernel, n, x.shape.rows(), &binds, scalars.words())
 }
 
 /// Binds a weight, or if absent the first cell of x, which is not read.
-fn weight_or<'a>(weight: Option<&'a Value>, x: &'a Value) -> Bind<'a> {
+fn bind_weight<'a>(weight: Option<&'a Value>, x: &'a Value) -> Bind<'a> {
     weight.map_or(Bind::new(x, &[0], ELEMENTS.min(x.shape.last())), Bind::whole)
 }
 
@@ -110,17 +110,17 @@ pub fn normalise_backward(
     let one = |v| Bind::new(v, &[1], 1);
     let binds = [
         row(x),
-        weight_or(weight, x),
+        bind_weight(weight, x),
         one(rows.scale),
         one(rows.mean.unwrap_or(rows.scale)),
         row(d),
         row(d_x),
     ];
     let scalars = Backward { n, centred: rows.mean.is_some(), weighted: weight.is_some(), adds };
-    by_rows(cx, &BACKWARD, n, x.shape.rows(), &binds, scalars.words())
+    launch_rows(cx, &BACKWARD, n, x.shape.rows(), &binds, scalars.words())
 }
 
-fn by_rows(
+fn launch_rows(
     cx: &Rc<Context>,
     kernel: &'static Kernel,
     n: usize,
@@ -131,7 +131,7 @@ fn by_rows(
     if n == 0 {
         return Ok(());
     }
-    windows(cx, kernel.name, &[rows], &[], binds, |w| {
+    for_each_window(cx, kernel.name, &[rows], &[], binds, |w| {
         let rows = w.count[0];
         let whole = kernel.bindings.iter().zip(&w.ranges).filter(|((name, _), _)| !is_single(name));
         let config = RowConfig::new(&cx.profile, n, whole.map(|(_, range)| range));
@@ -165,7 +165,7 @@ fn launch(
 /// `ERR_OUT_OF_MEMORY` if a row exceeds the binding limit.
 pub fn sum_rows(
     cx: &Rc<Context>,
-    sums: Sums,
+    sums: RowSum,
     x: &Value,
     rows: RowStatistics,
     d: &Value,
@@ -189,13 +189,18 @@ pub fn sum_rows(
         rowwise(d),
         Bind::new(&parts, &[n], n),
     ];
-    windows(cx, "norm sums", &[chunks], &[], &binds, |w| {
-        let (start, taken) = (w.start[0], w.count[0]);
-        let here = (taken * chunk).min(count - start * chunk);
-        let scalars =
-            Chunks { n, rows: here, chunk, centred: rows.mean.is_some(), weighted: sums == Sums::Weight };
-        let groups = (taken * n).div_ceil(THREADS as usize);
-        launch(cx, &SUM_ROWS, 0, w, scalars.words(), groups, here * n);
+    for_each_window(cx, "norm sums", &[chunks], &[], &binds, |w| {
+        let (start, chunk_count) = (w.start[0], w.count[0]);
+        let row_count = (chunk_count * chunk).min(count - start * chunk);
+        let scalars = Chunks {
+            n,
+            rows: row_count,
+            chunk,
+            centred: rows.mean.is_some(),
+            weighted: sums == RowSum::Weight,
+        };
+        let groups = (chunk_count * n).div_ceil(THREADS as usize);
+        launch(cx, &SUM_ROWS, 0, w, scalars.words(), groups, row_count * n);
     })?;
     reduce(cx, Reduction::Sum, &parts, [1, chunks, n], y)
 }

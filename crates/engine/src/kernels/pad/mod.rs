@@ -14,7 +14,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
-use crate::launch::row_windows;
+use crate::launch::for_each_row_window;
 use crate::scalars;
 
 /// The source of padding elements.
@@ -44,10 +44,10 @@ static PAD: Kernel = Kernel {
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: Scalars::members,
     implementations: Implementations::Both {
-        wgsl: |params| mode(params) + include_str!("pad.wgsl"),
+        wgsl: |params| emit_mode(params) + include_str!("pad.wgsl"),
         native: native::pad,
     },
-    variants,
+    variants: list_variants,
 };
 
 static PAD_BACKWARD: Kernel = Kernel {
@@ -55,19 +55,19 @@ static PAD_BACKWARD: Kernel = Kernel {
     bindings: &[("d", Access::Read), ("d_x", Access::Write)],
     scalars: Scalars::members,
     implementations: Implementations::Both {
-        wgsl: |params| mode(params) + include_str!("backward.wgsl"),
+        wgsl: |params| emit_mode(params) + include_str!("backward.wgsl"),
         native: native::backward,
     },
-    variants,
+    variants: list_variants,
 };
 
 pub const KERNELS: &[&Kernel] = &[&PAD, &PAD_BACKWARD];
 
-fn mode(params: Params) -> String {
+fn emit_mode(params: Params) -> String {
     format!("const MODE: u32 = {}u;\n", params[0])
 }
 
-fn variants() -> Vec<Variant> {
+fn list_variants() -> Vec<Variant> {
     (0..3)
         .map(|mode| Variant { params: [mode, 0, 0, 0], dtypes: vec![DType::F32; 2], threads: THREADS })
         .collect()
@@ -106,10 +106,10 @@ fn launch(
     e: Edges,
     from: &Value,
     to: &Value,
-    made: usize,
+    rows_per_outer: usize,
 ) -> Result<()> {
-    row_windows(cx, "pad", e.outer, &[from, to], &[], |window| {
-        let count = window.count[0] * made * e.inner;
+    for_each_row_window(cx, "pad", e.outer, &[from, to], &[], |window| {
+        let count = window.count[0] * rows_per_outer * e.inner;
         cx.launch(Launch {
             kernel,
             params: [e.mode as u32, 0, 0, 0],

@@ -14,7 +14,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
-use crate::launch::row_windows;
+use crate::launch::for_each_row_window;
 use crate::scalars;
 
 const THREADS: u32 = 64;
@@ -38,10 +38,10 @@ static POOL_MAX: Kernel = Kernel {
     bindings: &[("x", Access::Read), ("y", Access::Write), ("index", Access::Write)],
     scalars: Scalars::members,
     implementations: Implementations::Both {
-        wgsl: |params| body(params, include_str!("max.wgsl")),
+        wgsl: |params| emit_body(params, include_str!("max.wgsl")),
         native: native::max,
     },
-    variants: || vec![variant([0; 4], &[DType::F32, DType::F32, DType::I32])],
+    variants: || vec![make_variant([0; 4], &[DType::F32, DType::F32, DType::I32])],
 };
 
 static POOL_MAX_BACKWARD: Kernel = Kernel {
@@ -49,10 +49,10 @@ static POOL_MAX_BACKWARD: Kernel = Kernel {
     bindings: &[("d", Access::Read), ("index", Access::Read), ("d_x", Access::Write)],
     scalars: Scalars::members,
     implementations: Implementations::Both {
-        wgsl: |params| body(params, include_str!("max_backward.wgsl")),
+        wgsl: |params| emit_body(params, include_str!("max_backward.wgsl")),
         native: native::max_backward,
     },
-    variants: || vec![variant([0; 4], &[DType::F32, DType::I32, DType::F32])],
+    variants: || vec![make_variant([0; 4], &[DType::F32, DType::I32, DType::F32])],
 };
 
 static POOL_MEAN: Kernel = Kernel {
@@ -60,10 +60,10 @@ static POOL_MEAN: Kernel = Kernel {
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: Scalars::members,
     implementations: Implementations::Both {
-        wgsl: |params| body(params, include_str!("mean.wgsl")),
+        wgsl: |params| emit_body(params, include_str!("mean.wgsl")),
         native: native::mean,
     },
-    variants: mean_variants,
+    variants: list_mean_variants,
 };
 
 static POOL_MEAN_BACKWARD: Kernel = Kernel {
@@ -71,23 +71,23 @@ static POOL_MEAN_BACKWARD: Kernel = Kernel {
     bindings: &[("d", Access::Read), ("d_x", Access::Write)],
     scalars: Scalars::members,
     implementations: Implementations::Both {
-        wgsl: |params| body(params, include_str!("mean_backward.wgsl")),
+        wgsl: |params| emit_body(params, include_str!("mean_backward.wgsl")),
         native: native::mean_backward,
     },
-    variants: mean_variants,
+    variants: list_mean_variants,
 };
 
 pub const KERNELS: &[&Kernel] = &[&POOL_MAX, &POOL_MAX_BACKWARD, &POOL_MEAN, &POOL_MEAN_BACKWARD];
 
-fn variant(params: Params, dtypes: &[DType]) -> Variant {
+fn make_variant(params: Params, dtypes: &[DType]) -> Variant {
     Variant { params, dtypes: dtypes.to_vec(), threads: THREADS }
 }
 
-fn mean_variants() -> Vec<Variant> {
-    [[0, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]].map(|params| variant(params, &[DType::F32; 2])).into()
+fn list_mean_variants() -> Vec<Variant> {
+    [[0, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]].map(|params| make_variant(params, &[DType::F32; 2])).into()
 }
 
-fn body([adaptive, count_padding, _, _]: Params, kernel: &str) -> String {
+fn emit_body([adaptive, count_padding, _, _]: Params, kernel: &str) -> String {
     let flags =
         format!("const ADAPTIVE = {};\nconst COUNT_PADDING = {};\n", adaptive == 1, count_padding == 1);
     flags + include_str!("windows.wgsl") + kernel
@@ -127,20 +127,20 @@ pub fn mean_backward(cx: &Rc<Context>, w: &Windows, d: &Value, d_x: &Value) -> R
     launch(cx, &POOL_MEAN_BACKWARD, w, &[d, d_x], w.size)
 }
 
-/// Launches one invocation for each of the `made` elements per plane.
+/// Launches one invocation for each of the `written` elements per plane.
 fn launch(
     cx: &Rc<Context>,
     kernel: &'static Kernel,
     w: &Windows,
     values: &[&Value],
-    made: [usize; 3],
+    written: [usize; 3],
 ) -> Result<()> {
-    let plane: usize = made.iter().product();
+    let plane: usize = written.iter().product();
     let overlap: usize = w.kernel.iter().product();
-    row_windows(cx, "pool", w.planes, values, &[], |window| {
+    for_each_row_window(cx, "pool", w.planes, values, &[], |window| {
         let count = window.count[0] * plane;
-        let Windows { size, out, kernel: reach, stride, padding, .. } = *w;
-        let scalars = Scalars { count, size, out, kernel: reach, stride, padding };
+        let Windows { size, out, kernel: kernel_size, stride, padding, .. } = *w;
+        let scalars = Scalars { count, size, out, kernel: kernel_size, stride, padding };
         cx.launch(Launch {
             kernel,
             params: [w.adaptive as u32, w.count_padding as u32, 0, 0],

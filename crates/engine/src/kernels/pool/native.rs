@@ -6,7 +6,7 @@ use super::{Scalars, Windows};
 use crate::kernel::native::NativeLaunch;
 
 impl Windows {
-    fn of(l: &NativeLaunch) -> Windows {
+    fn from_launch(l: &NativeLaunch) -> Windows {
         let Scalars { size, out, kernel, stride, padding, .. } = l.scalars();
         Windows {
             planes: 0,
@@ -26,7 +26,7 @@ impl Windows {
     }
 
     /// The range of window `o` in dimension `d`, and its factor of the divisor.
-    fn window(&self, d: usize, o: usize) -> (usize, usize, usize) {
+    fn find_window(&self, d: usize, o: usize) -> (usize, usize, usize) {
         let (size, out) = (self.size[d], self.out[d]);
         if self.adaptive {
             let (low, high) = (o * size / out, ((o + 1) * size).div_ceil(out));
@@ -41,14 +41,14 @@ impl Windows {
     /// Calls `visit` for every contiguous run of a plane's elements in a window, with the window, the run's start, its
     /// length, and the window's divisor.
     #[inline(always)]
-    fn each(&self, mut visit: impl FnMut(usize, usize, usize, usize)) {
+    fn for_each_run(&self, mut visit: impl FnMut(usize, usize, usize, usize)) {
         let [out_d, out_h, out_w] = self.out;
         let [_, size_h, size_w] = self.size;
-        let columns: Vec<_> = (0..out_w).map(|w| self.window(2, w)).collect();
+        let columns: Vec<_> = (0..out_w).map(|w| self.find_window(2, w)).collect();
         for d in 0..out_d {
-            let (low_d, high_d, count_d) = self.window(0, d);
+            let (low_d, high_d, count_d) = self.find_window(0, d);
             for h in 0..out_h {
-                let (low_h, high_h, count_h) = self.window(1, h);
+                let (low_h, high_h, count_h) = self.find_window(1, h);
                 for (w, (low_w, high_w, count_w)) in columns.iter().enumerate() {
                     for (i_d, i_h) in (low_d..high_d).flat_map(|d| (low_h..high_h).map(move |h| (d, h))) {
                         let start = (i_d * size_h + i_h) * size_w + low_w;
@@ -70,7 +70,7 @@ fn product(n: [usize; 3]) -> usize {
 }
 
 pub fn max(l: &NativeLaunch) {
-    let w = Windows::of(l);
+    let w = Windows::from_launch(l);
     let (x, y, index) = (l.read::<f32>(0), l.write::<f32>(1), l.write::<i32>(2));
     let (size, out) = (product(w.size), product(w.out));
     let (y, index) = (Shared::new(y), Shared::new(index));
@@ -79,7 +79,7 @@ pub fn max(l: &NativeLaunch) {
         // SAFETY: each plane belongs to one task.
         let (y, index) = unsafe { (y.slice(plane * out, out), index.slice(plane * out, out)) };
         index.fill(-1);
-        w.each(|o, start, count, _| {
+        w.for_each_run(|o, start, count, _| {
             for (i, v) in x[start..start + count].iter().enumerate() {
                 if index[o] < 0 || *v > y[o] || v.is_nan() {
                     y[o] = *v;
@@ -91,7 +91,7 @@ pub fn max(l: &NativeLaunch) {
 }
 
 pub fn max_backward(l: &NativeLaunch) {
-    let w = Windows::of(l);
+    let w = Windows::from_launch(l);
     let (d, index, d_x) = (l.read::<f32>(0), l.read::<i32>(1), l.write::<f32>(2));
     let (size, out) = (product(w.size), product(w.out));
     let (planes, d_x) = (d_x.len() / size, Shared::new(d_x));
@@ -107,7 +107,7 @@ pub fn max_backward(l: &NativeLaunch) {
 }
 
 pub fn mean(l: &NativeLaunch) {
-    let w = Windows::of(l);
+    let w = Windows::from_launch(l);
     let (x, y) = (l.read::<f32>(0), l.write::<f32>(1));
     let (size, out) = (product(w.size), product(w.out));
     let y = Shared::new(y);
@@ -116,7 +116,7 @@ pub fn mean(l: &NativeLaunch) {
         let (x, y) = (&x[plane * size..][..size], unsafe { y.slice(plane * out, out) });
         y.fill(0.0);
         let mut divisors = vec![1; y.len()];
-        w.each(|o, start, count, divisor| {
+        w.for_each_run(|o, start, count, divisor| {
             divisors[o] = divisor;
             for v in &x[start..start + count] {
                 y[o] += v;
@@ -129,7 +129,7 @@ pub fn mean(l: &NativeLaunch) {
 }
 
 pub fn mean_backward(l: &NativeLaunch) {
-    let w = Windows::of(l);
+    let w = Windows::from_launch(l);
     let (d, d_x) = (l.read::<f32>(0), l.write::<f32>(1));
     let (size, out) = (product(w.size), product(w.out));
     let (planes, d_x) = (d_x.len() / size, Shared::new(d_x));
@@ -137,7 +137,7 @@ pub fn mean_backward(l: &NativeLaunch) {
         // SAFETY: each plane belongs to one task.
         let (d, d_x) = (&d[plane * out..][..out], unsafe { d_x.slice(plane * size, size) });
         d_x.fill(0.0);
-        w.each(|o, start, count, divisor| {
+        w.for_each_run(|o, start, count, divisor| {
             let d = d[o] / divisor as f32;
             for v in &mut d_x[start..start + count] {
                 *v += d;

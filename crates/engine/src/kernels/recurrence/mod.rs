@@ -23,7 +23,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, for_each_window};
 use crate::scalars;
 
 const THREADS: u32 = 64;
@@ -37,7 +37,7 @@ pub enum Rule<'a> {
 }
 
 impl Rule<'_> {
-    fn number(self) -> u32 {
+    fn index(self) -> u32 {
         match self {
             Rule::Product => 0,
             Rule::Exclusive => 1,
@@ -108,7 +108,7 @@ pub fn recurrence(
         Bind::new(y, &strides, 1),
         Bind::new(&carry, &[inner, 0, 1], 1),
     ];
-    windows(cx, "cumprod", &[outer, n, inner], &[], &binds, |w| {
+    for_each_window(cx, "cumprod", &[outer, n, inner], &[], &binds, |w| {
         let lines = w.count[0] * w.count[2];
         let scalars = Scalars {
             rows: w.count[0],
@@ -120,7 +120,7 @@ pub fn recurrence(
         };
         cx.launch(Launch {
             kernel: &RECURRENCE,
-            params: [rule.number(), 0, 0, 0],
+            params: [rule.index(), 0, 0, 0],
             scalars: scalars.words(),
             groups: lines.div_ceil(THREADS as usize) as u32,
             threads: THREADS,

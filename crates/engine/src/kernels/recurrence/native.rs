@@ -10,14 +10,14 @@ const WIDTH: usize = 64;
 
 pub fn recurrence(l: &NativeLaunch) {
     match l.params[0] {
-        0 => walk(l, 1.0, |c, a, _| (*c * a, *c * a)),
-        1 => walk(l, 1.0, |c, a, _| (*c, *c * a)),
-        _ => walk(l, 0.0, |c, a, b| (*c + b, a * (*c + b))),
+        0 => run_lines(l, 1.0, |c, a, _| (*c * a, *c * a)),
+        1 => run_lines(l, 1.0, |c, a, _| (*c, *c * a)),
+        _ => run_lines(l, 0.0, |c, a, b| (*c + b, a * (*c + b))),
     }
 }
 
 /// `step_of` returns y and the next c of a line.
-fn walk(l: &NativeLaunch, start: f64, step_of: impl Fn(&f64, f64, f64) -> (f64, f64) + Sync) {
+fn run_lines(l: &NativeLaunch, start: f64, step_of: impl Fn(&f64, f64, f64) -> (f64, f64) + Sync) {
     let Scalars { rows, n, inner, outer_step, step, first } = l.scalars();
     let (a, b) = (l.read::<f32>(0), l.read::<f32>(1));
     let y = Shared::new(l.write::<f32>(2));
@@ -30,7 +30,7 @@ fn walk(l: &NativeLaunch, start: f64, step_of: impl Fn(&f64, f64, f64) -> (f64, 
         let carry = unsafe { carry.slice(row * step + from, width) };
         let mut c = [start; WIDTH];
         if !first {
-            c.iter_mut().zip(carry.iter()).for_each(|(c, kept)| *c = *kept as f64);
+            c.iter_mut().zip(carry.iter()).for_each(|(c, carried)| *c = *carried as f64);
         }
         for k in 0..n {
             let at = row * outer_step + k * step + from;
@@ -42,6 +42,6 @@ fn walk(l: &NativeLaunch, start: f64, step_of: impl Fn(&f64, f64, f64) -> (f64, 
                 *c = next;
             }
         }
-        carry.iter_mut().zip(c).for_each(|(kept, c)| *kept = c as f32);
+        carry.iter_mut().zip(c).for_each(|(carried, c)| *carried = c as f32);
     });
 }

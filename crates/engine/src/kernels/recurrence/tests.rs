@@ -5,7 +5,7 @@ use crate::dtype::DType;
 use crate::kernel::coverage::every_variant;
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
 
-fn plain(rule: u32, a: &Array, b: &Array, [outer, n, inner]: [usize; 3]) -> Array {
+fn compute_in_f64(rule: u32, a: &Array, b: &Array, [outer, n, inner]: [usize; 3]) -> Array {
     let mut y = a.clone();
     for line in 0..outer * inner {
         let mut c = if rule == 2 { 0.0 } else { 1.0 };
@@ -23,7 +23,7 @@ fn plain(rule: u32, a: &Array, b: &Array, [outer, n, inner]: [usize; 3]) -> Arra
 
 every_variant! {
     KERNELS;
-    fn every_form_equals_loops_in_f64() {
+    fn every_rule_equals_loops_in_f64() {
         for shape in [[1, 1, 1], [3, 300, 1], [2, 65, 3], [1, 63, 257], [2, 2000, 1]] {
             let [a, b] = ["a", "b"].map(|name| Array::random(name, &shape).map(|v| 1.0 + 0.2 * v));
             for cx in contexts() {
@@ -33,7 +33,7 @@ every_variant! {
                     recurrence(&cx, rule, &a_there, shape, &y).unwrap();
                     // A product of n factors is rounded n times.
                     let tolerance = TOLERANCE * (shape[1] as f64 / 50.0).max(1.0);
-                    compare(&format!("{rule:?} {shape:?}"), &read(&y), &plain(i as u32, &a, &b, shape), tolerance);
+                    compare(&format!("{rule:?} {shape:?}"), &read(&y), &compute_in_f64(i as u32, &a, &b, shape), tolerance);
                 }
             }
         }

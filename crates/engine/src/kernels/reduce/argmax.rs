@@ -7,15 +7,15 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, for_each_window};
 use crate::scalars;
 
 scalars! {
     /// `begin`: the index of the window's first element.
-    pub(super) struct Indexed { rows: Rows, begin: usize }
+    pub(super) struct ArgmaxScalars { rows: Rows, begin: usize }
 }
 scalars! {
-    pub(super) struct Placed {
+    pub(super) struct PlaceScalars {
         rows: usize,
         n: usize,
         inner: usize,
@@ -28,13 +28,13 @@ scalars! {
 pub static ARGMAX: Kernel = Kernel {
     name: "argmax",
     bindings: &[("x", Access::Read), ("value", Access::ReadWrite), ("y", Access::ReadWrite)],
-    scalars: Indexed::members,
+    scalars: ArgmaxScalars::members,
     // All chunks have equal size but the last, which has a separate launch.
     implementations: Implementations::Both {
-        wgsl: |params| wgsl(params, "i32(p.begin + chunk * (p.x_chunk / p.x_step) + k)"),
+        wgsl: |params| emit_wgsl(params, "i32(p.begin + chunk * (p.x_chunk / p.x_step) + k)"),
         native: |l| native::argmax(l, false),
     },
-    variants: || variants(|x| vec![x, x, DType::I32]),
+    variants: || list_variants(|x| vec![x, x, DType::I32]),
 };
 
 /// x is the extreme of each part, `origin` its index.
@@ -46,26 +46,26 @@ pub static ARGMAX_OF_PARTS: Kernel = Kernel {
         ("value", Access::ReadWrite),
         ("y", Access::ReadWrite),
     ],
-    scalars: Indexed::members,
+    scalars: ArgmaxScalars::members,
     implementations: Implementations::Both {
-        wgsl: |params| wgsl(params, "load_origin(base + k * p.x_step)"),
+        wgsl: |params| emit_wgsl(params, "load_origin(base + k * p.x_step)"),
         native: |l| native::argmax(l, true),
     },
-    variants: || variants(|x| vec![x, DType::I32, x, DType::I32]),
+    variants: || list_variants(|x| vec![x, DType::I32, x, DType::I32]),
 };
 
 /// `params` = [1 for the minimum, 1 for i32].
-fn variants(dtypes: impl Fn(DType) -> Vec<DType>) -> Vec<Variant> {
+fn list_variants(dtypes: impl Fn(DType) -> Vec<DType>) -> Vec<Variant> {
     let configs = [(0, DType::F32), (1, DType::F32), (0, DType::I32), (1, DType::I32)];
-    let config = |(smallest, x)| Variant {
+    let make_variant = |(smallest, x)| Variant {
         params: [smallest, (x == DType::I32) as u32, 0, 0],
         dtypes: dtypes(x),
         threads: THREADS,
     };
-    configs.map(config).into()
+    configs.map(make_variant).into()
 }
 
-fn wgsl(params: Params, index: &str) -> String {
+fn emit_wgsl(params: Params, index: &str) -> String {
     let sign = if params[0] == 1 { "<" } else { ">" };
     let (element, nan) = match params[1] {
         1 => ("i32", String::new()),
@@ -107,13 +107,13 @@ pub fn arg_extremum(
         for plan in plans {
             launch(cx, &ARGMAX, extreme, &plan, &[], plan.x_start / inner, &[&largest, &from])?;
         }
-        let plan = whole(&largest, [outer, chunks, inner]);
+        let plan = plan_whole(&largest, [outer, chunks, inner]);
         return launch(cx, &ARGMAX_OF_PARTS, extreme, &plan, &[&from], 0, &[&value, y]);
     }
-    launch(cx, &ARGMAX, extreme, &whole(x, [outer, n, inner]), &[], 0, &[&value, y])
+    launch(cx, &ARGMAX, extreme, &plan_whole(x, [outer, n, inner]), &[], 0, &[&value, y])
 }
 
-fn whole(x: &Value, [outer, n, inner]: [usize; 3]) -> Plan<'_> {
+fn plan_whole(x: &Value, [outer, n, inner]: [usize; 3]) -> Plan<'_> {
     Plan { x, x_start: 0, x_outer: n * inner, y_start: 0, y_outer: inner, space: [outer, 1, n, inner] }
 }
 
@@ -137,7 +137,7 @@ fn launch(
             groups: groups as u32,
             threads: THREADS,
             work: (groups * rows.n) as u64,
-            scalars: Indexed { rows, begin }.words(),
+            scalars: ArgmaxScalars { rows, begin }.words(),
         });
     })
 }
@@ -145,8 +145,8 @@ fn launch(
 pub static PLACE: Kernel = Kernel {
     name: "place",
     bindings: &[("index", Access::Read), ("d", Access::Read), ("y", Access::Write)],
-    scalars: Placed::members,
-    implementations: Implementations::Both { wgsl: |_| PLACE_WGSL.into(), native: native::place },
+    scalars: PlaceScalars::members,
+    implementations: Implementations::Both { wgsl: |_| PLACE_WGSL.into(), native: native::place_at_index },
     variants: || {
         let dtypes = vec![DType::I32, DType::F32, DType::F32];
         vec![Variant { params: [0; 4], dtypes, threads: THREADS }]
@@ -167,7 +167,7 @@ fn kernel(group: u32, lane: u32) {
 ";
 
 /// Appends y[outer, n, inner] = d[outer, inner] where n is index[outer, inner], 0 elsewhere.
-pub fn place(
+pub fn place_at_index(
     cx: &Rc<Context>,
     index: &Value,
     d: &Value,
@@ -179,9 +179,9 @@ pub fn place(
         Bind::new(d, &[inner, 0, 1], 1),
         Bind::new(y, &[n * inner, inner, 1], 1),
     ];
-    windows(cx, "place", &[outer, n, inner], &[], &binds, |w| {
+    for_each_window(cx, "place", &[outer, n, inner], &[], &binds, |w| {
         let size: usize = w.count.iter().product();
-        let scalars = Placed {
+        let scalars = PlaceScalars {
             rows: w.count[0],
             n: w.count[1],
             inner: w.count[2],

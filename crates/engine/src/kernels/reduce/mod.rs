@@ -16,7 +16,7 @@ mod shader;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use argmax::{arg_extremum, argmax, place};
+pub use argmax::{arg_extremum, argmax, place_at_index};
 
 use std::rc::Rc;
 
@@ -27,7 +27,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::shader::rows::{ELEMENTS, RowConfig};
 use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
-use crate::launch::{Bind, Window, windows};
+use crate::launch::{Bind, Window, for_each_window};
 use crate::scalars;
 
 /// The kind of reduction.
@@ -90,7 +90,7 @@ impl Rows {
 }
 
 scalars! {
-    struct Reduced { rows: Rows, scale: f32 }
+    struct ReduceScalars { rows: Rows, scale: f32 }
 }
 
 /// The variant of a launch.
@@ -115,19 +115,19 @@ impl Config {
         }
     }
 
-    fn of([reduction, columns, config, whole]: Params) -> Config {
+    fn from_params([reduction, columns, config, whole]: Params) -> Config {
         let reduction = REDUCTIONS[reduction as usize];
         match (whole, columns) {
-            (0, 0) => Config::Rows(reduction, RowConfig::of(config)),
+            (0, 0) => Config::Rows(reduction, RowConfig::from_param(config)),
             (0, _) => Config::Columns(reduction),
             _ => Config::Whole { reduction, columns: columns == 1 },
         }
     }
 
-    fn all() -> Vec<Config> {
+    fn list() -> Vec<Config> {
         let mut all = Vec::new();
         for reduction in REDUCTIONS {
-            all.extend(RowConfig::all().map(|config| Config::Rows(reduction, config)));
+            all.extend(RowConfig::list().map(|config| Config::Rows(reduction, config)));
             all.push(Config::Columns(reduction));
             all.extend([false, true].map(|columns| Config::Whole { reduction, columns }));
         }
@@ -142,15 +142,15 @@ impl Config {
 static REDUCE: Kernel = Kernel {
     name: "reduce",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
-    scalars: Reduced::members,
-    implementations: Implementations::Both { wgsl: shader::reduce, native: native::reduce },
+    scalars: ReduceScalars::members,
+    implementations: Implementations::Both { wgsl: shader::emit_reduce, native: native::reduce },
     variants: || {
-        let of = |config: Config| Variant {
+        let make_variant = |config: Config| Variant {
             params: config.params(),
             dtypes: vec![config.dtype(); 2],
             threads: THREADS,
         };
-        Config::all().into_iter().map(of).collect()
+        Config::list().into_iter().map(make_variant).collect()
     },
 };
 
@@ -195,7 +195,7 @@ impl Plan<'_> {
             .map(|v| Bind::new(v, &x_strides, 1))
             .chain(ys.iter().map(|v| Bind::new(v, &y_strides, 1)))
             .collect();
-        windows(cx, name, &self.space, &[], &binds, |w| {
+        for_each_window(cx, name, &self.space, &[], &binds, |w| {
             let rows = Rows {
                 n: w.count[2],
                 inner: w.count[3],
@@ -273,14 +273,14 @@ fn launch(cx: &Rc<Context>, reduction: Reduction, plan: &Plan, scale: f32, y: &V
         let config = match (y.dtype, columns) {
             (DType::I32, columns) => Config::Whole { reduction, columns },
             (_, true) => Config::Columns(reduction),
-            (_, false) => Config::Rows(reduction, row_config(cx, &rows, &w)),
+            (_, false) => Config::Rows(reduction, choose_row_config(cx, &rows, &w)),
         };
         let Rows { n, inner, rows: count, .. } = rows;
         cx.launch(Launch {
             kernel: &REDUCE,
             params: config.params(),
             bindings: w.ranges,
-            scalars: Reduced { rows, scale }.words(),
+            scalars: ReduceScalars { rows, scale }.words(),
             groups: if columns { (count * inner).div_ceil(THREADS as usize) } else { count } as u32,
             threads: THREADS,
             work: (count * n * inner) as u64,
@@ -289,7 +289,7 @@ fn launch(cx: &Rc<Context>, reduction: Reduction, plan: &Plan, scale: f32, y: &V
 }
 
 /// Vectors if every row starts at a whole vector.
-fn row_config(cx: &Rc<Context>, rows: &Rows, w: &Window) -> RowConfig {
+fn choose_row_config(cx: &Rc<Context>, rows: &Rows, w: &Window) -> RowConfig {
     let mut config = RowConfig::new(&cx.profile, rows.n, w.ranges[..1].iter());
     config.vectors &= [rows.x_outer, rows.x_chunk].iter().all(|step| step.is_multiple_of(ELEMENTS));
     config

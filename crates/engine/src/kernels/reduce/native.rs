@@ -3,8 +3,8 @@
 use lowrank_cpu::simd::{Fma, max, min, sum, sum_by, vectorised};
 use lowrank_cpu::tasks::{Shared, each_row};
 
-use super::argmax::{Indexed, Placed};
-use super::{Reduced, Reduction, Rows};
+use super::argmax::{ArgmaxScalars, PlaceScalars};
+use super::{ReduceScalars, Reduction, Rows};
 use crate::dtype::DType;
 use crate::kernel::native::NativeLaunch;
 
@@ -21,22 +21,22 @@ pub fn reduce(l: &NativeLaunch) {
         return reduce_whole(l);
     }
     let x = l.read::<f32>(0);
-    let Reduced { rows: all, scale } = l.scalars();
+    let ReduceScalars { rows: all, scale } = l.scalars();
     let Rows { n, inner, rows, x_step: step, first, .. } = all;
     let kind = l.params[0];
     let y = Shared::new(l.write::<f32>(1));
-    let settle = |at: usize, v: f32| {
+    let store = |at: usize, v: f32| {
         // SAFETY: callers write each row once, in one task.
         let y = &mut unsafe { y.slice(at, 1) }[0];
         *y = match (first, kind) {
             (true, _) => v * scale,
             (false, SUM) => *y + v * scale,
-            _ => further(kind, *y, v),
+            _ => pick_extreme(kind, *y, v),
         };
     };
     if l.params[1] == 0 {
         each_row(rows, 16 * 1024 / n, |row| {
-            settle(all.y_at(row), reduce_row(kind, &x[all.x_at(row)..][..n]));
+            store(all.y_at(row), reduce_row(kind, &x[all.x_at(row)..][..n]));
         });
         return;
     }
@@ -47,22 +47,22 @@ pub fn reduce(l: &NativeLaunch) {
         let mut total = [0f64; WIDTH];
         reduce_columns(kind, &x[all.x_at(row) + from..], n, step, &mut total[..width]);
         for (c, t) in total[..width].iter().enumerate() {
-            settle(all.y_at(row) + from + c, *t as f32);
+            store(all.y_at(row) + from + c, *t as f32);
         }
     });
 }
 
 /// Returns the larger for `MAX`, otherwise the smaller; NaN if one is NaN.
 #[inline(always)]
-fn further(kind: u32, a: f32, b: f32) -> f32 {
-    let keeps = if kind == MAX { a > b } else { a < b };
-    if keeps || a.is_nan() { a } else { b }
+fn pick_extreme(kind: u32, a: f32, b: f32) -> f32 {
+    let keeps_a = if kind == MAX { a > b } else { a < b };
+    if keeps_a || a.is_nan() { a } else { b }
 }
 
 /// Reductions of i32; sums wrap.
 fn reduce_whole(l: &NativeLaunch) {
     let x = l.read::<i32>(0);
-    let Reduced { rows: all, .. } = l.scalars();
+    let ReduceScalars { rows: all, .. } = l.scalars();
     let Rows { n, inner, rows, x_step: step, first, .. } = all;
     let kind = l.params[0];
     let y = Shared::new(l.write::<i32>(1));
@@ -101,7 +101,7 @@ vectorised! {
         }
     }
 
-    fn first_extreme(smallest: bool, x: &[f32]) -> usize {
+    fn find_first_extreme(smallest: bool, x: &[f32]) -> usize {
         let first = if has_nan::<S>(x) {
             x.iter().position(|v| v.is_nan())
         } else {
@@ -126,12 +126,12 @@ vectorised! {
                 let x = &x[k * step..][..width];
                 match kind {
                     SUM => part.iter_mut().zip(x).for_each(|(t, v)| *t += v),
-                    MAX => part.iter_mut().zip(x).for_each(|(t, v)| *t = further(MAX, *t, *v)),
-                    _ => part.iter_mut().zip(x).for_each(|(t, v)| *t = further(kind, *t, *v)),
+                    MAX => part.iter_mut().zip(x).for_each(|(t, v)| *t = pick_extreme(MAX, *t, *v)),
+                    _ => part.iter_mut().zip(x).for_each(|(t, v)| *t = pick_extreme(kind, *t, *v)),
                 }
             }
             for (t, v) in total.iter_mut().zip(part) {
-                *t = if kind == SUM { *t + *v as f64 } else { further(kind, *t as f32, *v) as f64 };
+                *t = if kind == SUM { *t + *v as f64 } else { pick_extreme(kind, *t as f32, *v) as f64 };
             }
         }
     }
@@ -141,25 +141,25 @@ pub fn argmax(l: &NativeLaunch, of_parts: bool) {
     let smallest = l.params[0] == 1;
     if l.dtype(0) == DType::I32 {
         let beats = move |v: i32, best: i32| if smallest { v < best } else { v > best };
-        return first(l, of_parts, beats, |_| None);
+        return find_first(l, of_parts, beats, |_| None);
     }
     let beats = move |v: f32, best: f32| {
-        let further = if smallest { v < best } else { v > best };
-        further || (v.is_nan() && !best.is_nan())
+        let is_further = if smallest { v < best } else { v > best };
+        is_further || (v.is_nan() && !best.is_nan())
     };
-    first(l, of_parts, beats, |row: &[f32]| Some(first_extreme(smallest, row)));
+    find_first(l, of_parts, beats, |row: &[f32]| Some(find_first_extreme(smallest, row)));
 }
 
-/// Finds the first extreme; `of_row` may find it in contiguous elements.
-fn first<T: bytemuck::Pod + Send + Sync>(
+/// Finds the first extreme; `find_in_row` may find it in contiguous elements.
+fn find_first<T: bytemuck::Pod + Send + Sync>(
     l: &NativeLaunch,
     of_parts: bool,
     beats: impl Fn(T, T) -> bool + Sync,
-    of_row: impl Fn(&[T]) -> Option<usize> + Sync,
+    find_in_row: impl Fn(&[T]) -> Option<usize> + Sync,
 ) {
     let x = l.read::<T>(0);
     let from = of_parts.then(|| l.read::<i32>(1));
-    let Indexed { rows: all, begin } = l.scalars();
+    let ArgmaxScalars { rows: all, begin } = l.scalars();
     let Rows { n, inner, rows, chunks, x_chunk, x_step: step, first, .. } = all;
     let value = Shared::new(l.write::<T>(1 + of_parts as usize));
     let y = Shared::new(l.write::<i32>(2 + of_parts as usize));
@@ -167,7 +167,7 @@ fn first<T: bytemuck::Pod + Send + Sync>(
         let (row, column) = (id / inner, id % inner);
         let base = all.x_at(row) + column;
         let at = |k: usize| x[base + k * step];
-        let known = if step == 1 { of_row(&x[base..base + n]) } else { None };
+        let known = if step == 1 { find_in_row(&x[base..base + n]) } else { None };
         let k =
             known.unwrap_or_else(|| (1..n).fold(0, |best, k| if beats(at(k), at(best)) { k } else { best }));
         let index = match from {
@@ -183,9 +183,9 @@ fn first<T: bytemuck::Pod + Send + Sync>(
     });
 }
 
-pub fn place(l: &NativeLaunch) {
+pub fn place_at_index(l: &NativeLaunch) {
     let (index, d) = (l.read::<i32>(0), l.read::<f32>(1));
-    let Placed { rows, n, inner, y_outer, y_step: step, begin } = l.scalars();
+    let PlaceScalars { rows, n, inner, y_outer, y_step: step, begin } = l.scalars();
     let y = Shared::new(l.write::<f32>(2));
     each_row(rows * n, 16 * 1024 / inner, |id| {
         let (row, k) = (id / n, id % n);

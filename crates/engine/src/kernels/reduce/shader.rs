@@ -4,13 +4,13 @@ use super::{Config, REDUCE, Reduction};
 use crate::kernel::Params;
 use crate::kernel::shader::rows::RowConfig;
 
-pub fn reduce(params: Params) -> String {
-    match Config::of(params) {
-        Config::Whole { reduction, columns } => whole(reduction, columns),
+pub fn emit_reduce(params: Params) -> String {
+    match Config::from_params(params) {
+        Config::Whole { reduction, columns } => emit_integer_functions(reduction, columns),
         Config::Columns(reduction) => {
             // A column has cells of one element.
             let single = RowConfig { vectors: false, subgroups: false };
-            [&floats(reduction, single), include_str!("columns.wgsl")].concat()
+            [&emit_float_functions(reduction, single), include_str!("columns.wgsl")].concat()
         }
         Config::Rows(reduction, config) => {
             let joint = match (reduction, config.subgroups) {
@@ -22,7 +22,8 @@ pub fn reduce(params: Params) -> String {
                 Reduction::Max => joint.replace("subgroupEXTREME", "subgroupMax").replace("EXTREME", "max"),
                 _ => joint.replace("subgroupEXTREME", "subgroupMin").replace("EXTREME", "min"),
             };
-            [&floats(reduction, config), config.workgroup(), &joint, include_str!("rows.wgsl")].concat()
+            [&emit_float_functions(reduction, config), config.workgroup(), &joint, include_str!("rows.wgsl")]
+                .concat()
         }
     }
 }
@@ -30,7 +31,7 @@ pub fn reduce(params: Params) -> String {
 const SUM: &str = "fn joint(lane: u32, v: Cell) -> f32 { return total(lane, across(v)); }\n";
 
 /// For f32: the cell type, its initial value, the combination of cells, and the update of y.
-fn floats(reduction: Reduction, config: RowConfig) -> String {
+fn emit_float_functions(reduction: Reduction, config: RowConfig) -> String {
     let [start, further, extreme] = match reduction {
         Reduction::Sum => ["0.0", "return a + v;", ""],
         Reduction::Max => [
@@ -69,11 +70,11 @@ fn combine(a: f32, b: f32) -> f32 {{ {combine} }}
   if p.first == 1u {{ store_y(at, p.scale * v); }} else {{ store_y(at, combine(load_y(at), p.scale * v)); }}
 }}
 ",
-        config.cells(REDUCE.bindings, &["x"])
+        config.emit_cells(REDUCE.bindings, &["x"])
     )
 }
 
-fn whole(reduction: Reduction, columns: bool) -> String {
+fn emit_integer_functions(reduction: Reduction, columns: bool) -> String {
     let (combine, start) = match reduction {
         Reduction::Sum => ("a + b", "0"),
         Reduction::Max => ("max(a, b)", "-2147483647 - 1"),

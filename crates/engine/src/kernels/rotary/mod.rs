@@ -16,7 +16,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::scalars::Words;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant, concat};
-use crate::launch::{Bind, Window, windows};
+use crate::launch::{Bind, Window, for_each_window};
 use crate::scalars;
 
 const THREADS: u32 = 128;
@@ -55,8 +55,11 @@ const ONE: Kernel = Kernel {
         ("y", Access::Write),
     ],
     scalars: Rotary::members,
-    implementations: Implementations::Both { wgsl: |params| wgsl(params, ONE_WGSL), native: native::rotary },
-    variants: || variants(&[DType::F32, DType::F32, DType::F32, DType::I32, DType::F32]),
+    implementations: Implementations::Both {
+        wgsl: |params| emit_wgsl(params, ONE_WGSL),
+        native: native::rotary,
+    },
+    variants: || list_variants(&[DType::F32, DType::F32, DType::F32, DType::I32, DType::F32]),
 };
 static ROTARY: Kernel = ONE;
 /// The kernel for two tensors.
@@ -66,21 +69,21 @@ static ROTARY_TWO: Kernel = {
         bindings: &concat::<_, 7>(ONE.bindings, &[("x2", Access::Read), ("y2", Access::Write)]),
         scalars: RotaryTwo::members,
         implementations: Implementations::Both {
-            wgsl: |params| wgsl(params, TWO_WGSL),
+            wgsl: |params| emit_wgsl(params, TWO_WGSL),
             native: native::rotary_two,
         },
         variants: || {
             use DType::{F32, I32};
-            variants(&[F32, F32, F32, I32, F32, F32, F32])
+            list_variants(&[F32, F32, F32, I32, F32, F32, F32])
         },
     }
 };
 
 pub const KERNELS: &[&Kernel] = &[&ROTARY, &ROTARY_TWO];
 
-fn variants(dtypes: &[DType]) -> Vec<Variant> {
-    let of = |p| Variant { params: [p, 0, 0, 0], dtypes: dtypes.to_vec(), threads: THREADS };
-    (0..4).map(of).collect()
+fn list_variants(dtypes: &[DType]) -> Vec<Variant> {
+    let make_variant = |p| Variant { params: [p, 0, 0, 0], dtypes: dtypes.to_vec(), threads: THREADS };
+    (0..4).map(make_variant).collect()
 }
 
 const ONE_WGSL: &str = "
@@ -105,7 +108,7 @@ fn store(h: u32, at: u32, v: f32) {
 }
 ";
 
-fn wgsl(params: Params, places: &str) -> String {
+fn emit_wgsl(params: Params, places: &str) -> String {
     let mut out = String::from(places);
     writeln!(out, "const POSITIONS = {};", params[0] & POSITIONS != 0).unwrap();
     writeln!(out, "const INVERSE = {};", params[0] & INVERSE != 0).unwrap();
@@ -113,7 +116,7 @@ fn wgsl(params: Params, places: &str) -> String {
 }
 
 /// The parameters of the rotation.
-pub struct Rotate<'a> {
+pub struct Rotation<'a> {
     /// [P, h] or [P, 2h]
     pub cos: &'a Value,
     pub sin: &'a Value,
@@ -126,22 +129,22 @@ pub struct Rotate<'a> {
 }
 
 /// Appends y = x rotated. x and y are [B, T, H, D].
-pub fn rotary(cx: &Rc<Context>, r: &Rotate, x: &Value, y: &Value) -> Result<()> {
-    let [batch, time, heads, dim] = sizes(x);
+pub fn rotary(cx: &Rc<Context>, r: &Rotation, x: &Value, y: &Value) -> Result<()> {
+    let [batch, time, heads, dim] = read_sizes(x);
     if x.size() == 0 {
         return Ok(());
     }
     let strides = [time * heads * dim, heads * dim, dim];
-    let nothing = nothing(x);
-    let tables = r.tables(time);
+    let placeholder = make_placeholder(x);
+    let tables = r.slice_tables(time);
     let binds = [
         Bind::new(x, &strides, dim),
-        r.by_row(&tables[0]),
-        r.by_row(&tables[1]),
-        r.position(&nothing, time),
+        r.bind_table(&tables[0]),
+        r.bind_table(&tables[1]),
+        r.bind_positions(&placeholder, time),
         Bind::new(y, &strides, dim),
     ];
-    windows(cx, ROTARY.name, &[batch, time, heads], &[], &binds, |w| {
+    for_each_window(cx, ROTARY.name, &[batch, time, heads], &[], &binds, |w| {
         let [b, t, h] = [0, 1, 2].map(|d| w.count[d]);
         let words = r.scalars([b, t, h, dim], time, heads).words();
         r.launch(cx, &ROTARY, w, words, b * t * h, dim);
@@ -152,25 +155,25 @@ pub fn rotary(cx: &Rc<Context>, r: &Rotate, x: &Value, y: &Value) -> Result<()> 
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY` if a position's heads exceed the binding limit.
-pub fn rotary_two(cx: &Rc<Context>, r: &Rotate, x: [&Value; 2], y: [&Value; 2]) -> Result<()> {
-    let [batch, time, heads, dim] = sizes(x[0]);
+pub fn rotary_two(cx: &Rc<Context>, r: &Rotation, x: [&Value; 2], y: [&Value; 2]) -> Result<()> {
+    let [batch, time, heads, dim] = read_sizes(x[0]);
     let heads2 = x[1].shape[2];
     if x[0].size() == 0 || heads2 == 0 {
         return Ok(());
     }
-    let nothing = nothing(x[0]);
-    let tables = r.tables(time);
+    let placeholder = make_placeholder(x[0]);
+    let tables = r.slice_tables(time);
     let by_position = |v, heads| Bind::new(v, &[time * heads * dim, heads * dim], heads * dim);
     let binds = [
         by_position(x[0], heads),
-        r.by_row(&tables[0]),
-        r.by_row(&tables[1]),
-        r.position(&nothing, time),
+        r.bind_table(&tables[0]),
+        r.bind_table(&tables[1]),
+        r.bind_positions(&placeholder, time),
         by_position(y[0], heads),
         by_position(x[1], heads2),
         by_position(y[1], heads2),
     ];
-    windows(cx, ROTARY_TWO.name, &[batch, time], &[], &binds, |w| {
+    for_each_window(cx, ROTARY_TWO.name, &[batch, time], &[], &binds, |w| {
         let (b, t) = (w.count[0], w.count[1]);
         let one = r.scalars([b, t, heads, dim], time, heads);
         let words = RotaryTwo { one, heads2, x2_batch: time * heads2 * dim, x2_row: heads2 * dim }.words();
@@ -178,18 +181,18 @@ pub fn rotary_two(cx: &Rc<Context>, r: &Rotate, x: [&Value; 2], y: [&Value; 2]) 
     })
 }
 
-fn sizes(x: &Value) -> [usize; 4] {
+fn read_sizes(x: &Value) -> [usize; 4] {
     [0, 1, 2, 3].map(|d| x.shape[d])
 }
 
 /// The value that is bound if there are no positions.
-fn nothing(x: &Value) -> Value {
+fn make_placeholder(x: &Value) -> Value {
     Value { dtype: DType::I32, ..x.sub_range(0, [1]) }
 }
 
-impl Rotate<'_> {
+impl Rotation<'_> {
     /// cos and sin. With an offset only the rows in use; with positions the whole tables.
-    fn tables(&self, time: usize) -> [Value; 2] {
+    fn slice_tables(&self, time: usize) -> [Value; 2] {
         let width = self.cos.shape[1];
         [self.cos, self.sin].map(|table| match self.positions {
             Some(_) => table.clone(),
@@ -197,7 +200,7 @@ impl Rotate<'_> {
         })
     }
 
-    fn by_row<'a>(&self, table: &'a Value) -> Bind<'a> {
+    fn bind_table<'a>(&self, table: &'a Value) -> Bind<'a> {
         let width = table.shape[1];
         match self.positions {
             Some(_) => Bind::whole(table),
@@ -205,8 +208,8 @@ impl Rotate<'_> {
         }
     }
 
-    fn position<'a>(&'a self, nothing: &'a Value, time: usize) -> Bind<'a> {
-        self.positions.map_or_else(|| Bind::whole(nothing), |p| Bind::new(p, &[time, 1], 1))
+    fn bind_positions<'a>(&'a self, placeholder: &'a Value, time: usize) -> Bind<'a> {
+        self.positions.map_or_else(|| Bind::whole(placeholder), |p| Bind::new(p, &[time, 1], 1))
     }
 
     /// The scalars of a window of [B, T, H, D] in a tensor of `time` positions and `heads` heads.

@@ -11,20 +11,20 @@ type Tensor<'a> = ([usize; 3], &'a [f32], Shared<f32>);
 
 pub fn rotary(l: &NativeLaunch) {
     let s: Rotary = l.scalars();
-    rows(l, &s, &[first(l, &s)]);
+    rotate_rows(l, &s, &[bind_first(l, &s)]);
 }
 
 pub fn rotary_two(l: &NativeLaunch) {
     let RotaryTwo { one, heads2, x2_batch, x2_row } = l.scalars();
     let second = ([heads2, x2_batch, x2_row], l.read::<f32>(5), Shared::new(l.write::<f32>(6)));
-    rows(l, &one, &[first(l, &one), second]);
+    rotate_rows(l, &one, &[bind_first(l, &one), second]);
 }
 
-fn first<'a>(l: &'a NativeLaunch, s: &Rotary) -> Tensor<'a> {
+fn bind_first<'a>(l: &'a NativeLaunch, s: &Rotary) -> Tensor<'a> {
     ([s.heads, s.x_batch, s.x_row], l.read::<f32>(0), Shared::new(l.write::<f32>(4)))
 }
 
-fn rows(l: &NativeLaunch, s: &Rotary, tensors: &[Tensor]) {
+fn rotate_rows(l: &NativeLaunch, s: &Rotary, tensors: &[Tensor]) {
     let Rotary { batch, time, dim, half, width, rows, position_batch, .. } = *s;
     let (cos, sin, positions) = (l.read::<f32>(1), l.read::<f32>(2), l.read::<i32>(3));
     let elements: usize = tensors.iter().map(|([heads, ..], ..)| heads * dim).sum();
@@ -50,13 +50,13 @@ fn rows(l: &NativeLaunch, s: &Rotary, tensors: &[Tensor]) {
                 let row = &table[position * width..(position + 1) * width];
                 [&row[..half], &row[width - half..]]
             });
-            one_row(x, y, dim, tables, l.params[0] & INVERSE != 0);
+            rotate_row(x, y, dim, tables, l.params[0] & INVERSE != 0);
         }
     });
 }
 
 vectorised! {
-    fn one_row(x: &[f32], y: &mut [f32], dim: usize, tables: [[&[f32]; 2]; 2], inverse: bool) -> () {
+    fn rotate_row(x: &[f32], y: &mut [f32], dim: usize, tables: [[&[f32]; 2]; 2], inverse: bool) -> () {
         let [[c0, c1], [s0, s1]] = tables;
         let half = c0.len();
         for (x, y) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)) {
@@ -66,11 +66,11 @@ vectorised! {
             let (x0, x1) = x.split_at(half);
             let (y0, y1) = y.split_at_mut(half);
             if inverse {
-                turn::<S>([x0, x1, c0, s1], 1.0, y0);
-                turn::<S>([x1, x0, c1, s0], -1.0, y1);
+                rotate_half::<S>([x0, x1, c0, s1], 1.0, y0);
+                rotate_half::<S>([x1, x0, c1, s0], -1.0, y1);
             } else {
-                turn::<S>([x0, x1, c0, s0], -1.0, y0);
-                turn::<S>([x1, x0, c1, s1], 1.0, y1);
+                rotate_half::<S>([x0, x1, c0, s0], -1.0, y0);
+                rotate_half::<S>([x1, x0, c1, s1], 1.0, y1);
             }
         }
     }
@@ -78,7 +78,7 @@ vectorised! {
 
 /// y = a · c + sign · b · s.
 #[inline(always)]
-fn turn<S: lowrank_cpu::simd::Fma>([a, b, c, s]: [&[f32]; 4], sign: f32, y: &mut [f32]) {
+fn rotate_half<S: lowrank_cpu::simd::Fma>([a, b, c, s]: [&[f32]; 4], sign: f32, y: &mut [f32]) {
     for ((y, (a, b)), (c, s)) in y.iter_mut().zip(a.iter().zip(b)).zip(c.iter().zip(s)) {
         *y = S::fma(sign * b, *s, a * c);
     }

@@ -30,7 +30,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::shader::HIGH_WORD;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
-use crate::launch::row_windows;
+use crate::launch::for_each_row_window;
 use crate::scalars;
 
 const THREADS: u32 = 256;
@@ -61,14 +61,14 @@ pub const WORDS: usize = 8;
 
 impl Sampling {
     /// Returns a row of `rows`: the random word, low half first, and the options.
-    pub fn words(&self, random: u64) -> [u32; WORDS] {
-        let Sampling { steps, penalty: [below, above], top_k, top_p, farthest } = *self;
+    pub fn to_words(self, random: u64) -> [u32; WORDS] {
+        let Sampling { steps, penalty: [below, above], top_k, top_p, farthest } = self;
         let [low, high] = words(random);
         [low, high, steps.to_bits(), below.to_bits(), above.to_bits(), top_k, top_p, farthest]
     }
 
     /// The inverse of `words`.
-    fn of(words: &[u32; WORDS]) -> (Sampling, u64) {
+    fn from_words(words: &[u32; WORDS]) -> (Sampling, u64) {
         let [low, high, steps, below, above, top_k, top_p, farthest] = *words;
         let penalty = [below, above].map(f32::from_bits);
         let random = low as u64 | (high as u64) << 32;
@@ -91,11 +91,11 @@ static SAMPLE: Kernel = Kernel {
     scalars: Scalars::members,
     implementations: Implementations::Both {
         wgsl: |_| {
-            wgsl("fn score(at: u32, row: Row) -> f32 { return load_logits(at); }\nfn see(at: u32) { }\n")
+            emit_wgsl("fn score(at: u32, row: Row) -> f32 { return load_logits(at); }\nfn see(at: u32) { }\n")
         },
         native: |l| native::sample(l, false),
     },
-    variants: || variants(&[DType::F32, DType::I32, DType::I32, DType::I32]),
+    variants: || list_variants(&[DType::F32, DType::I32, DType::I32, DType::I32]),
 };
 
 /// `seen` is 1 for tokens that were seen; the kernel sets it for the new token.
@@ -111,7 +111,7 @@ static SAMPLE_UNSEEN: Kernel = Kernel {
     scalars: Scalars::members,
     implementations: Implementations::Both {
         wgsl: |_| {
-            wgsl(
+            emit_wgsl(
                 "fn score(at: u32, row: Row) -> f32 {
   let v = load_logits(at);
   if load_seen(at) == 0 { return v; }
@@ -123,16 +123,16 @@ fn see(at: u32) { store_seen(at, 1); }
         },
         native: |l| native::sample(l, true),
     },
-    variants: || variants(&[DType::F32, DType::I32, DType::I32, DType::I32, DType::I32]),
+    variants: || list_variants(&[DType::F32, DType::I32, DType::I32, DType::I32, DType::I32]),
 };
 
 pub const KERNELS: &[&Kernel] = &[&SAMPLE, &SAMPLE_UNSEEN];
 
-fn variants(dtypes: &[DType]) -> Vec<Variant> {
+fn list_variants(dtypes: &[DType]) -> Vec<Variant> {
     vec![Variant { params: [0; 4], dtypes: dtypes.to_vec(), threads: THREADS }]
 }
 
-fn wgsl(score: &str) -> String {
+fn emit_wgsl(score: &str) -> String {
     let mut constants = format!("const LOG2_E = {LOG2_E}u;\n");
     for (i, c) in EXP2.iter().enumerate() {
         constants += &format!("const EXP2_{i} = {c}u;\n");
@@ -155,7 +155,7 @@ pub fn sample(
     let kernel = if seen.is_some() { &SAMPLE_UNSEEN } else { &SAMPLE };
     let values: SmallVec<[&Value; 5]> = [logits, options, token, bad].into_iter().chain(seen).collect();
     let scalars = Scalars { n };
-    row_windows(cx, kernel.name, rows, &values, &[], |w| {
+    for_each_row_window(cx, kernel.name, rows, &values, &[], |w| {
         cx.launch(Launch {
             kernel,
             params: [0; 4],
@@ -167,7 +167,7 @@ pub fn sample(
         });
     })?;
     if let Some(seen) = seen {
-        seen.storage.written();
+        seen.storage.record_write();
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ pub fn sample(l: &NativeLaunch, penalised: bool) {
     let mut seen = penalised.then(|| l.write::<i32>(4));
     SCRATCH.with_borrow_mut(|scratch| {
         for (r, (logits, row)) in logits.chunks_exact(n).zip(rows).enumerate() {
-            let (row, word) = Sampling::of(row);
+            let (row, word) = Sampling::from_words(row);
             let [below, above] = row.penalty;
             let mut seen = seen.as_mut().map(|seen| &mut seen[r * n..][..n]);
             let mut scores = std::mem::take(&mut scratch.scores);
@@ -73,7 +73,7 @@ fn map_chunks<T: Sync, R: Send + Default + Clone>(
 /// Returns the token for `word`. If the row has none, returns as an error the index of its first NaN, or its length.
 fn draw(row: &Sampling, scores: &[f32], word: u64, scratch: &mut Scratch) -> Result<usize, usize> {
     let n = scores.len();
-    let (top, has_nan) = map_chunks(scores, CHUNK, extremes)
+    let (top, has_nan) = map_chunks(scores, CHUNK, find_extremes)
         .into_iter()
         .fold((f32::NEG_INFINITY, false), |a, b| (a.0.max(b.0), a.1 || b.1));
     if has_nan {
@@ -84,19 +84,19 @@ fn draw(row: &Sampling, scores: &[f32], word: u64, scratch: &mut Scratch) -> Res
     }
     let distances = &mut scratch.distances;
     distances.resize(n, 0);
-    each_chunk(distances, CHUNK, |at, d| measure(d, &scores[at..at + d.len()], top, row.steps));
+    each_chunk(distances, CHUNK, |at, d| measure_distances(d, &scores[at..at + d.len()], top, row.steps));
     let distances = &distances[..];
     let mut limit = FARTHEST;
     if row.top_k > 0 && (row.top_k as usize) < n {
-        limit = threshold(distances, limit, ones, |_| row.top_k as u64, &mut scratch.deciding);
+        limit = find_threshold(distances, limit, mark_kept, |_| row.top_k as u64, &mut scratch.deciding);
     }
     if row.top_p > 0 {
         let share = |all: u64| ((all as u128 * row.top_p as u128) >> 32).max(1) as u64;
-        limit = limit.min(threshold(distances, limit, weights, share, &mut scratch.deciding));
+        limit = limit.min(find_threshold(distances, limit, compute_weights, share, &mut scratch.deciding));
     }
     limit = limit.min(row.farthest);
 
-    let sums = map_chunks(distances, CHUNK, |d| kept_weight(d, limit));
+    let sums = map_chunks(distances, CHUNK, |d| sum_kept_weights(d, limit));
     let mut left = ((sums.iter().sum::<u64>() as u128 * word as u128) >> 64) as u64;
     for (chunk, sum) in sums.iter().enumerate() {
         if left >= *sum {
@@ -105,7 +105,7 @@ fn draw(row: &Sampling, scores: &[f32], word: u64, scratch: &mut Scratch) -> Res
         }
         let start = chunk * CHUNK;
         for (i, d) in distances[start..].iter().enumerate() {
-            let w = if *d <= limit { weight(*d) as u64 } else { 0 };
+            let w = if *d <= limit { compute_weight(*d) as u64 } else { 0 };
             if left < w {
                 return Ok(start + i);
             }
@@ -120,14 +120,14 @@ type Amounts = fn(&[u32], u32, &mut [u32]);
 
 /// Returns the least distance within which the amounts of distances up to `limit` reach `need` of their total, or
 /// `FARTHEST` if they do not.
-fn threshold(
+fn find_threshold(
     distances: &[u32],
     limit: u32,
     amounts: Amounts,
     need: impl Fn(u64) -> u64,
     deciding: &mut Vec<u32>,
 ) -> u32 {
-    let bins_of = |chunk: &[u32]| {
+    let count_bins = |chunk: &[u32]| {
         let mut bins = vec![0u64; BINS];
         let mut buffer = [0; 512];
         for d in chunk.chunks(buffer.len()) {
@@ -139,7 +139,7 @@ fn threshold(
     };
     // One chunk per thread, each with separate bins.
     let size = distances.len().div_ceil(count()).max(CHUNK);
-    let parts = map_chunks(distances, size, bins_of);
+    let parts = map_chunks(distances, size, count_bins);
     let bins = |b: usize| parts.iter().map(|part| part[b]).sum::<u64>();
     let mut left = need((0..BINS).map(bins).sum());
     let mut deciding_bin = BINS;
@@ -167,7 +167,7 @@ fn threshold(
 
 /// Returns 2³¹ · e^(−d · 2⁻²⁴), rounded down.
 #[inline(always)]
-fn weight(d: u32) -> u32 {
+fn compute_weight(d: u32) -> u32 {
     let high = |a: u32, b: u32| ((a as u64 * b as u64) >> 32) as u32;
     let e = d as u64 * LOG2_E as u64;
     let f = (e >> 23) as u32;
@@ -185,7 +185,7 @@ fn weight(d: u32) -> u32 {
 vectorised! {
     /// Returns the maximum, and whether a score is NaN. Sums 0 · score for all: the sum is NaN if a score is NaN or
     /// infinite, and only then searches for NaN.
-    fn extremes(scores: &[f32]) -> (f32, bool) {
+    fn find_extremes(scores: &[f32]) -> (f32, bool) {
         let has_nan = sum_by::<S>(scores, |s| s * 0.0).is_nan() && scores.iter().any(|s| s.is_nan());
         (max::<S>(scores), has_nan)
     }
@@ -197,7 +197,7 @@ vectorised! {
         }
     }
 
-    fn measure(distances: &mut [u32], scores: &[f32], top: f32, steps: f32) {
+    fn measure_distances(distances: &mut [u32], scores: &[f32], top: f32, steps: f32) {
         for (d, s) in distances.iter_mut().zip(scores) {
             let v = (top - s) * steps;
             // SAFETY: 0 ≤ v < 2³², since `top` is the largest score; comparison with NaN is false.
@@ -206,15 +206,15 @@ vectorised! {
         }
     }
 
-    fn weights(distances: &[u32], limit: u32, out: &mut [u32]) {
-        out.iter_mut().zip(distances).for_each(|(w, d)| *w = if *d <= limit { weight(*d) } else { 0 });
+    fn compute_weights(distances: &[u32], limit: u32, out: &mut [u32]) {
+        out.iter_mut().zip(distances).for_each(|(w, d)| *w = if *d <= limit { compute_weight(*d) } else { 0 });
     }
 
-    fn ones(distances: &[u32], limit: u32, out: &mut [u32]) {
+    fn mark_kept(distances: &[u32], limit: u32, out: &mut [u32]) {
         out.iter_mut().zip(distances).for_each(|(w, d)| *w = (*d <= limit) as u32);
     }
 
-    fn kept_weight(distances: &[u32], limit: u32) -> u64 {
-        distances.iter().map(|d| if *d <= limit { weight(*d) as u64 } else { 0 }).sum()
+    fn sum_kept_weights(distances: &[u32], limit: u32) -> u64 {
+        distances.iter().map(|d| if *d <= limit { compute_weight(*d) as u64 } else { 0 }).sum()
     }
 }

@@ -16,7 +16,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, for_each_window};
 use crate::scalars;
 
 const THREADS: u32 = 64;
@@ -63,7 +63,7 @@ pub fn scan(cx: &Rc<Context>, x: &Value, [outer, n, inner]: [usize; 3], y: &Valu
     let strides = [n * inner, inner, 1];
     let binds = [Bind::new(x, &strides, 1), Bind::new(y, &strides, 1), Bind::new(&carry, &[inner, 0, 1], 1)];
     let columns = inner > 1;
-    windows(cx, "cumsum", &[outer, n, inner], &[], &binds, |w| {
+    for_each_window(cx, "cumsum", &[outer, n, inner], &[], &binds, |w| {
         let (rows, lines) = (w.count[0], w.count[0] * w.count[2]);
         let scalars = Scalars {
             rows,

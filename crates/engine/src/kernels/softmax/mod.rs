@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::kernel::shader::LOG_SUM;
 use crate::kernel::shader::rows::RowConfig;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Params, Variant};
-use crate::launch::row_windows;
+use crate::launch::for_each_row_window;
 use crate::scalars;
 
 /// Softmax or its logarithm.
@@ -43,44 +43,45 @@ static SOFTMAX: Kernel = Kernel {
     name: "softmax",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: Scalars::members,
-    implementations: Implementations::Both { wgsl: forward_wgsl, native: native::forward },
-    variants: || variants(2),
+    implementations: Implementations::Both { wgsl: emit_forward, native: native::forward },
+    variants: || list_variants(2),
 };
 static BACKWARD: Kernel = Kernel {
     name: "softmax backward",
     bindings: &[("y", Access::Read), ("d", Access::Read), ("d_x", Access::Write)],
     scalars: Scalars::members,
-    implementations: Implementations::Both { wgsl: backward_wgsl, native: native::backward },
-    variants: || variants(3),
+    implementations: Implementations::Both { wgsl: emit_backward, native: native::backward },
+    variants: || list_variants(3),
 };
 
 pub const KERNELS: &[&Kernel] = &[&SOFTMAX, &BACKWARD];
 
 const COLUMNS: Params = [1, 0, 0, 0];
 
-fn by_rows(config: RowConfig) -> Params {
+fn make_row_params(config: RowConfig) -> Params {
     [0, config.param(), 0, 0]
 }
 
-fn variants(bindings: usize) -> Vec<Variant> {
-    let of = |params| Variant { params, dtypes: vec![DType::F32; bindings], threads: THREADS };
-    RowConfig::all().map(by_rows).chain([COLUMNS]).map(of).collect()
+fn list_variants(bindings: usize) -> Vec<Variant> {
+    let make_variant = |params| Variant { params, dtypes: vec![DType::F32; bindings], threads: THREADS };
+    RowConfig::list().map(make_row_params).chain([COLUMNS]).map(make_variant).collect()
 }
 
-fn forward_wgsl(params: Params) -> String {
+fn emit_forward(params: Params) -> String {
     if params == COLUMNS {
         return [LOG_SUM, include_str!("columns.wgsl")].concat();
     }
-    let config = RowConfig::of(params[1]);
-    [&config.cells(SOFTMAX.bindings, &["x", "y"]), &config.log_sum(), include_str!("rows.wgsl")].concat()
+    let config = RowConfig::from_param(params[1]);
+    [&config.emit_cells(SOFTMAX.bindings, &["x", "y"]), &config.emit_log_sum(), include_str!("rows.wgsl")]
+        .concat()
 }
 
-fn backward_wgsl(params: Params) -> String {
+fn emit_backward(params: Params) -> String {
     if params == COLUMNS {
         return include_str!("backward_columns.wgsl").into();
     }
-    let config = RowConfig::of(params[1]);
-    let cells = config.cells(BACKWARD.bindings, &["y", "d", "d_x"]);
+    let config = RowConfig::from_param(params[1]);
+    let cells = config.emit_cells(BACKWARD.bindings, &["y", "d", "d_x"]);
     [&cells, config.workgroup(), include_str!("backward_rows.wgsl")].concat()
 }
 
@@ -118,11 +119,11 @@ fn launch(
         return Ok(());
     }
     let columns = inner > 1;
-    row_windows(cx, kernel.name, outer, values, &[], |w| {
+    for_each_row_window(cx, kernel.name, outer, values, &[], |w| {
         let rows = w.count[0];
         let params = match columns {
             true => COLUMNS,
-            false => by_rows(RowConfig::new(&cx.profile, n, w.ranges.iter())),
+            false => make_row_params(RowConfig::new(&cx.profile, n, w.ranges.iter())),
         };
         let logarithm = kind == SoftmaxKind::LogSoftmax;
         cx.launch(Launch {

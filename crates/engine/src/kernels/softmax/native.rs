@@ -15,11 +15,11 @@ pub fn forward(l: &NativeLaunch) {
         let y = Shared::new(l.write::<f32>(1));
         return each_row(x.len() / n, GRAIN / n, |r| {
             // SAFETY: each row belongs to one task.
-            row(&x[r * n..(r + 1) * n], unsafe { y.slice(r * n, n) }, log);
+            softmax_row(&x[r * n..(r + 1) * n], unsafe { y.slice(r * n, n) }, log);
         });
     }
     let y = Shared::new(l.write::<f32>(1));
-    blocks(l, |base, width| columns(&x[base..], &y, base, n, inner, width, log));
+    for_each_block(l, |base, width| softmax_columns(&x[base..], &y, base, n, inner, width, log));
 }
 
 pub fn backward(l: &NativeLaunch) {
@@ -30,15 +30,17 @@ pub fn backward(l: &NativeLaunch) {
         return each_row(y.len() / n, GRAIN / n, |r| {
             let at = r * n..(r + 1) * n;
             // SAFETY: each row belongs to one task.
-            row_backward(&y[at.clone()], &d[at], unsafe { d_x.slice(r * n, n) }, log);
+            softmax_row_backward(&y[at.clone()], &d[at], unsafe { d_x.slice(r * n, n) }, log);
         });
     }
     let d_x = Shared::new(l.write::<f32>(2));
-    blocks(l, |base, width| columns_backward(&y[base..], &d[base..], &d_x, base, n, inner, width, log));
+    for_each_block(l, |base, width| {
+        softmax_columns_backward(&y[base..], &d[base..], &d_x, base, n, inner, width, log)
+    });
 }
 
 /// Calls `f` with the first element and the width of every block of columns.
-fn blocks(l: &NativeLaunch, f: impl Fn(usize, usize) + Sync) {
+fn for_each_block(l: &NativeLaunch, f: impl Fn(usize, usize) + Sync) {
     let Scalars { n, inner, rows, .. } = l.scalars();
     let per_row = inner.div_ceil(WIDTH);
     each_row(rows * per_row, GRAIN / (n * WIDTH.min(inner)), |task| {
@@ -48,7 +50,7 @@ fn blocks(l: &NativeLaunch, f: impl Fn(usize, usize) + Sync) {
 }
 
 vectorised! {
-    fn row(x: &[f32], y: &mut [f32], log: bool) {
+    fn softmax_row(x: &[f32], y: &mut [f32], log: bool) {
         let m = max::<S>(x);
         if log {
             let s = sum_by::<S>(x, |v| exp_or_zero::<S>(v - m)).ln();
@@ -60,7 +62,7 @@ vectorised! {
         }
     }
 
-    fn row_backward(y: &[f32], d: &[f32], d_x: &mut [f32], log: bool) {
+    fn softmax_row_backward(y: &[f32], d: &[f32], d_x: &mut [f32], log: bool) {
         if log {
             let s = sum::<S>(d);
             d_x.iter_mut().zip(y).zip(d).for_each(|((d_x, y), d)| *d_x = S::fma(-exp_or_zero::<S>(*y), s, *d));
@@ -70,7 +72,7 @@ vectorised! {
         }
     }
 
-    fn columns(x: &[f32], y: &Shared<f32>, base: usize, n: usize, step: usize, width: usize, log: bool) {
+    fn softmax_columns(x: &[f32], y: &Shared<f32>, base: usize, n: usize, step: usize, width: usize, log: bool) {
         let (mut m, mut s) = ([f32::NEG_INFINITY; WIDTH], [0f32; WIDTH]);
         let (m, s) = (&mut m[..width], &mut s[..width]);
         for x in (0..n).map(|k| &x[k * step..][..width]) {
@@ -94,7 +96,7 @@ vectorised! {
         }
     }
 
-    fn columns_backward(
+    fn softmax_columns_backward(
         y: &[f32], d: &[f32], d_x: &Shared<f32>, base: usize, n: usize, step: usize, width: usize, log: bool
     ) {
         let mut s = [0f32; WIDTH];

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::key;
+use super::emit_key;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -12,12 +12,12 @@ use crate::kernel::scalars::Words;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Range, Variant};
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::gather::gather;
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, for_each_window};
 use crate::scalars;
 
 const THREADS: u32 = 64;
 
-fn variants(configs: &[([u32; 4], &[DType])]) -> Vec<Variant> {
+fn list_variants(configs: &[([u32; 4], &[DType])]) -> Vec<Variant> {
     configs
         .iter()
         .map(|(params, dtypes)| Variant { params: *params, dtypes: dtypes.to_vec(), threads: THREADS })
@@ -25,7 +25,7 @@ fn variants(configs: &[([u32; 4], &[DType])]) -> Vec<Variant> {
 }
 
 scalars! {
-    struct Keys {
+    struct KeyScalars {
         size: usize,
         n: usize,
         inner: usize,
@@ -39,7 +39,7 @@ scalars! {
 }
 
 scalars! {
-    struct Rank {
+    struct RankScalars {
         size: usize,
         n: usize,
         /// The stride of lines, in elements.
@@ -54,7 +54,7 @@ scalars! {
 }
 
 scalars! {
-    struct Move {
+    struct MoveScalars {
         size: usize,
         n: usize,
         line: usize,
@@ -65,14 +65,14 @@ scalars! {
 }
 
 scalars! {
-    struct Values { size: usize }
+    struct ValueScalars { size: usize }
 }
 
 /// Creates lines of keys and positions from [outer, n, inner]. `params` = [1 for i32, 1 for descending order].
 pub(super) static KEYS: Kernel = Kernel {
     name: "sort keys",
     bindings: &[("x", Access::Read), ("keys", Access::ReadWrite), ("places", Access::ReadWrite)],
-    scalars: Keys::members,
+    scalars: KeyScalars::members,
     implementations: Implementations::Gpu(|params| {
         let dtype = if params[0] == 1 { DType::I32 } else { DType::F32 };
         let turn = if params[1] == 1 { "~" } else { "" };
@@ -88,12 +88,12 @@ pub(super) static KEYS: Kernel = Kernel {
   store_places(at, i32(p.begin + k));
 }}
 ",
-            key(dtype)
+            emit_key(dtype)
         )
     }),
     variants: || {
         let (f32, i32) = ([DType::F32, DType::I32, DType::I32], [DType::I32; 3]);
-        variants(&[([0; 4], &f32), ([0, 1, 0, 0], &f32), ([1, 0, 0, 0], &i32), ([1, 1, 0, 0], &i32)])
+        list_variants(&[([0; 4], &f32), ([0, 1, 0, 0], &f32), ([1, 0, 0, 0], &i32), ([1, 1, 0, 0], &i32)])
     },
 };
 
@@ -102,9 +102,9 @@ pub(super) static KEYS: Kernel = Kernel {
 pub(super) static RANK: Kernel = Kernel {
     name: "sort rank",
     bindings: &[("keys", Access::Read), ("others", Access::Read), ("ranks", Access::ReadWrite)],
-    scalars: Rank::members,
+    scalars: RankScalars::members,
     implementations: Implementations::Gpu(|_| RANK_WGSL.into()),
-    variants: || variants(&[([0; 4], &[DType::I32; 3])]),
+    variants: || list_variants(&[([0; 4], &[DType::I32; 3])]),
 };
 
 const RANK_WGSL: &str = "
@@ -144,9 +144,9 @@ pub(super) static MOVE: Kernel = Kernel {
         ("new_keys", Access::ReadWrite),
         ("new_places", Access::ReadWrite),
     ],
-    scalars: Move::members,
+    scalars: MoveScalars::members,
     implementations: Implementations::Gpu(|_| MOVE_WGSL.into()),
-    variants: || variants(&[([0; 4], &[DType::I32; 5])]),
+    variants: || list_variants(&[([0; 4], &[DType::I32; 5])]),
 };
 
 const MOVE_WGSL: &str = "
@@ -166,7 +166,7 @@ fn kernel(group: u32, lane: u32) {
 pub(super) static VALUES: Kernel = Kernel {
     name: "sort values",
     bindings: &[("keys", Access::Read), ("y", Access::Write)],
-    scalars: Values::members,
+    scalars: ValueScalars::members,
     implementations: Implementations::Gpu(|params| {
         let turn = if params[1] == 1 { "~" } else { "" };
         format!(
@@ -177,7 +177,7 @@ pub(super) static VALUES: Kernel = Kernel {
 "
         )
     }),
-    variants: || variants(&[([0; 4], &[DType::I32; 2]), ([0, 1, 0, 0], &[DType::I32; 2])]),
+    variants: || list_variants(&[([0; 4], &[DType::I32; 2]), ([0, 1, 0, 0], &[DType::I32; 2])]),
 };
 
 fn launch(
@@ -226,9 +226,9 @@ pub(super) fn sort(
     let sorted = cx.empty([outer, count, inner], DType::I32)?;
     first(&keys, &sorted)?;
     let binds = [Bind::new(&sorted, &[1], 1), Bind::new(values, &[1], 1)];
-    windows(cx, "sort", &[values.size()], &[], &binds, |w| {
+    for_each_window(cx, "sort", &[values.size()], &[], &binds, |w| {
         let size = w.count[0];
-        launch(cx, &VALUES, [0, descending as u32, 0, 0], w.ranges, size, Values { size }.words());
+        launch(cx, &VALUES, [0, descending as u32, 0, 0], w.ranges, size, ValueScalars { size }.words());
     })
 }
 
@@ -243,9 +243,9 @@ fn write_keys(cx: &Rc<Context>, x: &Value, [outer, n, inner]: [usize; 3], descen
         Bind::new(&keys, &by_line, 1),
         Bind::new(&places, &by_line, 1),
     ];
-    windows(cx, "sort", &[outer, n, inner], &[], &binds, |w| {
+    for_each_window(cx, "sort", &[outer, n, inner], &[], &binds, |w| {
         let size = w.count.iter().product();
-        let keys = Keys {
+        let keys = KeyScalars {
             size,
             n: w.count[1],
             inner: w.count[2],
@@ -269,9 +269,9 @@ fn merge_runs(cx: &Rc<Context>, [mut keys, mut places]: Lines, [lines, n]: [usiz
     let mut run = 1;
     while run < n {
         let binds = [Bind::new(&keys, &from, 1), Bind::new(&keys, &to, 1), Bind::new(&ranks, &from, 1)];
-        windows(cx, "sort", &[lines, n, n], &[], &binds, |w| {
+        for_each_window(cx, "sort", &[lines, n, n], &[], &binds, |w| {
             let size = w.count[0] * w.count[1];
-            let rank = Rank {
+            let rank = RankScalars {
                 size,
                 n: w.count[1],
                 line: n,
@@ -289,10 +289,10 @@ fn merge_runs(cx: &Rc<Context>, [mut keys, mut places]: Lines, [lines, n]: [usiz
             Bind::new(&new_keys, &to, 1),
             Bind::new(&new_places, &to, 1),
         ];
-        windows(cx, "sort", &[lines, n, n], &[], &binds, |w| {
+        for_each_window(cx, "sort", &[lines, n, n], &[], &binds, |w| {
             let size = w.count[0] * w.count[1];
-            let moved = Move { size, n: w.count[1], line: n, to: w.start[2], to_count: w.count[2] };
-            launch(cx, &MOVE, [0; 4], w.ranges, size, moved.words());
+            let scalars = MoveScalars { size, n: w.count[1], line: n, to: w.start[2], to_count: w.count[2] };
+            launch(cx, &MOVE, [0; 4], w.ranges, size, scalars.words());
         })?;
         std::mem::swap(&mut keys, &mut new_keys);
         std::mem::swap(&mut places, &mut new_places);

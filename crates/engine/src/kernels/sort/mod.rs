@@ -18,7 +18,7 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Implementations, Kernel, Launch};
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, for_each_window};
 use crate::profile::Kind;
 use crate::scalars;
 
@@ -72,7 +72,7 @@ pub fn sort(
         Bind::new(values, &[count * inner, 1], line(count)),
         Bind::new(indices, &[count * inner, 1], line(count)),
     ];
-    windows(cx, "sort", &[outer, inner], &[], &binds, |w| {
+    for_each_window(cx, "sort", &[outer, inner], &[], &binds, |w| {
         let lines = w.count[0] * w.count[1];
         let scalars = Scalars {
             outer: w.count[0],
@@ -97,7 +97,7 @@ pub fn sort(
 }
 
 /// WGSL: the key of an element, before the complement.
-fn key(dtype: DType) -> &'static str {
+fn emit_key(dtype: DType) -> &'static str {
     match dtype {
         DType::I32 => "fn key(v: i32) -> u32 { return bitcast<u32>(v) ^ 0x80000000u; }\n",
         _ => {

@@ -4,7 +4,7 @@
 //! Saved: nothing. Source: torch.nn.functional.adaptive_avg_pool1d, 2d, 3d.
 
 #[cfg(test)]
-pub(in crate::ops) mod plain;
+pub(in crate::ops) mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -15,9 +15,9 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::pool::{Windows, mean};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::ops::avg_pool::d_mean;
-use crate::ops::max_pool::{planes, pooled_shape};
-use crate::shape::three;
+use crate::ops::avg_pool::append_d_mean;
+use crate::ops::max_pool::{infer_shape, split_planes};
+use crate::shape::pad_to_three;
 
 /// Mean over windows; `out` has their number for each dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +26,12 @@ pub struct AdaptiveAvgPool {
 }
 
 impl AdaptiveAvgPool {
-    fn windows(&self, x: &Spec) -> Result<Windows> {
-        let (planes, size) = planes(self.name(), x, self.out.len())?;
+    fn resolve_windows(&self, x: &Spec) -> Result<Windows> {
+        let (planes, size) = split_planes(self.name(), x, self.out.len())?;
         if size.contains(&0) || self.out.contains(&0) {
             fail!(ShapeMismatch, "{}: an input of shape {} into {:?}", self.name(), x.shape, self.out);
         }
-        let (size, out) = (three(size, 1), three(&self.out, 1));
+        let (size, out) = (pad_to_three(size, 1), pad_to_three(&self.out, 1));
         Ok(Windows {
             planes,
             size,
@@ -52,12 +52,12 @@ impl Op for AdaptiveAvgPool {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        let windows = self.windows(inputs[0])?;
-        Ok(vec![Spec::f32(pooled_shape(&inputs[0].shape, &windows, self.out.len()))])
+        let windows = self.resolve_windows(inputs[0])?;
+        Ok(vec![Spec::f32(infer_shape(&inputs[0].shape, &windows, self.out.len()))])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        mean(cx, &self.windows(&inputs[0].spec())?, inputs[0], &outputs[0])
+        mean(cx, &self.resolve_windows(&inputs[0].spec())?, inputs[0], &outputs[0])
     }
 
     fn gradient(&self) -> Gradient {
@@ -65,6 +65,6 @@ impl Op for AdaptiveAvgPool {
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
-        d_mean(cx, &self.windows(&pass.input_specs[0])?, pass)
+        append_d_mean(cx, &self.resolve_windows(&pass.input_specs[0])?, pass)
     }
 }

@@ -6,7 +6,7 @@
 //! and r. Bit-identical to separate sum and norm, with one pass less over memory in each direction.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +29,7 @@ pub trait Norm: Op + Copy {
     fn eps(&self) -> f32;
 
     /// Its inputs after x.
-    fn weights<'a>(&self, given: &[&'a Value]) -> Weights<'a>;
+    fn weights<'a>(&self, inputs: &[&'a Value]) -> Weights<'a>;
 
     /// Its outputs after y.
     fn rows<'a>(&self, kept: &'a [Value]) -> RowStatistics<'a>;
@@ -80,11 +80,11 @@ impl<N: Norm> Op for AddedNorm<N> {
         Gradient::reads(reads.inputs >> 1 << 2, reads.outputs << 1 | 1 << SUM)
     }
 
-    fn is_remade(&self) -> bool {
+    fn is_recomputed(&self) -> bool {
         true
     }
 
-    fn remaking(&self) -> Option<Recomputation> {
+    fn recomputation(&self) -> Option<Recomputation> {
         // The sum, and weight and bias if present.
         let of = vec![Source::Output(SUM), Source::Input(2), Source::Input(3)];
         Some(Recomputation { op: Rc::new(self.0), of })
@@ -93,7 +93,7 @@ impl<N: Norm> Op for AddedNorm<N> {
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let (d, d_sum) = (&pass.d_outs[0], &pass.d_outs[SUM]);
         let (needs, weights) = (pass.needs[0] || pass.needs[1], &pass.needs[2..]);
-        let mut given = vec![None; 1 + weights.len()];
+        let mut d_inputs = vec![None; 1 + weights.len()];
         if d.is_some() {
             // The norm adds its gradient to the gradient of the sum, in place.
             let place = d_sum.as_ref().filter(|_| needs).map(|d| Ok((pass.take_or_copy(cx, d)?, true)));
@@ -105,12 +105,12 @@ impl<N: Norm> Op for AddedNorm<N> {
                 into: Destinations::new(vec![place.transpose()?]),
                 ..Backward::default()
             };
-            given = self.0.backward(cx, &norm)?;
+            d_inputs = self.0.backward(cx, &norm)?;
         } else if needs {
-            given[0] = d_sum.clone();
+            d_inputs[0] = d_sum.clone();
         }
-        let d_x = given[0].take();
+        let d_x = d_inputs[0].take();
         let both = [0, 1].map(|i| d_x.clone().filter(|_| pass.needs[i]));
-        Ok(both.into_iter().chain(given.into_iter().skip(1)).collect())
+        Ok(both.into_iter().chain(d_inputs.into_iter().skip(1)).collect())
     }
 }

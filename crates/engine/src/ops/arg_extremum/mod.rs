@@ -4,7 +4,7 @@
 //! numbers, as in PyTorch. Backward: none, since y is an index.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +18,7 @@ use crate::kernels::reduce::arg_extremum;
 use crate::op::{Backward, Gradient, Gradients, Op};
 pub use crate::ops::extremum::Extreme;
 use crate::ops::extremum::check;
-use crate::ops::sum::{split, without};
+use crate::ops::sum::{remove_dim, split_around};
 
 /// Over `dim`, or over every element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +36,13 @@ impl Op for ArgExtremum {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        let shape = without(self.name(), &inputs[0].shape, self.dim)?;
+        let shape = remove_dim(self.name(), &inputs[0].shape, self.dim)?;
         check(self.name(), inputs[0], self.dim)?;
         Ok(vec![Spec { shape, dtype: DType::I32 }])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        arg_extremum(cx, self.extreme, inputs[0], split(&inputs[0].shape, self.dim), &outputs[0])
+        arg_extremum(cx, self.extreme, inputs[0], split_around(&inputs[0].shape, self.dim), &outputs[0])
     }
 
     fn gradient(&self) -> Gradient {

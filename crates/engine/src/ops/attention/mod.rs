@@ -7,7 +7,7 @@
 //! gradient. A value that is not finite affects every query that sees it and, in forward, no other.
 
 #[cfg(test)]
-pub(in crate::ops) mod plain;
+pub(in crate::ops) mod reference;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -19,7 +19,9 @@ use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::attention::{AttentionCall, DIM, Dropout as Dropped, Flow, Sizes, backward, forward};
+use crate::kernels::attention::{
+    AttentionCall, BackwardInputs, DIM, Dropout as Dropped, Sizes, backward, forward,
+};
 use crate::kernels::dropout::check_probability;
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Gradient, Gradients, Op};
@@ -67,11 +69,11 @@ impl Attention {
             length: self.length.unwrap_or(self.sizes(q, inputs[1]).capacity),
             heads_first: self.heads_first,
             precision: self.precision,
-            dropout: self.dropout_arguments(),
+            dropout: self.dropout_parameters(),
         }
     }
 
-    fn dropout_arguments(&self) -> Option<Dropped> {
+    fn dropout_parameters(&self) -> Option<Dropped> {
         let Dropout { p, seed, offset } = self.dropout;
         let threshold = (p * (1u64 << 32) as f64).round().min(u32::MAX as f64) as u32;
         // Derives a key for this call, since launches have no room for the offset. Its counter is used by no other
@@ -82,10 +84,10 @@ impl Attention {
     }
 
     fn sizes(&self, q: &Value, k: &Value) -> Sizes {
-        Sizes::of(&q.shape, &k.shape, self.heads_first)
+        Sizes::new(&q.shape, &k.shape, self.heads_first)
     }
 
-    fn inputs(&self) -> usize {
+    fn count_inputs(&self) -> usize {
         3 + self.segments as usize + self.mask as usize
     }
 }
@@ -96,7 +98,7 @@ impl Op for Attention {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        assert_eq!(inputs.len(), self.inputs(), "attention: inputs are q, k, v and the labels it says");
+        assert_eq!(inputs.len(), self.count_inputs(), "attention: inputs are q, k, v and the labels it says");
         let [q, k, v] = [inputs[0], inputs[1], inputs[2]];
         if [q, k, v].iter().any(|x| x.dtype != DType::F32) {
             fail!(Dtype, "attention: takes f32, not q {q}, k {k}, v {v}; convert with to(\"f32\")");
@@ -128,7 +130,7 @@ impl Op for Attention {
         if self.heads_first && self.segments {
             fail!(Option, "attention: segments need q, k and v as [B, T, H, D]");
         }
-        let Sizes { batch, queries, capacity, dim, .. } = Sizes::of(&q.shape, &k.shape, self.heads_first);
+        let Sizes { batch, queries, capacity, dim, .. } = Sizes::new(&q.shape, &k.shape, self.heads_first);
         if dim == 0 || dim > DIM {
             fail!(ShapeMismatch, "attention: heads of {dim}, in q {}; 1 to {DIM} are served", q.shape);
         }
@@ -145,15 +147,15 @@ impl Op for Attention {
         }
         let reach = length.max(self.offset + queries);
         let labels = [(self.segments, "segments", reach), (self.mask, "mask", length)];
-        for ((_, what, least), labels) in labels.into_iter().filter(|l| l.0).zip(&inputs[3..]) {
+        for ((_, what, min_keys), labels) in labels.into_iter().filter(|l| l.0).zip(&inputs[3..]) {
             if labels.dtype != DType::I32 {
                 fail!(Dtype, "attention: {what} is {}, not i32", labels.dtype);
             }
             let shape = &labels.shape;
-            if shape.rank() != 2 || shape[0] != batch || shape[1] < least {
+            if shape.rank() != 2 || shape[0] != batch || shape[1] < min_keys {
                 fail!(
                     ShapeMismatch,
-                    "attention: {what} {shape} is not [{batch}, {least} or more], for q {} and {length} keys",
+                    "attention: {what} {shape} is not [{batch}, {min_keys} or more], for q {} and {length} keys",
                     q.shape
                 );
             }
@@ -169,17 +171,19 @@ impl Op for Attention {
     }
 
     fn gradient(&self) -> Gradient {
-        Gradient::reads((1 << self.inputs()) - 1, 0b11)
+        Gradient::reads((1 << self.count_inputs()) - 1, 0b11)
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
-        let mut d_inputs = vec![None; self.inputs()];
+        let mut d_inputs = vec![None; self.count_inputs()];
         let d_o = &pass.d_out_or_zeros(cx)?;
-        let inputs: Vec<&Value> = (0..self.inputs()).map(|i| pass.input(i)).collect();
-        let flow = Flow { d_o, o: pass.output(0), lse: pass.output(1), d_lse: pass.d_outs[1].as_ref() };
-        let like = |i: usize| cx.empty(pass.input_specs[i].shape.clone(), DType::F32);
-        let d_q = if pass.needs[0] { Some(like(0)?) } else { None };
-        let d_kv = if pass.needs[1] || pass.needs[2] { Some([like(1)?, like(2)?]) } else { None };
+        let inputs: Vec<&Value> = (0..self.count_inputs()).map(|i| pass.input(i)).collect();
+        let flow =
+            BackwardInputs { d_o, o: pass.output(0), lse: pass.output(1), d_lse: pass.d_outs[1].as_ref() };
+        let allocate_like = |i: usize| cx.empty(pass.input_specs[i].shape.clone(), DType::F32);
+        let d_q = if pass.needs[0] { Some(allocate_like(0)?) } else { None };
+        let d_kv =
+            if pass.needs[1] || pass.needs[2] { Some([allocate_like(1)?, allocate_like(2)?]) } else { None };
         let both = d_kv.as_ref().map(|[d_k, d_v]| [d_k, d_v]);
         backward(cx, &self.attend(&inputs), &flow, d_q.as_ref(), both)?;
         d_inputs[0] = d_q;

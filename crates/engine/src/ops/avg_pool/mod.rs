@@ -5,7 +5,7 @@
 //! Source: torch.nn.functional.avg_pool1d, 2d, 3d.
 
 #[cfg(test)]
-pub(in crate::ops) mod plain;
+pub(in crate::ops) mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +16,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::pool::{Windows, mean, mean_backward};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::ops::max_pool::{Window, pooled_shape};
+use crate::ops::max_pool::{Window, infer_shape};
 
 /// Mean over windows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub struct AvgPool {
 }
 
 impl AvgPool {
-    fn windows(&self, x: &Spec) -> Result<Windows> {
-        Ok(Windows { count_padding: self.count_padding, ..self.window.over(self.name(), x)? })
+    fn resolve_windows(&self, x: &Spec) -> Result<Windows> {
+        Ok(Windows { count_padding: self.count_padding, ..self.window.resolve(self.name(), x)? })
     }
 }
 
@@ -37,12 +37,12 @@ impl Op for AvgPool {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        let windows = self.windows(inputs[0])?;
-        Ok(vec![Spec::f32(pooled_shape(&inputs[0].shape, &windows, self.window.kernel.len()))])
+        let windows = self.resolve_windows(inputs[0])?;
+        Ok(vec![Spec::f32(infer_shape(&inputs[0].shape, &windows, self.window.kernel.len()))])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        mean(cx, &self.windows(&inputs[0].spec())?, inputs[0], &outputs[0])
+        mean(cx, &self.resolve_windows(&inputs[0].spec())?, inputs[0], &outputs[0])
     }
 
     fn gradient(&self) -> Gradient {
@@ -50,12 +50,12 @@ impl Op for AvgPool {
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
-        d_mean(cx, &self.windows(&pass.input_specs[0])?, pass)
+        append_d_mean(cx, &self.resolve_windows(&pass.input_specs[0])?, pass)
     }
 }
 
 /// The gradient of a mean over `windows`.
-pub fn d_mean(cx: &Rc<Context>, windows: &Windows, pass: &Backward) -> Result<Gradients> {
+pub fn append_d_mean(cx: &Rc<Context>, windows: &Windows, pass: &Backward) -> Result<Gradients> {
     let d_x = cx.empty(pass.input_specs[0].shape.clone(), DType::F32)?;
     mean_backward(cx, windows, pass.d_out(), &d_x)?;
     Ok(vec![Some(d_x)])

@@ -4,7 +4,7 @@
 //! of an input. Saved: the operands that the derivative reads.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -30,14 +30,14 @@ impl Op for Binary {
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
         let [a, b] = inputs else { unreachable!("two inputs") };
-        if a.dtype == DType::I32 && b.dtype == DType::I32 && !self.0.makes_indices() {
+        if a.dtype == DType::I32 && b.dtype == DType::I32 && !self.0.returns_i32() {
             fail!(
                 Dtype,
                 "{}: both operands are i32; arithmetic is on floats, convert one with to(\"f32\")",
                 self.name()
             );
         }
-        let dtype = if self.0.makes_indices() { DType::I32 } else { DType::F32 };
+        let dtype = if self.0.returns_i32() { DType::I32 } else { DType::F32 };
         Ok(vec![Spec { shape: Shape::broadcast(self.name(), &a.shape, &b.shape)?, dtype }])
     }
 
@@ -47,7 +47,7 @@ impl Op for Binary {
 
     fn gradient(&self) -> Gradient {
         match self.0 {
-            f if f.makes_indices() => Gradient::Constant,
+            f if f.returns_i32() => Gradient::Constant,
             Function::Add | Function::Sub => Gradient::reads(0, 0),
             _ => Gradient::reads(0b11, 0),
         }

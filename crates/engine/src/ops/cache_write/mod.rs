@@ -5,7 +5,7 @@
 //! to run backward through it. It has no gradient.
 
 #[cfg(test)]
-pub(in crate::ops) mod plain;
+pub(in crate::ops) mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +19,7 @@ use crate::kernels::copy::{Side, copy};
 
 /// Returns rows `position..position + count` of a cache with one batch row, as [1, T, Hkv, D], to be written directly;
 /// `None` with several batch rows or if the rows do not fit.
-pub fn place(cache: &Value, position: usize, count: usize) -> Option<Value> {
+pub fn slice_rows(cache: &Value, position: usize, count: usize) -> Option<Value> {
     let &[1, capacity, heads, dim] = &cache.shape[..] else { return None };
     let fits = cache.dtype == DType::F32 && position + count <= capacity;
     fits.then(|| cache.sub_range(position * heads * dim, [1, count, heads, dim]))
@@ -61,6 +61,6 @@ pub fn cache_write(cx: &Rc<Context>, cache: &Value, rows: &Value, position: usiz
     let strides = cache.shape.strides();
     let to = Side { value: cache, start: position * strides[1], strides };
     copy(cx, "cache_write", &rows.shape, &Side::whole(rows), &to)?;
-    cache.storage.written();
+    cache.storage.record_write();
     Ok(())
 }

@@ -1,11 +1,11 @@
-use super::{cache_write, plain::plain};
+use super::{cache_write, reference::compute_reference};
 use crate::error::Code;
 use crate::ops::checks::{Array, contexts, read};
 use crate::tape::{Tape, Tensor};
 use crate::{kernels::elementwise::Function, ops::unary::Unary};
 
 #[test]
-fn rows_stand_at_their_position_and_nothing_else_moves() {
+fn rows_are_written_only_at_their_position() {
     for cx in contexts() {
         for (batch, capacity, heads, dim) in [(1, 1, 1, 1), (1, 65, 2, 8), (3, 64, 1, 5), (2, 257, 2, 64)] {
             let before = Array::random("cache", &[batch, capacity, heads, dim]);
@@ -17,7 +17,7 @@ fn rows_stand_at_their_position_and_nothing_else_moves() {
             {
                 let rows = Array::random("rows", &[batch, count, heads, dim]);
                 cache_write(&cx, &cache, &rows.upload(&cx), position).unwrap();
-                plain(&mut expected, &rows, position);
+                compute_reference(&mut expected, &rows, position);
             }
             assert_eq!(read(&cache).data, expected.data, "{}", cx.profile.label);
             assert!(cache.storage.version() > version);
@@ -26,7 +26,7 @@ fn rows_stand_at_their_position_and_nothing_else_moves() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn rows_that_do_not_fit_are_refused() {
     let cx = &contexts()[0];
     let cache = Array::random("cache", &[2, 8, 1, 4]).upload(cx);
     let rows = Array::random("rows", &[2, 3, 1, 4]).upload(cx);
@@ -40,7 +40,7 @@ fn what_does_not_fit_is_refused() {
 }
 
 #[test]
-fn a_tape_that_saved_the_cache_refuses() {
+fn backward_refuses_a_cache_modified_after_saving() {
     let cx = &contexts()[0];
     let cache = Tensor::new(Array::random("cache", &[1, 4, 1, 2]).upload(cx), true);
     let tape = Tape::default();

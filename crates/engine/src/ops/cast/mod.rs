@@ -4,7 +4,7 @@
 //! truncated. Backward: d_out as f32, whichever float type y has; none through i32. Saved: nothing.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 pub(crate) mod tests;
 

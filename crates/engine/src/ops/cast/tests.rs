@@ -3,7 +3,7 @@ use std::sync::mpsc::channel;
 use half::{bf16, f16};
 use lowrank_cpu::quant::BlockType;
 
-use super::{Cast, plain::plain};
+use super::{Cast, reference::compute_reference};
 use crate::context::Value;
 use crate::dtype::DType::*;
 use crate::error::Code;
@@ -11,13 +11,13 @@ use crate::kernel::coverage::every_variant;
 use crate::kernels;
 use crate::kernels::elementwise::Function;
 use crate::op::{Op, run1};
-use crate::ops::checks::{Array, check, contexts, in_blocks, read};
+use crate::ops::checks::{Array, check, contexts, read, upload_quantised};
 use crate::ops::sum::Sum;
 use crate::ops::unary::Unary;
 use crate::tape::{Tape, Tensor};
 
 /// Ties in both directions, the ends of each range, f16 subnormals, values that overflow.
-fn telling() -> Vec<f64> {
+fn list_edge_values() -> Vec<f64> {
     let one = |e: i32| 2f64.powi(e);
     let mut values = vec![
         0.0,
@@ -56,12 +56,12 @@ fn telling() -> Vec<f64> {
     values.iter().map(|v| *v as f32 as f64).collect()
 }
 
-fn blocks_are_unpacked() {
+fn check_unpacked_blocks() {
     for cx in contexts() {
         for kind in BlockType::EVERY {
             // Values that are never split must fit the smallest binding.
             let rows = if kind.is_divisible() { 37 } else { 3 };
-            let [stored, wide] = in_blocks(&cx, kind, &[rows, 256]);
+            let [stored, wide] = upload_quantised(&cx, kind, &[rows, 256]);
             for to in [F32, F16, BF16] {
                 let [got, expected] =
                     [&stored, &wide].map(|x| read(&run1(&cx, &Cast { dtype: to }, &[x]).unwrap()));
@@ -78,17 +78,17 @@ fn blocks_are_unpacked() {
 
 every_variant! {
     kernels::cast::KERNELS;
-    fn rounds_as_the_processor_does() {
-        blocks_are_unpacked();
+    fn every_variant_equals_the_reference() {
+        check_unpacked_blocks();
         for from in [F32, F16, BF16, I32] {
             for to in [F32, F16, BF16, I32] {
                 for n in [1, 63, 64, 65, 257, 288] {
-                    let x = Array { dtype: from, ..Array::new(&[n], telling()[..n].to_vec()) };
+                    let x = Array { dtype: from, ..Array::new(&[n], list_edge_values()[..n].to_vec()) };
                     for cx in contexts() {
                         let y = read(&run1(&cx, &Cast { dtype: to }, &[&x.upload(&cx)]).unwrap());
                         assert_eq!(y.dtype, to);
                         for (v, got) in x.data.iter().zip(&y.data) {
-                            let e = plain(*v, from, to);
+                            let e = compute_reference(*v, from, to);
                             assert!(
                                 e == *got || (e.is_nan() && got.is_nan()),
                                 "{v} from {from} to {to} on {}: {got} for {e}",
@@ -102,14 +102,14 @@ every_variant! {
     }
 }
 
-fn bytes(value: &Value) -> Vec<u8> {
+fn read_bytes(value: &Value) -> Vec<u8> {
     let (send, receive) = channel();
     value.context().read(value, Box::new(move |bytes| send.send(bytes).unwrap()));
     receive.recv().unwrap().unwrap()
 }
 
 #[test]
-fn halves_survive_the_way_through_f32() {
+fn halves_round_trip_through_f32() {
     for dtype in [F16, BF16] {
         // Every bit pattern except NaN.
         let nan = |b: u16| match dtype {
@@ -122,7 +122,7 @@ fn halves_survive_the_way_through_f32() {
             let wide = run1(&cx, &Cast { dtype: F32 }, &[&x]).unwrap();
             let back = run1(&cx, &Cast { dtype }, &[&wide]).unwrap();
             assert!(
-                bytes(&back) == bytemuck::cast_slice::<u16, u8>(&bits),
+                read_bytes(&back) == bytemuck::cast_slice::<u16, u8>(&bits),
                 "{dtype} on {}",
                 cx.profile.label
             );
@@ -131,7 +131,7 @@ fn halves_survive_the_way_through_f32() {
 }
 
 #[test]
-fn gradients_pass_through_floats_alone() {
+fn gradients_pass_through_float_casts_only() {
     check(&Cast { dtype: F32 }, &[Array::random("x", &[65])], &|x| x.to_vec());
     for cx in contexts() {
         for dtype in [F16, BF16] {

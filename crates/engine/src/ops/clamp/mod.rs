@@ -3,7 +3,7 @@
 //! Backward: d_out where x is within the bounds, including both; 0 elsewhere. Saved: x.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 

@@ -1,4 +1,4 @@
-use super::{Clamp, plain::plain};
+use super::{Clamp, reference::compute_reference};
 use crate::context::Spec;
 use crate::error::Code;
 use crate::op::{Backward, Op};
@@ -12,24 +12,24 @@ const BOUNDS: [Clamp; 4] = [
 ];
 
 #[test]
-fn equals_the_plain_form() {
+fn equals_the_reference() {
     for n in [1, 63, 64, 65, 257] {
         for clamp in BOUNDS {
-            check(&clamp, &[Array::random("x", &[n, 3])], &|x| vec![plain(clamp, &x[0])]);
+            check(&clamp, &[Array::random("x", &[n, 3])], &|x| vec![compute_reference(clamp, &x[0])]);
         }
     }
 }
 
 #[test]
-fn non_finite_values_stay_or_are_bounded() {
+fn non_finite_values_are_clamped_or_kept() {
     let x = Array::new(&[4], vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.1]);
     for clamp in BOUNDS {
-        check_non_finite(&clamp, std::slice::from_ref(&x), &|x| vec![plain(clamp, &x[0])]);
+        check_non_finite(&clamp, std::slice::from_ref(&x), &|x| vec![compute_reference(clamp, &x[0])]);
     }
 }
 
 #[test]
-fn the_bounds_themselves_pass_the_gradient_and_nan_does_not() {
+fn gradients_pass_at_the_bounds_but_not_at_nan() {
     let clamp = Clamp { low: -1.0, high: 1.0 };
     for cx in contexts() {
         let x = Array::new(&[5], vec![-1.0, 1.0, 1.5, f64::NAN, f64::INFINITY]).upload(&cx);
@@ -41,7 +41,7 @@ fn the_bounds_themselves_pass_the_gradient_and_nan_does_not() {
 }
 
 #[test]
-fn a_bound_is_a_number() {
+fn nan_bounds_are_refused() {
     let error = Clamp { low: f64::NAN, high: 1.0 }.outputs(&[&Spec::f32([2])]).unwrap_err();
     assert!(error.code == Code::Option && error.message.starts_with("clamp"), "{error}");
 }

@@ -3,7 +3,7 @@
 //! Backward: slices of d_out. Saved: nothing.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +25,7 @@ pub struct Concat {
 
 impl Concat {
     /// The host's copy of y, if it knows all inputs.
-    fn host(&self, inputs: &[&Value]) -> Option<Rc<[i32]>> {
+    fn concat_host(&self, inputs: &[&Value]) -> Option<Rc<[i32]>> {
         let parts: Vec<(Rc<[i32]>, usize)> = inputs
             .iter()
             .map(|x| Some((x.host()?, x.shape[self.dim..].iter().product())))
@@ -68,7 +68,7 @@ impl Op for Concat {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        *outputs[0].storage.host.borrow_mut() = self.host(inputs);
+        *outputs[0].storage.host.borrow_mut() = self.concat_host(inputs);
         with_f32_copies(cx, inputs, &outputs[0], |inputs, y| {
             let strides = y.shape.strides();
             let mut at = 0;

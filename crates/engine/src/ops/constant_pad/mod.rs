@@ -4,7 +4,7 @@
 //! position. Saved: nothing.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +27,7 @@ pub struct ConstantPad {
 
 impl ConstantPad {
     /// The box of x in a value of y's shape.
-    fn part<'a>(&self, whole: &'a Value) -> Side<'a> {
+    fn locate_box<'a>(&self, whole: &'a Value) -> Side<'a> {
         let strides = whole.shape.strides();
         let first = strides.len() - self.padding.len();
         let start = self.padding.iter().zip(&strides[first..]).map(|([before, _], step)| before * step).sum();
@@ -55,7 +55,7 @@ impl Op for ConstantPad {
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
         with_f32_copies(cx, inputs, &outputs[0], |inputs, y| {
             fill(cx, y, self.value)?;
-            copy(cx, self.name(), &inputs[0].shape, &Side::whole(inputs[0]), &self.part(y))
+            copy(cx, self.name(), &inputs[0].shape, &Side::whole(inputs[0]), &self.locate_box(y))
         })
     }
 
@@ -65,7 +65,7 @@ impl Op for ConstantPad {
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let d_x = cx.empty(pass.input_specs[0].shape.clone(), DType::F32)?;
-        copy(cx, self.name(), &d_x.shape, &self.part(pass.d_out()), &Side::whole(&d_x))?;
+        copy(cx, self.name(), &d_x.shape, &self.locate_box(pass.d_out()), &Side::whole(&d_x))?;
         Ok(vec![Some(d_x)])
     }
 }

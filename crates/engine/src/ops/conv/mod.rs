@@ -11,7 +11,7 @@
 
 pub(in crate::ops) mod backward;
 #[cfg(test)]
-pub(in crate::ops) mod plain;
+pub(in crate::ops) mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -21,10 +21,10 @@ use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::conv::{Correlation, LARGEST, Walk, correlate, correlate_weight};
+use crate::kernels::conv::{ConvGeometry, Correlation, LARGEST, correlate, correlate_weight};
 use crate::kernels::reduce::{Reduction, reduce};
 use crate::op::{Backward, BackwardReads, Gradient, Gradients, Op};
-use crate::shape::{Shape, three};
+use crate::shape::{Shape, pad_to_three};
 
 /// A convolution over [x, weight] or [x, weight, bias]; parameters have one entry for each dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,20 +47,20 @@ impl Conv {
     }
 
     /// The sizes of a convolution with valid inputs and output.
-    pub(in crate::ops) fn walk(&self, x: &Shape, weight: &Shape, y: &Shape) -> Walk {
-        let each = |list: &[usize]| three(list, 1);
+    pub(in crate::ops) fn compute_geometry(&self, x: &Shape, weight: &Shape, y: &Shape) -> ConvGeometry {
+        let expand = |list: &[usize]| pad_to_three(list, 1);
         let before: Vec<isize> = self.padding.iter().map(|p| -(p[0] as isize)).collect();
-        Walk {
+        ConvGeometry {
             batch: x[0],
             groups: self.groups,
             rows: weight[0] / self.groups,
             channels: weight[1],
-            size: each(&x[2..]),
-            out: each(&y[2..]),
-            taps: each(&weight[2..]),
-            stride: each(&self.stride),
-            first: three(&before, 0),
-            step: each(&self.dilation).map(|d| d as isize),
+            size: expand(&x[2..]),
+            out: expand(&y[2..]),
+            taps: expand(&weight[2..]),
+            stride: expand(&self.stride),
+            first: pad_to_three(&before, 0),
+            step: expand(&self.dilation).map(|d| d as isize),
         }
     }
 
@@ -105,7 +105,7 @@ impl Conv {
     }
 
     /// The size of y along dimension `d`.
-    fn extent(&self, d: usize, size: usize, kernel: usize) -> Result<usize> {
+    fn compute_extent(&self, d: usize, size: usize, kernel: usize) -> Result<usize> {
         let (stride, dilation) = (self.stride[d], self.dilation[d]);
         for (what, n) in [("stride", stride), ("dilation", dilation), ("kernel", kernel)] {
             if n == 0 || n > LARGEST {
@@ -136,15 +136,15 @@ impl Op for Conv {
         self.check_channels(x, weight, inputs.get(2).copied())?;
         let mut y = vec![x.shape[0], weight.shape[0]];
         for d in 0..self.dims() {
-            y.push(self.extent(d, x.shape[d + 2], weight.shape[d + 2])?);
+            y.push(self.compute_extent(d, x.shape[d + 2], weight.shape[d + 2])?);
         }
         Ok(vec![Spec::f32(&y[..])])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
         let (x, weight, y) = (inputs[0], inputs[1], &outputs[0]);
-        let walk = self.walk(&x.shape, &weight.shape, &y.shape);
-        correlate(cx, Correlation { walk: &walk, x, w: weight, bias: inputs.get(2).copied(), y })
+        let geometry = self.compute_geometry(&x.shape, &weight.shape, &y.shape);
+        correlate(cx, Correlation { geometry: &geometry, x, w: weight, bias: inputs.get(2).copied(), y })
     }
 
     fn gradient(&self) -> Gradient {
@@ -158,29 +158,29 @@ impl Op for Conv {
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let d = pass.d_out();
         let (x, weight) = (&pass.input_specs[0].shape, &pass.input_specs[1].shape);
-        let walk = self.walk(x, weight, &d.shape);
+        let geometry = self.compute_geometry(x, weight, &d.shape);
         let d_input = |i: usize| match i {
             0 => {
                 let d_x = cx.empty(x.clone(), DType::F32)?;
-                backward::d_x(cx, &walk, d, pass.input(1), &d_x)?;
+                backward::append_d_x(cx, &geometry, d, pass.input(1), &d_x)?;
                 Ok(d_x)
             }
             1 => {
-                let (d_weight, adds) = pass.into.place(cx, 1, weight.clone())?;
-                correlate_weight(cx, &walk, pass.input(0), d, adds, &d_weight)?;
+                let (d_weight, adds) = pass.into.choose_destination(cx, 1, weight.clone())?;
+                correlate_weight(cx, &geometry, pass.input(0), d, adds, &d_weight)?;
                 Ok(d_weight)
             }
-            _ => d_bias(cx, &walk, d),
+            _ => append_d_bias(cx, &geometry, d),
         };
         (0..pass.needs.len()).map(|i| pass.needs[i].then(|| d_input(i)).transpose()).collect()
     }
 }
 
 /// The sum of d over the batch and the positions.
-fn d_bias(cx: &Rc<Context>, walk: &Walk, d: &Value) -> Result<Value> {
-    let (batch, out) = (walk.batch, walk.groups * walk.rows);
+fn append_d_bias(cx: &Rc<Context>, geometry: &ConvGeometry, d: &Value) -> Result<Value> {
+    let (batch, out) = (geometry.batch, geometry.groups * geometry.rows);
     let images = cx.empty([batch, out], DType::F32)?;
-    reduce(cx, Reduction::Sum, d, [batch * out, walk.positions(), 1], &images)?;
+    reduce(cx, Reduction::Sum, d, [batch * out, geometry.positions(), 1], &images)?;
     let d_bias = cx.empty([out], DType::F32)?;
     reduce(cx, Reduction::Sum, &images, [1, batch, out], &d_bias)?;
     Ok(d_bias)

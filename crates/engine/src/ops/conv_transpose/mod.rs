@@ -8,7 +8,7 @@
 //! Source: Dumoulin and Visin 2016, section 4; torch.nn.functional.conv_transpose1d, 2d, 3d.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -64,7 +64,7 @@ impl ConvTranspose {
     }
 
     /// The size of y along dimension `d`.
-    fn extent(&self, d: usize, size: usize, kernel: usize) -> Result<usize> {
+    fn compute_extent(&self, d: usize, size: usize, kernel: usize) -> Result<usize> {
         let (stride, dilation) = (self.conv.stride[d], self.conv.dilation[d]);
         for (what, n) in [("stride", stride), ("dilation", dilation), ("kernel", kernel)] {
             if n == 0 || n > LARGEST {
@@ -103,15 +103,15 @@ impl Op for ConvTranspose {
         self.check(x, weight)?;
         let mut y = vec![x.shape[0], weight.shape[1] * self.conv.groups];
         for d in 0..self.conv.stride.len() {
-            y.push(self.extent(d, x.shape[d + 2], weight.shape[d + 2])?);
+            y.push(self.compute_extent(d, x.shape[d + 2], weight.shape[d + 2])?);
         }
         Ok(vec![Spec::f32(&y[..])])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
         let (x, weight, y) = (inputs[0], inputs[1], &outputs[0]);
-        let walk = self.conv.walk(&y.shape, &weight.shape, &x.shape);
-        backward::d_x(cx, &walk, x, weight, y)
+        let geometry = self.conv.compute_geometry(&y.shape, &weight.shape, &x.shape);
+        backward::append_d_x(cx, &geometry, x, weight, y)
     }
 
     fn gradient(&self) -> Gradient {
@@ -125,16 +125,16 @@ impl Op for ConvTranspose {
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let d = pass.d_out();
         let (x, weight) = (&pass.input_specs[0].shape, &pass.input_specs[1].shape);
-        let walk = self.conv.walk(&d.shape, weight, x);
+        let geometry = self.conv.compute_geometry(&d.shape, weight, x);
         let mut d_inputs = vec![None, None];
         if pass.needs[0] {
             let d_x = cx.empty(x.clone(), DType::F32)?;
-            correlate(cx, Correlation { walk: &walk, x: d, w: pass.input(1), bias: None, y: &d_x })?;
+            correlate(cx, Correlation { geometry: &geometry, x: d, w: pass.input(1), bias: None, y: &d_x })?;
             d_inputs[0] = Some(d_x);
         }
         if pass.needs[1] {
-            let (d_weight, adds) = pass.into.place(cx, 1, weight.clone())?;
-            correlate_weight(cx, &walk, d, pass.input(0), adds, &d_weight)?;
+            let (d_weight, adds) = pass.into.choose_destination(cx, 1, weight.clone())?;
+            correlate_weight(cx, &geometry, d, pass.input(0), adds, &d_weight)?;
             d_inputs[1] = Some(d_weight);
         }
         Ok(d_inputs)

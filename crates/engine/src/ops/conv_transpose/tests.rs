@@ -1,16 +1,21 @@
-use super::{ConvTranspose, plain::plain};
+use super::{ConvTranspose, reference::compute_reference};
 use crate::context::Spec;
 use crate::dtype::DType;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
 use crate::ops::conv::Conv;
 
-fn held(op: &ConvTranspose, inputs: &[Array]) {
-    check(op, inputs, &|x| vec![plain(op, &x[0], &x[1])]);
+fn check_conv(op: &ConvTranspose, inputs: &[Array]) {
+    check(op, inputs, &|x| vec![compute_reference(op, &x[0], &x[1])]);
 }
 
 /// Returns x [batch, channels, *size] and a weight [channels, out / groups, *kernel].
-fn inputs(op: &ConvTranspose, batch: usize, [channels, out]: [usize; 2], sizes: [&[usize]; 2]) -> Vec<Array> {
+fn draw_inputs(
+    op: &ConvTranspose,
+    batch: usize,
+    [channels, out]: [usize; 2],
+    sizes: [&[usize]; 2],
+) -> Vec<Array> {
     let [size, kernel] = sizes;
     let x = [&[batch, channels], size].concat();
     let weight = [&[channels, out / op.conv.groups], kernel].concat();
@@ -18,7 +23,7 @@ fn inputs(op: &ConvTranspose, batch: usize, [channels, out]: [usize; 2], sizes: 
 }
 
 /// The same parameters for every dimension.
-fn transposed(
+fn make_transposed(
     dims: usize,
     stride: usize,
     padding: [usize; 2],
@@ -34,23 +39,23 @@ fn transposed(
     ConvTranspose { conv, output_padding: vec![more; dims] }
 }
 
-fn grouped(mut op: ConvTranspose, groups: usize) -> ConvTranspose {
+fn with_groups(mut op: ConvTranspose, groups: usize) -> ConvTranspose {
     op.conv.groups = groups;
     op
 }
 
 #[test]
-fn sizes_around_the_ends_of_tiles() {
-    let op = transposed(1, 2, [1, 1], 1, 1);
+fn sizes_around_tile_ends_equal_the_reference() {
+    let op = make_transposed(1, 2, [1, 1], 1, 1);
     for n in [1, 63, 64, 65, 257] {
-        held(&op, &inputs(&op, 2, [3, 5], [&[n], &[3]]));
-        held(&op, &inputs(&op, 1, [n, 2], [&[4], &[3]]));
-        held(&op, &inputs(&op, 1, [2, n], [&[5], &[2]]));
+        check_conv(&op, &draw_inputs(&op, 2, [3, 5], [&[n], &[3]]));
+        check_conv(&op, &draw_inputs(&op, 1, [n, 2], [&[4], &[3]]));
+        check_conv(&op, &draw_inputs(&op, 1, [2, n], [&[5], &[2]]));
     }
 }
 
 #[test]
-fn every_geometry_in_two_dimensions() {
+fn two_dimensional_geometries_equal_the_reference() {
     for (stride, padding, dilation, more) in [
         (1, [0, 0], 1, 0),
         (1, [1, 1], 1, 0),
@@ -62,52 +67,54 @@ fn every_geometry_in_two_dimensions() {
         (4, [0, 1], 1, 3),
     ] {
         for groups in [1, 2] {
-            let op = grouped(transposed(2, stride, padding, dilation, more), groups);
-            held(&op, &inputs(&op, 2, [4, 6], [&[5, 4], &[3, 2]]));
+            let op = with_groups(make_transposed(2, stride, padding, dilation, more), groups);
+            check_conv(&op, &draw_inputs(&op, 2, [4, 6], [&[5, 4], &[3, 2]]));
         }
     }
     // Kernel and stride of equal size, and a stride above the kernel size: elements that have no tap.
-    let op = transposed(2, 2, [0, 0], 1, 0);
-    held(&op, &inputs(&op, 2, [5, 3], [&[6, 7], &[2, 2]]));
-    let op = transposed(2, 3, [0, 0], 1, 0);
-    held(&op, &inputs(&op, 1, [3, 2], [&[4, 3], &[2, 1]]));
-    let op = grouped(transposed(2, 2, [1, 1], 1, 1), 6);
-    held(&op, &inputs(&op, 2, [6, 6], [&[5, 4], &[3, 3]]));
+    let op = make_transposed(2, 2, [0, 0], 1, 0);
+    check_conv(&op, &draw_inputs(&op, 2, [5, 3], [&[6, 7], &[2, 2]]));
+    let op = make_transposed(2, 3, [0, 0], 1, 0);
+    check_conv(&op, &draw_inputs(&op, 1, [3, 2], [&[4, 3], &[2, 1]]));
+    let op = with_groups(make_transposed(2, 2, [1, 1], 1, 1), 6);
+    check_conv(&op, &draw_inputs(&op, 2, [6, 6], [&[5, 4], &[3, 3]]));
 }
 
 /// Shapes that the processor computes with tiles of 2 × 2, forward and backward.
 #[test]
-fn channels_enough_for_transforms() {
-    let op = transposed(2, 1, [1, 1], 1, 0);
-    held(&op, &inputs(&op, 4, [33, 34], [&[8, 7], &[3, 3]]));
+fn winograd_shapes_equal_the_reference() {
+    let op = make_transposed(2, 1, [1, 1], 1, 0);
+    check_conv(&op, &draw_inputs(&op, 4, [33, 34], [&[8, 7], &[3, 3]]));
 }
 
 #[test]
-fn three_dimensions() {
-    let op = transposed(3, 2, [1, 0], 1, 1);
-    held(&op, &inputs(&op, 2, [2, 3], [&[2, 3, 4], &[3, 2, 2]]));
+fn three_dimensions_equal_the_reference() {
+    let op = make_transposed(3, 2, [1, 0], 1, 1);
+    check_conv(&op, &draw_inputs(&op, 2, [2, 3], [&[2, 3, 4], &[3, 2, 2]]));
 }
 
 #[test]
-fn weights_in_half_storage() {
-    let op = transposed(2, 2, [1, 1], 1, 0);
-    let [x, weight] = <[Array; 2]>::try_from(inputs(&op, 2, [4, 6], [&[5, 3], &[3, 3]])).unwrap();
+fn half_weights_equal_the_reference() {
+    let op = make_transposed(2, 2, [1, 1], 1, 0);
+    let [x, weight] = <[Array; 2]>::try_from(draw_inputs(&op, 2, [4, 6], [&[5, 3], &[3, 3]])).unwrap();
     for dtype in [DType::F16, DType::BF16] {
-        held(&op, &[x.clone(), weight.stored(dtype)]);
+        check_conv(&op, &[x.clone(), weight.stored(dtype)]);
     }
 }
 
 #[test]
-fn infinities_stand_where_they_are_met() {
-    let op = transposed(1, 2, [0, 0], 1, 0);
-    let [mut x, weight] = <[Array; 2]>::try_from(inputs(&op, 1, [1, 2], [&[5], &[3]])).unwrap();
+fn infinities_reach_the_outputs_that_read_them() {
+    let op = make_transposed(1, 2, [0, 0], 1, 0);
+    let [mut x, weight] = <[Array; 2]>::try_from(draw_inputs(&op, 1, [1, 2], [&[5], &[3]])).unwrap();
     x.data[2] = f64::INFINITY;
-    check_non_finite(&op, &[x, weight.map(|w| w.abs() + 0.5)], &|x| vec![plain(&op, &x[0], &x[1])]);
+    check_non_finite(&op, &[x, weight.map(|w| w.abs() + 0.5)], &|x| {
+        vec![compute_reference(&op, &x[0], &x[1])]
+    });
 }
 
 #[test]
-fn refused() {
-    let op = transposed(2, 2, [1, 1], 1, 0);
+fn invalid_geometries_are_refused() {
+    let op = make_transposed(2, 2, [1, 1], 1, 0);
     let error = |op: &ConvTranspose, x: &[usize], weight: &[usize]| {
         op.outputs(&[&Spec::f32(x), &Spec::f32(weight)]).unwrap_err().to_string()
     };
@@ -117,7 +124,8 @@ fn refused() {
     assert!(error(&op, &[3, 4, 4], &[2, 1, 3, 3]).contains("of 4 dimensions"));
     assert!(error(&op, &[1, 2, 1, 1], &[2, 1, 1, 1]).contains("leaves nothing of 1"));
     assert!(
-        error(&transposed(2, 2, [0, 0], 1, 2), &[1, 2, 2, 2], &[2, 1, 2, 2]).contains("output padding of 2")
+        error(&make_transposed(2, 2, [0, 0], 1, 2), &[1, 2, 2, 2], &[2, 1, 2, 2])
+            .contains("output padding of 2")
     );
-    assert!(error(&grouped(op, 2), &[1, 3, 4, 4], &[3, 1, 3, 3]).contains("2 groups do not divide 3"));
+    assert!(error(&with_groups(op, 2), &[1, 3, 4, 4], &[3, 1, 3, 3]).contains("2 groups do not divide 3"));
 }

@@ -7,7 +7,7 @@
 //! Backward: one pass over the logits. Source: torch.nn.functional.cross_entropy.
 
 #[cfg(test)]
-pub mod plain;
+pub mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +17,9 @@ use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::cross_entropy::{Labels, Scale, row_losses, row_losses_backward, settle};
+use crate::kernels::cross_entropy::{
+    Labels, Scale, append_loss_sum, append_row_losses, append_row_losses_backward,
+};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
 
@@ -107,11 +109,11 @@ impl Op for CrossEntropy {
         check_targets(self.name(), targets, self.ignore_index, x.shape.last())?;
         let labels = self.labels(targets);
         if self.reduction == Reduction::None {
-            return row_losses(cx, x, labels, &outputs[0], &outputs[1]);
+            return append_row_losses(cx, x, labels, &outputs[0], &outputs[1]);
         }
         let losses = cx.empty(targets.shape.clone(), DType::F32)?;
-        row_losses(cx, x, labels, &losses, &outputs[1])?;
-        settle(cx, &losses, labels, self.reduction == Reduction::Mean, &outputs[0], &outputs[2])
+        append_row_losses(cx, x, labels, &losses, &outputs[1])?;
+        append_loss_sum(cx, &losses, labels, self.reduction == Reduction::Mean, &outputs[0], &outputs[2])
     }
 
     fn gradient(&self) -> Gradient {
@@ -127,7 +129,7 @@ impl Op for CrossEntropy {
             Reduction::Mean => Scale::Mean(d, pass.output(2)),
         };
         let d_x = cx.empty(x.shape.clone(), DType::F32)?;
-        row_losses_backward(cx, x, self.labels(pass.input(1)), pass.output(1), scale, &d_x)?;
+        append_row_losses_backward(cx, x, self.labels(pass.input(1)), pass.output(1), scale, &d_x)?;
         Ok(vec![Some(d_x), None])
     }
 }

@@ -4,7 +4,7 @@
 //! the product of the elements before k and S[k] = d[k] + x[k + 1]·S[k + 1]. Saved: x. Source: torch.cumprod.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +18,7 @@ use crate::kernels::elementwise::{Function, map};
 use crate::kernels::flip::flip;
 use crate::kernels::recurrence::{Rule, recurrence};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::ops::sum::split;
+use crate::ops::sum::split_around;
 
 /// Along `dim`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Op for Cumprod {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        recurrence(cx, Rule::Product, inputs[0], split(&inputs[0].shape, Some(self.dim)), &outputs[0])
+        recurrence(cx, Rule::Product, inputs[0], split_around(&inputs[0].shape, Some(self.dim)), &outputs[0])
     }
 
     fn gradient(&self) -> Gradient {
@@ -52,7 +52,7 @@ impl Op for Cumprod {
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let (x, d) = (pass.input(0), pass.d_out());
-        let space = split(&d.shape, Some(self.dim));
+        let space = split_around(&d.shape, Some(self.dim));
         let empty = || cx.empty(d.shape.clone(), DType::F32);
         let (turned_x, turned_d, turned_s) = (empty()?, empty()?, empty()?);
         flip(cx, x, space, &turned_x)?;

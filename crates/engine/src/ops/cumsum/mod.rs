@@ -3,7 +3,7 @@
 //! Shapes: x f32; y is x's. Backward: d_out summed from the end. Saved: nothing. Source: torch.cumsum.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +16,7 @@ use crate::fail;
 use crate::kernels::flip::flip;
 use crate::kernels::scan::scan;
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::ops::sum::split;
+use crate::ops::sum::split_around;
 
 /// Along `dim`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Op for Cumsum {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        scan(cx, inputs[0], split(&inputs[0].shape, Some(self.dim)), &outputs[0])
+        scan(cx, inputs[0], split_around(&inputs[0].shape, Some(self.dim)), &outputs[0])
     }
 
     fn gradient(&self) -> Gradient {
@@ -50,12 +50,12 @@ impl Op for Cumsum {
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let d = pass.d_out();
-        let space = split(&d.shape, Some(self.dim));
-        let [turned, summed, d_x] = [(); 3].map(|()| cx.empty(d.shape.clone(), DType::F32));
-        let (turned, summed, d_x) = (turned?, summed?, d_x?);
-        flip(cx, d, space, &turned)?;
-        scan(cx, &turned, space, &summed)?;
-        flip(cx, &summed, space, &d_x)?;
+        let space = split_around(&d.shape, Some(self.dim));
+        let [reversed, sums, d_x] = [(); 3].map(|()| cx.empty(d.shape.clone(), DType::F32));
+        let (reversed, sums, d_x) = (reversed?, sums?, d_x?);
+        flip(cx, d, space, &reversed)?;
+        scan(cx, &reversed, space, &sums)?;
+        flip(cx, &sums, space, &d_x)?;
         Ok(vec![Some(d_x)])
     }
 }

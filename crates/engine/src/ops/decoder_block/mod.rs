@@ -7,7 +7,7 @@
 //! low-rank path. The block is a sequence of other operations and bit-identical to them.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -18,11 +18,11 @@ use smallvec::SmallVec;
 use crate::context::{Context, Value};
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::gemm::{Precision, dense_together, goes_together};
+use crate::kernels::gemm::{Precision, can_multiply_together, multiply_together};
 use crate::op::{Op, run, run_into, run1};
 use crate::ops::added_norm::AddedNorm;
 use crate::ops::attention::Attention;
-use crate::ops::cache_write::{cache_write, place};
+use crate::ops::cache_write::{cache_write, slice_rows};
 use crate::ops::linear::Linear;
 use crate::ops::lora_linear::{LoraLinear, Path};
 use crate::ops::rms_norm::RmsNorm;
@@ -83,19 +83,19 @@ impl DecoderBlock {
     /// # Errors
     /// The errors of its operations.
     pub fn record(&self, cx: &Rc<Context>, x: &Value, r: Option<&Value>) -> Result<[Value; 2]> {
-        let (sum, y) = added_norm(cx, &self.norms[0], x, r)?;
+        let (sum, y) = append_norm(cx, &self.norms[0], x, r)?;
         let attended = self.attend(cx, &y)?;
-        let added = self.one(cx, &self.output, &attended, None)?;
-        let (sum, z) = added_norm(cx, &self.norms[1], &sum, Some(&added))?;
-        let [gate, up] = self.dense(cx, &self.gated, &z, [None, None])?;
+        let added = self.append_layer(cx, &self.output, &attended, None)?;
+        let (sum, z) = append_norm(cx, &self.norms[1], &sum, Some(&added))?;
+        let [gate, up] = self.append_layers(cx, &self.gated, &z, [None, None])?;
         let gated = run1(cx, &SiluMul, &[&gate, &up])?;
-        let added = self.one(cx, &self.down, &gated, None)?;
+        let added = self.append_layer(cx, &self.down, &gated, None)?;
         Ok([sum, added])
     }
 
     fn attend(&self, cx: &Rc<Context>, y: &Value) -> Result<Value> {
         let dim = self.caches[0].shape.last();
-        let in_heads = |value: &Value| match &value.shape[..] {
+        let split_heads = |value: &Value| match &value.shape[..] {
             &[batch, time, width] if dim > 0 && width.is_multiple_of(dim) => {
                 Ok(value.reshape([batch, time, width / dim, dim]))
             }
@@ -104,24 +104,24 @@ impl DecoderBlock {
         // Keys and values are computed directly in the cache if they are contiguous there.
         let [keys, values] = [0, 1].map(|i| {
             let cache = &self.caches[i];
-            let rows = place(cache, self.position, y.shape[1])?;
+            let rows = slice_rows(cache, self.position, y.shape[1])?;
             (y.shape[0] == 1 && self.inputs[1 + i].weight.shape[0] == cache.shape[2] * dim).then_some(rows)
         });
         let flat = values.as_ref().map(|v| v.reshape([1, v.shape[1], v.shape[2] * dim]));
-        let [q, k, v] = self.dense(cx, &self.inputs, y, [None, None, flat])?;
-        let (q, k) = (in_heads(&q)?, in_heads(&k)?);
+        let [q, k, v] = self.append_layers(cx, &self.inputs, y, [None, None, flat])?;
+        let (q, k) = (split_heads(&q)?, split_heads(&k)?);
         let rotary = Rotary { offset: self.position, positions: false, dims: None, two: true };
         let inputs = [&q, &k, &self.cos, &self.sin];
-        let kept = keys.is_some();
+        let in_cache = keys.is_some();
         let [q, k] = take_outputs(match keys {
             Some(keys) => run_into(cx, &rotary, &inputs, 1, keys)?,
             None => run(cx, &rotary, &inputs)?,
         });
-        if !kept {
+        if !in_cache {
             cache_write(cx, &self.caches[0], &k, self.position)?;
         }
         if values.is_none() {
-            cache_write(cx, &self.caches[1], &in_heads(&v)?, self.position)?;
+            cache_write(cx, &self.caches[1], &split_heads(&v)?, self.position)?;
         }
         let [batch, time] = [q.shape[0], q.shape[1]];
         let attention = Attention {
@@ -137,51 +137,62 @@ impl DecoderBlock {
         Ok(o.reshape([batch, time, o.size() / (batch * time).max(1)]))
     }
 
-    /// Applies layers to one input; each output is written into its entry of `places`, if it has one. Products without
+    /// Applies layers to one input; each output is written into its entry of `destinations`, if it has one. Products without
     /// bias and low-rank path share one launch.
-    fn dense<const N: usize>(
+    fn append_layers<const N: usize>(
         &self,
         cx: &Rc<Context>,
         layers: &[Dense; N],
         x: &Value,
-        places: [Option<Value>; N],
+        destinations: [Option<Value>; N],
     ) -> Result<[Value; N]> {
-        let plain = layers.iter().all(|layer| layer.bias.is_none() && layer.low_rank.is_none());
+        let only_weights = layers.iter().all(|layer| layer.bias.is_none() && layer.low_rank.is_none());
         let weights: SmallVec<[&Value; 3]> = layers.iter().map(|layer| &layer.weight).collect();
-        if plain && goes_together(cx, x, &weights) {
-            return self.together(cx, &weights, x, places);
+        if only_weights && can_multiply_together(cx, x, &weights) {
+            return self.append_layers_together(cx, &weights, x, destinations);
         }
-        let each = layers.iter().zip(places).map(|(layer, place)| self.one(cx, layer, x, place));
+        let each = layers
+            .iter()
+            .zip(destinations)
+            .map(|(layer, destination)| self.append_layer(cx, layer, x, destination));
         Ok(take_outputs(each.collect::<Result<Vec<_>>>()?))
     }
 
     /// Computes products without bias and low-rank path in one launch.
-    fn together<const N: usize>(
+    fn append_layers_together<const N: usize>(
         &self,
         cx: &Rc<Context>,
         weights: &[&Value],
         x: &Value,
-        places: [Option<Value>; N],
+        destinations: [Option<Value>; N],
     ) -> Result<[Value; N]> {
         let op = Linear { fan_in_fan_out: false, precision: self.precision };
         let mut ys = Vec::with_capacity(N);
-        for (weight, place) in weights.iter().zip(&places) {
+        for (weight, destination) in weights.iter().zip(&destinations) {
             let y = op.outputs(&[&x.spec(), &weight.spec()])?.swap_remove(0);
-            ys.push(match place {
-                Some(place) if place.spec() == y => place.clone(),
-                Some(place) => fail!(Internal, "decoder_block: {y} is not written into {}", place.spec()),
+            ys.push(match destination {
+                Some(destination) if destination.spec() == y => destination.clone(),
+                Some(destination) => {
+                    fail!(Internal, "decoder_block: {y} is not written into {}", destination.spec())
+                }
                 None => cx.empty(y.shape, y.dtype)?,
             });
         }
-        cx.trace_operation(op.name(), Pass::Forward, || dense_together(cx, x, weights, &ys));
-        places.iter().flatten().for_each(|place| place.storage.written());
+        cx.trace_operation(op.name(), Pass::Forward, || multiply_together(cx, x, weights, &ys));
+        destinations.iter().flatten().for_each(|destination| destination.storage.record_write());
         Ok(take_outputs(ys))
     }
 
-    fn one(&self, cx: &Rc<Context>, layer: &Dense, x: &Value, place: Option<Value>) -> Result<Value> {
+    fn append_layer(
+        &self,
+        cx: &Rc<Context>,
+        layer: &Dense,
+        x: &Value,
+        destination: Option<Value>,
+    ) -> Result<Value> {
         let (precision, weight, bias) = (self.precision, &layer.weight, layer.bias.as_ref());
-        let run = |op: &dyn Op, inputs: &[&Value]| match place {
-            Some(place) => Ok(run_into(cx, op, inputs, 0, place)?.swap_remove(0)),
+        let run = |op: &dyn Op, inputs: &[&Value]| match destination {
+            Some(destination) => Ok(run_into(cx, op, inputs, 0, destination)?.swap_remove(0)),
             None => run1(cx, op, inputs),
         };
         let Some(LowRank { a, b, scale }) = &layer.low_rank else {
@@ -197,12 +208,12 @@ impl DecoderBlock {
 }
 
 /// Returns x + r, or x, and its norm.
-fn added_norm(cx: &Rc<Context>, norm: &Norm, x: &Value, r: Option<&Value>) -> Result<(Value, Value)> {
+fn append_norm(cx: &Rc<Context>, norm: &Norm, x: &Value, r: Option<&Value>) -> Result<(Value, Value)> {
     let op = RmsNorm { eps: norm.eps };
     let Some(r) = r else { return Ok((x.clone(), run1(cx, &op, &[x, &norm.weight])?)) };
-    let mut made = run(cx, &AddedNorm(op), &[x, r, &norm.weight])?;
-    let sum = made.swap_remove(1);
-    Ok((sum, made.swap_remove(0)))
+    let mut outputs = run(cx, &AddedNorm(op), &[x, r, &norm.weight])?;
+    let sum = outputs.swap_remove(1);
+    Ok((sum, outputs.swap_remove(0)))
 }
 
 /// Returns the first N outputs of an operation.

@@ -3,7 +3,7 @@
 //! Backward: the same mask on d_out. Saved: nothing; the mask is recomputed from (seed, offset).
 
 #[cfg(test)]
-pub(in crate::ops) mod plain;
+pub(in crate::ops) mod reference;
 #[cfg(test)]
 pub(crate) mod tests;
 

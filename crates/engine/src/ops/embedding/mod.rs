@@ -5,7 +5,7 @@
 //! summed into its row of d_W, in ascending order; the row `padding_idx` gets 0. Saved: the ids.
 
 #[cfg(test)]
-pub(in crate::ops) mod plain;
+pub(in crate::ops) mod reference;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -15,7 +15,7 @@ use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::embedding::{Table, scatter, take};
+use crate::kernels::embedding::{TableLayout, look_up, scatter};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
 
@@ -45,7 +45,7 @@ impl Op for Embedding {
         if !weight.dtype.is_weight() || ids.dtype != DType::I32 {
             fail!(Dtype, "embedding: takes a float weight and i32 ids, not {weight} and {ids}");
         }
-        let table = Table::new(&weight.shape, self.transposed);
+        let table = TableLayout::new(&weight.shape, self.transposed);
         if table.vocabulary == 0 && ids.shape.size() > 0 {
             fail!(ShapeMismatch, "embedding: the weight {} has no rows for ids {}", weight.shape, ids.shape);
         }
@@ -57,8 +57,8 @@ impl Op for Embedding {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        let table = Table::new(&inputs[0].shape, self.transposed);
-        take(cx, self.name(), inputs[0], table, inputs[1], &outputs[0])
+        let table = TableLayout::new(&inputs[0].shape, self.transposed);
+        look_up(cx, self.name(), inputs[0], table, inputs[1], &outputs[0])
     }
 
     fn gradient(&self) -> Gradient {
@@ -69,7 +69,7 @@ impl Op for Embedding {
         let d = pass.d_out();
         let shape = &pass.input_specs[0].shape;
         let d_weight = cx.empty(shape.clone(), DType::F32)?;
-        let table = Table::new(shape, self.transposed);
+        let table = TableLayout::new(shape, self.transposed);
         scatter(cx, self.name(), d, pass.input(1), self.padding_idx, &d_weight, table)?;
         Ok(vec![Some(d_weight), None])
     }

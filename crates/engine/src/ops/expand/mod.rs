@@ -3,7 +3,7 @@
 //! Shapes: x broadcasts to `shape`, which is y's. Backward: d_out summed over the repeated dimensions. Saved: nothing.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 

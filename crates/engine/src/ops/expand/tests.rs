@@ -1,4 +1,4 @@
-use super::{Expand, plain::plain};
+use super::{Expand, reference::compute_reference};
 use crate::context::Spec;
 use crate::dtype::DType;
 use crate::op::Op;
@@ -9,7 +9,7 @@ fn expand(shape: &[usize]) -> Expand {
 }
 
 #[test]
-fn equals_the_plain_form() {
+fn equals_the_reference() {
     for n in [1, 63, 64, 65, 257] {
         let cases: [(&[usize], &[usize]); 7] = [
             (&[1], &[n]),
@@ -22,22 +22,24 @@ fn equals_the_plain_form() {
             (&[1, n], &[0, n]),
         ];
         for (from, to) in cases {
-            check(&expand(to), &[Array::random("x", from)], &|x| vec![plain(&x[0], to)]);
+            check(&expand(to), &[Array::random("x", from)], &|x| vec![compute_reference(&x[0], to)]);
         }
     }
 }
 
 #[test]
-fn every_storage_type_and_nothing() {
+fn storage_types_and_empty_shapes_equal_the_reference() {
     for dtype in [DType::I32, DType::F16, DType::BF16] {
         let x = Array::random("x", &[5, 1]).map(|v| (v * 100.0).floor()).stored(dtype);
-        check(&expand(&[5, 7]), std::slice::from_ref(&x), &|x| vec![plain(&x[0], &[5, 7])]);
+        check(&expand(&[5, 7]), std::slice::from_ref(&x), &|x| vec![compute_reference(&x[0], &[5, 7])]);
     }
-    check_non_finite(&expand(&[0, 3]), &[Array::random("x", &[1, 3])], &|x| vec![plain(&x[0], &[0, 3])]);
+    check_non_finite(&expand(&[0, 3]), &[Array::random("x", &[1, 3])], &|x| {
+        vec![compute_reference(&x[0], &[0, 3])]
+    });
 }
 
 #[test]
-fn shapes_are_checked() {
+fn incompatible_shapes_are_refused() {
     for (from, to) in [(&[2, 3][..], &[3][..]), (&[2], &[3]), (&[3], &[3, 1])] {
         let x = Spec::f32(from);
         assert!(expand(to).outputs(&[&x]).unwrap_err().message.starts_with("expand"));

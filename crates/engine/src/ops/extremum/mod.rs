@@ -5,7 +5,7 @@
 //! stands for several (`amax`), equals share it evenly. Saved: x, and y if the gradient is shared.
 
 #[cfg(test)]
-pub mod plain;
+pub mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -16,9 +16,9 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map};
-use crate::kernels::reduce::{Reduction, arg_extremum, place, reduce};
+use crate::kernels::reduce::{Reduction, arg_extremum, place_at_index, reduce};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::ops::sum::{split, without};
+use crate::ops::sum::{remove_dim, split_around};
 
 pub use crate::kernels::reduce::Extreme;
 
@@ -45,7 +45,7 @@ pub fn check(op: &str, x: &Spec, dim: Option<usize>) -> Result<()> {
     if !matches!(x.dtype, DType::F32 | DType::I32) {
         fail!(Dtype, "{op}: takes f32 or i32, not {}; convert with to(\"f32\")", x.dtype);
     }
-    if split(&x.shape, dim)[1] == 0 {
+    if split_around(&x.shape, dim)[1] == 0 {
         fail!(ShapeMismatch, "{op}: there is nothing to choose from in shape {}", x.shape);
     }
     Ok(())
@@ -60,13 +60,13 @@ impl Op for Extremum {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        let shape = without(self.name(), &inputs[0].shape, self.dim)?;
+        let shape = remove_dim(self.name(), &inputs[0].shape, self.dim)?;
         check(self.name(), inputs[0], self.dim)?;
         Ok(vec![Spec { shape, dtype: inputs[0].dtype }])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        reduce(cx, self.extreme.reduction(), inputs[0], split(&inputs[0].shape, self.dim), &outputs[0])
+        reduce(cx, self.extreme.reduction(), inputs[0], split_around(&inputs[0].shape, self.dim), &outputs[0])
     }
 
     fn gradient(&self) -> Gradient {
@@ -76,12 +76,12 @@ impl Op for Extremum {
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let d = pass.d_out();
         let x = pass.input(0);
-        let space = split(&x.shape, self.dim);
+        let space = split_around(&x.shape, self.dim);
         let d_x = cx.empty(x.shape.clone(), DType::F32)?;
         if !self.is_shared() {
             let index = cx.empty(d.shape.clone(), DType::I32)?;
             arg_extremum(cx, self.extreme, x, space, &index)?;
-            place(cx, &index, d, space, &d_x)?;
+            place_at_index(cx, &index, d, space, &d_x)?;
             return Ok(vec![Some(d_x)]);
         }
         let [outer, _, inner] = space;

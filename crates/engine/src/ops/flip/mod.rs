@@ -3,7 +3,7 @@
 //! Shapes: y is x's. Backward: the same on d_out. Saved: nothing.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -15,7 +15,7 @@ use crate::fail;
 use crate::kernels::copy::with_f32_copies;
 use crate::kernels::flip::flip;
 use crate::op::{Backward, Gradient, Gradients, Op, run1};
-use crate::ops::sum::split;
+use crate::ops::sum::split_around;
 
 /// Along `dims`, one by one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,10 +45,10 @@ impl Op for Flip {
             let mut x = inputs[0].clone();
             for dim in before {
                 let part = cx.empty(x.shape.clone(), x.dtype)?;
-                flip(cx, &x, split(&x.shape, Some(*dim)), &part)?;
+                flip(cx, &x, split_around(&x.shape, Some(*dim)), &part)?;
                 x = part;
             }
-            flip(cx, &x, split(&x.shape, Some(*last)), y)
+            flip(cx, &x, split_around(&x.shape, Some(*last)), y)
         })
     }
 

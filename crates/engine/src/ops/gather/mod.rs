@@ -4,7 +4,7 @@
 //! or i32 if x is. Backward: d_out added at the gathered positions, in the order of k. Saved: the index.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -18,7 +18,7 @@ use crate::kernels::copy::{Side, copy};
 use crate::kernels::embedding::check_indices;
 use crate::kernels::gather::{gather, scatter_add};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::ops::sum::split;
+use crate::ops::sum::split_around;
 use crate::shape::Shape;
 
 /// Along `dim`. Inputs: x, index.
@@ -36,8 +36,8 @@ impl Gather {
     }
 
     /// [outer, n, k, inner] of the reached part and the index.
-    fn dims(&self, reached: &Shape, index: &Shape) -> [usize; 4] {
-        let [outer, n, inner] = split(reached, Some(self.dim));
+    fn fold_dims(&self, reached: &Shape, index: &Shape) -> [usize; 4] {
+        let [outer, n, inner] = split_around(reached, Some(self.dim));
         [outer, n, index[self.dim], inner]
     }
 }
@@ -72,7 +72,7 @@ impl Op for Gather {
         let [x, index] = inputs else { unreachable!("two inputs") };
         check_indices(self.name(), index, x.shape[self.dim])?;
         let reached = self.reachable_shape(&x.shape, &index.shape);
-        let dims = self.dims(&reached, &index.shape);
+        let dims = self.fold_dims(&reached, &index.shape);
         if reached == x.shape {
             return gather(cx, x, index, &outputs[0], dims);
         }
@@ -92,7 +92,7 @@ impl Op for Gather {
         let (shape, index) = (&pass.input_specs[0].shape, pass.input(1));
         let reached = self.reachable_shape(shape, &index.shape);
         let part = cx.empty(reached.clone(), DType::F32)?;
-        scatter_add(cx, &part, index, d, self.dims(&reached, &index.shape))?;
+        scatter_add(cx, &part, index, d, self.fold_dims(&reached, &index.shape))?;
         if reached == *shape {
             return Ok(vec![Some(part), None]);
         }

@@ -5,7 +5,7 @@
 //! Backward: d_x; d_w and d_b only if requested. Source: torch.nn.functional.layer_norm.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -14,10 +14,10 @@ use std::rc::Rc;
 use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernels::norm::{RowStatistics, Sums, Weights, normalise_backward, sum_rows};
+use crate::kernels::norm::{RowStatistics, RowSum, Weights, normalise_backward, sum_rows};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::added_norm::{self, Norm};
-use crate::ops::rms_norm::{check, leading};
+use crate::ops::rms_norm::{check, leading_shape};
 
 /// Layer normalisation; inputs x, then weight and bias if present.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,7 +29,7 @@ pub struct LayerNorm {
 
 impl LayerNorm {
     /// Positions of weight and bias among the inputs.
-    fn places(&self) -> [Option<usize>; 2] {
+    fn weight_indices(&self) -> [Option<usize>; 2] {
         [self.weight.then_some(1), self.bias.then_some(1 + self.weight as usize)]
     }
 }
@@ -41,8 +41,8 @@ impl Norm for LayerNorm {
         self.eps
     }
 
-    fn weights<'a>(&self, given: &[&'a Value]) -> Weights<'a> {
-        let [weight, bias] = self.places().map(|p| p.map(|p| given[p - 1]));
+    fn weights<'a>(&self, inputs: &[&'a Value]) -> Weights<'a> {
+        let [weight, bias] = self.weight_indices().map(|p| p.map(|p| inputs[p - 1]));
         Weights { weight, bias }
     }
 
@@ -57,11 +57,11 @@ impl Op for LayerNorm {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        let places = self.places();
+        let weight_indices = self.weight_indices();
         let weights: Vec<_> =
-            ["weight", "bias"].into_iter().zip(places).filter_map(|(n, p)| Some((n, p?))).collect();
+            ["weight", "bias"].into_iter().zip(weight_indices).filter_map(|(n, p)| Some((n, p?))).collect();
         check(self.name(), inputs, &weights)?;
-        let rows = Spec::f32(leading(&inputs[0].shape));
+        let rows = Spec::f32(leading_shape(&inputs[0].shape));
         Ok(vec![inputs[0].clone(), rows.clone(), rows])
     }
 
@@ -73,7 +73,7 @@ impl Op for LayerNorm {
         Gradient::reads(1 | (self.weight as u32) << 1, 0b110)
     }
 
-    fn is_remade(&self) -> bool {
+    fn is_recomputed(&self) -> bool {
         true
     }
 
@@ -84,11 +84,11 @@ impl Op for LayerNorm {
         let weight = self.weight.then(|| pass.input(1));
         let rows = RowStatistics { scale: pass.output(1), mean: Some(pass.output(2)) };
         if pass.needs[0] {
-            let (d_x, adds) = pass.into.place(cx, 0, x.shape.clone())?;
+            let (d_x, adds) = pass.into.choose_destination(cx, 0, x.shape.clone())?;
             normalise_backward(cx, x, weight, rows, d, (&d_x, adds))?;
             d_inputs[0] = Some(d_x);
         }
-        for (place, sums) in self.places().into_iter().zip([Sums::Weight, Sums::Bias]) {
+        for (place, sums) in self.weight_indices().into_iter().zip([RowSum::Weight, RowSum::Bias]) {
             let Some(i) = place.filter(|i| pass.needs[*i]) else { continue };
             let d_weight = cx.empty([x.shape.last()], DType::F32)?;
             sum_rows(cx, sums, x, rows, d, &d_weight)?;

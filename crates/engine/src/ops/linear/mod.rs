@@ -5,7 +5,7 @@
 //! gradient, x if W does.
 
 #[cfg(test)]
-pub(in crate::ops) mod plain;
+pub(in crate::ops) mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -39,12 +39,12 @@ impl Op for Linear {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        let y = output(self.name(), self.fan_in_fan_out, inputs[0], inputs[1], inputs.get(2).copied())?;
+        let y = infer_shape(self.name(), self.fan_in_fan_out, inputs[0], inputs[1], inputs.get(2).copied())?;
         Ok(vec![Spec::f32(y)])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        dense(cx, *self, inputs[0], inputs[1], inputs.get(2).copied(), None, &outputs[0])
+        append_dense(cx, *self, inputs[0], inputs[1], inputs.get(2).copied(), None, &outputs[0])
     }
 
     fn gradient(&self) -> Gradient {
@@ -58,9 +58,9 @@ impl Op for Linear {
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let d = pass.d_out();
         let d_input = |i: usize| match i {
-            0 => d_dense(cx, *self, d, pass.input(1), None, &pass.into),
-            1 => d_weight(cx, self.fan_in_fan_out, d, pass.input(0), &pass.into),
-            _ => d_bias(cx, d),
+            0 => append_d_x(cx, *self, d, pass.input(1), None, &pass.into),
+            1 => append_d_weight(cx, self.fan_in_fan_out, d, pass.input(0), &pass.into),
+            _ => append_d_bias(cx, d),
         };
         (0..pass.needs.len()).map(|i| pass.needs[i].then(|| d_input(i)).transpose()).collect()
     }
@@ -70,7 +70,13 @@ impl Op for Linear {
 ///
 /// # Errors
 /// `ERR_SHAPE_MISMATCH` and `ERR_DTYPE`, with `op` and the shapes.
-pub fn output(op: &str, fan_in_fan_out: bool, x: &Spec, weight: &Spec, bias: Option<&Spec>) -> Result<Shape> {
+pub fn infer_shape(
+    op: &str,
+    fan_in_fan_out: bool,
+    x: &Spec,
+    weight: &Spec,
+    bias: Option<&Spec>,
+) -> Result<Shape> {
     if x.dtype != DType::F32 || !weight.dtype.is_weight() {
         fail!(Dtype, "{op}: takes an f32 input and a float weight, not {x} and {weight}");
     }
@@ -102,7 +108,7 @@ pub fn output(op: &str, fan_in_fan_out: bool, x: &Spec, weight: &Spec, bias: Opt
 }
 
 /// Appends y = x·Wᵀ + b, plus the second segment.
-pub fn dense(
+pub fn append_dense(
     cx: &Rc<Context>,
     layer: Linear,
     x: &Value,
@@ -124,7 +130,7 @@ pub fn dense(
 }
 
 /// Returns d·W plus the second segment; x is input 0.
-pub fn d_dense(
+pub fn append_d_x(
     cx: &Rc<Context>,
     layer: Linear,
     d: &Value,
@@ -136,7 +142,7 @@ pub fn d_dense(
     let features = weight.shape[1 - layer.fan_in_fan_out as usize];
     let mut dims = d.shape.to_vec();
     *dims.last_mut().expect("rank of at least 1") = features;
-    let (d_x, adds) = into.place(cx, 0, &dims[..])?;
+    let (d_x, adds) = into.choose_destination(cx, 0, &dims[..])?;
     gemm_with(
         cx,
         Gemm::new(d.shape.rows(), features, out).precision(layer.precision).accumulate_if(adds),
@@ -150,7 +156,7 @@ pub fn d_dense(
 }
 
 /// Returns dᵀ·x in the weight's layout; the weight is input 1.
-pub fn d_weight(
+pub fn append_d_weight(
     cx: &Rc<Context>,
     fan_in_fan_out: bool,
     d: &Value,
@@ -160,13 +166,13 @@ pub fn d_weight(
     let (rows, out, features) = (x.shape.rows(), d.shape.last(), x.shape.last());
     let (d, x) = (Matrix::new(d, out), Matrix::new(x, features));
     let (m, n, a, b) = if fan_in_fan_out { (features, out, x.t(), d) } else { (out, features, d.t(), x) };
-    let (d_weight, adds) = into.place(cx, 1, [m, n])?;
+    let (d_weight, adds) = into.choose_destination(cx, 1, [m, n])?;
     gemm(cx, Gemm::new(m, n, rows).accumulate_if(adds), a, b, None, Matrix::new(&d_weight, n))?;
     Ok(d_weight)
 }
 
 /// Returns the sum of d's rows.
-pub fn d_bias(cx: &Rc<Context>, d: &Value) -> Result<Value> {
+pub fn append_d_bias(cx: &Rc<Context>, d: &Value) -> Result<Value> {
     let d_bias = cx.empty([d.shape.last()], DType::F32)?;
     reduce(cx, Reduction::Sum, d, [1, d.shape.rows(), d.shape.last()], &d_bias)?;
     Ok(d_bias)

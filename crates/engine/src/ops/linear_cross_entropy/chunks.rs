@@ -6,7 +6,7 @@ use super::LinearCrossEntropy;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernels::cross_entropy::{Labels, row_losses, row_losses_in_place};
+use crate::kernels::cross_entropy::{Labels, append_row_losses, append_row_losses_in_place};
 use crate::kernels::elementwise::accumulate;
 use crate::kernels::gemm::{Gemm, Matrix, gemm, row_stride};
 use crate::kernels::reduce::{Reduction, reduce};
@@ -16,7 +16,7 @@ use crate::profile::Kind;
 /// each chunk packs the weight twice. With chunks of 18 MiB, SmolLM2's head over 512 rows took 6 chunks of 86 rows
 /// instead of 2 of 256, and its step was 5% slower with AVX2 and 3% in bf16 with AMX; at Llama 3.2 1B's shape 8 chunks
 /// of 64 rows and 17%.
-fn logit_bytes(kind: Kind) -> [usize; 2] {
+fn get_logit_bytes(kind: Kind) -> [usize; 2] {
     match kind {
         Kind::Cpu => [48 << 20, 128 << 20],
         Kind::Gpu => [32 << 20, 32 << 20],
@@ -47,13 +47,18 @@ pub struct PassOutputs<'a> {
 
 impl LinearCrossEntropy {
     /// Processes N > 0 rows.
-    pub(super) fn pass(&self, cx: &Rc<Context>, given: &PassInputs, made: &PassOutputs) -> Result<()> {
-        let PassInputs { hidden, weight, bias, targets } = *given;
+    pub(super) fn run_pass(
+        &self,
+        cx: &Rc<Context>,
+        inputs: &PassInputs,
+        outputs: &PassOutputs,
+    ) -> Result<()> {
+        let PassInputs { hidden, weight, bias, targets } = *inputs;
         let (rows, c, v) = (targets.size(), weight.shape[1], weight.shape[0]);
-        let [few, many] = logit_bytes(cx.profile.kind).map(|bytes| bytes / (4 * v));
-        let most = few.max(many.min(AMORTISED)).clamp(*ROWS.start(), *ROWS.end());
+        let [few, many] = get_logit_bytes(cx.profile.kind).map(|bytes| bytes / (4 * v));
+        let max_rows = few.max(many.min(AMORTISED)).clamp(*ROWS.start(), *ROWS.end());
         // Chunks of equal size, rounded up to whole tiles if that needs no more chunks.
-        let chunk = rows.div_ceil(rows.div_ceil(most)).next_multiple_of(TILE).min(most);
+        let chunk = rows.div_ceil(rows.div_ceil(max_rows)).next_multiple_of(TILE).min(max_rows);
         let stride = if self.wanted.any() { row_stride(v) } else { v };
         let logits = cx.empty([chunk, stride], DType::F32)?;
         let log_sums = cx.empty([chunk], DType::F32)?;
@@ -62,7 +67,7 @@ impl LinearCrossEntropy {
             let h = hidden.sub_range(from * c, [n, c]);
             let logits = logits.sub_range(0, [n, stride]);
             let targets = targets.sub_range(from, [n]);
-            let losses = made.losses.sub_range(from, [n]);
+            let losses = outputs.losses.sub_range(from, [n]);
             let labels =
                 Labels { targets: &targets, ignore: self.ignore_index, smoothing: self.label_smoothing };
             gemm(
@@ -74,12 +79,12 @@ impl LinearCrossEntropy {
                 Matrix::new(&logits, stride),
             )?;
             if !self.wanted.any() {
-                row_losses(cx, &logits, labels, &losses, &log_sums.sub_range(0, [n]))?;
+                append_row_losses(cx, &logits, labels, &losses, &log_sums.sub_range(0, [n]))?;
                 continue;
             }
-            row_losses_in_place(cx, &logits, v, labels, &losses)?;
+            append_row_losses_in_place(cx, &logits, v, labels, &losses)?;
             let d_logits = Matrix::new(&logits, stride);
-            if let Some(d_hidden) = made.d_hidden {
+            if let Some(d_hidden) = outputs.d_hidden {
                 gemm(
                     cx,
                     Gemm::new(n, c, v).precision(self.precision),
@@ -89,11 +94,11 @@ impl LinearCrossEntropy {
                     Matrix::new(&d_hidden.sub_range(from * c, [n, c]), c),
                 )?;
             }
-            if let Some(d_weight) = made.d_weight {
+            if let Some(d_weight) = outputs.d_weight {
                 let product = Gemm::new(v, c, n).accumulate_if(from > 0);
                 gemm(cx, product, d_logits.t(), Matrix::new(&h, c), None, Matrix::new(d_weight, c))?;
             }
-            if let Some(d_bias) = made.d_bias {
+            if let Some(d_bias) = outputs.d_bias {
                 // The gaps between rows are summed, too, into columns that are dropped.
                 let sums = cx.empty([stride], DType::F32)?;
                 reduce(cx, Reduction::Sum, &logits, [1, n, stride], &sums)?;

@@ -12,7 +12,7 @@
 
 mod chunks;
 #[cfg(test)]
-mod plain;
+mod reference;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -23,13 +23,13 @@ use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::cross_entropy::{Labels, settle};
+use crate::kernels::cross_entropy::{Labels, append_loss_sum};
 use crate::kernels::elementwise::{Function, accumulate, map};
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::cross_entropy::{Reduction, check_rows, check_targets};
 use chunks::{PassInputs, PassOutputs};
-use rows::Labelled;
+use rows::LabelledRows;
 
 /// The gradients that forward computes; without any there is no backward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,43 +116,43 @@ impl Op for LinearCrossEntropy {
         check_targets(self.name(), targets, self.ignore_index, weight.shape[0])?;
         let c = weight.shape[1];
         let [d_hidden, d_weight, d_bias] = self.wanted.outputs().map(|at| at.map(|at| &outputs[at]));
-        let labelled = Labelled::of(cx, targets, self.ignore_index)?;
+        let labelled = LabelledRows::select(cx, targets, self.ignore_index)?;
         let by_row = self.reduction == Reduction::None;
         let losses = match labelled.is_all() && by_row {
             true => outputs[0].clone(),
-            false => labelled.empty(cx, 1)?,
+            false => labelled.allocate(cx, 1)?,
         };
         if labelled.count > 0 {
             let gathered = labelled.gather(cx, hidden, c)?;
             let d_gathered = match d_hidden {
-                Some(d) if !labelled.is_all() => Some((labelled.empty(cx, c)?, d)),
+                Some(d) if !labelled.is_all() => Some((labelled.allocate(cx, c)?, d)),
                 _ => None,
             };
-            let given = PassInputs { hidden: &gathered, weight, bias, targets: &labelled.targets };
+            let inputs_of_pass = PassInputs { hidden: &gathered, weight, bias, targets: &labelled.targets };
             let d_hidden = d_gathered.as_ref().map(|(d, _)| d).or(d_hidden);
-            self.pass(cx, &given, &PassOutputs { losses: &losses, d_hidden, d_weight, d_bias })?;
+            self.run_pass(cx, &inputs_of_pass, &PassOutputs { losses: &losses, d_hidden, d_weight, d_bias })?;
             if let Some((from, to)) = &d_gathered {
-                labelled.spread(cx, from, to, c)?;
+                labelled.scatter(cx, from, to, c)?;
             }
         } else {
             [d_hidden, d_weight, d_bias].into_iter().flatten().for_each(|d| cx.zero(d));
         }
         if by_row {
             cx.zero(&outputs[1]);
-            return if labelled.is_all() { Ok(()) } else { labelled.spread(cx, &losses, &outputs[0], 1) };
+            return if labelled.is_all() { Ok(()) } else { labelled.scatter(cx, &losses, &outputs[0], 1) };
         }
         let losses = losses.sub_range(0, [labelled.count]);
         let labels =
             Labels { targets: &labelled.targets, ignore: self.ignore_index, smoothing: self.label_smoothing };
-        settle(cx, &losses, labels, self.reduction == Reduction::Mean, &outputs[0], &outputs[1])
+        append_loss_sum(cx, &losses, labels, self.reduction == Reduction::Mean, &outputs[0], &outputs[1])
     }
 
     fn gradient(&self) -> Gradient {
         if !self.wanted.any() {
             return Gradient::Missing;
         }
-        let made = self.wanted.outputs().into_iter().flatten().fold(0, |mask, at| mask | 1 << at);
-        Gradient::reads(0, made | ((self.reduction == Reduction::Mean) as u32) << 1)
+        let computed = self.wanted.outputs().into_iter().flatten().fold(0, |mask, at| mask | 1 << at);
+        Gradient::reads(0, computed | ((self.reduction == Reduction::Mean) as u32) << 1)
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
@@ -175,15 +175,15 @@ impl Op for LinearCrossEntropy {
             let Some(at) = at else {
                 fail!(NoGradient, "linearCrossEntropy: forward made no gradient of input {i}")
             };
-            let made = pass.output(at);
-            let (d_x, adds) = pass.into.place(cx, i, made.shape.clone())?;
-            let scaled = if adds { cx.empty(made.shape.clone(), DType::F32)? } else { d_x.clone() };
+            let computed = pass.output(at);
+            let (d_x, adds) = pass.into.choose_destination(cx, i, computed.shape.clone())?;
+            let scaled = if adds { cx.empty(computed.shape.clone(), DType::F32)? } else { d_x.clone() };
             match self.reduction {
                 Reduction::None => {
-                    let by_row = [d.size(), made.shape.last()];
-                    map(cx, Function::Mul, &[&made.reshape(by_row), &scale], &scaled.reshape(by_row))?;
+                    let by_row = [d.size(), computed.shape.last()];
+                    map(cx, Function::Mul, &[&computed.reshape(by_row), &scale], &scaled.reshape(by_row))?;
                 }
-                _ => map(cx, Function::Mul, &[made, &scale], &scaled)?,
+                _ => map(cx, Function::Mul, &[computed, &scale], &scaled)?,
             }
             if adds {
                 accumulate(cx, &d_x, &scaled)?;

@@ -5,11 +5,11 @@ use std::rc::Rc;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernels::embedding::{Table, take};
+use crate::kernels::embedding::{TableLayout, look_up};
 use crate::shape::Shape;
 
 /// The most runs of rows that are copied one by one; more are gathered by index.
-const RUNS: usize = 16;
+const MAX_RUNS: usize = 16;
 
 /// The selected rows among N.
 pub enum Selection {
@@ -17,12 +17,12 @@ pub enum Selection {
     All,
     /// Runs of rows (first row, number).
     Runs(Vec<(usize, usize)>),
-    /// `indices` i32 [n]: the selected rows. `places` i32 [N]: each row's position among them, or n.
-    Scattered { indices: Value, places: Value },
+    /// `indices` i32 [n]: the selected rows. `positions` i32 [N]: each row's position among them, or n.
+    Scattered { indices: Value, positions: Value },
 }
 
 /// The selection of labelled rows.
-pub struct Labelled {
+pub struct LabelledRows {
     rows: Selection,
     /// The number of selected rows.
     pub count: usize,
@@ -30,21 +30,22 @@ pub struct Labelled {
     pub targets: Value,
 }
 
-impl Labelled {
+impl LabelledRows {
     /// Selects the rows whose target in `targets` i32 [..] is not `ignore`.
     ///
     /// # Errors
     /// `ERR_OUT_OF_MEMORY`.
-    pub fn of(cx: &Rc<Context>, targets: &Value, ignore: i32) -> Result<Labelled> {
-        let all = targets.size();
-        let whole = || Labelled { rows: Selection::All, count: all, targets: targets.reshape([all]) };
-        let Some(host) = targets.host() else { return Ok(whole()) };
-        let indices: Vec<i32> = (0..all).filter(|r| host[*r] != ignore).map(|r| r as i32).collect();
+    pub fn select(cx: &Rc<Context>, targets: &Value, ignore: i32) -> Result<LabelledRows> {
+        let row_count = targets.size();
+        let select_all =
+            || LabelledRows { rows: Selection::All, count: row_count, targets: targets.reshape([row_count]) };
+        let Some(host) = targets.host() else { return Ok(select_all()) };
+        let indices: Vec<i32> = (0..row_count).filter(|r| host[*r] != ignore).map(|r| r as i32).collect();
         let count = indices.len();
-        if count == all {
-            return Ok(whole());
+        if count == row_count {
+            return Ok(select_all());
         }
-        let kept: Vec<i32> = indices.iter().map(|r| host[*r as usize]).collect();
+        let labels: Vec<i32> = indices.iter().map(|r| host[*r as usize]).collect();
         let mut runs: Vec<(usize, usize)> = Vec::new();
         for row in indices.iter().map(|r| *r as usize) {
             match runs.last_mut() {
@@ -54,14 +55,14 @@ impl Labelled {
         }
         let upload =
             |values: &[i32]| cx.upload([values.len()], DType::I32, bytemuck::cast_slice(values).to_vec());
-        let rows = if runs.len() <= RUNS {
+        let rows = if runs.len() <= MAX_RUNS {
             Selection::Runs(runs)
         } else {
-            let mut places = vec![count as i32; all];
-            indices.iter().enumerate().for_each(|(n, row)| places[*row as usize] = n as i32);
-            Selection::Scattered { indices: upload(&indices)?, places: upload(&places)? }
+            let mut positions = vec![count as i32; row_count];
+            indices.iter().enumerate().for_each(|(n, row)| positions[*row as usize] = n as i32);
+            Selection::Scattered { indices: upload(&indices)?, positions: upload(&positions)? }
         };
-        Ok(Labelled { rows, count, targets: upload(&kept)? })
+        Ok(LabelledRows { rows, count, targets: upload(&labels)? })
     }
 
     pub fn is_all(&self) -> bool {
@@ -72,7 +73,7 @@ impl Labelled {
     ///
     /// # Errors
     /// `ERR_OUT_OF_MEMORY`.
-    pub fn empty(&self, cx: &Rc<Context>, columns: usize) -> Result<Value> {
+    pub fn allocate(&self, cx: &Rc<Context>, columns: usize) -> Result<Value> {
         // One more row, of zeros, for the rows that are not selected.
         let extra = matches!(self.rows, Selection::Scattered { .. }) as usize;
         let value = cx.empty([self.count + extra, columns], DType::F32)?;
@@ -92,11 +93,11 @@ impl Labelled {
         }
         let y = cx.empty([self.count, c], DType::F32)?;
         match &self.rows {
-            Selection::Runs(runs) => each_run(runs, |first, at, n| {
+            Selection::Runs(runs) => for_each_run(runs, |first, at, n| {
                 cx.copy(&x.sub_range(first * c, [n, c]), &y.sub_range(at * c, [n, c]));
             }),
             Selection::Scattered { indices, .. } => {
-                take(cx, "linearCrossEntropy", x, table(x.size() / c, c), indices, &y)?;
+                look_up(cx, "linearCrossEntropy", x, make_layout(x.size() / c, c), indices, &y)?;
             }
             Selection::All => {}
         }
@@ -107,29 +108,29 @@ impl Labelled {
     ///
     /// # Errors
     /// `ERR_OUT_OF_MEMORY`.
-    pub fn spread(&self, cx: &Rc<Context>, x: &Value, y: &Value, c: usize) -> Result<()> {
+    pub fn scatter(&self, cx: &Rc<Context>, x: &Value, y: &Value, c: usize) -> Result<()> {
         match &self.rows {
             Selection::All => cx.copy(x, y),
             Selection::Runs(runs) => {
                 cx.zero(y);
-                each_run(runs, |first, at, n| {
+                for_each_run(runs, |first, at, n| {
                     cx.copy(&x.sub_range(at * c, [n, c]), &y.sub_range(first * c, [n, c]));
                 });
             }
-            Selection::Scattered { places, .. } => {
-                take(cx, "linearCrossEntropy", x, table(self.count + 1, c), places, y)?;
+            Selection::Scattered { positions, .. } => {
+                look_up(cx, "linearCrossEntropy", x, make_layout(self.count + 1, c), positions, y)?;
             }
         }
         Ok(())
     }
 }
 
-fn table(rows: usize, columns: usize) -> Table {
-    Table::new(&Shape::new(&[rows, columns]), false)
+fn make_layout(rows: usize, columns: usize) -> TableLayout {
+    TableLayout::new(&Shape::new(&[rows, columns]), false)
 }
 
 /// Calls `f` with each run's first row, its position among the selected rows, and its length.
-fn each_run(runs: &[(usize, usize)], mut f: impl FnMut(usize, usize, usize)) {
+fn for_each_run(runs: &[(usize, usize)], mut f: impl FnMut(usize, usize, usize)) {
     let mut at = 0;
     for (first, n) in runs {
         f(*first, at, *n);

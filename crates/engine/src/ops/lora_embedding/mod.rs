@@ -9,7 +9,7 @@
 //! pass less than a sum of two results.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -41,7 +41,7 @@ impl LoraEmbedding {
         Embedding { padding_idx: self.padding_idx, transposed: false }
     }
 
-    fn low(&self) -> Embedding {
+    fn low_rank(&self) -> Embedding {
         Embedding { padding_idx: self.padding_idx, transposed: true }
     }
 }
@@ -74,14 +74,14 @@ impl Op for LoraEmbedding {
                 weight.shape
             );
         }
-        outputs.extend(self.low().outputs(&[a, ids])?);
+        outputs.extend(self.low_rank().outputs(&[a, ids])?);
         Ok(outputs)
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
         let [weight, ids, a, b] = inputs else { unreachable!("four inputs") };
         let [y, h] = outputs else { unreachable!("two outputs") };
-        self.low().forward(cx, &[a, ids], std::slice::from_ref(h))?;
+        self.low_rank().forward(cx, &[a, ids], std::slice::from_ref(h))?;
         self.base().forward(cx, &[weight, ids], std::slice::from_ref(y))?;
         let (columns, rank) = (y.shape.last(), h.shape.last());
         let wide = Gemm::new(ids.size(), columns, rank).alpha(self.scale).accumulate();
@@ -102,7 +102,7 @@ impl Op for LoraEmbedding {
         let (rows, columns, rank) = (d.shape.rows(), d.shape.last(), pass.input_specs[A].shape[0]);
         let d_matrix = Matrix::new(d, columns);
         // The gradient of a table of either layout from the gradient of its gathered rows.
-        let scattered = |op: Embedding, input: usize, d: &Value| {
+        let scatter_gradient = |op: Embedding, input: usize, d: &Value| {
             let table = Backward {
                 inputs: vec![None, Some(pass.input(IDS).clone())],
                 input_specs: vec![pass.input_specs[input].clone(), pass.input_specs[IDS].clone()],
@@ -120,17 +120,17 @@ impl Op for LoraEmbedding {
                 tall = tall.accumulate();
             }
             gemm(cx, tall, d_matrix, Matrix::new(pass.input(B), rank), None, Matrix::new(&z, rank))?;
-            d_inputs[A] = scattered(self.low(), A, &z)?;
+            d_inputs[A] = scatter_gradient(self.low_rank(), A, &z)?;
         }
         if pass.needs[B] {
-            let (d_b, adds) = pass.into.place(cx, B, [columns, rank])?;
+            let (d_b, adds) = pass.into.choose_destination(cx, B, [columns, rank])?;
             let h = Matrix::new(pass.output(1), rank);
             let sum = Gemm::new(columns, rank, rows).alpha(self.scale).accumulate_if(adds);
             gemm(cx, sum, d_matrix.t(), h, None, Matrix::new(&d_b, rank))?;
             d_inputs[B] = Some(d_b);
         }
         if pass.needs[WEIGHT] {
-            d_inputs[WEIGHT] = scattered(self.base(), WEIGHT, d)?;
+            d_inputs[WEIGHT] = scatter_gradient(self.base(), WEIGHT, d)?;
         }
         Ok(d_inputs)
     }

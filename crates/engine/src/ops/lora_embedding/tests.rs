@@ -1,4 +1,4 @@
-use super::{LoraEmbedding, plain::plain};
+use super::{LoraEmbedding, reference::compute_reference};
 use crate::context::Spec;
 use crate::dtype::DType;
 use crate::error::Code;
@@ -8,7 +8,7 @@ use crate::ops::embedding::Embedding;
 
 const OP: LoraEmbedding = LoraEmbedding { scale: 0.75, padding_idx: None };
 
-fn inputs(n: &[usize], [vocabulary, columns, rank]: [usize; 3], dtype: DType) -> Vec<Array> {
+fn draw_inputs(n: &[usize], [vocabulary, columns, rank]: [usize; 3], dtype: DType) -> Vec<Array> {
     vec![
         Array::random("weight", &[vocabulary, columns]).stored(dtype),
         Array::indices("ids", n, vocabulary),
@@ -18,19 +18,19 @@ fn inputs(n: &[usize], [vocabulary, columns, rank]: [usize; 3], dtype: DType) ->
 }
 
 #[test]
-fn equals_the_plain_form() {
+fn equals_the_reference() {
     for n in [1, 63, 64, 65, 257] {
         for sizes in [[1, 3, 1], [65, 8, 2], [257, 65, 16]] {
-            check(&OP, &inputs(&[n], sizes, DType::F32), &|x| plain(&OP, x));
+            check(&OP, &draw_inputs(&[n], sizes, DType::F32), &|x| compute_reference(&OP, x));
         }
     }
-    check(&OP, &inputs(&[2, 65], [7, 63, 5], DType::BF16), &|x| plain(&OP, x));
+    check(&OP, &draw_inputs(&[2, 65], [7, 63, 5], DType::BF16), &|x| compute_reference(&OP, x));
 }
 
 #[test]
-fn without_a_difference_it_is_the_embedding_to_the_bit() {
+fn a_zero_factor_is_bit_identical_to_the_embedding() {
     for cx in contexts() {
-        let mut x = inputs(&[65], [33, 65, 3], DType::F32);
+        let mut x = draw_inputs(&[65], [33, 65, 3], DType::F32);
         x[2] = x[2].map(|_| 0.0);
         let x: Vec<_> = x.iter().map(|x| x.upload(&cx)).collect();
         let y = run(&cx, &OP, &x.iter().collect::<Vec<_>>()).unwrap();
@@ -40,9 +40,9 @@ fn without_a_difference_it_is_the_embedding_to_the_bit() {
 }
 
 #[test]
-fn the_padding_row_is_read_and_gets_no_gradient() {
+fn the_padding_row_gets_no_gradient() {
     let op = LoraEmbedding { padding_idx: Some(3), ..OP };
-    let mut x = inputs(&[6], [7, 5, 2], DType::F32);
+    let mut x = draw_inputs(&[6], [7, 5, 2], DType::F32);
     x[1] = Array { dtype: DType::I32, ..Array::new(&[6], vec![3.0, 1.0, 3.0, 6.0, 1.0, 3.0]) };
     for cx in contexts() {
         let values: Vec<_> = x.iter().map(|x| x.upload(&cx)).collect();
@@ -57,11 +57,11 @@ fn the_padding_row_is_read_and_gets_no_gradient() {
 }
 
 #[test]
-fn a_frozen_table_costs_no_launch() {
+fn a_frozen_table_needs_no_launch() {
     for cx in contexts() {
-        let values: Vec<_> = inputs(&[5], [7, 3, 2], DType::F32).iter().map(|x| x.upload(&cx)).collect();
+        let values: Vec<_> = draw_inputs(&[5], [7, 3, 2], DType::F32).iter().map(|x| x.upload(&cx)).collect();
         let y = run(&cx, &OP, &values.iter().collect::<Vec<_>>()).unwrap();
-        let launches = |needs: [bool; 4]| {
+        let count_launches = |needs: [bool; 4]| {
             let d = vec![Some(y[0].clone()), None];
             let pass = Backward::after(&OP, &values, &y, &needs, d);
             let before = cx.launches();
@@ -69,21 +69,21 @@ fn a_frozen_table_costs_no_launch() {
             assert!(d_inputs.iter().zip(needs).all(|(d, need)| d.is_some() == need));
             cx.launches() - before
         };
-        assert!(launches([false, false, true, true]) < launches([true, false, true, true]));
+        assert!(count_launches([false, false, true, true]) < count_launches([true, false, true, true]));
     }
 }
 
 #[test]
-fn non_finite_values_keep_to_their_rows() {
-    for place in [0, 2, 3] {
-        let mut x = inputs(&[9], [7, 5, 2], DType::F32);
-        x[place].data[3] = f64::NAN;
-        check_non_finite(&OP, &x, &|x| plain(&OP, x));
+fn non_finite_values_stay_in_their_rows() {
+    for operand in [0, 2, 3] {
+        let mut x = draw_inputs(&[9], [7, 5, 2], DType::F32);
+        x[operand].data[3] = f64::NAN;
+        check_non_finite(&OP, &x, &|x| compute_reference(&OP, x));
     }
 }
 
 #[test]
-fn shapes_and_dtypes_are_checked() {
+fn wrong_shapes_and_dtypes_are_refused() {
     let ids = Spec { dtype: DType::I32, ..Spec::f32([3]) };
     let [w, a, b] = [Spec::f32([7, 5]), Spec::f32([2, 7]), Spec::f32([5, 2])];
     let half = Spec { dtype: DType::F16, ..a.clone() };

@@ -20,7 +20,7 @@
 
 mod path;
 #[cfg(test)]
-pub(in crate::ops) mod plain;
+pub(in crate::ops) mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -35,7 +35,7 @@ use crate::fail;
 use crate::kernels::dropout::check_probability;
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, BackwardReads, Gradient, Gradients, Op};
-use crate::ops::linear::{Linear, d_bias, d_dense, d_weight, dense, output};
+use crate::ops::linear::{Linear, append_d_bias, append_d_weight, append_d_x, append_dense, infer_shape};
 use path::SizedPath;
 
 /// A dense layer and its low-rank paths, over [x, weight, A0, B0, A1, B1, ..] and optionally a bias.
@@ -55,10 +55,10 @@ const X: usize = 0;
 const WEIGHT: usize = 1;
 
 /// The indices of A and B of path `i` among the inputs.
-const fn a(i: usize) -> usize {
+const fn a_index(i: usize) -> usize {
     2 + 2 * i
 }
-const fn b(i: usize) -> usize {
+const fn b_index(i: usize) -> usize {
     3 + 2 * i
 }
 
@@ -76,25 +76,25 @@ impl Op for LoraLinear {
             fail!(Option, "lora_linear: {} paths are more than {MOST_PATHS}", self.paths.len());
         }
         let (x, weight) = (inputs[X], inputs[WEIGHT]);
-        let y = output(self.name(), self.fan_in_fan_out, x, weight, inputs.get(self.bias()).copied())?;
+        let y = infer_shape(self.name(), self.fan_in_fan_out, x, weight, inputs.get(self.bias()).copied())?;
         let mut outputs = vec![Spec::f32(y.clone())];
         for (i, path) in self.paths.iter().enumerate() {
             check_probability(self.name(), path.dropout.p)?;
-            outputs.push(path.output(x, inputs[a(i)], inputs[b(i)], &y)?);
+            outputs.push(path.infer_h_spec(x, inputs[a_index(i)], inputs[b_index(i)], &y)?);
         }
         Ok(outputs)
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
         let (x, y, h) = (inputs[X], &outputs[0], &outputs[1..]);
-        for ((i, placed), h) in self.place_paths(x.shape.rows()).zip(h) {
-            placed.project(cx, x, inputs[a(i)], h)?;
+        for ((i, sized), h) in self.size_paths(x.shape.rows()).zip(h) {
+            sized.project(cx, x, inputs[a_index(i)], h)?;
         }
-        let first = self.paths.first().and_then(|path| path.expansion(&h[0], inputs[b(0)]));
+        let first = self.paths.first().and_then(|path| path.expansion_segment(&h[0], inputs[b_index(0)]));
         let bias = inputs.get(self.bias()).copied();
-        dense(cx, self.base(), x, inputs[WEIGHT], bias, first, y)?;
-        for (i, placed) in self.place_paths(x.shape.rows()).skip(first.is_some() as usize) {
-            placed.expand(cx, &h[i], inputs[b(i)], y)?;
+        append_dense(cx, self.base(), x, inputs[WEIGHT], bias, first, y)?;
+        for (i, sized) in self.size_paths(x.shape.rows()).skip(first.is_some() as usize) {
+            sized.expand(cx, &h[i], inputs[b_index(i)], y)?;
         }
         Ok(())
     }
@@ -102,27 +102,28 @@ impl Op for LoraLinear {
     /// Recomputes only h: the dense product is the expensive part.
     fn forward_rest(&self, cx: &Rc<Context>, inputs: &[&Value]) -> Option<Result<Vec<Value>>> {
         let x = inputs[X];
-        let project = |(i, placed): (usize, SizedPath)| {
-            let h = cx.empty([placed.rows(), inputs[a(i)].shape[0]], DType::F32)?;
-            placed.project(cx, x, inputs[a(i)], &h)?;
+        let project = |(i, sized): (usize, SizedPath)| {
+            let h = cx.empty([sized.rows(), inputs[a_index(i)].shape[0]], DType::F32)?;
+            sized.project(cx, x, inputs[a_index(i)], &h)?;
             Ok(h)
         };
-        Some(self.place_paths(x.shape.rows()).map(project).collect())
+        Some(self.size_paths(x.shape.rows()).map(project).collect())
     }
 
     fn gradient(&self) -> Gradient {
         let paths = self.paths.len();
-        Gradient::reads((1 << a(paths)) - 1, ((1 << paths) - 1) << 1)
+        Gradient::reads((1 << a_index(paths)) - 1, ((1 << paths) - 1) << 1)
     }
 
     fn reads(&self, needs: &[bool]) -> BackwardReads {
         let paths = 0..self.paths.len();
-        let any_a = paths.clone().any(|i| needs[a(i)]);
+        let any_a = paths.clone().any(|i| needs[a_index(i)]);
         let mut inputs = (needs[WEIGHT] || any_a) as u32 | (needs[X] as u32) << WEIGHT;
         let mut outputs = 0;
         for i in paths {
-            inputs |= (needs[X] as u32) << a(i) | ((needs[X] || needs[a(i)]) as u32) << b(i);
-            outputs |= (needs[b(i)] as u32) << (1 + i);
+            inputs |=
+                (needs[X] as u32) << a_index(i) | ((needs[X] || needs[a_index(i)]) as u32) << b_index(i);
+            outputs |= (needs[b_index(i)] as u32) << (1 + i);
         }
         BackwardReads { inputs, outputs }
     }
@@ -132,40 +133,41 @@ impl Op for LoraLinear {
         let mut d_inputs = vec![None; needs.len()];
         let d = &pass.d_out_or_zeros(cx)?;
         let shape = |input: usize| pass.input_specs[input].shape.clone();
-        let placed: Vec<(usize, SizedPath)> = self.place_paths(d.shape.rows()).collect();
-        let mut zs = vec![None; placed.len()];
-        for (i, placed) in &placed {
-            if needs[X] || needs[a(*i)] {
+        let sized: Vec<(usize, SizedPath)> = self.size_paths(d.shape.rows()).collect();
+        let mut zs = vec![None; sized.len()];
+        for (i, sized) in &sized {
+            if needs[X] || needs[a_index(*i)] {
                 let d_h = pass.d_outs.get(1 + i).unwrap_or(&None);
-                zs[*i] = Some(placed.d_h(cx, d, pass.input(b(*i)), &pass.output_specs[1 + i], d_h)?);
+                zs[*i] =
+                    Some(sized.append_d_h(cx, d, pass.input(b_index(*i)), &pass.output_specs[1 + i], d_h)?);
             }
         }
         if needs[X] {
             let z = zs.first().and_then(Option::as_ref);
-            let first = z.and_then(|z| self.paths[0].contraction(z, pass.input(a(0))));
-            let d_x = d_dense(cx, self.base(), d, pass.input(WEIGHT), first, into)?;
-            for (i, placed) in placed.iter().skip(first.is_some() as usize) {
-                placed.add_d_x(cx, zs[*i].as_ref().expect("made above"), pass.input(a(*i)), &d_x)?;
+            let first = z.and_then(|z| self.paths[0].contraction_segment(z, pass.input(a_index(0))));
+            let d_x = append_d_x(cx, self.base(), d, pass.input(WEIGHT), first, into)?;
+            for (i, sized) in sized.iter().skip(first.is_some() as usize) {
+                sized.add_d_x(cx, zs[*i].as_ref().expect("made above"), pass.input(a_index(*i)), &d_x)?;
             }
             d_inputs[X] = Some(d_x);
         }
-        for (i, placed) in &placed {
-            if needs[a(*i)] {
-                let (d_a, adds) = into.place(cx, a(*i), shape(a(*i)))?;
-                placed.d_a(cx, zs[*i].as_ref().expect("made above"), pass.input(X), &d_a, adds)?;
-                d_inputs[a(*i)] = Some(d_a);
+        for (i, sized) in &sized {
+            if needs[a_index(*i)] {
+                let (d_a, adds) = into.choose_destination(cx, a_index(*i), shape(a_index(*i)))?;
+                sized.append_d_a(cx, zs[*i].as_ref().expect("made above"), pass.input(X), &d_a, adds)?;
+                d_inputs[a_index(*i)] = Some(d_a);
             }
-            if needs[b(*i)] {
-                let (d_b, adds) = into.place(cx, b(*i), shape(b(*i)))?;
-                placed.d_b(cx, d, pass.output(1 + i), &d_b, adds)?;
-                d_inputs[b(*i)] = Some(d_b);
+            if needs[b_index(*i)] {
+                let (d_b, adds) = into.choose_destination(cx, b_index(*i), shape(b_index(*i)))?;
+                sized.append_d_b(cx, d, pass.output(1 + i), &d_b, adds)?;
+                d_inputs[b_index(*i)] = Some(d_b);
             }
         }
         if needs[WEIGHT] {
-            d_inputs[WEIGHT] = Some(d_weight(cx, self.fan_in_fan_out, d, pass.input(X), into)?);
+            d_inputs[WEIGHT] = Some(append_d_weight(cx, self.fan_in_fan_out, d, pass.input(X), into)?);
         }
         if needs.get(self.bias()) == Some(&true) {
-            d_inputs[self.bias()] = Some(d_bias(cx, d)?);
+            d_inputs[self.bias()] = Some(append_d_bias(cx, d)?);
         }
         Ok(d_inputs)
     }
@@ -178,10 +180,10 @@ impl LoraLinear {
 
     /// The index of the bias among the inputs, if there is one.
     fn bias(&self) -> usize {
-        a(self.paths.len())
+        a_index(self.paths.len())
     }
 
-    fn place_paths(&self, rows: usize) -> impl Iterator<Item = (usize, SizedPath<'_>)> {
+    fn size_paths(&self, rows: usize) -> impl Iterator<Item = (usize, SizedPath<'_>)> {
         self.paths.iter().enumerate().map(move |(i, path)| (i, SizedPath::new(path, rows)))
     }
 }

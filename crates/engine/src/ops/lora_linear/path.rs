@@ -42,14 +42,14 @@ impl Path {
     }
 
     /// s·h·Bᵀ as a segment of the dense product, if it covers all rows and outputs.
-    pub(super) fn expansion<'a>(&self, h: &'a Value, b: &'a Value) -> Option<Segment<'a>> {
+    pub(super) fn expansion_segment<'a>(&self, h: &'a Value, b: &'a Value) -> Option<Segment<'a>> {
         let rank = b.shape[1];
         let (h, b) = (Matrix::new(h, rank), Matrix::new(b, rank).t());
         self.is_whole().then_some(Segment { a: h, b, k: rank, alpha: self.scale })
     }
 
     /// Z·A as a segment of d·W, if it covers all rows and outputs, and there is no dropout.
-    pub(super) fn contraction<'a>(&self, z: &'a Value, a: &'a Value) -> Option<Segment<'a>> {
+    pub(super) fn contraction_segment<'a>(&self, z: &'a Value, a: &'a Value) -> Option<Segment<'a>> {
         let [rank, features] = [a.shape[0], a.shape[1]];
         let (z, a) = (Matrix::new(z, rank), Matrix::new(a, features));
         (self.is_whole() && self.dropout.p == 0.0).then_some(Segment { a: z, b: a, k: rank, alpha: 1.0 })
@@ -67,7 +67,7 @@ impl Path {
     ///
     /// # Errors
     /// `ERR_SHAPE_MISMATCH` and `ERR_DTYPE`, with the factors.
-    pub(super) fn output(&self, x: &Spec, a: &Spec, b: &Spec, y: &Shape) -> Result<Spec> {
+    pub(super) fn infer_h_spec(&self, x: &Spec, a: &Spec, b: &Spec, y: &Shape) -> Result<Spec> {
         if a.dtype != DType::F32 || b.dtype != DType::F32 {
             fail!(Dtype, "lora_linear: the factors are f32, not {a} and {b}");
         }
@@ -137,7 +137,7 @@ impl<'a> SizedPath<'a> {
         let (features, rank) = (a.shape[1], a.shape[0]);
         for (range, packed) in &self.row_ranges {
             let kept = self.drop_rows(cx, x, range)?;
-            let h = rows(h, *packed, range.count);
+            let h = slice_rows(h, *packed, range.count);
             let g = Gemm::new(range.count, rank, features);
             gemm(
                 cx,
@@ -153,14 +153,14 @@ impl<'a> SizedPath<'a> {
 
     /// y[rows, window] += s·h[:, group]·B[group]ᵀ for every window.
     pub(super) fn expand(&self, cx: &Rc<Context>, h: &Value, b: &Value, y: &Value) -> Result<()> {
-        self.each(h, b, y, |g| {
+        self.for_each_overlap(h, b, y, |g| {
             let sum = Gemm::new(g.rows, g.width, g.rank).alpha(self.path.scale).accumulate();
             gemm(cx, sum, g.h.matrix(), g.b.matrix().t(), None, g.y.matrix())
         })
     }
 
     /// Returns Z = s·d[rows, window]·B[group] + d_h; `d_h` is the gradient of the output h.
-    pub(super) fn d_h(
+    pub(super) fn append_d_h(
         &self,
         cx: &Rc<Context>,
         d: &Value,
@@ -172,7 +172,7 @@ impl<'a> SizedPath<'a> {
         if let Some(d_h) = d_h {
             cx.copy(d_h, &z);
         }
-        self.each(&z, b, d, |g| {
+        self.for_each_overlap(&z, b, d, |g| {
             let sum = Gemm::new(g.rows, g.rank, g.width).alpha(self.path.scale).accumulate_if(d_h.is_some());
             gemm(cx, sum, g.y.matrix(), g.b.matrix(), None, g.h.matrix())
         })?;
@@ -183,9 +183,9 @@ impl<'a> SizedPath<'a> {
     pub(super) fn add_d_x(&self, cx: &Rc<Context>, z: &Value, a: &Value, d_x: &Value) -> Result<()> {
         let (features, rank) = (a.shape[1], a.shape[0]);
         for (range, packed) in &self.row_ranges {
-            let z = rows(z, *packed, range.count);
+            let z = slice_rows(z, *packed, range.count);
             let (z, a) = (Matrix::new(&z, rank), Matrix::new(a, features));
-            let d_x = rows(d_x, range.start, range.count);
+            let d_x = slice_rows(d_x, range.start, range.count);
             let g = Gemm::new(range.count, features, rank);
             if self.path.dropout.p == 0.0 {
                 gemm(cx, g.accumulate(), z, a, None, Matrix::new(&d_x, features))?;
@@ -199,11 +199,18 @@ impl<'a> SizedPath<'a> {
     }
 
     /// d_a = Zᵀ·drop(x), or d_a += that.
-    pub(super) fn d_a(&self, cx: &Rc<Context>, z: &Value, x: &Value, d_a: &Value, adds: bool) -> Result<()> {
+    pub(super) fn append_d_a(
+        &self,
+        cx: &Rc<Context>,
+        z: &Value,
+        x: &Value,
+        d_a: &Value,
+        adds: bool,
+    ) -> Result<()> {
         let (rank, features) = (d_a.shape[0], d_a.shape[1]);
         for (i, (range, packed)) in self.row_ranges.iter().enumerate() {
             let kept = self.drop_rows(cx, x, range)?;
-            let z = rows(z, *packed, range.count);
+            let z = slice_rows(z, *packed, range.count);
             let sum = Gemm::new(rank, features, range.count).accumulate_if(adds || i > 0);
             let (z, kept) = (Matrix::new(&z, rank).t(), Matrix::new(&kept, features));
             gemm(cx, sum, z, kept, None, Matrix::new(d_a, features))?;
@@ -212,8 +219,15 @@ impl<'a> SizedPath<'a> {
     }
 
     /// d_b[group] = s·d[rows, window]ᵀ·h[:, group], or d_b += that.
-    pub(super) fn d_b(&self, cx: &Rc<Context>, d: &Value, h: &Value, d_b: &Value, adds: bool) -> Result<()> {
-        self.each(h, d_b, d, |g| {
+    pub(super) fn append_d_b(
+        &self,
+        cx: &Rc<Context>,
+        d: &Value,
+        h: &Value,
+        d_b: &Value,
+        adds: bool,
+    ) -> Result<()> {
+        self.for_each_overlap(h, d_b, d, |g| {
             let sum = Gemm::new(g.width, g.rank, g.rows);
             let sum = sum.alpha(self.path.scale).accumulate_if(adds || g.range > 0);
             gemm(cx, sum, g.y.matrix().t(), g.h.matrix(), None, g.b.matrix())
@@ -222,7 +236,7 @@ impl<'a> SizedPath<'a> {
 
     /// Returns drop(x) for the rows in a range.
     fn drop_rows(&self, cx: &Rc<Context>, x: &Value, range: &RowRange) -> Result<Value> {
-        let x = rows(x, range.start, range.count);
+        let x = slice_rows(x, range.start, range.count);
         if self.path.dropout.p == 0.0 {
             return Ok(x);
         }
@@ -245,7 +259,7 @@ impl<'a> SizedPath<'a> {
     }
 
     /// Calls `product` for every range and window, with their blocks of h, B and y.
-    fn each(
+    fn for_each_overlap(
         &self,
         h: &Value,
         b: &Value,
@@ -262,9 +276,9 @@ impl<'a> SizedPath<'a> {
                     rows: range.count,
                     rank,
                     width,
-                    h: Submatrix::of(h, [*packed, group * rank], [range.count, rank]),
-                    b: Submatrix::of(b, [group * width, 0], [width, rank]),
-                    y: Submatrix::of(y, [range.start, window], [range.count, width]),
+                    h: Submatrix::new(h, [*packed, group * rank], [range.count, rank]),
+                    b: Submatrix::new(b, [group * width, 0], [width, rank]),
+                    y: Submatrix::new(y, [range.start, window], [range.count, width]),
                 })?;
             }
         }
@@ -291,7 +305,7 @@ struct Submatrix {
 }
 
 impl Submatrix {
-    fn of(value: &Value, [row, column]: [usize; 2], [rows, columns]: [usize; 2]) -> Submatrix {
+    fn new(value: &Value, [row, column]: [usize; 2], [rows, columns]: [usize; 2]) -> Submatrix {
         let stride = value.shape.last();
         let size = if rows * columns == 0 { 0 } else { (rows - 1) * stride + columns };
         Submatrix { value: value.sub_range(row * stride + column, [size]), stride }
@@ -303,7 +317,7 @@ impl Submatrix {
 }
 
 /// Returns `count` rows of a row-major value.
-fn rows(value: &Value, start: usize, count: usize) -> Value {
+fn slice_rows(value: &Value, start: usize, count: usize) -> Value {
     let width = value.shape.last();
     value.sub_range(start * width, [count, width])
 }

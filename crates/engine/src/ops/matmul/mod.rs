@@ -6,7 +6,7 @@
 //! needs a gradient.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -48,8 +48,8 @@ impl Op for Matmul {
         if a.dtype != DType::F32 || !b.dtype.is_float() || (self.trans_a && b.dtype != DType::F32) {
             fail!(Dtype, "matmul: takes f32 operands, not {a} and {b}; convert with to(\"f32\")");
         }
-        let (m, k) = matrix(&a.shape, self.trans_a);
-        let (k_b, n) = matrix(&b.shape, self.trans_b);
+        let (m, k) = matrix_size(&a.shape, self.trans_a);
+        let (k_b, n) = matrix_size(&b.shape, self.trans_b);
         if k != k_b {
             fail!(
                 ShapeMismatch,
@@ -60,7 +60,8 @@ impl Op for Matmul {
                 if self.trans_b { " (transposed)" } else { "" }
             );
         }
-        let mut dims = Shape::broadcast("matmul", &leading(&a.shape), &leading(&b.shape))?.to_vec();
+        let mut dims =
+            Shape::broadcast("matmul", &leading_shape(&a.shape), &leading_shape(&b.shape))?.to_vec();
         dims.extend([m, n]);
         Ok(vec![Spec::f32(&dims[..])])
     }
@@ -83,29 +84,29 @@ impl Op for Matmul {
         let d_a = || {
             let (b, shape) = (pass.input(1), &pass.input_specs[0].shape);
             if trans_a {
-                gradient(cx, b, trans_b, d, true, shape)
+                append_gradient(cx, b, trans_b, d, true, shape)
             } else {
-                gradient(cx, d, false, b, !trans_b, shape)
+                append_gradient(cx, d, false, b, !trans_b, shape)
             }
         };
         let d_b = || {
             let (a, shape) = (pass.input(0), &pass.input_specs[1].shape);
-            if !trans_a && leading(shape).size() == 1 {
+            if !trans_a && leading_shape(shape).size() == 1 {
                 // With one b for all, the batch's rows form one long sum.
                 let a = &a.reshape([a.shape.rows(), a.shape.last()]);
                 let d = &d.reshape([d.shape.rows(), d.shape.last()]);
                 if a.shape[0] == d.shape[0] {
                     return if trans_b {
-                        gradient(cx, d, true, a, false, shape)
+                        append_gradient(cx, d, true, a, false, shape)
                     } else {
-                        gradient(cx, a, true, d, false, shape)
+                        append_gradient(cx, a, true, d, false, shape)
                     };
                 }
             }
             if trans_b {
-                gradient(cx, d, true, a, trans_a, shape)
+                append_gradient(cx, d, true, a, trans_a, shape)
             } else {
-                gradient(cx, a, !trans_a, d, false, shape)
+                append_gradient(cx, a, !trans_a, d, false, shape)
             }
         };
         Ok(vec![pass.needs[0].then(d_a).transpose()?, pass.needs[1].then(d_b).transpose()?])
@@ -113,7 +114,7 @@ impl Op for Matmul {
 }
 
 /// Returns x·y over their common batch, summed to `shape`.
-fn gradient(
+fn append_gradient(
     cx: &Rc<Context>,
     x: &Value,
     trans_x: bool,
@@ -121,8 +122,8 @@ fn gradient(
     trans_y: bool,
     shape: &Shape,
 ) -> Result<Value> {
-    let mut dims = Shape::broadcast("matmul", &leading(&x.shape), &leading(&y.shape))?.to_vec();
-    dims.extend([matrix(&x.shape, trans_x).0, matrix(&y.shape, trans_y).1]);
+    let mut dims = Shape::broadcast("matmul", &leading_shape(&x.shape), &leading_shape(&y.shape))?.to_vec();
+    dims.extend([matrix_size(&x.shape, trans_x).0, matrix_size(&y.shape, trans_y).1]);
     let d = cx.empty(&dims[..], DType::F32)?;
     multiply(cx, x, trans_x, y, trans_y, &d)?;
     if d.size() == shape.size() {
@@ -133,22 +134,23 @@ fn gradient(
 
 /// Appends c = a·b over c's leading dimensions, to which a's and b's broadcast.
 fn multiply(cx: &Rc<Context>, a: &Value, trans_a: bool, b: &Value, trans_b: bool, c: &Value) -> Result<()> {
-    let (m, k) = matrix(&a.shape, trans_a);
+    let (m, k) = matrix_size(&a.shape, trans_a);
     let n = c.shape.last();
-    let dims = batch(&leading(&c.shape), [(&a.shape, m * k), (&b.shape, k * n), (&c.shape, m * n)]);
+    let dims =
+        fold_batch(&leading_shape(&c.shape), [(&a.shape, m * k), (&b.shape, k * n), (&c.shape, m * n)]);
     let (columns_a, columns_b) = (a.shape.last(), b.shape.last());
     let (&(size, [a_step, b_step, c_step]), outer) = dims.split_last().expect("at least one");
     // Batch rows that share b become rows of one product.
     let folds = b_step == 0 && !trans_a && a_step == m * k && c_step == m * n;
     let product = if folds { Gemm::new(size * m, n, k) } else { Gemm::new(m, n, k).batch(size) };
-    let mut places = vec![[0; 3]];
+    let mut offsets = vec![[0; 3]];
     for (size, steps) in outer {
         let step = |p: [usize; 3], i: usize| std::array::from_fn(|o| p[o] + i * steps[o]);
-        places = places.iter().flat_map(|p| (0..*size).map(move |i| step(*p, i))).collect();
+        offsets = offsets.iter().flat_map(|p| (0..*size).map(move |i| step(*p, i))).collect();
     }
-    for place in places {
-        let from = |v: &Value, at: usize| v.sub_range(at, [v.size() - at]);
-        let (a, b, c) = (from(a, place[0]), from(b, place[1]), from(c, place[2]));
+    for offset in offsets {
+        let skip_to = |v: &Value, at: usize| v.sub_range(at, [v.size() - at]);
+        let (a, b, c) = (skip_to(a, offset[0]), skip_to(b, offset[1]), skip_to(c, offset[2]));
         gemm(
             cx,
             product,
@@ -162,21 +164,21 @@ fn multiply(cx: &Rc<Context>, a: &Value, trans_a: bool, b: &Value, trans_b: bool
 }
 
 /// The numbers of rows and columns of a matrix, transposed with `trans`.
-fn matrix(shape: &Shape, trans: bool) -> (usize, usize) {
+fn matrix_size(shape: &Shape, trans: bool) -> (usize, usize) {
     let (rows, columns) = (shape[shape.rank() - 2], shape.last());
     if trans { (columns, rows) } else { (rows, columns) }
 }
 
 /// The dimensions before the matrix.
-fn leading(shape: &Shape) -> Shape {
+fn leading_shape(shape: &Shape) -> Shape {
     Shape::new(&shape[..shape.rank() - 2])
 }
 
 /// The batch dimensions, with neighbours merged if all operands are contiguous across them: their sizes and each
 /// operand's strides in elements, 0 where it broadcasts. At least one.
-fn batch(dims: &Shape, operands: [(&Shape, usize); 3]) -> SmallVec<[(usize, [usize; 3]); 4]> {
+fn fold_batch(dims: &Shape, operands: [(&Shape, usize); 3]) -> SmallVec<[(usize, [usize; 3]); 4]> {
     let steps: [SmallVec<[usize; 6]>; 3] = operands.map(|(shape, matrix)| {
-        let own = leading(shape);
+        let own = leading_shape(shape);
         let strides = own.strides();
         (0..dims.rank())
             .map(|d| match (d + own.rank()).checked_sub(dims.rank()) {

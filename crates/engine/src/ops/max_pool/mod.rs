@@ -6,7 +6,7 @@
 //! Source: torch.nn.functional.max_pool1d, 2d, 3d.
 
 #[cfg(test)]
-pub(in crate::ops) mod plain;
+pub(in crate::ops) mod reference;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::pool::{Windows, max, max_backward};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::shape::{Shape, three};
+use crate::shape::{Shape, pad_to_three};
 
 /// Windows over the last dimensions, one entry each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct Window {
 ///
 /// # Errors
 /// `ERR_DTYPE` and `ERR_SHAPE_MISMATCH`, naming `op`.
-pub fn planes<'a>(op: &str, x: &'a Spec, dims: usize) -> Result<(usize, &'a [usize])> {
+pub fn split_planes<'a>(op: &str, x: &'a Spec, dims: usize) -> Result<(usize, &'a [usize])> {
     if x.dtype != DType::F32 {
         fail!(Dtype, "{op}: takes f32, not {}; convert with to(\"f32\")", x.dtype);
     }
@@ -52,8 +52,8 @@ impl Window {
     ///
     /// # Errors
     /// The errors of `planes`; `ERR_SHAPE_MISMATCH` and `ERR_OPTION` if a window does not fit.
-    pub fn over(&self, op: &str, x: &Spec) -> Result<Windows> {
-        let (planes, size) = planes(op, x, self.kernel.len())?;
+    pub fn resolve(&self, op: &str, x: &Spec) -> Result<Windows> {
+        let (planes, size) = split_planes(op, x, self.kernel.len())?;
         if [&self.stride, &self.padding].iter().any(|given| given.len() != self.kernel.len()) {
             fail!(Option, "{op}: kernel, stride and padding are of unequal lengths");
         }
@@ -86,11 +86,11 @@ impl Window {
         }
         Ok(Windows {
             planes,
-            size: three(size, 1),
-            out: three(&out, 1),
-            kernel: three(&self.kernel, 1),
-            stride: three(&self.stride, 1),
-            padding: three(&self.padding, 0),
+            size: pad_to_three(size, 1),
+            out: pad_to_three(&out, 1),
+            kernel: pad_to_three(&self.kernel, 1),
+            stride: pad_to_three(&self.stride, 1),
+            padding: pad_to_three(&self.padding, 0),
             adaptive: false,
             count_padding: false,
         })
@@ -98,7 +98,7 @@ impl Window {
 }
 
 /// Returns the shape of y: x's with the last `dims` sizes replaced.
-pub fn pooled_shape(x: &Shape, windows: &Windows, dims: usize) -> Shape {
+pub fn infer_shape(x: &Shape, windows: &Windows, dims: usize) -> Shape {
     let kept = &x[..x.rank() - dims];
     [kept, &windows.out[3 - dims..]].concat()[..].into()
 }
@@ -113,13 +113,13 @@ impl Op for MaxPool {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        let windows = self.0.over(self.name(), inputs[0])?;
-        let y = pooled_shape(&inputs[0].shape, &windows, self.0.kernel.len());
+        let windows = self.0.resolve(self.name(), inputs[0])?;
+        let y = infer_shape(&inputs[0].shape, &windows, self.0.kernel.len());
         Ok(vec![Spec::f32(y.clone()), Spec { shape: y, dtype: DType::I32 }])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        let windows = self.0.over(self.name(), &inputs[0].spec())?;
+        let windows = self.0.resolve(self.name(), &inputs[0].spec())?;
         max(cx, &windows, inputs[0], &outputs[0], &outputs[1])
     }
 
@@ -130,7 +130,7 @@ impl Op for MaxPool {
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let x = &pass.input_specs[0];
         let d_x = cx.empty(x.shape.clone(), DType::F32)?;
-        max_backward(cx, &self.0.over(self.name(), x)?, pass.d_out(), pass.output(1), &d_x)?;
+        max_backward(cx, &self.0.resolve(self.name(), x)?, pass.d_out(), pass.output(1), &d_x)?;
         Ok(vec![Some(d_x)])
     }
 }

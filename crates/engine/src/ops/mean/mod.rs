@@ -4,7 +4,7 @@
 //! the dimension. Saved: nothing.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +15,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::reduce::{Reduction, reduce_scaled};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::ops::sum::{reduced_spec, split, spread};
+use crate::ops::sum::{broadcast_along, infer_reduced_spec, split_around};
 
 /// Mean over `dim`, or over every element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +29,11 @@ impl Op for Mean {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        Ok(vec![reduced_spec(self.name(), inputs[0], self.dim)?])
+        Ok(vec![infer_reduced_spec(self.name(), inputs[0], self.dim)?])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        let [outer, n, inner] = split(&inputs[0].shape, self.dim);
+        let [outer, n, inner] = split_around(&inputs[0].shape, self.dim);
         if n == 0 {
             let nan = f32::NAN.to_le_bytes();
             cx.write(&outputs[0], nan.repeat(outer * inner));
@@ -49,10 +49,10 @@ impl Op for Mean {
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let d = pass.d_out();
         let shape = &pass.input_specs[0].shape;
-        let [_, n, _] = split(shape, self.dim);
+        let [_, n, _] = split_around(shape, self.dim);
         // A sum of one term, used for its scale.
         let scaled = cx.empty(d.shape.clone(), DType::F32)?;
         reduce_scaled(cx, Reduction::Sum, d, [d.size(), 1, 1], 1.0 / n as f32, &scaled)?;
-        Ok(vec![Some(spread(cx, &scaled, shape, self.dim)?)])
+        Ok(vec![Some(broadcast_along(cx, &scaled, shape, self.dim)?)])
     }
 }

@@ -3,7 +3,7 @@
 //! Shapes: index i32 of any shape; y i32 [.., classes]. Backward: none, since the input is an index.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 

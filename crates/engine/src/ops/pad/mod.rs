@@ -6,7 +6,7 @@
 //! sources. Source: torch.nn.functional.pad.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -42,7 +42,7 @@ pub struct Pad {
 
 impl Pad {
     /// The edges of each padded dimension, with the earlier ones already padded and the later ones not yet.
-    fn edges(&self, shape: &[usize]) -> Vec<Edges> {
+    fn list_edges(&self, shape: &[usize]) -> Vec<Edges> {
         let first = shape.len() - self.padding.len();
         let mut sizes = shape.to_vec();
         let mut edges = Vec::new();
@@ -76,17 +76,17 @@ impl Op for Pad {
         let mut shape = x.shape.to_vec();
         for (i, [before, after]) in self.padding.iter().copied().enumerate() {
             let n = shape[first + i];
-            let most = match self.mode {
+            let max = match self.mode {
                 Mode::Reflect => n.saturating_sub(1),
                 Mode::Circular => n,
                 Mode::Replicate if n == 0 => 0,
                 Mode::Replicate => usize::MAX,
             };
-            if before.max(after) > most {
+            if before.max(after) > max {
                 let mode = format!("{:?}", self.mode).to_lowercase();
                 fail!(
                     ShapeMismatch,
-                    "pad: {mode} takes padding of at most {most} for dimension {} of shape {}, not {}",
+                    "pad: {mode} takes padding of at most {max} for dimension {} of shape {}, not {}",
                     first + i,
                     x.shape,
                     before.max(after)
@@ -98,7 +98,7 @@ impl Op for Pad {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        let edges = self.edges(&inputs[0].shape);
+        let edges = self.list_edges(&inputs[0].shape);
         if edges.is_empty() {
             cx.copy(inputs[0], &outputs[0]);
         }
@@ -121,7 +121,7 @@ impl Op for Pad {
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let x = &pass.input_specs[0].shape;
         let mut d = pass.d_out().clone();
-        for e in self.edges(x).iter().rev() {
+        for e in self.list_edges(x).iter().rev() {
             let d_x = cx.empty([e.outer, e.n, e.inner], DType::F32)?;
             pad_backward(cx, *e, &d, &d_x)?;
             d = d_x;

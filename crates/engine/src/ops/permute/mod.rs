@@ -4,7 +4,7 @@
 //! transposition swaps two dimensions.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 

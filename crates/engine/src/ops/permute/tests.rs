@@ -1,11 +1,11 @@
-use super::{Permute, plain::plain};
+use super::{Permute, reference::compute_reference};
 use crate::context::Spec;
 use crate::dtype::DType;
 use crate::op::{Op, run1};
 use crate::ops::checks::{Array, check, check_non_finite, contexts};
 
 #[test]
-fn equals_the_plain_form() {
+fn equals_the_reference() {
     let cases: [(&[usize], &[usize]); 14] = [
         (&[1, 1], &[1, 0]),
         (&[63, 64], &[1, 0]),
@@ -26,19 +26,19 @@ fn equals_the_plain_form() {
         for dtype in [DType::F32, DType::I32, DType::F16, DType::BF16] {
             let x =
                 Array::random("x", shape).map(|v| if dtype == DType::I32 { (v * 1e6).floor() } else { v });
-            check(&Permute::new(order), &[x.stored(dtype)], &|x| vec![plain(&x[0], order)]);
+            check(&Permute::new(order), &[x.stored(dtype)], &|x| vec![compute_reference(&x[0], order)]);
         }
     }
 }
 
 #[test]
-fn non_finite_values_move_with_the_rest() {
+fn non_finite_values_are_permuted() {
     let x = Array::new(&[2, 2], vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.0]);
-    check_non_finite(&Permute::new(&[1, 0]), &[x], &|x| vec![plain(&x[0], &[1, 0])]);
+    check_non_finite(&Permute::new(&[1, 0]), &[x], &|x| vec![compute_reference(&x[0], &[1, 0])]);
 }
 
 #[test]
-fn dimensions_of_one_element_move_for_nothing() {
+fn moving_dimensions_of_size_1_launches_nothing() {
     for cx in contexts() {
         let x = Array::random("x", &[1, 5, 1, 3]).upload(&cx);
         let before = cx.launches();
@@ -48,7 +48,7 @@ fn dimensions_of_one_element_move_for_nothing() {
 }
 
 #[test]
-fn an_order_names_every_dimension_once() {
+fn incomplete_orders_are_refused() {
     for order in [&[0, 1][..], &[0, 0, 1], &[0, 1, 3]] {
         let error = Permute::new(order).outputs(&[&Spec::f32([2, 3, 4])]).unwrap_err();
         assert!(error.message.contains("permute") && error.message.contains("[2, 3, 4]"), "{error}");

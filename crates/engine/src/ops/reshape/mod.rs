@@ -3,7 +3,7 @@
 //! Backward: d_out with the input's shape. Saved: nothing.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 

@@ -1,4 +1,4 @@
-use super::{Reshape, plain::plain};
+use super::{Reshape, reference::compute_reference};
 use crate::context::Spec;
 use crate::error::Code;
 use crate::kernels::elementwise::{Function, accumulate};
@@ -14,16 +14,16 @@ fn reshape(dims: &[usize]) -> Reshape {
 }
 
 #[test]
-fn equals_the_plain_form() {
+fn equals_the_reference() {
     let cases: [(&[usize], &[usize]); 4] =
         [(&[6], &[2, 3]), (&[1], &[]), (&[2, 3, 4], &[4, 6]), (&[0, 3], &[3, 0])];
     for (from, to) in cases {
-        check(&reshape(to), &[Array::random("x", from)], &|x| vec![plain(&x[0], to)]);
+        check(&reshape(to), &[Array::random("x", from)], &|x| vec![compute_reference(&x[0], to)]);
     }
 }
 
 #[test]
-fn runs_nothing_and_takes_no_memory() {
+fn a_reshape_launches_and_allocates_nothing() {
     for cx in contexts() {
         let x = Tensor::new(Array::random("x", &[4, 6]).upload(&cx), true);
         let (launches, live) = (cx.launches(), cx.memory().live);
@@ -34,7 +34,7 @@ fn runs_nothing_and_takes_no_memory() {
 }
 
 #[test]
-fn gradients_pass_through_inside_a_checkpoint_too() {
+fn gradients_pass_through_a_checkpoint() {
     for cx in contexts() {
         let tape = Tape::default();
         let x = Tensor::new(Array::random("x", &[4, 6]).upload(&cx), true);
@@ -57,7 +57,7 @@ fn gradients_pass_through_inside_a_checkpoint_too() {
 }
 
 #[test]
-fn a_write_through_one_shape_is_seen_under_the_other() {
+fn backward_refuses_a_write_through_another_shape() {
     for cx in contexts() {
         let tape = Tape::default();
         let x = Tensor::new(Array::random("x", &[6]).upload(&cx), true);
@@ -66,13 +66,13 @@ fn a_write_through_one_shape_is_seen_under_the_other() {
         let loss = tape.apply1(Sum { dim: None }, &[&product]).unwrap();
         let ones = Array::new(&[6], vec![1.0; 6]).upload(&cx);
         accumulate(&cx, &x.value(), &ones).unwrap();
-        x.value().storage.written();
+        x.value().storage.record_write();
         assert_eq!(tape.backward(&loss, None).unwrap_err().code, Code::Modified);
     }
 }
 
 #[test]
-fn sizes_must_agree() {
+fn different_sizes_are_refused() {
     let error = reshape(&[4, 2]).outputs(&[&Spec::f32([2, 3])]).unwrap_err();
     assert_eq!(error.message, "reshape: [2, 3] has not as many elements as [4, 2]");
 }

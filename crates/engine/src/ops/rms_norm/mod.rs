@@ -5,7 +5,7 @@
 //! Backward: d_x; d_w only if requested. Source: torch.nn.functional.rms_norm.
 
 #[cfg(test)]
-pub mod plain;
+pub mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +15,7 @@ use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::norm::{RowStatistics, Sums, Weights, normalise_backward, sum_rows};
+use crate::kernels::norm::{RowStatistics, RowSum, Weights, normalise_backward, sum_rows};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::added_norm::{self, Norm};
 use crate::shape::Shape;
@@ -51,7 +51,7 @@ pub fn check(op: &str, inputs: &[&Spec], weights: &[(&str, usize)]) -> Result<()
 }
 
 /// `shape` without its last dimension.
-pub fn leading(shape: &Shape) -> Shape {
+pub fn leading_shape(shape: &Shape) -> Shape {
     Shape::new(&shape[..shape.rank() - 1])
 }
 
@@ -62,8 +62,8 @@ impl Norm for RmsNorm {
         self.eps
     }
 
-    fn weights<'a>(&self, given: &[&'a Value]) -> Weights<'a> {
-        Weights { weight: given.first().copied(), bias: None }
+    fn weights<'a>(&self, inputs: &[&'a Value]) -> Weights<'a> {
+        Weights { weight: inputs.first().copied(), bias: None }
     }
 
     fn rows<'a>(&self, kept: &'a [Value]) -> RowStatistics<'a> {
@@ -78,7 +78,7 @@ impl Op for RmsNorm {
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
         check(self.name(), inputs, if inputs.len() > 1 { &[("weight", 1)] } else { &[] })?;
-        Ok(vec![inputs[0].clone(), Spec::f32(leading(&inputs[0].shape))])
+        Ok(vec![inputs[0].clone(), Spec::f32(leading_shape(&inputs[0].shape))])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
@@ -89,7 +89,7 @@ impl Op for RmsNorm {
         Gradient::reads(0b11, 0b10)
     }
 
-    fn is_remade(&self) -> bool {
+    fn is_recomputed(&self) -> bool {
         true
     }
 
@@ -100,13 +100,13 @@ impl Op for RmsNorm {
         let weight = (pass.needs.len() > 1).then(|| pass.input(1));
         let rows = RowStatistics { scale: pass.output(1), mean: None };
         if pass.needs[0] {
-            let (d_x, adds) = pass.into.place(cx, 0, x.shape.clone())?;
+            let (d_x, adds) = pass.into.choose_destination(cx, 0, x.shape.clone())?;
             normalise_backward(cx, x, weight, rows, d, (&d_x, adds))?;
             d_inputs[0] = Some(d_x);
         }
         if pass.needs.get(1) == Some(&true) {
             let d_weight = cx.empty([x.shape.last()], DType::F32)?;
-            sum_rows(cx, Sums::Weight, x, rows, d, &d_weight)?;
+            sum_rows(cx, RowSum::Weight, x, rows, d, &d_weight)?;
             d_inputs[1] = Some(d_weight);
         }
         Ok(d_inputs)

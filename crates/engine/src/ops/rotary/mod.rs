@@ -6,7 +6,7 @@
 //! Backward: the inverse rotation of d_out; the tables have no gradient. Saved: the tables and positions.
 
 #[cfg(test)]
-pub(in crate::ops) mod plain;
+pub(in crate::ops) mod reference;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -16,7 +16,7 @@ use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::rotary::{Rotate, rotary, rotary_two};
+use crate::kernels::rotary::{Rotation, rotary, rotary_two};
 use crate::op::{Backward, Gradient, Gradients, Op};
 
 /// Inputs: x, or two tensors with `two`, then cos, sin, and with `positions` the positions.
@@ -38,13 +38,13 @@ impl Rotary {
     }
 
     /// The number of rotated tensors, which is the index of the first table.
-    fn tensors(&self) -> usize {
+    fn count_tensors(&self) -> usize {
         1 + self.two as usize
     }
 
     /// The index of the positions among the inputs.
-    fn position(&self) -> Option<usize> {
-        self.positions.then_some(self.tensors() + 2)
+    fn positions_index(&self) -> Option<usize> {
+        self.positions.then_some(self.count_tensors() + 2)
     }
 
     fn check(&self, x: &Spec, cos: &Spec, sin: &Spec, positions: Option<&Spec>) -> Result<()> {
@@ -94,13 +94,13 @@ impl Op for Rotary {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        let first = self.tensors();
+        let first = self.count_tensors();
         if inputs.len() < first + 2 + self.positions as usize {
             fail!(ShapeMismatch, "rotary: there is nothing to turn");
         }
         let (cos, sin) = (inputs[first], inputs[first + 1]);
         for x in &inputs[..first] {
-            self.check(x, cos, sin, self.position().map(|i| inputs[i]))?;
+            self.check(x, cos, sin, self.positions_index().map(|i| inputs[i]))?;
         }
         let [x, last] = [inputs[0], inputs[first - 1]];
         if [0, 1, 3].iter().any(|d| x.shape[*d] != last.shape[*d]) {
@@ -110,16 +110,16 @@ impl Op for Rotary {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        let first = self.tensors();
+        let first = self.count_tensors();
         let (cos, sin) = (inputs[first], inputs[first + 1]);
-        let positions = self.position().map(|i| inputs[i]);
+        let positions = self.positions_index().map(|i| inputs[i]);
         if let Some(known) = positions.and_then(Value::host)
             && let Some(p) = known.iter().find(|p| **p < 0 || **p as usize >= cos.shape[0])
         {
             fail!(Index, "rotary: position {p} is not within the tables {}", cos.shape);
         }
         let half = self.half(inputs[0].shape[3]);
-        let r = Rotate { cos, sin, positions, offset: self.offset, half, inverse: false };
+        let r = Rotation { cos, sin, positions, offset: self.offset, half, inverse: false };
         match self.two {
             true => rotary_two(cx, &r, [inputs[0], inputs[1]], [&outputs[0], &outputs[1]]),
             false => rotary(cx, &r, inputs[0], &outputs[0]),
@@ -127,16 +127,16 @@ impl Op for Rotary {
     }
 
     fn gradient(&self) -> Gradient {
-        Gradient::reads(if self.positions { 0b111 } else { 0b11 } << self.tensors(), 0)
+        Gradient::reads(if self.positions { 0b111 } else { 0b11 } << self.count_tensors(), 0)
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
-        let first = self.tensors();
+        let first = self.count_tensors();
         if pass.needs[first] || pass.needs[first + 1] {
             fail!(NoGradient, "rotary: the tables have no gradient");
         }
         let (cos, sin) = (pass.input(first), pass.input(first + 1));
-        let positions = self.position().map(|i| pass.input(i));
+        let positions = self.positions_index().map(|i| pass.input(i));
         let mut d_inputs = vec![None; pass.needs.len()];
         let mut wanted = Vec::new();
         for (i, d) in pass.d_outs.iter().enumerate() {
@@ -147,7 +147,7 @@ impl Op for Rotary {
             }
         }
         let half = wanted.first().map_or(0, |(d, _)| self.half(d.shape[3]));
-        let r = Rotate { cos, sin, positions, offset: self.offset, half, inverse: true };
+        let r = Rotation { cos, sin, positions, offset: self.offset, half, inverse: true };
         match &wanted[..] {
             [(d, d_x), (d2, d_x2)] => rotary_two(cx, &r, [d, d2], [d_x, d_x2])?,
             [(d, d_x)] => rotary(cx, &r, d, d_x)?,

@@ -9,7 +9,7 @@
 //! transformers does so for top-k and does not specify it for top-p.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -64,7 +64,7 @@ pub fn record(logits: &Value, seen: Option<&Value>, rows: &[(Sample, u64)]) -> R
     for (sample, random) in rows {
         // At temperature 0 only the most likely tokens are left; the word 0 selects the first of them.
         let random = if sample.temperature == 0.0 { 0 } else { *random };
-        bytes.extend(sample.sampling()?.words(random).into_iter().flat_map(u32::to_le_bytes));
+        bytes.extend(sample.to_sampling()?.to_words(random).into_iter().flat_map(u32::to_le_bytes));
     }
     let options = cx.upload([count, WORDS], DType::I32, bytes)?;
     let [token, bad] = [cx.empty([count], DType::I32)?, cx.empty([count], DType::I32)?];
@@ -73,16 +73,16 @@ pub fn record(logits: &Value, seen: Option<&Value>, rows: &[(Sample, u64)]) -> R
 }
 
 impl Sample {
-    fn sampling(&self) -> Result<Sampling> {
-        let Sample { temperature, top_k, top_p, min_p, repetition_penalty } = *self;
-        let holds = temperature >= 0.0
+    fn to_sampling(self) -> Result<Sampling> {
+        let Sample { temperature, top_k, top_p, min_p, repetition_penalty } = self;
+        let is_valid = temperature >= 0.0
             && temperature.is_finite()
             && top_p > 0.0
             && top_p <= 1.0
             && (0.0..=1.0).contains(&min_p)
             && repetition_penalty > 0.0
             && repetition_penalty.is_finite();
-        if !holds {
+        if !is_valid {
             fail!(Option, "sample: {self:?} is out of range");
         }
         let unit = (1u64 << 24) as f64;

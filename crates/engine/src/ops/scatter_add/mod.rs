@@ -5,7 +5,7 @@
 //! dimension adds nothing if the host does not know it.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +20,7 @@ use crate::kernels::embedding::check_indices;
 use crate::kernels::gather::add_at;
 use crate::op::{Backward, BackwardReads, Gradient, Gradients, Op, run1};
 use crate::ops::gather::Gather;
-use crate::ops::sum::split;
+use crate::ops::sum::split_around;
 use crate::shape::Shape;
 
 /// Along `dim`. Inputs: x, index, src.
@@ -30,7 +30,7 @@ pub struct ScatterAdd {
 }
 
 /// Returns the leading part of `whole` with shape `shape`: all of it, or a copy.
-fn corner(cx: &Rc<Context>, whole: &Value, shape: &Shape) -> Result<Value> {
+fn copy_corner(cx: &Rc<Context>, whole: &Value, shape: &Shape) -> Result<Value> {
     if whole.shape == *shape {
         return Ok(whole.clone());
     }
@@ -79,11 +79,11 @@ impl Op for ScatterAdd {
         let ([x, index, src], y) = (inputs, &outputs[0]) else { unreachable!("three inputs") };
         check_indices(self.name(), index, x.shape[self.dim])?;
         cx.copy(x, y);
-        let src = corner(cx, src, &index.shape)?;
+        let src = copy_corner(cx, src, &index.shape)?;
         let mut reached = index.shape.to_vec();
         reached[self.dim] = x.shape[self.dim];
-        let part = corner(cx, y, &Shape::new(&reached))?;
-        let [outer, n, inner] = split(&part.shape, Some(self.dim));
+        let part = copy_corner(cx, y, &Shape::new(&reached))?;
+        let [outer, n, inner] = split_around(&part.shape, Some(self.dim));
         add_at(cx, &part, index, &src, [outer, n, index.shape[self.dim], inner])?;
         if part.shape == y.shape { Ok(()) } else { put_back(cx, &part, y) }
     }

@@ -1,4 +1,4 @@
-use super::{ScatterAdd, plain::plain};
+use super::{ScatterAdd, reference::compute_reference};
 use crate::context::Spec;
 use crate::dtype::DType;
 use crate::error::Code;
@@ -6,7 +6,7 @@ use crate::op::{Op, run1};
 use crate::ops::checks::{Array, check, contexts};
 
 #[test]
-fn equals_the_plain_form() {
+fn equals_the_reference() {
     for n in [1, 63, 64, 65, 257] {
         let cases: [([&[usize]; 3], usize); 5] = [
             ([&[n], &[n], &[n]], 0),
@@ -18,13 +18,13 @@ fn equals_the_plain_form() {
         for ([x, index, src], dim) in cases {
             let inputs =
                 [Array::random("x", x), Array::indices("index", index, x[dim]), Array::random("src", src)];
-            check(&ScatterAdd { dim }, &inputs, &|x| vec![plain(&x[0], &x[1], &x[2], dim)]);
+            check(&ScatterAdd { dim }, &inputs, &|x| vec![compute_reference(&x[0], &x[1], &x[2], dim)]);
         }
     }
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn wrong_shapes_and_indices_are_refused() {
     let index = |shape: &[usize]| Spec { dtype: DType::I32, ..Spec::f32(shape) };
     let x = Spec::f32([2, 3]);
     for (index, src) in [

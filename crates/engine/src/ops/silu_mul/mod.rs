@@ -4,7 +4,7 @@
 //! d_gate overwrites d. Saved: gate and up; silu(gate) is recomputed.
 
 #[cfg(test)]
-pub(in crate::ops) mod plain;
+pub(in crate::ops) mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -45,7 +45,7 @@ impl Op for SiluMul {
         Gradient::reads(0b11, 0)
     }
 
-    fn is_remade(&self) -> bool {
+    fn is_recomputed(&self) -> bool {
         true
     }
 

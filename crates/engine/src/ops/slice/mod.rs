@@ -4,7 +4,7 @@
 //! together cost as much as x, regardless of their number. Saved: nothing.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +29,7 @@ pub struct Slice {
 
 impl Slice {
     /// The box of the slice in a value of the whole shape.
-    fn part<'a>(&self, whole: &'a Value) -> Side<'a> {
+    fn locate_box<'a>(&self, whole: &'a Value) -> Side<'a> {
         let strides = whole.shape.strides();
         Side { value: whole, start: self.start * strides[self.dim], strides }
     }
@@ -61,7 +61,7 @@ impl Op for Slice {
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
         with_f32_copies(cx, inputs, &outputs[0], |inputs, y| {
-            copy(cx, self.name(), &y.shape, &self.part(inputs[0]), &Side::whole(y))
+            copy(cx, self.name(), &y.shape, &self.locate_box(inputs[0]), &Side::whole(y))
         })
     }
 
@@ -74,16 +74,16 @@ impl Op for Slice {
         if d.shape == pass.input_specs[0].shape {
             return Ok(vec![Some(d.clone())]);
         }
-        let (d_x, adds) = pass.into.place(cx, 0, pass.input_specs[0].shape.clone())?;
+        let (d_x, adds) = pass.into.choose_destination(cx, 0, pass.input_specs[0].shape.clone())?;
         if !adds {
             cx.zero(&d_x);
-            copy(cx, self.name(), &d.shape, &Side::whole(d), &self.part(&d_x))?;
+            copy(cx, self.name(), &d.shape, &Side::whole(d), &self.locate_box(&d_x))?;
             return Ok(vec![Some(d_x)]);
         }
         let [before, sum] = [cx.empty(d.shape.clone(), DType::F32)?, cx.empty(d.shape.clone(), DType::F32)?];
-        copy(cx, self.name(), &d.shape, &self.part(&d_x), &Side::whole(&before))?;
+        copy(cx, self.name(), &d.shape, &self.locate_box(&d_x), &Side::whole(&before))?;
         map(cx, Function::Add, &[&before, d], &sum)?;
-        copy(cx, self.name(), &d.shape, &Side::whole(&sum), &self.part(&d_x))?;
+        copy(cx, self.name(), &d.shape, &Side::whole(&sum), &self.locate_box(&d_x))?;
         Ok(vec![Some(d_x)])
     }
 }

@@ -3,7 +3,7 @@
 //! Shapes: y like x. Backward reads only y. A NaN, a +∞, or only −∞ makes the row NaN, as in PyTorch. Saved: y.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::softmax::{SoftmaxKind, softmax, softmax_backward};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::ops::sum::{split, without};
+use crate::ops::sum::{remove_dim, split_around};
 
 /// Softmax over `dim`, or its logarithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +47,12 @@ impl Op for Softmax {
         if x.dtype != DType::F32 {
             fail!(Dtype, "{}: takes f32, not {}; convert with to(\"f32\")", self.name(), x.dtype);
         }
-        without(self.name(), &x.shape, Some(self.dim))?;
+        remove_dim(self.name(), &x.shape, Some(self.dim))?;
         Ok(vec![x.clone()])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        softmax(cx, self.kind, inputs[0], split(&inputs[0].shape, Some(self.dim)), &outputs[0])
+        softmax(cx, self.kind, inputs[0], split_around(&inputs[0].shape, Some(self.dim)), &outputs[0])
     }
 
     fn gradient(&self) -> Gradient {
@@ -63,7 +63,7 @@ impl Op for Softmax {
         let d = pass.d_out();
         let y = pass.output(0);
         let d_x = cx.empty(y.shape.clone(), DType::F32)?;
-        softmax_backward(cx, self.kind, y, d, split(&y.shape, Some(self.dim)), &d_x)?;
+        softmax_backward(cx, self.kind, y, d, split_around(&y.shape, Some(self.dim)), &d_x)?;
         Ok(vec![Some(d_x)])
     }
 }

@@ -5,7 +5,7 @@
 //! Backward: d_values at their indices, 0 elsewhere. Saved: the indices.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -15,10 +15,10 @@ use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::gather::put;
+use crate::kernels::gather::scatter;
 use crate::kernels::sort::sort;
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::ops::sum::split;
+use crate::ops::sum::split_around;
 
 /// The first `count` of `dim` in ascending or descending order. Outputs: values, indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Op for Sort {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        let space = split(&inputs[0].shape, Some(self.dim));
+        let space = split_around(&inputs[0].shape, Some(self.dim));
         sort(cx, inputs[0], space, self.descending, self.count, &outputs[0], &outputs[1])
     }
 
@@ -71,9 +71,9 @@ impl Op for Sort {
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let d = pass.d_out_or_zeros(cx)?;
         let shape = &pass.input_specs[0].shape;
-        let [outer, n, inner] = split(shape, Some(self.dim));
+        let [outer, n, inner] = split_around(shape, Some(self.dim));
         let d_x = cx.empty(shape.clone(), DType::F32)?;
-        put(cx, &d_x, pass.output(1), &d, [outer, n, self.count, inner])?;
+        scatter(cx, &d_x, pass.output(1), &d, [outer, n, self.count, inner])?;
         Ok(vec![Some(d_x)])
     }
 }

@@ -5,7 +5,7 @@
 //! Saved: nothing.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -37,7 +37,7 @@ impl Split {
 }
 
 /// The box in a value of the whole shape that starts at `at` along `dim`.
-fn part(whole: &Value, dim: usize, at: usize) -> Side<'_> {
+fn locate_box(whole: &Value, dim: usize, at: usize) -> Side<'_> {
     let strides = whole.shape.strides();
     Side { value: whole, start: at * strides[dim], strides }
 }
@@ -66,7 +66,7 @@ impl Op for Split {
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
         for (start, y) in self.starts().zip(outputs) {
             with_f32_copies(cx, inputs, y, |inputs, y| {
-                copy(cx, self.name(), &y.shape, &part(inputs[0], self.dim, start), &Side::whole(y))
+                copy(cx, self.name(), &y.shape, &locate_box(inputs[0], self.dim, start), &Side::whole(y))
             })?;
         }
         Ok(())
@@ -83,7 +83,7 @@ impl Op for Split {
         }
         for (start, d) in self.starts().zip(&pass.d_outs) {
             if let Some(d) = d {
-                copy(cx, self.name(), &d.shape, &Side::whole(d), &part(&d_x, self.dim, start))?;
+                copy(cx, self.name(), &d.shape, &Side::whole(d), &locate_box(&d_x, self.dim, start))?;
             }
         }
         Ok(vec![Some(d_x)])

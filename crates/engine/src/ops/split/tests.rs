@@ -1,32 +1,32 @@
-use super::{Split, plain::plain};
+use super::{Split, reference::compute_reference};
 use crate::context::Spec;
 use crate::dtype::DType;
 use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, check, compare, contexts, read};
 
-fn holds(x: Array, dim: usize, sizes: &[usize]) {
-    check(&Split { dim, sizes: sizes.to_vec() }, &[x], &|x| plain(&x[0], dim, sizes));
+fn check_split(x: Array, dim: usize, sizes: &[usize]) {
+    check(&Split { dim, sizes: sizes.to_vec() }, &[x], &|x| compute_reference(&x[0], dim, sizes));
 }
 
 #[test]
-fn equals_the_plain_form() {
+fn equals_the_reference() {
     for n in [1, 63, 65, 257] {
-        holds(Array::random("x", &[n, 4]), 1, &[1, 1, 2]);
-        holds(Array::random("x", &[7, n]), 0, &[3, 0, 4]);
-        holds(Array::random("x", &[2, 9, n]), 1, &[4, 5]);
+        check_split(Array::random("x", &[n, 4]), 1, &[1, 1, 2]);
+        check_split(Array::random("x", &[7, n]), 0, &[3, 0, 4]);
+        check_split(Array::random("x", &[2, 9, n]), 1, &[4, 5]);
     }
-    holds(Array::random("x", &[3000]), 0, &[3000]);
+    check_split(Array::random("x", &[3000]), 0, &[3000]);
 }
 
 #[test]
-fn every_storage_type() {
+fn every_storage_type_is_split() {
     for dtype in [DType::I32, DType::F16, DType::BF16] {
-        holds(Array::random("x", &[5, 7]).map(|v| (v * 100.0).floor()).stored(dtype), 1, &[3, 4]);
+        check_split(Array::random("x", &[5, 7]).map(|v| (v * 100.0).floor()).stored(dtype), 1, &[3, 4]);
     }
 }
 
 #[test]
-fn a_piece_without_a_gradient_leaves_zeros() {
+fn outputs_without_a_gradient_give_zeros() {
     for cx in contexts() {
         let op = Split { dim: 0, sizes: vec![1, 2] };
         let x = Array::random("x", &[3]).upload(&cx);
@@ -38,7 +38,7 @@ fn a_piece_without_a_gradient_leaves_zeros() {
 }
 
 #[test]
-fn sizes_are_checked() {
+fn wrong_sizes_are_refused() {
     for (dim, sizes) in [(1, vec![3]), (0, vec![1, 1]), (0, vec![4])] {
         assert!(Split { dim, sizes }.outputs(&[&Spec::f32([3])]).unwrap_err().message.starts_with("split"));
     }

@@ -4,7 +4,7 @@
 //! dimension. Saved: nothing.
 
 #[cfg(test)]
-pub mod plain;
+pub mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -32,15 +32,15 @@ impl Op for Sum {
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
         if inputs[0].dtype == DType::I32 {
-            let shape = without(self.name(), &inputs[0].shape, self.dim)?;
+            let shape = remove_dim(self.name(), &inputs[0].shape, self.dim)?;
             return Ok(vec![Spec { shape, dtype: DType::I32 }]);
         }
-        Ok(vec![reduced_spec(self.name(), inputs[0], self.dim)?])
+        Ok(vec![infer_reduced_spec(self.name(), inputs[0], self.dim)?])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
         let x = inputs[0];
-        reduce(cx, Reduction::Sum, x, split(&x.shape, self.dim), &outputs[0])
+        reduce(cx, Reduction::Sum, x, split_around(&x.shape, self.dim), &outputs[0])
     }
 
     fn gradient(&self) -> Gradient {
@@ -49,7 +49,7 @@ impl Op for Sum {
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let d = pass.d_out();
-        Ok(vec![Some(spread(cx, d, &pass.input_specs[0].shape, self.dim)?)])
+        Ok(vec![Some(broadcast_along(cx, d, &pass.input_specs[0].shape, self.dim)?)])
     }
 }
 
@@ -57,15 +57,15 @@ impl Op for Sum {
 ///
 /// # Errors
 /// `ERR_DTYPE`, and `ERR_SHAPE_MISMATCH` if there is no such dimension.
-pub fn reduced_spec(op: &str, x: &Spec, dim: Option<usize>) -> Result<Spec> {
+pub fn infer_reduced_spec(op: &str, x: &Spec, dim: Option<usize>) -> Result<Spec> {
     if x.dtype != DType::F32 {
         fail!(Dtype, "{op}: takes f32, not {}; convert with to(\"f32\")", x.dtype);
     }
-    Ok(Spec::f32(without(op, &x.shape, dim)?))
+    Ok(Spec::f32(remove_dim(op, &x.shape, dim)?))
 }
 
 /// Returns d broadcast along `dim` of `shape`, or over all of it.
-pub fn spread(cx: &Rc<Context>, d: &Value, shape: &Shape, dim: Option<usize>) -> Result<Value> {
+pub fn broadcast_along(cx: &Rc<Context>, d: &Value, shape: &Shape, dim: Option<usize>) -> Result<Value> {
     let mut kept = shape.to_vec();
     match dim {
         Some(dim) => kept[dim] = 1,
@@ -80,7 +80,7 @@ pub fn spread(cx: &Rc<Context>, d: &Value, shape: &Shape, dim: Option<usize>) ->
 ///
 /// # Errors
 /// `ERR_SHAPE_MISMATCH` if there is no such dimension.
-pub fn without(op: &str, shape: &Shape, dim: Option<usize>) -> Result<Shape> {
+pub fn remove_dim(op: &str, shape: &Shape, dim: Option<usize>) -> Result<Shape> {
     let Some(dim) = dim else { return Ok(Shape::new(&[])) };
     if dim >= shape.rank() {
         fail!(ShapeMismatch, "{op}: there is no dimension {dim} in shape {shape}");
@@ -91,7 +91,7 @@ pub fn without(op: &str, shape: &Shape, dim: Option<usize>) -> Result<Shape> {
 }
 
 /// Returns `shape` as [outer, n, inner] around `dim`; for `None` all elements are n.
-pub fn split(shape: &Shape, dim: Option<usize>) -> [usize; 3] {
+pub fn split_around(shape: &Shape, dim: Option<usize>) -> [usize; 3] {
     match dim {
         Some(d) => [shape[..d].iter().product(), shape[d], shape[d + 1..].iter().product()],
         None => [1, shape.size(), 1],

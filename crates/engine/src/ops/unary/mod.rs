@@ -5,7 +5,7 @@
 //! sign) have a gradient of zeros, as in PyTorch.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -71,7 +71,7 @@ impl Op for Unary {
         if !inputs[0].dtype.is_float() {
             fail!(Dtype, "{}: takes floats, not {}; convert with to(\"f32\")", self.name(), inputs[0].dtype);
         }
-        let dtype = if self.0.makes_indices() { DType::I32 } else { DType::F32 };
+        let dtype = if self.0.returns_i32() { DType::I32 } else { DType::F32 };
         Ok(vec![Spec { shape: inputs[0].shape.clone(), dtype }])
     }
 
@@ -80,7 +80,7 @@ impl Op for Unary {
     }
 
     fn gradient(&self) -> Gradient {
-        if self.0.makes_indices() {
+        if self.0.returns_i32() {
             return Gradient::Constant;
         }
         match self.derivative() {
@@ -90,8 +90,8 @@ impl Op for Unary {
         }
     }
 
-    fn is_remade(&self) -> bool {
-        !self.0.makes_indices() && matches!(self.derivative(), DerivativeInput::Input(_))
+    fn is_recomputed(&self) -> bool {
+        !self.0.returns_i32() && matches!(self.derivative(), DerivativeInput::Input(_))
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {

@@ -4,7 +4,7 @@
 //! Saved: the condition.
 
 #[cfg(test)]
-mod plain;
+mod reference;
 #[cfg(test)]
 mod tests;
 

@@ -1,15 +1,15 @@
-use super::{Where, plain::plain};
+use super::{Where, reference::compute_reference};
 use crate::context::Spec;
 use crate::dtype::DType;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
 
 fn choose(x: &[Array]) -> Vec<Array> {
-    vec![plain(&x[0], &x[1], &x[2])]
+    vec![compute_reference(&x[0], &x[1], &x[2])]
 }
 
 #[test]
-fn equals_the_plain_form() {
+fn equals_the_reference() {
     let mut shapes: Vec<[Vec<usize>; 3]> = [1, 63, 64, 65, 257].map(|n| [vec![n], vec![n], vec![n]]).into();
     shapes.extend([
         [vec![3, 65], vec![65], vec![3, 1]],
@@ -24,14 +24,14 @@ fn equals_the_plain_form() {
 }
 
 #[test]
-fn a_condition_may_be_a_float() {
+fn float_conditions_equal_the_reference() {
     let condition = Array::new(&[5], vec![0.0, -0.0, 1.0, 1e-38, f64::NAN]);
     let inputs = [condition, Array::random("a", &[5]), Array::random("b", &[5])];
     check_non_finite(&Where, &inputs, &choose);
 }
 
 #[test]
-fn what_is_not_taken_does_not_show() {
+fn unselected_non_finite_values_are_ignored() {
     let special = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.0];
     let a = Array::from_fn(&[4, 4], |i| special[i[0]]);
     let b = Array::from_fn(&[4, 4], |i| special[i[1]]);
@@ -39,7 +39,7 @@ fn what_is_not_taken_does_not_show() {
 }
 
 #[test]
-fn shapes_broadcast_and_values_are_floats() {
+fn integer_values_and_mismatched_shapes_are_refused() {
     let (f, i) = (Spec::f32([2, 3]), Spec { dtype: DType::I32, ..Spec::f32([2, 3]) });
     assert!(Where.outputs(&[&i, &f, &i]).unwrap_err().message.starts_with("where"));
     let error = Where.outputs(&[&Spec::f32([4]), &f, &f]).unwrap_err();

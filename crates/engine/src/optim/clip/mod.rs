@@ -25,7 +25,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernel::{Access, Implementations, Kernel, Launch, Variant};
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, for_each_window};
 use crate::scalars;
 use crate::tape::Tensor;
 
@@ -126,7 +126,7 @@ pub fn clip_grad_norm(cx: &Rc<Context>, tensors: &[Tensor], max: f32) -> Result<
     let norm = append_norm(cx, &gradients)?;
     for grad in gradients.iter().filter(|_| max.is_finite()) {
         let binds = [Bind::new(&norm, &[0], 1), Bind::new(grad, &[1], 1)];
-        windows(cx, "clipGradNorm", &[grad.size()], &[], &binds, |w| {
+        for_each_window(cx, "clipGradNorm", &[grad.size()], &[], &binds, |w| {
             let size = w.count[0] as u32;
             cx.launch(Launch {
                 kernel: &CLIP,
@@ -138,7 +138,7 @@ pub fn clip_grad_norm(cx: &Rc<Context>, tensors: &[Tensor], max: f32) -> Result<
                 work: size as u64,
             });
         })?;
-        grad.storage.written();
+        grad.storage.record_write();
     }
     Ok(norm)
 }
@@ -205,7 +205,7 @@ pub(super) fn append_norm(cx: &Rc<Context>, values: &[Value]) -> Result<Value> {
 /// Appends one level: y[i] from the i-th chunk of x.
 fn launch(cx: &Rc<Context>, [squares, root]: [u32; 2], x: &Value, y: &Value) -> Result<()> {
     let binds = [Bind::new(x, &[CHUNK], CHUNK), Bind::new(y, &[1], 1)];
-    windows(cx, "norm", &[y.size()], &[], &binds, |w| {
+    for_each_window(cx, "norm", &[y.size()], &[], &binds, |w| {
         let n = (x.size() - w.start[0] * CHUNK).min(w.count[0] * CHUNK);
         cx.launch(Launch {
             kernel: &SUM,

@@ -163,12 +163,12 @@ fn modifying_the_source_of_a_recomputed_value_is_an_error() {
         let norm = layers.tape.apply(RmsNorm { eps: 1e-5 }, &[&x]).unwrap().swap_remove(0);
         let loss = layers.compute_loss(&norm);
         drop(norm);
-        x.value().storage.written();
+        x.value().storage.record_write();
         assert_eq!(layers.tape.backward(&loss, None).unwrap_err().code, Code::Modified);
 
         let norm = layers.compute_norm();
         let loss = layers.compute_loss(&norm);
-        norm.value().storage.written();
+        norm.value().storage.record_write();
         assert_eq!(layers.tape.backward(&loss, None).unwrap_err().code, Code::Modified);
         assert_eq!(norm.spec().dtype, DType::F32);
     }

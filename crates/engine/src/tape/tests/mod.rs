@@ -204,7 +204,7 @@ fn modifying_a_saved_value_is_an_error() {
         let tape = Tape::default();
         let (a, b, c) = (make_leaf(&cx, "a"), make_leaf(&cx, "b"), make_leaf(&cx, "c"));
         let expect_modified = |loss: &Tensor, written: &Tensor| {
-            written.value().storage.written();
+            written.value().storage.record_write();
             let error = tape.backward(loss, None).unwrap_err();
             assert_eq!(error.code, Code::Modified, "{error}");
         };
@@ -221,7 +221,7 @@ fn modifying_a_saved_value_is_an_error() {
         // with add.
         let sum = apply_binary(&tape, Function::Add, &a, &c);
         let inside = checkpoint(&tape, 1, || apply_binary(&tape, Function::Add, &tanh(&tape, &sum), &c));
-        c.value().storage.written();
+        c.value().storage.record_write();
         tape.backward(&sum_all(&tape, &inside), None).unwrap();
     }
 }

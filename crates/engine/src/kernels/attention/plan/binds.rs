@@ -3,7 +3,7 @@
 use lowrank_cpu::attention::{CAUSAL, FIRST, Geometry, MASK, ROUNDED, SEGMENTS};
 use smallvec::SmallVec;
 
-use super::{AttentionCall, Flow};
+use super::{AttentionCall, BackwardInputs};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::kernels::attention::geometry::Sizes;
@@ -15,48 +15,54 @@ const NO_WINDOW: usize = 0x7fff_ffff;
 
 /// The side along which windows advance first, so that sums over it have a fixed order.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Inner {
+pub enum InnerSide {
     Keys,
     Queries,
 }
 
-pub type List<'a> = SmallVec<[Bind<'a>; 12]>;
+pub type BindList<'a> = SmallVec<[Bind<'a>; 12]>;
 
 /// Footprints over the index space [B, Hkv, T, S], or [B, Hkv, S, T] if queries are the inner side.
 pub struct Binds<'a> {
     a: &'a AttentionCall<'a>,
-    inner: Inner,
+    inner: InnerSide,
     geometry: Geometry,
     /// Bound but not read if there are no labels.
-    pub nothing: Value,
+    pub placeholder: Value,
     pub query_segments: Option<Value>,
 }
 
 impl<'a> Binds<'a> {
-    pub fn of(a: &'a AttentionCall<'a>, inner: Inner) -> Self {
-        let nothing = Value { dtype: DType::I32, ..a.q.sub_range(0, [1]) };
+    pub fn new(a: &'a AttentionCall<'a>, inner: InnerSide) -> Self {
+        let placeholder = Value { dtype: DType::I32, ..a.q.sub_range(0, [1]) };
         let query_segments = a.segments.map(|s| s.sub_range(a.offset, [s.size() - a.offset]));
-        Binds { a, inner, geometry: a.geometry(), nothing, query_segments }
+        Binds { a, inner, geometry: a.geometry(), placeholder, query_segments }
     }
 
     fn bind<'v>(&self, value: &'v Value, [batch, head, query, key]: [usize; 4], cell: usize) -> Bind<'v> {
         match self.inner {
-            Inner::Keys => Bind::new(value, &[batch, head, query, key], cell),
-            Inner::Queries => Bind::new(value, &[batch, head, key, query], cell),
+            InnerSide::Keys => Bind::new(value, &[batch, head, query, key], cell),
+            InnerSide::Queries => Bind::new(value, &[batch, head, key, query], cell),
         }
     }
 
     /// The bindings of forward, in the kernel's order.
-    pub fn forward<'v>(&'v self, o: &'v Value, lse: &'v Value) -> List<'v> {
+    pub fn bind_forward<'v>(&'v self, o: &'v Value, lse: &'v Value) -> BindList<'v> {
         let a = self.a;
-        let mut list: List = SmallVec::from_iter([self.queries(a.q), self.keys(a.k), self.keys(a.v)]);
-        list.extend(self.labels());
-        list.extend([self.queries(o), self.rows(lse, 1)]);
+        let mut list: BindList =
+            SmallVec::from_iter([self.bind_queries(a.q), self.bind_keys(a.k), self.bind_keys(a.v)]);
+        list.extend(self.bind_labels());
+        list.extend([self.bind_queries(o), self.bind_rows(lse, 1)]);
         list
     }
 
     /// The read bindings of a GPU's backward, in the kernel's order.
-    pub fn backward<'v>(&'v self, flow: &Flow<'v>, rows: &'v Value, labels: Option<&'v Value>) -> List<'v> {
+    pub fn bind_backward<'v>(
+        &'v self,
+        flow: &BackwardInputs<'v>,
+        rows: &'v Value,
+        labels: Option<&'v Value>,
+    ) -> BindList<'v> {
         let a = self.a;
         let step = self.label_step();
         let labels = match labels {
@@ -64,14 +70,14 @@ impl<'a> Binds<'a> {
                 let batch = labels.size() / self.geometry.batch;
                 self.bind(labels, [batch, 0, 0, step], step)
             }
-            None => self.bind(&self.nothing, [0; 4], 1),
+            None => self.bind(&self.placeholder, [0; 4], 1),
         };
         SmallVec::from_iter([
-            self.queries(a.q),
-            self.keys(a.k),
-            self.keys(a.v),
-            self.queries(flow.d_o),
-            self.rows(rows, 3),
+            self.bind_queries(a.q),
+            self.bind_keys(a.k),
+            self.bind_keys(a.v),
+            self.bind_queries(flow.d_o),
+            self.bind_rows(rows, 3),
             labels,
         ])
     }
@@ -82,39 +88,41 @@ impl<'a> Binds<'a> {
     }
 
     /// Binds a value with the layout of q.
-    pub fn queries<'v>(&self, value: &'v Value) -> Bind<'v> {
+    pub fn bind_queries<'v>(&self, value: &'v Value) -> Bind<'v> {
         let g = &self.geometry;
         self.bind(value, [g.q_batch, g.group * g.q_head, g.q_row, 0], (g.group - 1) * g.q_head + g.dim)
     }
 
     /// Binds a value with the layout of k.
-    pub fn keys<'v>(&self, value: &'v Value) -> Bind<'v> {
+    pub fn bind_keys<'v>(&self, value: &'v Value) -> Bind<'v> {
         let g = &self.geometry;
         self.bind(value, [g.kv_batch, g.kv_head, 0, g.kv_row], g.dim)
     }
 
     /// Binds a value with `n` numbers per query row.
-    pub fn rows<'v>(&self, value: &'v Value, n: usize) -> Bind<'v> {
+    pub fn bind_rows<'v>(&self, value: &'v Value, n: usize) -> Bind<'v> {
         let g = &self.geometry;
         let [batch, row, head] = [g.q_batch, g.q_row, g.q_head].map(|stride| stride / g.dim * n);
         self.bind(value, [batch, g.group * head, row, 0], (g.group - 1) * head + n)
     }
 
     /// Binds the segments of queries and of keys, and the mask.
-    pub fn labels(&self) -> [Bind<'_>; 3] {
-        let nothing = || self.bind(&self.nothing, [0; 4], 1);
+    pub fn bind_labels(&self) -> [Bind<'_>; 3] {
+        let bind_placeholder = || self.bind(&self.placeholder, [0; 4], 1);
         let batch = self.geometry.segment_batch;
         [
-            self.query_segments.as_ref().map_or_else(nothing, |s| self.bind(s, [batch, 0, 1, 0], 1)),
-            self.a.segments.map_or_else(nothing, |s| self.bind(s, [batch, 0, 0, 1], 1)),
-            self.a.mask.map_or_else(nothing, |m| self.bind(m, [self.geometry.mask_batch, 0, 0, 1], 1)),
+            self.query_segments.as_ref().map_or_else(bind_placeholder, |s| self.bind(s, [batch, 0, 1, 0], 1)),
+            self.a.segments.map_or_else(bind_placeholder, |s| self.bind(s, [batch, 0, 0, 1], 1)),
+            self.a
+                .mask
+                .map_or_else(bind_placeholder, |m| self.bind(m, [self.geometry.mask_batch, 0, 0, 1], 1)),
         ]
     }
 }
 
 impl AttentionCall<'_> {
     pub fn sizes(&self) -> Sizes {
-        Sizes::of(&self.q.shape, &self.k.shape, self.heads_first)
+        Sizes::new(&self.q.shape, &self.k.shape, self.heads_first)
     }
 
     /// Whether a binding can span the query heads of one key/value head, which are far from each other with heads
@@ -130,7 +138,7 @@ impl AttentionCall<'_> {
         let Sizes { batch, queries, heads, capacity, kv_heads, dim } = self.sizes();
         let strides = |rows: usize, heads: usize| if self.heads_first { [1, rows] } else { [heads, 1] };
         let ([row, head], [kv_row, kv_head]) = (strides(queries, heads), strides(capacity, kv_heads));
-        let row_of = |labels: Option<&Value>| labels.map_or(0, |l| l.shape[1]);
+        let row_length = |labels: Option<&Value>| labels.map_or(0, |l| l.shape[1]);
         let bit = |on: bool, bit: u32| if on { bit } else { 0 };
         Geometry {
             flags: bit(self.causal, CAUSAL)
@@ -150,8 +158,8 @@ impl AttentionCall<'_> {
             kv_batch: capacity * kv_heads * dim,
             kv_row: kv_row * dim,
             kv_head: kv_head * dim,
-            segment_batch: row_of(self.segments),
-            mask_batch: row_of(self.mask),
+            segment_batch: row_length(self.segments),
+            mask_batch: row_length(self.mask),
             query_at: self.offset,
             key_at: 0,
             window: self.window.unwrap_or(NO_WINDOW),

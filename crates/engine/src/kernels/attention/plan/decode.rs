@@ -6,7 +6,7 @@ use lowrank_cpu::attention::Geometry;
 use smallvec::SmallVec;
 
 use super::AttentionCall;
-use super::binds::{Binds, Inner};
+use super::binds::{Binds, InnerSide};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -14,49 +14,49 @@ use crate::kernel::Launch;
 use crate::kernels::attention::config::Decode;
 use crate::kernels::attention::{DECODE, DECODE_THREADS, MERGE, Parts, Split, THREADS};
 use crate::kernels::elementwise::wide;
-use crate::launch::{Bind, Window, windows};
+use crate::launch::{Bind, Window, for_each_window};
 
 /// The fewest keys per part in decoding, and the number of workgroups above which the keys are not split further.
-const LEAST_SPLIT: usize = 128;
-const ENOUGH: usize = 256;
+const MIN_SPLIT: usize = 128;
+const MAX_GROUPS: usize = 256;
 
 /// Whether there are few query rows, and one launch can bind everything and read it in vectors.
-pub fn decodes(cx: &Rc<Context>, a: &AttentionCall, o: &Value) -> bool {
+pub fn can_decode(cx: &Rc<Context>, a: &AttentionCall, o: &Value) -> bool {
     let g = a.geometry();
     let limit = cx.profile.binding_limit.saturating_sub(256);
     let reads = [Some(a.q), Some(a.k), Some(a.v), a.segments, a.mask];
     let fits = |v: &Value| (v.size() * v.dtype.bytes()) as u64 <= limit;
-    let (_, splits) = splits(&g);
+    let (_, parts) = split_keys(&g);
     g.rows() <= Decode::new(g.dim).rows()
         && g.dim.is_multiple_of(wide::ELEMENTS)
         && reads.into_iter().flatten().all(fits)
-        && ((o.size() * splits * 4) as u64) <= limit
+        && ((o.size() * parts * 4) as u64) <= limit
         && [a.q, a.k, a.v, o].iter().all(|v| wide::is_whole(&v.range()))
 }
 
 /// The number of keys per part, and of parts; depends only on the shape.
-fn splits(g: &Geometry) -> (usize, usize) {
+fn split_keys(g: &Geometry) -> (usize, usize) {
     let [from, to] = [g.visible(0)[0], g.visible(g.queries - 1)[1]];
     let keys = to.saturating_sub(from).max(1);
-    let parts = ENOUGH.div_ceil(g.batch * g.kv_heads).min(keys.div_ceil(LEAST_SPLIT));
+    let parts = MAX_GROUPS.div_ceil(g.batch * g.kv_heads).min(keys.div_ceil(MIN_SPLIT));
     let split = keys.div_ceil(parts);
     (split, keys.div_ceil(split))
 }
 
 pub fn decode(cx: &Rc<Context>, a: &AttentionCall, o: &Value, lse: &Value) -> Result<()> {
     let geometry = a.geometry();
-    let (split, parts) = splits(&geometry);
-    let several = match parts {
+    let (split, parts) = split_keys(&geometry);
+    let scratch = match parts {
         1 => None,
         _ => Some([cx.empty([parts, o.size()], DType::F32)?, cx.empty([parts, lse.size()], DType::F32)?]),
     };
-    let [os, lses] = several.as_ref().map_or([o, lse], |[os, lses]| [os, lses]);
-    let binds = Binds::of(a, Inner::Keys);
-    let mut list = binds.forward(os, lses);
+    let [os, lses] = scratch.as_ref().map_or([o, lse], |[os, lses]| [os, lses]);
+    let binds = Binds::new(a, InnerSide::Keys);
+    let mut list = binds.bind_forward(os, lses);
     let at = list.len() - 2;
     (list[at], list[at + 1]) = (Bind::whole(os), Bind::whole(lses));
     let space = [geometry.batch, geometry.kv_heads, geometry.queries, geometry.keys];
-    windows(cx, DECODE.name, &space, &[], &list, |w: Window| {
+    for_each_window(cx, DECODE.name, &space, &[], &list, |w: Window| {
         debug_assert_eq!(w.count[..], space, "what is decoded fits a launch");
         cx.launch(Launch {
             kernel: &DECODE,
@@ -68,7 +68,7 @@ pub fn decode(cx: &Rc<Context>, a: &AttentionCall, o: &Value, lse: &Value) -> Re
             work: 4 * (a.q.size() * split * parts) as u64,
         });
     })?;
-    let Some([os, lses]) = &several else { return Ok(()) };
+    let Some([os, lses]) = &scratch else { return Ok(()) };
     let dim = geometry.dim;
     cx.launch(Launch {
         kernel: &MERGE,

@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::binds::{Binds, Inner};
-use super::{AttentionCall, Flow};
+use super::binds::{Binds, InnerSide};
+use super::{AttentionCall, BackwardInputs};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -13,11 +13,11 @@ use crate::kernel::Launch;
 use crate::kernels::attention::{DELTA, Delta, ROWS, Rows, THREADS};
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::elementwise::{Function, map};
-use crate::launch::{Bind, row_windows, windows};
+use crate::launch::{Bind, for_each_row_window, for_each_window};
 
 /// Appends the values of each query row that backward reads: its log-sum-exp, δ = Σ dO ∘ O less the gradient of the
 /// log-sum-exp, and its segment.
-pub fn rows(cx: &Rc<Context>, a: &AttentionCall, flow: &Flow) -> Result<Value> {
+pub fn append_row_values(cx: &Rc<Context>, a: &AttentionCall, flow: &BackwardInputs) -> Result<Value> {
     let g = a.geometry();
     // Rows are visited in memory order. With heads first they count as further batch rows; then there are no segments.
     let (batch, heads) = match (a.heads_first, g.kv_heads * g.group) {
@@ -26,10 +26,10 @@ pub fn rows(cx: &Rc<Context>, a: &AttentionCall, flow: &Flow) -> Result<Value> {
     };
     let rows = cx.empty([batch, g.queries, heads, 3], DType::I32)?;
     let per_row = |v, n: usize| Bind::new(v, &[g.queries * n, n], n);
-    let binds = Binds::of(a, Inner::Keys);
+    let binds = Binds::new(a, InnerSide::Keys);
     let segments = match &binds.query_segments {
         Some(s) => Bind::new(s, &[g.segment_batch, 1], 1),
-        None => Bind::new(&binds.nothing, &[0, 0], 1),
+        None => Bind::new(&binds.placeholder, &[0, 0], 1),
     };
     let list = [
         per_row(flow.d_o, heads * g.dim),
@@ -39,7 +39,7 @@ pub fn rows(cx: &Rc<Context>, a: &AttentionCall, flow: &Flow) -> Result<Value> {
         segments,
         per_row(&rows, heads * 3),
     ];
-    windows(cx, ROWS.name, &[batch, g.queries], &[], &list, |w| {
+    for_each_window(cx, ROWS.name, &[batch, g.queries], &[], &list, |w| {
         let count = w.count[0] * w.count[1] * heads;
         let scalars = Rows {
             rows: count,
@@ -57,7 +57,7 @@ pub fn rows(cx: &Rc<Context>, a: &AttentionCall, flow: &Flow) -> Result<Value> {
             params: [0; 4],
             bindings: w.ranges,
             scalars: scalars.words(),
-            groups: (count * EACH).div_ceil(THREADS) as u32,
+            groups: (count * INVOCATIONS_PER_ROW).div_ceil(THREADS) as u32,
             threads: THREADS as u32,
             work: (count * g.dim * 2) as u64,
         });
@@ -66,10 +66,10 @@ pub fn rows(cx: &Rc<Context>, a: &AttentionCall, flow: &Flow) -> Result<Value> {
 }
 
 /// Invocations per row in rows.wgsl.
-const EACH: usize = 8;
+const INVOCATIONS_PER_ROW: usize = 8;
 
 /// Returns the labels of keys in one binding: segments, mask, or both interleaved.
-pub fn labels(cx: &Rc<Context>, a: &AttentionCall) -> Result<Option<Value>> {
+pub fn fold_labels(cx: &Rc<Context>, a: &AttentionCall) -> Result<Option<Value>> {
     let (Some(segments), Some(mask)) = (a.segments, a.mask) else {
         return Ok(a.segments.or(a.mask).cloned());
     };
@@ -83,11 +83,11 @@ pub fn labels(cx: &Rc<Context>, a: &AttentionCall) -> Result<Option<Value>> {
 }
 
 /// Appends δ = Σ dO ∘ O, less the gradient of the log-sum-exp: dS = P ∘ (dO Vᵀ − δ).
-pub fn delta(cx: &Rc<Context>, flow: &Flow) -> Result<Value> {
+pub fn append_delta(cx: &Rc<Context>, flow: &BackwardInputs) -> Result<Value> {
     let [b, t, h] = [0, 1, 2].map(|d| flow.o.shape[d]);
     let delta = cx.empty([b, t, h], DType::F32)?;
     let dim = flow.o.shape[3];
-    row_windows(cx, DELTA.name, b * t, &[flow.d_o, flow.o, &delta], &[], |w| {
+    for_each_row_window(cx, DELTA.name, b * t, &[flow.d_o, flow.o, &delta], &[], |w| {
         let rows = w.count[0] * h;
         cx.launch(Launch {
             kernel: &DELTA,
@@ -100,7 +100,7 @@ pub fn delta(cx: &Rc<Context>, flow: &Flow) -> Result<Value> {
         });
     })?;
     let Some(d_lse) = flow.d_lse else { return Ok(delta) };
-    let less = cx.empty([b, t, h], DType::F32)?;
-    map(cx, Function::Sub, &[&delta, d_lse], &less)?;
-    Ok(less)
+    let adjusted = cx.empty([b, t, h], DType::F32)?;
+    map(cx, Function::Sub, &[&delta, d_lse], &adjusted)?;
+    Ok(adjusted)
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::{AttentionCall, Flow};
+use super::{AttentionCall, BackwardInputs};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -46,7 +46,7 @@ pub fn forward(cx: &Rc<Context>, a: &AttentionCall, o: &Value, lse: &Value) -> R
 pub fn backward(
     cx: &Rc<Context>,
     a: &AttentionCall,
-    flow: &Flow,
+    flow: &BackwardInputs,
     d_q: Option<&Value>,
     d_kv: Option<[&Value; 2]>,
 ) -> Result<()> {
@@ -60,7 +60,7 @@ pub fn backward(
         Some([d_k, d_v]) => Some([allocate_exchanged(cx, d_k)?, allocate_exchanged(cx, d_v)?]),
         None => None,
     };
-    let flow = Flow { d_o: &d_o, o: &o, lse: &lse, d_lse: d_lse.as_ref() };
+    let flow = BackwardInputs { d_o: &d_o, o: &o, lse: &lse, d_lse: d_lse.as_ref() };
     super::backward(cx, &last, &flow, own_q.as_ref(), own_kv.as_ref().map(|[d_k, d_v]| [d_k, d_v]))?;
     if let (Some(from), Some(to)) = (&own_q, d_q) {
         transpose(cx, from, to)?;

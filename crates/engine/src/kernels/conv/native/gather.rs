@@ -3,9 +3,9 @@
 use lowrank_cpu::simd::{Lanes, vectorised};
 
 use crate::kernel::native::NativeLaunch;
-use crate::kernels::conv::walk::Scalars;
+use crate::kernels::conv::geometry::Scalars;
 
-/// The scalars of a launch; see `walk.rs`.
+/// The scalars of a launch; see `geometry.rs`.
 pub struct View {
     pub batch: usize,
     pub groups: usize,
@@ -40,7 +40,7 @@ pub struct Run {
 }
 
 impl View {
-    pub fn of(l: &NativeLaunch) -> View {
+    pub fn from_launch(l: &NativeLaunch) -> View {
         let s: Scalars = l.scalars();
         let paces = [s.pace_d, s.pace_h, s.pace_w];
         let lower = |word: u32| (word & 0xffff) as usize;
@@ -79,7 +79,7 @@ impl View {
     }
 
     /// The runs of `count` positions from position `start` of the launch on.
-    pub fn runs(&self, start: usize, count: usize) -> Vec<Run> {
+    pub fn list_runs(&self, start: usize, count: usize) -> Vec<Run> {
         let [out_h, out_w] = self.out;
         let mut runs = Vec::with_capacity(count / out_w + 2);
         let mut column = 0;
@@ -97,14 +97,14 @@ impl View {
 
 /// The range of `count` positions from `at` on, with distance `stride`, that are within 0..size.
 #[inline(always)]
-fn inside(at: isize, stride: isize, size: isize, count: usize) -> (usize, usize) {
-    // The first position at or after `place`.
-    let reach = |place: isize| {
-        let way = (place - at).max(0);
-        let steps = if stride == 1 { way } else { (way + stride - 1) / stride };
+fn clip_range(at: isize, stride: isize, size: isize, count: usize) -> (usize, usize) {
+    // The first position at or after `bound`.
+    let find_first = |bound: isize| {
+        let distance = (bound - at).max(0);
+        let steps = if stride == 1 { distance } else { (distance + stride - 1) / stride };
         (steps as usize).min(count)
     };
-    (reach(0), reach(size))
+    (find_first(0), find_first(size))
 }
 
 /// Copies contiguous elements.
@@ -137,7 +137,7 @@ unsafe fn copy<L: Lanes>(from: *const f32, to: *mut f32, count: usize) {
 }
 
 vectorised! {
-    /// Fills row i of `to` (row stride `row`) with the elements of x for the positions of `runs` and tap `from` +
+    /// Fills row i of `to` (row stride `row`) with the elements of x for the positions of `list_runs` and tap `from` +
     /// i. Element 0 of the first channel has the index `origin` in x.
     pub fn gather(
         x: &[f32],
@@ -165,7 +165,7 @@ vectorised! {
                     to.fill(0.0);
                     continue;
                 }
-                let (low, high) = inside(at_w, stride, size_w, run.count);
+                let (low, high) = clip_range(at_w, stride, size_w, run.count);
                 let at = image + (at_d * size_h + at_h) * size_w + at_w;
                 if stride == 1 && at >= 0 && at as usize + run.count <= x.len() {
                     // Elements outside of the line are copied, too, and cleared afterwards.

@@ -22,9 +22,9 @@ const STRIP: usize = 128;
 
 pub fn forward<const BIAS: bool>(l: &NativeLaunch) {
     match l.dtype(1) {
-        DType::F32 => out::<f32, BIAS>(l),
-        DType::F16 => out::<f16, BIAS>(l),
-        DType::BF16 => out::<bf16, BIAS>(l),
+        DType::F32 => compute_output::<f32, BIAS>(l),
+        DType::F16 => compute_output::<f16, BIAS>(l),
+        DType::BF16 => compute_output::<bf16, BIAS>(l),
         DType::I32 | DType::Block(_) => unreachable!("validated by the operation"),
     }
 }
@@ -54,12 +54,14 @@ unsafe fn multiply(
     }
 }
 
-fn epilogue(c: *mut f32, row: usize, accumulate: bool) -> Epilogue {
+fn make_epilogue(c: *mut f32, row: usize, accumulate: bool) -> Epilogue {
     Epilogue { c, row, alpha: 1.0, bias: std::ptr::null(), accumulate }
 }
 
-fn out<T: Storage<Position = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &NativeLaunch) {
-    let view = View::of(l);
+fn compute_output<T: Storage<Position = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(
+    l: &NativeLaunch,
+) {
+    let view = View::from_launch(l);
     let (x, w) = (l.read::<f32>(0), l.read::<T>(1));
     let bias = BIAS.then(|| l.read::<f32>(2));
     let y = Shared::new(l.write::<f32>(2 + BIAS as usize));
@@ -74,16 +76,16 @@ fn out<T: Storage<Position = *const T> + bytemuck::Pod + Sync, const BIAS: bool>
         let (b, g) = (block.z / view.groups, block.z % view.groups);
         let origin = view.origin(b, g);
         // Other tasks' columns are between the rows of a task's columns.
-        let place = |row: usize| b * view.o_batch + g * view.o_group + row * view.o_row + block.column;
+        let offset_of = |row: usize| b * view.o_batch + g * view.o_group + row * view.o_row + block.column;
         if let Some(bias) = bias {
             for row in block.row..block.row + block.rows {
                 // SAFETY: no two tasks share columns of a row.
-                unsafe { y.slice(place(row), block.columns) }.fill(bias[g * view.all_rows + row]);
+                unsafe { y.slice(offset_of(row), block.columns) }.fill(bias[g * view.all_rows + row]);
             }
         }
         let columns = (0..block.columns).step_by(panel);
         let runs: Vec<_> =
-            columns.map(|j| view.runs(block.column + j, panel.min(block.columns - j))).collect();
+            columns.map(|j| view.list_runs(block.column + j, panel.min(block.columns - j))).collect();
         let size = runs.len() * panel * block.kc;
         with_workspace(size + table.tiles.rows() * block.kc, |space| {
             let (panels, wide) = space.split_at_mut(size);
@@ -104,8 +106,8 @@ fn out<T: Storage<Position = *const T> + bytemuck::Pod + Sync, const BIAS: bool>
                         unsafe { (T::kernels(table).pack)(source, rows, part, part, wide.as_mut_ptr()) };
                         Left { at: wide.as_ptr(), row: part, k: 1 }
                     };
-                    let y = y.at(place(row), (rows - 1) * view.o_row + block.columns);
-                    let c = epilogue(y, view.o_row, accumulate);
+                    let y = y.at(offset_of(row), (rows - 1) * view.o_row + block.columns);
+                    let c = make_epilogue(y, view.o_row, accumulate);
                     // SAFETY: A and the panels hold the block's terms; y covers the rows, and these columns belong to
                     // this task.
                     unsafe { multiply(table, &block, rows, part, a, panels, c) };
@@ -116,7 +118,7 @@ fn out<T: Storage<Position = *const T> + bytemuck::Pod + Sync, const BIAS: bool>
 }
 
 pub fn weight(l: &NativeLaunch) {
-    let view = View::of(l);
+    let view = View::from_launch(l);
     let (x, d) = (l.read::<f32>(0), l.read::<f32>(1));
     let d_weight = Shared::new(l.write::<f32>(2));
     let table = current_table();
@@ -135,7 +137,7 @@ pub fn weight(l: &NativeLaunch) {
                 let part = block.kc.min(view.positions - from);
                 for at in (0..part).step_by(STRIP) {
                     let count = STRIP.min(part - at);
-                    let runs = view.runs(from + at, count);
+                    let runs = view.list_runs(from + at, count);
                     let columns = (0..block.columns).step_by(panel);
                     for (j, panels) in columns.zip(panels.chunks_mut(panel * part)) {
                         let width = panel.min(block.columns - j);
@@ -143,9 +145,9 @@ pub fn weight(l: &NativeLaunch) {
                         gather(x, view.origin(b, g), &view, tap, width, &runs, STRIP, strip);
                         let to = panels[at * panel..][..count * panel].as_mut_ptr();
                         // The columns of a panel are taps here, so the strip is transposed.
-                        let turned = Source { at: strip.as_ptr(), row: 1, column: STRIP };
+                        let transposed = Source { at: strip.as_ptr(), row: 1, column: STRIP };
                         // SAFETY: a strip has a row of positions for each tap, and the panel has `count` rows.
-                        unsafe { (table.f32.pack)(turned, count, width, panel, to) };
+                        unsafe { (table.f32.pack)(transposed, count, width, panel, to) };
                     }
                 }
                 let accumulate = view.accumulate || b > 0 || from > 0;
@@ -155,7 +157,7 @@ pub fn weight(l: &NativeLaunch) {
                     let a = Left { at: d.as_ptr(), row: view.o_row, k: 1 };
                     let at = (g * view.all_rows + row) * view.w_row + block.column;
                     let c = d_weight.at(at, (rows - 1) * view.w_row + block.columns);
-                    let c = epilogue(c, view.w_row, accumulate);
+                    let c = make_epilogue(c, view.w_row, accumulate);
                     // SAFETY: A and the panels hold the block's terms; the gradient covers the rows, and these columns
                     // belong to this task.
                     unsafe { multiply(table, &block, rows, part, a, panels, c) };

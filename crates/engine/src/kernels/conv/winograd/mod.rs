@@ -14,7 +14,7 @@
 //! and Gray 2016, arXiv 1509.09308, section 4.1.
 //!
 //! Layout: U is in scratch memory of 16/9 the weight's elements (f32), in the order in which the products read it
-//! (`Factor`). A task has some panels of tiles, possibly of several images. It computes their V in a workspace that
+//! (`WeightLayout`). A task has some panels of tiles, possibly of several images. It computes their V in a workspace that
 //! fits L2, one block of the channels at a time; then, for groups of a few rows, the 16 products by `gemm`'s tiles and
 //! the transform to y (native.rs).
 //!
@@ -35,7 +35,7 @@ mod weight;
 
 use std::rc::Rc;
 
-use super::{Correlation, Walk};
+use super::{ConvGeometry, Correlation};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -47,12 +47,12 @@ use crate::scalars;
 const OUT: usize = 2;
 const TAPS: usize = 3;
 const IN: usize = OUT + TAPS - 1;
-const PLACES: usize = IN * IN;
+const ELEMENTS: usize = IN * IN;
 
 /// Fewest channels, and rows, for which the transforms pay.
-const LEAST: usize = 32;
+const MIN_CHANNELS: usize = 32;
 /// Fewest tiles for which the weight's transform pays.
-const LEAST_TILES: usize = 64;
+const MIN_TILES: usize = 64;
 
 scalars! {
     /// `turn_*`: the taps are reversed along that dimension.
@@ -77,7 +77,7 @@ static WEIGHT: Kernel = Kernel {
     name: "winograd_weight",
     bindings: &[("w", Access::Read), ("u", Access::Write)],
     scalars: WeightScalars::members,
-    implementations: Implementations::Native(native::weight),
+    implementations: Implementations::Native(native::run_transform_weight),
     variants: Vec::new,
 };
 
@@ -105,31 +105,31 @@ fn count_tiles(out: [usize; 2]) -> [usize; 2] {
 }
 
 /// Whether a correlation uses these transforms; its shape alone decides.
-pub fn suits(cx: &Context, walk: &Walk) -> bool {
-    let flat = walk.size[0] == 1 && walk.out[0] == 1 && walk.first[0] == 0;
-    let taps = walk.taps == [1, TAPS, TAPS]
-        && walk.stride[1..] == [1, 1]
-        && walk.step[1..].iter().all(|step| step.abs() == 1);
+pub fn is_suitable(cx: &Context, geometry: &ConvGeometry) -> bool {
+    let flat = geometry.size[0] == 1 && geometry.out[0] == 1 && geometry.first[0] == 0;
+    let taps = geometry.taps == [1, TAPS, TAPS]
+        && geometry.stride[1..] == [1, 1]
+        && geometry.step[1..].iter().all(|step| step.abs() == 1);
     if cx.profile.kind != Kind::Cpu || !flat || !taps {
         return false;
     }
-    let tiles: usize = count_tiles([walk.out[1], walk.out[2]]).iter().product();
+    let tiles: usize = count_tiles([geometry.out[1], geometry.out[2]]).iter().product();
     // Tiles that extend past the end save little: at least a third of the products must be saved.
-    let saves = 2 * TAPS * TAPS * walk.positions() >= 3 * PLACES * tiles;
-    walk.rows.min(walk.channels) >= LEAST && walk.batch * tiles >= LEAST_TILES && saves
+    let saves = 2 * TAPS * TAPS * geometry.positions() >= 3 * ELEMENTS * tiles;
+    geometry.rows.min(geometry.channels) >= MIN_CHANNELS && geometry.batch * tiles >= MIN_TILES && saves
 }
 
-/// Appends a correlation for which `suits` holds.
+/// Appends a correlation for which `is_suitable` holds.
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY`.
 pub fn correlate(cx: &Rc<Context>, c: Correlation) -> Result<()> {
-    let Correlation { walk, x, w, bias, y } = c;
-    let Walk { batch, groups, rows, channels, .. } = *walk;
+    let Correlation { geometry, x, w, bias, y } = c;
+    let ConvGeometry { batch, groups, rows, channels, .. } = *geometry;
     let filters = groups * rows * channels;
-    let u = cx.empty([PLACES * filters], DType::F32)?;
-    let turned = |d: usize| walk.step[d] < 0;
-    let scalars = WeightScalars { groups, rows, channels, turn_h: turned(1), turn_w: turned(2) };
+    let u = cx.empty([ELEMENTS * filters], DType::F32)?;
+    let reversed = |d: usize| geometry.step[d] < 0;
+    let scalars = WeightScalars { groups, rows, channels, turn_h: reversed(1), turn_w: reversed(2) };
     cx.launch(Launch {
         kernel: &WEIGHT,
         params: [0; 4],
@@ -141,8 +141,8 @@ pub fn correlate(cx: &Rc<Context>, c: Correlation) -> Result<()> {
         work: (filters * 7 * 6) as u64,
     });
     // Reversed taps start at the last one.
-    let first = |d: usize| (walk.first[d] - if turned(d) { TAPS as isize - 1 } else { 0 }) as i32;
-    let (size, out) = ([walk.size[1], walk.size[2]], [walk.out[1], walk.out[2]]);
+    let first = |d: usize| (geometry.first[d] - if reversed(d) { TAPS as isize - 1 } else { 0 }) as i32;
+    let (size, out) = ([geometry.size[1], geometry.size[2]], [geometry.out[1], geometry.out[2]]);
     let scalars = Scalars { batch, groups, rows, channels, size, out, first_h: first(1), first_w: first(2) };
     let tiles = batch * count_tiles(out).iter().product::<usize>();
     let mut bindings: smallvec::SmallVec<_> = [x.range(), u.range()].into_iter().collect();
@@ -155,7 +155,7 @@ pub fn correlate(cx: &Rc<Context>, c: Correlation) -> Result<()> {
         scalars: scalars.words(),
         groups: tiles as u32,
         threads: 1,
-        work: (2 * PLACES * filters * tiles) as u64,
+        work: (2 * ELEMENTS * filters * tiles) as u64,
     });
     Ok(())
 }

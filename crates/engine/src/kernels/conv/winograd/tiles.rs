@@ -18,12 +18,12 @@ pub struct Run {
 
 impl Scalars {
     /// Tiles of all images.
-    pub fn tiles(&self) -> usize {
+    pub fn count_all_tiles(&self) -> usize {
         self.batch * count_tiles(self.out).iter().product::<usize>()
     }
 
     /// The runs of `count` tiles from `start` on, counted over all images.
-    pub fn runs(&self, start: usize, count: usize) -> Vec<Run> {
+    pub fn list_runs(&self, start: usize, count: usize) -> Vec<Run> {
         let [height, width] = count_tiles(self.out);
         let mut runs = Vec::with_capacity(count / width + 2);
         let mut column = 0;
@@ -38,7 +38,7 @@ impl Scalars {
     }
 
     /// The range of y for line `p` of a run's tiles; `None` after the last line.
-    fn line(&self, run: &Run, group: usize, row: usize, p: usize) -> Option<(usize, usize)> {
+    fn find_line(&self, run: &Run, group: usize, row: usize, p: usize) -> Option<(usize, usize)> {
         let [height, width] = self.out;
         let [h, w] = [OUT * run.tile[0] + p, OUT * run.tile[1]];
         let plane = (run.image * self.groups + group) * self.rows + row;
@@ -46,13 +46,13 @@ impl Scalars {
     }
 }
 
-/// Elements of the line buffer that `take` needs for a panel's runs.
-pub fn line_buffer_size(runs: &[Run], lanes: usize) -> usize {
-    runs.len() * IN * line_size(runs, lanes)
+/// Elements of the line buffer that `transform_input` needs for a panel's runs.
+pub fn count_line_buffer(runs: &[Run], lanes: usize) -> usize {
+    runs.len() * IN * count_line(runs, lanes)
 }
 
 /// Elements of one line: whole vectors of tiles, plus the last tile's overlap.
-fn line_size(runs: &[Run], lanes: usize) -> usize {
+fn count_line(runs: &[Run], lanes: usize) -> usize {
     let longest = runs.iter().map(|run| run.count).max().unwrap_or(0);
     (OUT * longest.next_multiple_of(lanes) + IN - OUT).next_multiple_of(lanes)
 }
@@ -64,8 +64,8 @@ compiled! {
     /// last tile, and up to a vector after the last row, are unspecified.
     ///
     /// # Safety
-    /// `lines` covers `line_buffer_size` elements; `v` covers the elements, with a vector more each.
-    pub fn take(
+    /// `lines` covers `count_line_buffer` elements; `v` covers the elements, with a vector more each.
+    pub fn transform_input(
         s: &Scalars,
         x: &[f32],
         group: usize,
@@ -77,7 +77,7 @@ compiled! {
         step: usize,
     ) {
         let [height, width] = s.size;
-        let line = line_size(runs, S::WIDTH);
+        let line = count_line(runs, S::WIDTH);
         let (first, len) = channels;
         for channel in 0..len {
             // The lines that the tiles read, with zeros around x. All are written first, since a load that spans two
@@ -99,11 +99,11 @@ compiled! {
                             Some(h) if low < high => {
                                 let x = &x[h * width..][..width];
                                 let x = &x[(first_w + low as isize) as usize..][..high - low];
-                                zeros(to, low);
+                                write_zeros(to, low);
                                 copy::<S>(x.as_ptr(), to.add(low), x.len());
-                                zeros(to.add(high), count - high);
+                                write_zeros(to.add(high), count - high);
                             }
-                            _ => zeros(to, count),
+                            _ => write_zeros(to, count),
                         }
                     }
                 }
@@ -143,7 +143,7 @@ compiled! {
     /// # Safety
     /// `sums` covers the elements; `lines` covers twice `rows` lines of 2 × panel; the rows and tiles of y belong to
     /// this task.
-    pub fn give(
+    pub fn transform_output(
         s: &Scalars,
         sums: *const f32,
         group: usize,
@@ -168,9 +168,9 @@ compiled! {
                     #[allow(clippy::needless_range_loop)]
                     for w in 0..IN {
                         let at = sums.add(i * panel + j);
-                        let place = |h: usize| at.add((h * IN + w) * rows * panel);
-                        let (m0, m1) = (S::V::load(place(0)), S::V::load(place(1)));
-                        let (m2, m3) = (S::V::load(place(2)), S::V::load(place(3)));
+                        let element = |h: usize| at.add((h * IN + w) * rows * panel);
+                        let (m0, m1) = (S::V::load(element(0)), S::V::load(element(1)));
+                        let (m2, m3) = (S::V::load(element(2)), S::V::load(element(3)));
                         m[0][w] = m0.add(m1).add(m2);
                         m[1][w] = m1.sub(m2).sub(m3);
                     }
@@ -187,7 +187,7 @@ compiled! {
             for i in 0..rows {
                 for run in runs {
                     for p in 0..OUT {
-                        let Some((at, count)) = s.line(run, group, row + i, p) else { continue };
+                        let Some((at, count)) = s.find_line(run, group, row + i, p) else { continue };
                         let from = lines.add((i * OUT + p) * line + OUT * run.column);
                         match accumulate {
                             true => add::<S>(from, y.at(at, count), count),
@@ -202,7 +202,7 @@ compiled! {
 
 /// Writes a few zeros.
 #[inline(always)]
-unsafe fn zeros(to: *mut f32, count: usize) {
+unsafe fn write_zeros(to: *mut f32, count: usize) {
     for i in 0..count {
         // SAFETY: guaranteed by the caller.
         unsafe { *to.add(i) = 0.0 };

@@ -3,16 +3,16 @@
 use lowrank_cpu::gemm::KernelTable;
 use lowrank_cpu::simd::{Lanes, compiled};
 
-use super::{IN, PLACES, TAPS};
+use super::{ELEMENTS, IN, TAPS};
 
 /// Most channels whose products are summed in registers: with a panel's V for all elements, half of a usual L2 of 1
 /// MiB.
-const PART: usize = 256;
+const MAX_BLOCK: usize = 256;
 
 /// The layout of U: by group, block of channels, sliver (the rows of a register tile) and element; then the channels,
 /// each with the sliver's rows. So products read it sequentially.
 #[derive(Clone, Copy)]
-pub struct Factor {
+pub struct WeightLayout {
     pub rows: usize,
     pub channels: usize,
     /// Channels per block: their number alone decides.
@@ -20,27 +20,27 @@ pub struct Factor {
     pub slivers: usize,
 }
 
-impl Factor {
-    pub fn new(table: &KernelTable, rows: usize, channels: usize) -> Factor {
-        let part = channels.div_ceil(channels.div_ceil(PART));
-        Factor { rows, channels, part, slivers: rows.div_ceil(table.tiles.rows()) }
+impl WeightLayout {
+    pub fn new(table: &KernelTable, rows: usize, channels: usize) -> WeightLayout {
+        let part = channels.div_ceil(channels.div_ceil(MAX_BLOCK));
+        WeightLayout { rows, channels, part, slivers: rows.div_ceil(table.tiles.rows()) }
     }
 
     /// The first row of a sliver and its number of rows; rows are distributed evenly.
-    pub fn sliver(&self, s: usize) -> (usize, usize) {
+    pub fn sliver_rows(&self, s: usize) -> (usize, usize) {
         let row = |s: usize| s * self.rows / self.slivers;
         (row(s), row(s + 1) - row(s))
     }
 
     /// The first channel of each block and its number of channels.
-    pub fn parts(&self) -> impl Iterator<Item = (usize, usize)> {
-        let Factor { part, channels, .. } = *self;
+    pub fn blocks(&self) -> impl Iterator<Item = (usize, usize)> {
+        let WeightLayout { part, channels, .. } = *self;
         (0..channels).step_by(part).map(move |from| (from, part.min(channels - from)))
     }
 
     /// The start of a sliver's elements for the `len` channels from `from` on.
-    pub fn start(&self, group: usize, from: usize, len: usize, row: usize) -> usize {
-        PLACES * (group * self.rows * self.channels + self.rows * from + row * len)
+    pub fn offset(&self, group: usize, from: usize, len: usize, row: usize) -> usize {
+        ELEMENTS * (group * self.rows * self.channels + self.rows * from + row * len)
     }
 }
 
@@ -54,15 +54,15 @@ compiled! {
     ///
     /// # Safety
     /// The operands cover the rows and channels.
-    pub fn transform(w: *const f32, row: usize, rows: usize, len: usize, turn: [bool; 2], u: *mut f32, step: usize) {
+    pub fn transform(w: *const f32, row: usize, rows: usize, len: usize, reverse: [bool; 2], u: *mut f32, step: usize) {
         debug_assert!(rows <= WIDE);
         // SAFETY: guaranteed by the caller; a vector of taps is within WIDE.
         unsafe {
             let half = S::V::splat(0.5);
             let mut taps = [[0f32; WIDE]; TAPS * TAPS];
             let tap_of = |h: usize, w: usize| {
-                let turned = |t: usize, turn: bool| if turn { TAPS - 1 - t } else { t };
-                turned(h, turn[0]) * TAPS + turned(w, turn[1])
+                let tap_index = |t: usize, reverse: bool| if reverse { TAPS - 1 - t } else { t };
+                tap_index(h, reverse[0]) * TAPS + tap_index(w, reverse[1])
             };
             for channel in 0..len {
                 for i in 0..rows {
@@ -85,9 +85,9 @@ compiled! {
                     for (h, [a, b, c]) in lines.into_iter().enumerate() {
                         let ends = a.add(c);
                         let four = [a, ends.add(b).mul(half), ends.sub(b).mul(half), c];
-                        for (w, place) in four.into_iter().enumerate() {
+                        for (w, element) in four.into_iter().enumerate() {
                             let to = u.add((h * IN + w) * step + channel * rows + v);
-                            place.store_first(to, S::WIDTH.min(rows - v));
+                            element.store_first(to, S::WIDTH.min(rows - v));
                         }
                     }
                 }

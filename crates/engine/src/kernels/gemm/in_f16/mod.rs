@@ -38,12 +38,20 @@ use crate::kernels::gemm::Precision;
 const A_SCALE: Binding = ("a_scale", Access::Read);
 const B_SCALE: Binding = ("b_scale", Access::Read);
 
-pub static PRODUCT: Kernel =
-    kernel("gemm_f16", &[A, B, A_SCALE, B_SCALE, C], |params| body(params, false), || variants(5));
-pub static PRODUCT_BIAS: Kernel =
-    kernel("gemm_f16_bias", &[A, B, A_SCALE, B_SCALE, BIAS, C], |params| body(params, true), || variants(6));
+pub static PRODUCT: Kernel = define_kernel(
+    "gemm_f16",
+    &[A, B, A_SCALE, B_SCALE, C],
+    |params| emit_body(params, false),
+    || list_variants(5),
+);
+pub static PRODUCT_BIAS: Kernel = define_kernel(
+    "gemm_f16_bias",
+    &[A, B, A_SCALE, B_SCALE, BIAS, C],
+    |params| emit_body(params, true),
+    || list_variants(6),
+);
 
-const fn kernel(
+const fn define_kernel(
     name: &'static str,
     bindings: &'static [Binding],
     wgsl: fn(Params) -> String,
@@ -61,26 +69,28 @@ const fn kernel(
 pub const KERNELS: [&Kernel; 3] = [&PRODUCT, &PRODUCT_BIAS, &scales::SCALES];
 
 /// Every variant.
-pub fn configs() -> impl Iterator<Item = Config> {
-    Tile::IN_F16.iter().flat_map(|tile| AccessPatterns::of_weights().map(|reads| Config::Tile(*tile, reads)))
+pub fn list_configs() -> impl Iterator<Item = Config> {
+    Tile::IN_F16
+        .iter()
+        .flat_map(|tile| AccessPatterns::list_for_weights().map(|reads| Config::Tile(*tile, reads)))
 }
 
-fn variants(bindings: usize) -> Vec<Variant> {
-    let of = |b: DType| {
+fn list_variants(bindings: usize) -> Vec<Variant> {
+    let make_variants = |b: DType| {
         let mut dtypes = vec![DType::F32; bindings];
         dtypes[1] = b;
-        configs().map(move |config| Variant {
+        list_configs().map(move |config| Variant {
             params: config.params(),
             dtypes: dtypes.clone(),
             threads: config.threads(),
         })
     };
-    STORED.into_iter().flat_map(of).collect()
+    STORED.into_iter().flat_map(make_variants).collect()
 }
 
-fn body(params: Params, bias: bool) -> String {
+fn emit_body(params: Params, bias: bool) -> String {
     const UNSCALED: &str = "unscaled(z, row, column, sum)";
-    ROUNDED.to_string() + &super::shader::in_f16(params, bias, UNSCALED)
+    ROUNDED.to_string() + &super::shader::emit_f16_body(params, bias, UNSCALED)
 }
 
 /// WGSL. The larger of the two inverse scales is multiplied last: a sum is large, and the product of both scales may be
@@ -101,9 +111,9 @@ fn of_b(z: u32) -> u32 { return select(z * p.n, 0u, p.b_batch == 0u); }
 ";
 
 /// The precision of products on this device for the requested precision.
-pub fn precision(cx: &Context, asked: Precision) -> Precision {
-    match asked {
+pub fn resolve_precision(cx: &Context, requested: Precision) -> Precision {
+    match requested {
         Precision::F16 if !cx.profile.f16_arithmetic => Precision::Exact,
-        asked => asked,
+        requested => requested,
     }
 }

@@ -35,22 +35,24 @@ pub static SCALES: Kernel = Kernel {
     name: "gemm_scales",
     bindings: &[("x", Access::Read), ("scale", Access::Write)],
     scalars: Scalars::members,
-    implementations: Implementations::Gpu(|[by_lines, ..]| body(LINES[by_lines as usize & 1], by_lines == 1)),
-    variants,
+    implementations: Implementations::Gpu(|[by_lines, ..]| {
+        emit_body(LINES[by_lines as usize & 1], by_lines == 1)
+    }),
+    variants: list_variants,
 };
 
-fn variants() -> Vec<Variant> {
-    let of = |x: DType| {
+fn list_variants() -> Vec<Variant> {
+    let make_variants = |x: DType| {
         [0, 1].map(|by_lines| Variant {
             params: [by_lines, 0, 0, 0],
             dtypes: vec![x, DType::F32],
             threads: THREADS,
         })
     };
-    STORED.into_iter().flat_map(of).collect()
+    STORED.into_iter().flat_map(make_variants).collect()
 }
 
-fn body(lines: u32, by_lines: bool) -> String {
+fn emit_body(lines: u32, by_lines: bool) -> String {
     let terms = THREADS / lines;
     let [own, first] = match by_lines {
         true => [format!("lane % {lines}u"), format!("lane / {lines}u")],
@@ -102,17 +104,17 @@ impl Scales {
 
     /// Appends the launches that compute the scales of a part of `sizes` (batch, M, N, K) from factors in `ranges`.
     /// Returns the ranges of the scales.
-    pub fn find(
+    pub fn append(
         &self,
         cx: &Rc<Context>,
         [batch, m, n, k]: [usize; 4],
         [a, b]: [&Matrix; 2],
         ranges: [&Range; 2],
     ) -> [Range; 2] {
-        let of_b = if b.batch == 0 { 1 } else { batch };
+        let matrices = if b.batch == 0 { 1 } else { batch };
         [
             launch(cx, ranges[0], &self.a, [batch, m, k], [a.batch, a.row, a.column]),
-            launch(cx, ranges[1], &self.b, [of_b, n, k], [b.batch, b.column, b.row]),
+            launch(cx, ranges[1], &self.b, [matrices, n, k], [b.batch, b.column, b.row]),
         ]
     }
 }

@@ -11,7 +11,7 @@ use lowrank_cpu::gemm::{
 };
 use lowrank_cpu::quant::BlockType;
 
-use super::bindings::{Scalars, ScalarsOfTwo};
+use super::bindings::{Scalars, TwoSegmentScalars};
 use crate::dtype::DType;
 use crate::kernel::native::NativeLaunch;
 
@@ -20,8 +20,8 @@ pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &NativeLaunc
     let (table, threads) = (current_table(), l.threads);
     let (s, second) = match TWO {
         true => {
-            let both: ScalarsOfTwo = l.scalars();
-            (both.first, Some(bind_second::<OUT>(l, &both)))
+            let scalars: TwoSegmentScalars = l.scalars();
+            (scalars.first, Some(bind_second::<OUT>(l, &scalars)))
         }
         false => (l.scalars::<Scalars>(), None),
     };
@@ -58,8 +58,8 @@ fn bind_blocks(
 }
 
 /// The second segment, whose factors are bound before C and reach as far as the launch says.
-fn bind_second<const OUT: usize>(l: &NativeLaunch, both: &ScalarsOfTwo) -> SecondSegment {
-    let (Scalars { m, n, .. }, s) = (both.first, both.second);
+fn bind_second<const OUT: usize>(l: &NativeLaunch, scalars: &TwoSegmentScalars) -> SecondSegment {
+    let (Scalars { m, n, .. }, s) = (scalars.first, scalars.second);
     let (a, b) = (l.read::<f32>(OUT - 2), l.read::<f32>(OUT - 1));
     assert!((m - 1) * s.a2_row + (s.k2 - 1) * s.a2_column < a.len(), "gemm: the second A ends early");
     assert!((s.k2 - 1) * s.b2_row + (n - 1) * s.b2_column < b.len(), "gemm: the second B ends early");

@@ -26,9 +26,9 @@ pub fn rounded_table() -> &'static KernelTable {
     static CHOSEN: OnceLock<&'static KernelTable> = OnceLock::new();
     CHOSEN.get_or_init(|| {
         let level_is_set = std::env::var("LOWRANK_ISA").is_ok_and(|level| !level.is_empty());
-        let off = matches!(Setting::from_environment(), Ok(Setting::Off));
+        let is_off = matches!(Setting::from_environment(), Ok(Setting::Off));
         let levels = list_candidates(level());
-        if level_is_set || off || levels.len() < 2 {
+        if level_is_set || is_off || levels.len() < 2 {
             return current_table();
         }
         let owner = Owner {

@@ -3,7 +3,7 @@ use lowrank_cpu::simd::Level;
 use super::{CLASS, load_or_measure};
 use crate::tune::{Choices, Owner, Store};
 
-fn store(name: &str) -> Store {
+fn create_store(name: &str) -> Store {
     let owner = Owner { adapter: "a processor".into(), driver: "AVX-512".into(), package: "0.1.0".into() };
     let folder = std::env::temp_dir().join(format!("lowrank-choice-{name}-{}", std::process::id()));
     std::fs::remove_dir_all(&folder).ok();
@@ -19,8 +19,8 @@ const LEVELS: &[Level] = &[
 ];
 
 #[test]
-fn what_was_found_is_taken_again_without_a_trial() {
-    let store = store("rounded");
+fn a_stored_choice_is_reused_without_a_measurement() {
+    let store = create_store("rounded");
     let found = load_or_measure(Some(&store), LEVELS, || LEVELS[1]);
     assert_eq!(found, LEVELS[1]);
     let again = load_or_measure(Some(&store), LEVELS, || panic!("it is known"));
@@ -31,8 +31,8 @@ fn what_was_found_is_taken_again_without_a_trial() {
 }
 
 #[test]
-fn a_name_that_is_none_of_them_is_found_anew() {
-    let store = store("unknown");
+fn an_unknown_stored_name_is_measured_again() {
+    let store = create_store("unknown");
     store
         .add(&Choices::from([(CLASS.into(), "avx1024".into()), ("another".into(), "variant".into())]).into());
     assert_eq!(load_or_measure(Some(&store), LEVELS, || LEVELS[0]), LEVELS[0]);
