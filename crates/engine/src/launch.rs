@@ -82,6 +82,18 @@ pub fn for_each_window(
     binds: &[Bind],
     mut launch: impl FnMut(Window),
 ) -> Result<()> {
+    split(cx, name, space, align, binds, &mut launch)
+}
+
+/// Not generic, so that it is compiled once and not for each kernel.
+fn split(
+    cx: &Rc<Context>,
+    name: &str,
+    space: &[usize],
+    align: &[usize],
+    binds: &[Bind],
+    launch: &mut dyn FnMut(Window),
+) -> Result<()> {
     if space.contains(&0) {
         return Ok(());
     }

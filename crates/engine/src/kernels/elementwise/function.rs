@@ -77,7 +77,8 @@ pub(super) type Loop = fn(y: &mut [f32], x: [&[f32]; 3]);
 vectorised! {
     fn map_loop[F: Native](y: &mut [f32], x: [&[f32]; 3]) {
         let n = y.len();
-        let (y, [a, b, c]) = (&mut y[..n], x.map(|x| &x[..n]));
+        // `x.map` would be compiled again for each function and instruction set.
+        let (y, a, b, c) = (&mut y[..n], &x[0][..n], &x[1][..n], &x[2][..n]);
         for i in 0..n {
             y[i] = F::evaluate::<S>([a[i], b[i], c[i]]);
         }
