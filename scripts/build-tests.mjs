@@ -10,6 +10,15 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 /** The folder of compiled tests, which has the paths of `test/`. */
 export const COMPILED = "target/tests";
 
+/** Programs that tests start as processes. */
+const PROGRAMS = [
+  "src/cli/main",
+  "test/hub/fetching-process",
+  "test/process/child",
+  "test/train/killed-child",
+  "test/train/killed-sweep",
+];
+
 /** Gives each module constants with its own location, for files that are located relative to a source. */
 const sourceLocations = {
   name: "source-locations",
@@ -26,12 +35,16 @@ const sourceLocations = {
   },
 };
 
-/** Compiles all tests with the sources that they import. Packages stay imports. */
+/** Compiles all tests and programs with the sources that they import. Packages stay imports. */
 export async function buildTests() {
-  const names = readdirSync(join(root, "test"), { recursive: true });
+  const names = readdirSync(join(root, "test"), { recursive: true }).filter((name) =>
+    name.endsWith(".test.ts"),
+  );
   await build({
-    entryPoints: names.filter((name) => name.endsWith(".test.ts")).map((name) => join(root, "test", name)),
-    outbase: join(root, "test"),
+    entryPoints: [
+      ...names.map((name) => ({ in: join(root, "test", name), out: name.slice(0, -".ts".length) })),
+      ...PROGRAMS.map((name) => ({ in: join(root, `${name}.ts`), out: `programs/${name}` })),
+    ],
     outdir: join(root, COMPILED),
     bundle: true,
     splitting: true,

@@ -2,15 +2,13 @@
 import { spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 
 import test from "ava";
 
 import type { TrainEvent } from "../../src/train/events.js";
 import { temporary, tinyModel } from "../hashed.js";
+import { CLI } from "../programs.js";
 import { type Ended, ONE_LINE, runHere as run } from "./lowrank.js";
-
-const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 
 /** Its tokens are letters. */
 const TEMPLATE =
@@ -140,7 +138,7 @@ test.serial(
 /** Runs `lowrank chat` with these lines. */
 function chat(input: string, ...argv: string[]): Promise<Ended> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ["--import=tsx", main, "chat", "--device", "cpu", ...argv]);
+    const child = spawn(process.execPath, [CLI, "chat", "--device", "cpu", ...argv]);
     let [stdout, stderr] = ["", ""];
     child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
     child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));

@@ -2,14 +2,13 @@
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 
 import test from "ava";
 import type { TrainEvent } from "../../src/index.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
+import { CLI } from "../programs.js";
 import { lowrank, ONE_LINE, runHere, type Ended, withDefaults } from "./lowrank.js";
 
-const MAIN = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 const [model, data] = [tinyModel(), tinyData()];
 
 function finetune(output: string, ...more: string[]): string[] {
@@ -50,11 +49,9 @@ test.serial(
     const output = join(temporary(), "out");
     // Tokenising this many rows takes seconds.
     const many = tinyData(60_000);
-    const child = spawn(
-      process.execPath,
-      ["--import=tsx", MAIN, ...finetune(output, "--data", many, "--steps", "2")],
-      { stdio: ["ignore", "pipe", "pipe"] },
-    );
+    const child = spawn(process.execPath, [CLI, ...finetune(output, "--data", many, "--steps", "2")], {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
     let [stdout, stderr] = ["", ""];
     child.stdout.on("data", (text: Buffer) => (stdout += text.toString()));
     child.stderr.on("data", (text: Buffer) => (stderr += text.toString()));
@@ -92,7 +89,7 @@ test.serial("a reader that doesn't read doesn't block the training", async (t) =
   const output = join(temporary(), "out");
   // More events than a pipe holds.
   const argv = finetune(output, "--steps", "600", "--grad-accum", "1", "--batch-size", "1");
-  const child = spawn(process.execPath, ["--import=tsx", MAIN, ...argv], {
+  const child = spawn(process.execPath, [CLI, ...argv], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   const ended = new Promise<number | null>((resolve) => child.on("close", (status) => resolve(status)));

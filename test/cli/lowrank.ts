@@ -1,11 +1,10 @@
 /** Runs the command line: in this process, or in a child process. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { fileURLToPath } from "node:url";
 
 import { runCli } from "../../src/cli/program.js";
 import type { TrainEvent } from "../../src/train/events.js";
+import { CLI } from "../programs.js";
 
-const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 const signalAt = new URL("signal-at.mjs", import.meta.url).href;
 
 export interface Ended {
@@ -63,7 +62,7 @@ export function lowrank(
   } = {},
 ): Promise<Ended> {
   const before = signal === undefined ? [] : [`--import=${signalAt}`];
-  const command = [process.execPath, "--import=tsx", ...before, main, ...argv];
+  const command = [process.execPath, ...before, CLI, ...argv];
   const wrapped = shell === undefined ? command : ["sh", "-c", `${shell}; exec "$@"`, "sh", ...command];
   return new Promise((resolve, reject) => {
     const child = spawn(wrapped[0] as string, wrapped.slice(1), {

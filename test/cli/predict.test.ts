@@ -10,6 +10,7 @@ import test from "ava";
 import { streamWindows } from "../../src/cli/predict-rows.js";
 import { openSource } from "../../src/data/source/source.js";
 import { temporary, tinyModel } from "../hashed.js";
+import { CLI } from "../programs.js";
 import { rowsFile, seaAndLand, tinyEncoder } from "../tiny-encoder.js";
 import { lowrank, ONE_LINE } from "./lowrank.js";
 
@@ -109,9 +110,8 @@ test.serial("lines of text, texts of the command line and standard input", async
     t.deepEqual(scores, { [label]: lines[i]?.scores[label] as number });
   }
   // Each part of standard input is answered before the next one is sent.
-  const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
   const argv = ["predict", "--adapter", adapter, "--device", "cpu", "--data", "-", "--data-format", "jsonl"];
-  const child = spawn(process.execPath, ["--import=tsx", main, ...argv], {
+  const child = spawn(process.execPath, [CLI, ...argv], {
     stdio: ["pipe", "pipe", "inherit"],
   });
   let out = "";

@@ -4,19 +4,19 @@ import { existsSync, mkdirSync, readFileSync, utimesSync, writeFileSync } from "
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as later } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 
 import test from "ava";
 
 import { temporary } from "../hashed.js";
+import { programPath } from "../programs.js";
 import { environment, fetched, hubWith, tinyRepo, tree } from "./models.js";
 import { after, sha256, type Hub } from "./server.js";
 
-const CHILD = fileURLToPath(new URL("fetching-process.ts", import.meta.url));
+const CHILD = programPath("test/hub/fetching-process");
 
 /** Downloads `owner/tiny` in another process. */
 function start(hub: Hub, home: string): { child: ChildProcess; ended: Promise<string> } {
-  const child = spawn(process.execPath, ["--import=tsx", CHILD, "owner/tiny"], {
+  const child = spawn(process.execPath, [CHILD, "owner/tiny"], {
     env: { ...process.env, ...environment(hub, home), NODE_OPTIONS: "" },
     stdio: ["ignore", "pipe", "inherit"],
   });

@@ -1,10 +1,10 @@
 /** Runs whole processes of `child.ts`. */
 import { spawn } from "node:child_process";
-import { fileURLToPath } from "node:url";
 
 import { temporary } from "../hashed.js";
+import { programPath } from "../programs.js";
 
-const CHILD = fileURLToPath(new URL("child.ts", import.meta.url));
+const CHILD = programPath("test/process/child");
 const folder = temporary();
 /**
  * The environment of children, whose temporary folders are inside one of this process, since a killed child removes
@@ -24,7 +24,7 @@ export interface Ended {
 /** Runs `child.ts` to its end. */
 export function run(args: string[], env: Record<string, string> = {}): Promise<Ended> {
   const began = performance.now();
-  const child = spawn(process.execPath, ["--import=tsx", CHILD, ...args], {
+  const child = spawn(process.execPath, [CHILD, ...args], {
     env: { ...ENV, ...env },
   });
   let [output, errors] = ["", ""];

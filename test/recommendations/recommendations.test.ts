@@ -2,16 +2,13 @@
 import { spawn } from "node:child_process";
 import { cpSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 
 import test from "ava";
 
 import { lora, nn } from "../../src/index.js";
 import { type Ended, runHere as run } from "../cli/lowrank.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
-
-const root = fileURLToPath(new URL("../..", import.meta.url));
-const main = join(root, "src", "cli", "main.ts");
+import { CLI } from "../programs.js";
 
 const model = tinyModel();
 const data = tinyData();
@@ -34,7 +31,7 @@ const started = (...argv: string[]): Promise<Ended> => finetune("--model", model
 /** Runs a command with text on its standard input. */
 function piped(input: string, ...argv: string[]): Promise<Ended> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ["--import=tsx", main, ...argv]);
+    const child = spawn(process.execPath, [CLI, ...argv]);
     let [stdout, stderr] = ["", ""];
     child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
     child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));

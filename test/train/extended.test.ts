@@ -2,11 +2,11 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 
 import test from "ava";
 import { finetune, optim, type FinetuneOptions, type TrainEvent } from "../../src/index.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
+import { programPath } from "../programs.js";
 import { adapterBytes, collect, quick } from "./quick.js";
 
 const given = { model: tinyModel(), data: tinyData() };
@@ -24,7 +24,7 @@ const stepsOf = (output: string): number[] =>
   recorded(output).flatMap(({ type, step }) => (type === "step" ? [step as number] : []));
 const upTo = (count: number): number[] => Array.from({ length: count }, (_, i) => i + 1);
 
-const child = fileURLToPath(new URL("killed-child.ts", import.meta.url));
+const child = programPath("test/train/killed-child");
 
 test.serial(
   "a run with default options that is killed at a random moment resumes from less than ten minutes before",
@@ -33,7 +33,7 @@ test.serial(
     for (let round = 0; round < 4; round++) {
       const output = join(temporary(), "out");
       const step = 10 + Math.floor(Math.random() * 60);
-      const argv = ["--import=tsx", child, given.model, given.data, output, String(step)];
+      const argv = [child, given.model, given.data, output, String(step)];
       const { signal, stderr } = spawnSync(process.execPath, argv, { encoding: "utf8" });
       t.is(signal, "SIGKILL", stderr);
       // By that clock a step takes a minute, and more if a checkpoint is saved after it.

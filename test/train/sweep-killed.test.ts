@@ -2,15 +2,15 @@
 import { spawnSync } from "node:child_process";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 
 import test, { type ExecutionContext } from "ava";
 import { sweep, type SweepEvent, type SweepOptions, type SweepResult } from "../../src/index.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
+import { programPath } from "../programs.js";
 import { adapterBytes, collect, quick } from "./quick.js";
 
 const given = { model: tinyModel(), data: tinyData() };
-const child = fileURLToPath(new URL("killed-sweep.ts", import.meta.url));
+const child = programPath("test/train/killed-sweep");
 
 type Options = SweepOptions & { output: string };
 
@@ -31,7 +31,7 @@ function options(more: Partial<SweepOptions> = {}): Options {
 /** Runs a sweep in another process, which is killed once `trial` has ended `step` steps. */
 function kill(t: ExecutionContext, killed: Options, trial: string, step: number): void {
   const args = [JSON.stringify(killed), trial, String(step)];
-  const { signal, stderr } = spawnSync(process.execPath, ["--import=tsx", child, ...args], {
+  const { signal, stderr } = spawnSync(process.execPath, [child, ...args], {
     encoding: "utf8",
   });
   t.is(signal, "SIGKILL", stderr);

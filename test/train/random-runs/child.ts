@@ -1,13 +1,12 @@
 /** The command in a child process, and the mishaps that can happen to it. */
 import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 
 import type { TrainEvent } from "../../../src/index.js";
+import { CLI } from "../../programs.js";
 
-const SOURCE = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url));
-/** The script to run: the sources, or a build if one is named, which starts faster. */
-const MAIN = process.env["LOWRANK_MAIN"] ?? SOURCE;
+/** The script to run: the command line as it is compiled for tests, or a build if one is named. */
+const MAIN = process.env["LOWRANK_MAIN"] ?? CLI;
 
 export type Mishap =
   | { kind: "none" }
@@ -37,7 +36,7 @@ export interface Child {
 
 export function start(argv: readonly string[], mishap: Mishap = { kind: "none" }): Child {
   const began = performance.now();
-  const command = [process.execPath, ...(MAIN.endsWith(".ts") ? ["--import=tsx"] : []), MAIN, ...argv];
+  const command = [process.execPath, MAIN, ...argv];
   const limited = mishap.kind === "limit" ? `ulimit -f ${mishap.blocks}; exec "$@"` : undefined;
   const [program, ...rest] = limited === undefined ? command : ["sh", "-c", limited, "sh", ...command];
   const full = mishap.kind === "full stdout" ? openSync("/dev/full", "w") : undefined;

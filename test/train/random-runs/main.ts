@@ -1,18 +1,20 @@
 /**
  * Random runs by hand: `node --import=tsx test/train/random-runs/main.ts SEED COUNT`. Prints how often each thing
- * happened, and the first failure with the steps that led to it. LOWRANK_MAIN names a build's `main.js`, which
- * starts faster.
+ * happened, and the first failure with the steps that led to it. LOWRANK_MAIN names a build's `main.js` instead of the
+ * sources.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import { buildTests } from "../../../scripts/build-tests.mjs";
 import { tinyData, tinyModel } from "../../hashed.js";
 import { Random } from "./random.js";
 import { References } from "./reference.js";
 import { Scenario, type Tally } from "./scenario.js";
 
 const [first = 1, count = 200] = process.argv.slice(2).map(Number);
+await buildTests();
 const [model, data] = [tinyModel(), tinyData()];
 const references = new References();
 const tally: Tally = {};

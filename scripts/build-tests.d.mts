@@ -1,0 +1,2 @@
+export const COMPILED: string;
+export function buildTests(): Promise<void>;
