@@ -53,7 +53,7 @@ export function createServeCommand(): Command {
     .option("--port <n>", "the port to listen on; 0 for any free port", value.parsePort, 8080)
     .option(
       "--token <text>",
-      "the bearer token of requests; default: LOWRANK_TOKEN, or a new token, which is printed",
+      "the bearer token of requests, at least 16 characters; default: LOWRANK_TOKEN, or a new token, which is printed",
     )
     .option(
       "--allow-origin <origin>",

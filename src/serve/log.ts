@@ -6,6 +6,8 @@ import type { Usage } from "./responses.js";
 
 /** A log entry; fields are filled in as the request is processed. */
 export interface Entry {
+  /** The response's `x-request-id`. */
+  id: string;
   method: string;
   path: string;
   /** The start time by the process's clock, in milliseconds. */
@@ -21,11 +23,11 @@ export interface Entry {
 
 /** Methods and paths that may appear in the log; any other is text from the client and is omitted. */
 const METHODS = ["GET", "POST", "OPTIONS", "HEAD", "PUT", "DELETE", "PATCH"];
-const PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/models"];
+const PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/models", "/health"];
 
-/** Formats a line: `POST /v1/chat/completions 200 ada 12+34 tokens stop 0.120s`. */
+/** Formats a line: `POST /v1/chat/completions 200 ada 12+34 tokens stop 0.120s req_5f0c…`. */
 export function logLine(entry: Entry, response: ServerResponse): string {
-  const { method, path, started, model, usage, finish, error, fault } = entry;
+  const { id, method, path, started, model, usage, finish, error, fault } = entry;
   const seconds = ((performance.now() - started) / 1000).toFixed(3);
   const gone = !response.writableFinished;
   const tokens = usage?.();
@@ -39,6 +41,7 @@ export function logLine(entry: Entry, response: ServerResponse): string {
     ...(error === undefined ? [] : [error.details.code ?? "error"]),
     ...(gone ? ["client gone"] : []),
     `${seconds}s`,
+    id,
   ];
   const cause = fault instanceof Error ? ` (${fault.name}: ${fault.message.replaceAll(/\s+/g, " ")})` : "";
   return parts.join(" ") + cause;

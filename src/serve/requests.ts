@@ -12,19 +12,13 @@ import type { Tokenizer } from "../models/tokenizer.js";
 import { ApiError, createParameterError } from "./api-error.js";
 import type { Generation } from "./batcher.js";
 import { Parameters, createUnsupported, createWrongValue } from "./parameters.js";
+import { findServed, type Served } from "./served.js";
 
 /** The default number of tokens of a completion, as in OpenAI's API. */
 const COMPLETION_TOKENS = 16;
 
 /** The maximum number of alternatives per token, as in OpenAI's API. */
 const MOST_ALTERNATIVES = 20;
-
-/** A model that requests can name: the base model, or one of its adapters. */
-export interface Served {
-  name: string;
-  /** The adapter's name in the model; null for the base model. */
-  adapter: string | null;
-}
 
 /** The model, and the limits of requests. */
 export interface Service {
@@ -66,7 +60,7 @@ export async function parseChatRequest(
   service: Service,
 ): Promise<GenerationRequest> {
   const given = new Parameters(body);
-  const served = findServed(given, service);
+  const served = findServed(given.takeText("model"), service.served);
   const conversation = readConversation(given);
   const variables = given.takeObject("chat_template_kwargs") ?? {};
   const limits = [given.takeWhole("max_tokens", 1), given.takeWhole("max_completion_tokens", 1)];
@@ -95,25 +89,13 @@ export async function parseCompletionRequest(
   service: Service,
 ): Promise<GenerationRequest> {
   const given = new Parameters(body);
-  const served = findServed(given, service);
+  const served = findServed(given.takeText("model"), service.served);
   const prompt = given.require("prompt");
   const maxTokens = given.takeWhole("max_tokens", 1) ?? COMPLETION_TOKENS;
   const logprobs = given.takeWhole("logprobs", 0, MOST_ALTERNATIVES);
   const common = readCommon(given, served, { maxTokens, logprobs }, service);
   const prompts = await readPrompts(prompt, service);
   return request(common, service, prompts, service.model.config.eosTokenIds);
-}
-
-function findServed(given: Parameters, { served }: Service): Served {
-  const name = given.takeText("model");
-  const found = served.find((model) => model.name === name);
-  if (found !== undefined) return found;
-  const names = served.map((model) => JSON.stringify(model.name)).join(", ");
-  const shown = JSON.stringify(name.slice(0, 100));
-  throw new ApiError(404, `there is no model ${shown}; this server has ${names}`, {
-    param: "model",
-    code: "model_not_found",
-  });
 }
 
 /** Takes the shared parameters, and rejects the rest. */

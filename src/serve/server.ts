@@ -1,4 +1,5 @@
 /** An HTTP server with OpenAI's API for chat and completions, for one model and its adapters. */
+import { randomBytes } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { type AddressInfo, isIP } from "node:net";
 
@@ -16,6 +17,7 @@ import {
   type Service,
 } from "./requests.js";
 import { Answer } from "./responses.js";
+import { findServed } from "./served.js";
 
 /** The maximum number of connections. */
 const MOST_CONNECTIONS = 512;
@@ -29,6 +31,7 @@ const UNREAD_MS = 2_000;
 const CHAT = "/v1/chat/completions";
 const COMPLETIONS = "/v1/completions";
 const MODELS = "/v1/models";
+const HEALTH = "/health";
 
 export interface ServerOptions extends Omit<Service, "templates"> {
   host: string;
@@ -132,6 +135,7 @@ export class ModelServer {
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const entry: Entry = {
+      id: `req_${randomBytes(16).toString("hex")}`,
       method: request.method ?? "",
       path: readPath(request),
       started: performance.now(),
@@ -140,6 +144,7 @@ export class ModelServer {
     response.on("error", () => {});
     response.setHeader("X-Content-Type-Options", "nosniff");
     response.setHeader("Cache-Control", "no-store");
+    response.setHeader("X-Request-Id", entry.id);
     try {
       await this.#answer(request, response, entry);
     } catch (error) {
@@ -148,8 +153,10 @@ export class ModelServer {
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse, entry: Entry): Promise<void> {
-    if (this.#admit(request, response)) return;
     const { path } = entry;
+    if (this.#answersPreflight(request, response)) return;
+    if (path === HEALTH) return this.#sendHealth(request, response);
+    this.#checkToken(request);
     if (path === MODELS) return this.#sendModels(request, response);
     if (path.startsWith(`${MODELS}/`))
       return this.#sendModels(request, response, path.slice(MODELS.length + 1));
@@ -161,25 +168,30 @@ export class ModelServer {
     await this.#generate(await read(body, this.#service), path === CHAT, response, entry);
   }
 
-  /** Checks the caller's authorization and origin; answers CORS preflight requests of allowed origins. */
-  #admit(request: IncomingMessage, response: ServerResponse): boolean {
-    const { token, origins } = this.#options;
+  /** Checks the request's host and origin; answers CORS preflight requests of allowed origins. */
+  #answersPreflight(request: IncomingMessage, response: ServerResponse): boolean {
+    const { origins } = this.#options;
     const refused = refuseSender(request.headers, this.#listSenders());
     if (refused !== undefined) throw new ApiError(403, refused, { code: "forbidden" });
     const { origin } = request.headers;
     if (origin !== undefined && origins.includes(origin)) {
       response.setHeader("Access-Control-Allow-Origin", origin);
+      response.setHeader("Access-Control-Expose-Headers", "x-request-id");
       response.setHeader("Vary", "Origin");
       if (request.method === "OPTIONS") {
         const headers = request.headers["access-control-request-headers"];
-        response.setHeader("Access-Control-Allow-Methods", "GET, POST");
+        response.setHeader("Access-Control-Allow-Methods", "GET, HEAD, POST");
         if (headers !== undefined) response.setHeader("Access-Control-Allow-Headers", headers);
         response.writeHead(204).end();
         return true;
       }
     }
+    return false;
+  }
+
+  #checkToken(request: IncomingMessage): void {
     const [, given = ""] = /^Bearer +(\S+) *$/i.exec(request.headers.authorization ?? "") ?? [];
-    if (compareSecrets(given, token)) return false;
+    if (compareSecrets(given, this.#options.token)) return;
     const what = given === "" ? "the Authorization header has no bearer token" : "the bearer token is wrong";
     throw new ApiError(401, what, { code: "invalid_api_key" }, { "WWW-Authenticate": "Bearer" });
   }
@@ -188,7 +200,14 @@ export class ModelServer {
     const { host, origins } = this.#options;
     // A server for other machines has host names that it cannot know.
     const names = isLoopback(host) ? [host, "localhost", "127.0.0.1", "[::1]"] : undefined;
-    return { hosts: names?.map((name) => `${isIP(name) === 6 ? `[${name}]` : name}:${this.#port}`), origins };
+    const hosts = names?.map((name) => `${isIP(name) === 6 ? `[${name}]` : name}:${this.#port}`);
+    return { hosts: hosts && [...new Set(hosts)], origins };
+  }
+
+  /** Tells a load balancer whether the server takes requests. Needs no token. */
+  #sendHealth(request: IncomingMessage, response: ServerResponse): void {
+    allow(request, "GET");
+    sendJson(response, this.#stopping ? 503 : 200, { status: this.#stopping ? "stopping" : "ok" });
   }
 
   #sendModels(request: IncomingMessage, response: ServerResponse, encoded?: string): void {
@@ -200,10 +219,8 @@ export class ModelServer {
       owned_by: "lowrank",
     }));
     if (encoded === undefined) return sendJson(response, 200, { object: "list", data });
-    const model = data.find(({ id }) => encodeURIComponent(id) === encoded || id === encoded);
-    if (model === undefined)
-      throw new ApiError(404, "there is no such model", { param: "model", code: "model_not_found" });
-    sendJson(response, 200, model);
+    const { name } = findServed(decodeName(encoded), this.#options.served);
+    sendJson(response, 200, data.find(({ id }) => id === name) as object);
   }
 
   async #generate(
@@ -252,9 +269,20 @@ function readPath({ url = "" }: IncomingMessage): string {
   return url.split("?", 1)[0] as string;
 }
 
-function allow(request: IncomingMessage, method: string): void {
-  if (request.method !== method)
-    throw new ApiError(405, `only ${method} is possible here`, {}, { Allow: method });
+/** Decodes the name of a model in a path; a name that is not percent-encoded stays as it is. */
+function decodeName(encoded: string): string {
+  try {
+    return decodeURIComponent(encoded);
+  } catch {
+    return encoded;
+  }
+}
+
+/** Throws an `ApiError`, status 405, for another method. Node.js sends no body to a `HEAD` request. */
+function allow(request: IncomingMessage, method: "GET" | "POST"): void {
+  if (request.method === method || (method === "GET" && request.method === "HEAD")) return;
+  const allowed = method === "GET" ? "GET, HEAD" : method;
+  throw new ApiError(405, `only ${allowed} is possible here`, {}, { Allow: allowed });
 }
 
 function isLoopback(host: string): boolean {

@@ -115,7 +115,7 @@ test.serial("two adapters by name over one base, for OpenAI's client and for cur
   t.is(stdout.trimEnd().split("\n").length, 1);
   t.regex(
     stderr,
-    /^(lowrank: POST \/v1\/chat\/completions 200 (tiny|ada|ben) \d+\+\d+ tokens \w+ [\d.]+s\n)+$/,
+    /^(lowrank: POST \/v1\/chat\/completions 200 (tiny|ada|ben) \d+\+\d+ tokens \w+ [\d.]+s req_\w+\n)+$/,
   );
 });
 
@@ -168,7 +168,7 @@ test.serial("Ctrl-C lets an answer end, and a given token is not printed", async
   );
   t.is(status, 130);
   t.true(tokens > 1);
-  t.regex(stderr, /^lowrank: POST \/v1\/completions 200 tiny 1\+\d+ tokens \w+ [\d.]+s\n$/);
+  t.regex(stderr, /^lowrank: POST \/v1\/completions 200 tiny 1\+\d+ tokens \w+ [\d.]+s req_\w+\n$/);
 });
 
 test.serial("an address that other machines can reach is warned of", async (t) => {

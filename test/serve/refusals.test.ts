@@ -462,5 +462,5 @@ test("no line of the log has text of a prompt or an answer, and each request has
   const log = lines.join("\n");
   t.false(log.includes(secret));
   t.false(log.includes(String(choices[0]?.message.content).slice(0, 10)));
-  t.regex(lines[0] as string, /^POST \/v1\/chat\/completions 200 base \d+\+30 tokens length \d+\.\d{3}s$/);
+  t.regex(lines[0] as string, /^POST \/v1\/chat\/completions 200 base \d+\+30 tokens length \d+\.\d{3}s req_[\da-f]{32}$/);
 });
