@@ -1,4 +1,7 @@
-/** Learning-rate schedules: factors of the optimizer's rate, as in transformers. */
+/**
+ * Learning-rate schedules: factors of the optimizer's rate. They are transformers' ones, except that a warm-up starts at
+ * 1/warmup and not at 0: with a rate of 0 the first step would change nothing.
+ */
 import { checkNumberThat, checkKnownOptions } from "../arguments/check.js";
 
 /** The factor for step `step`, counted from 0. */
@@ -6,7 +9,7 @@ export type Schedule = (step: number) => number;
 
 /** The options of a schedule, in steps. */
 export interface ScheduleOptions {
-  /** Steps in which the factor rises from 0 to 1; 0 by default. */
+  /** Steps in which the factor rises linearly from 1/warmup to 1; 0 by default. */
   warmup?: number | undefined;
   /** Steps of the whole run, including the warm-up. */
   total: number;
@@ -45,5 +48,6 @@ function addWarmup(
   for (const [option, value] of Object.entries({ warmup, total }))
     checkNumberThat(where, option, value, isCount, "a number of steps");
   const rest = Math.max(1, total - warmup);
-  return (step) => (step < warmup ? step / Math.max(1, warmup) : fall(step - warmup, rest));
+  // A warm-up that is no whole number must not exceed 1.
+  return (step) => (step < warmup ? Math.min(1, (step + 1) / warmup) : fall(step - warmup, rest));
 }

@@ -172,11 +172,18 @@ def gradient_norm(parameters):
     return math.sqrt(sum(p.grad.square().sum().item() for p in parameters))
 
 
+def linear_factor(step, warmup, steps):
+    """The schedule: transformers' linear one, except that the warm-up starts at 1/warmup instead of 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return max(0, (steps - step) / max(1, steps - warmup))
+
+
 def train_steps(named, loss_of_step, tensors, steps, warmup, adamw, clip):
     """Trains with AdamW on a linear schedule; `grad.KEY` of the first step goes into `tensors`."""
     parameters = list(named.values())
     optimizer = torch.optim.AdamW(parameters, **adamw, foreach=False)
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, warmup, steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: linear_factor(step, warmup, steps))
     losses, norms, rates = [], [], []
     for step in range(steps):
         loss = loss_of_step(step)

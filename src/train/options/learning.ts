@@ -132,7 +132,7 @@ export const LEARNING_OPTIONS = {
   /** The number of steps over which the learning rate rises from 0; 3% of all steps, rounded up, and 0 for a single step. */
   warmup: option(whole(0), {
     flag: "--warmup <n>",
-    help: "warm-up steps; default: 3% of all steps",
+    help: "warm-up steps, from 1/warmup of the learning rate; default: 3% of all steps",
     whenResuming: "reported",
   }),
   /** Clip gradients to this norm; 1. 0 disables clipping. */
