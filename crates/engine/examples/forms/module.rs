@@ -42,7 +42,7 @@ impl ValidatedShader {
 
     #[cfg(feature = "translations")]
     pub fn to_msl(&self) -> Result<String, String> {
-        use naga::back::to_msl;
+        use naga::back::msl;
         let options = msl::Options {
             lang_version: (2, 4),
             zero_initialize_workgroup_memory: false,
@@ -59,7 +59,7 @@ impl ValidatedShader {
     /// an unchecked module.
     #[cfg(feature = "translations")]
     pub fn to_hlsl(&self, shader_model: naga::back::hlsl::ShaderModel) -> Result<String, String> {
-        use naga::back::to_hlsl;
+        use naga::back::hlsl;
         let mut bound: Vec<(naga::ResourceBinding, bool)> = Vec::new();
         for (_, global) in self.module.global_variables.iter() {
             if let (Some(at), naga::AddressSpace::Storage { access }) = (global.binding, global.space) {
