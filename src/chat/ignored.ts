@@ -31,6 +31,11 @@ export function findIgnoredParts(template: ChatTemplate, conversation: Conversat
       return render({ messages: replaceMessage(place, { ...message, tool_calls: others }) }) === text;
     });
   };
+  const ignoresTools = (): boolean =>
+    tools !== undefined &&
+    [undefined, alterStrings(tools) as readonly object[]].some(
+      (others) => render({ tools: others }) === text,
+    );
   const ignoresContent = (message: Message, place: number): boolean => {
     const { role, content } = message;
     if (role === "assistant" || typeof content !== "string" || text.includes(content.trim())) return false;
@@ -42,7 +47,7 @@ export function findIgnoredParts(template: ChatTemplate, conversation: Conversat
   };
   return {
     calls: messages.some(ignoresCalls),
-    tools: tools !== undefined && render({ tools: undefined }) === text,
+    tools: ignoresTools(),
     messages: messages.some(ignoresContent),
   };
 }

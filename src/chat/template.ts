@@ -56,6 +56,21 @@ export class ChatTemplate {
     this.marksTurns = this.#source.search(GENERATION) >= 0;
   }
 
+  /** Whether the template distinguishes `role`, which it then has as a string. */
+  hasRole(role: string): boolean {
+    return new RegExp(`(["'])${role}\\1`).test(this.#code);
+  }
+
+  /** Whether the template reads the variable `name`. */
+  reads(name: string): boolean {
+    return new RegExp(`\\b${name}\\b`).test(this.#code);
+  }
+
+  /** The source without comments. */
+  get #code(): string {
+    return this.#source.replaceAll(/\{#[^]*?#\}/g, "");
+  }
+
   /**
    * Renders a conversation.
    *

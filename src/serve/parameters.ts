@@ -1,26 +1,32 @@
 /** Reads the parameters of a request's JSON body. Unknown and unsupported ones are rejected by name. */
 import { type ApiError, createParameterError } from "./api-error.js";
 
-/** Parameters that identify the caller. They do not affect the response. */
+/** Parameters that do not change the response, whatever their value. */
 const WITHOUT_EFFECT = [
-  "user",
-  "safety_identifier",
+  "metadata",
+  "parallel_tool_calls",
+  "prediction",
   "prompt_cache_key",
   "prompt_cache_retention",
-  "metadata",
+  "safety_identifier",
+  "service_tier",
+  "store",
+  "user",
 ];
 
 /** Unsupported parameters of the API, each with the values that have no effect and are accepted. */
 const NEUTRAL: Readonly<Record<string, readonly unknown[]>> = {
-  frequency_penalty: [0],
-  presence_penalty: [0],
-  top_logprobs: [0],
-  store: [false],
-  service_tier: ["auto", "default"],
+  audio: [],
   best_of: [1],
   echo: [false],
+  frequency_penalty: [0],
+  function_call: ["auto", "none"],
+  functions: [],
+  presence_penalty: [0],
   suffix: [""],
-  parallel_tool_calls: [true],
+  top_logprobs: [0],
+  verbosity: ["medium"],
+  web_search_options: [],
 };
 
 /** The maximum length of a stop string, in characters, and the maximum number of them. */
@@ -70,6 +76,12 @@ export class Parameters {
     throw createWrongValue(name, range, value);
   }
 
+  takeOptionalText(name: string): string | undefined {
+    const value = this.take(name);
+    if (value === undefined || typeof value === "string") return value;
+    throw createWrongValue(name, "a string", value);
+  }
+
   takeWhole(name: string, least: number, most = Number.MAX_SAFE_INTEGER): number | undefined {
     const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
     const isValid = (value: number): boolean =>
@@ -98,15 +110,23 @@ export class Parameters {
     return stops as string[];
   }
 
-  /** Rejects every parameter that was not taken, unless its value has no effect. */
-  end(): void {
+  /**
+   * Rejects every parameter that was not taken, unless its value has no effect. Returns the names of those that never
+   * have one.
+   */
+  end(): string[] {
+    const ignored: string[] = [];
     for (const [name, value] of this.#untaken) {
-      if (WITHOUT_EFFECT.includes(name)) continue;
+      if (WITHOUT_EFFECT.includes(name)) {
+        ignored.push(name);
+        continue;
+      }
       const neutral = Object.hasOwn(NEUTRAL, name) ? NEUTRAL[name] : undefined;
       if (neutral === undefined)
         throw createParameterError(name, `unknown parameter: ${formatParameter(name)}`, "unknown_parameter");
       if (!neutral.includes(value)) throw createUnsupported(name, neutral);
     }
+    return ignored;
   }
 }
 

@@ -1,8 +1,6 @@
 /** Checks the parameters of the two generation endpoints, and builds generations from them. */
 import { randomInt } from "node:crypto";
 
-import { findIgnoredParts } from "../chat/ignored.js";
-import { type Conversation, parseMessages, parseTools } from "../chat/messages.js";
 import type { ChatTemplate } from "../chat/template.js";
 import { setAdapter, withoutAdapters } from "../lora/adapter/active.js";
 import type { CausalLM } from "../models/causal-lm.js";
@@ -11,6 +9,7 @@ import { listEndTokens } from "../models/generate.js";
 import type { Tokenizer } from "../models/tokenizer.js";
 import { ApiError, createParameterError } from "./api-error.js";
 import type { Generation } from "./batcher.js";
+import { readConversation, renderConversation } from "./conversation.js";
 import { Parameters, createUnsupported, createWrongValue } from "./parameters.js";
 import { findServed, type Served } from "./served.js";
 
@@ -41,6 +40,8 @@ export interface GenerationRequest {
   stream: boolean;
   /** Whether a stream ends with token counts. */
   includeUsage: boolean;
+  /** The names of given parameters that change nothing here. */
+  ignored: readonly string[];
 }
 
 /** Parameters that both endpoints share. */
@@ -52,6 +53,7 @@ interface Common {
   /** The seed of text `i`. */
   seed: (i: number) => number;
   options: Generation["options"];
+  ignored: string[];
 }
 
 /** Reads the body of a chat completion. Throws an `ApiError` that names the invalid parameter. */
@@ -62,7 +64,8 @@ export async function parseChatRequest(
   const given = new Parameters(body);
   const served = findServed(given.takeText("model"), service.served);
   const conversation = readConversation(given);
-  const variables = given.takeObject("chat_template_kwargs") ?? {};
+  const effort = given.takeOptionalText("reasoning_effort");
+  const kwargs = given.takeObject("chat_template_kwargs") ?? {};
   const limits = [given.takeWhole("max_tokens", 1), given.takeWhole("max_completion_tokens", 1)];
   if (limits.every((limit) => limit !== undefined))
     throw createParameterError(
@@ -73,7 +76,10 @@ export async function parseChatRequest(
   const maxTokens = limits[0] ?? limits[1] ?? service.maxTokens;
   const common = readCommon(given, served, { maxTokens, logprobs: readChatLogprobs(given) }, service);
   const template = findTemplate(service, served, conversation.tools !== undefined);
-  const text = render(template, conversation, variables);
+  const readsEffort = template.reads("reasoning_effort");
+  if (effort !== undefined && !readsEffort) common.ignored.push("reasoning_effort");
+  const variables = { ...(readsEffort && effort !== undefined && { reasoning_effort: effort }), ...kwargs };
+  const text = renderConversation(template, conversation, variables);
   const [prompt] = await encodeTexts(service.model, [text], "messages", false);
   return request(
     common,
@@ -106,7 +112,7 @@ function readCommon(
   service: Service,
 ): Common {
   const stream = given.takeFlag("stream");
-  const first = given.takeWhole("seed", 0) ?? randomInt(2 ** 47);
+  const first = given.takeNumber("seed", Number.isInteger, "a whole number") ?? randomInt(2 ** 47);
   const n = given.takeWhole("n", 1, service.maxTexts) ?? 1;
   const options = checkGenerateOptions("request", {
     maxNewTokens: Math.min(maxTokens, service.maxTokens),
@@ -123,8 +129,13 @@ function readCommon(
     logprobs,
   });
   const common = { served, n, stream, includeUsage: includesUsage(given, stream), options };
-  given.end();
-  return { ...common, seed: (i) => (first + i) % Number.MAX_SAFE_INTEGER };
+  return { ...common, ignored: given.end(), seed: (i) => toSeed(first, i) };
+}
+
+/** Returns the seed of text `i`, of at least 0. `first` may be any whole number, as in OpenAI's API. */
+function toSeed(first: number, i: number): number {
+  const seed = ((first % Number.MAX_SAFE_INTEGER) + i) % Number.MAX_SAFE_INTEGER;
+  return seed < 0 ? seed + Number.MAX_SAFE_INTEGER : seed;
 }
 
 /**
@@ -142,10 +153,10 @@ function includesUsage(given: Parameters, stream: boolean): boolean {
   const options = given.takeObject("stream_options");
   if (options === undefined) return false;
   if (!stream) throw createParameterError("stream_options", "stream_options needs stream: true");
-  const { include_usage: usage = false, include_obfuscation: obfuscation = false, ...rest } = options;
+  // Obfuscation pads the chunks, and changes no text.
+  const { include_usage: usage = false, include_obfuscation: _, ...rest } = options;
   const [unknown] = Object.keys(rest);
   if (unknown !== undefined) throw createUnsupported(`stream_options.${unknown.slice(0, 60)}`);
-  if (obfuscation !== false) throw createUnsupported("stream_options.include_obfuscation", [false]);
   if (typeof usage !== "boolean")
     throw createWrongValue("stream_options.include_usage", "true or false", usage);
   return usage;
@@ -161,44 +172,6 @@ function checkPlainAnswer(given: Parameters): void {
     throw createUnsupported("modalities", [["text"]]);
   const bias = given.takeObject("logit_bias");
   if (bias !== undefined && Object.keys(bias).length > 0) throw createUnsupported("logit_bias");
-}
-
-/** Returns the messages and tools of a request. */
-function readConversation(given: Parameters): Conversation {
-  const value = given.require("messages");
-  const messages = parseMessages(value, "messages", (what) => {
-    throw createParameterError("messages", what, "invalid_value");
-  });
-  const tools = parseTools(given.take("tools"), (what) => {
-    throw createParameterError("tools", what, "invalid_value");
-  });
-  const choice = given.take("tool_choice");
-  // The server returns the model's output as text, so it cannot force a tool call.
-  if (choice !== undefined && choice !== "auto" && choice !== "none")
-    throw createUnsupported("tool_choice", ["auto", "none"]);
-  return { messages, tools: choice === "none" ? undefined : tools };
-}
-
-/** Renders a conversation up to the beginning of the assistant's turn. */
-function render(
-  template: ChatTemplate,
-  conversation: Conversation,
-  variables: Readonly<Record<string, unknown>>,
-): string {
-  const { messages, tools } = conversation;
-  const called = messages.some(({ tool_calls: calls }) => calls !== undefined);
-  if (tools !== undefined || called) {
-    const ignored = findIgnoredParts(template, conversation, template.render(conversation));
-    const param = ignored.tools ? "tools" : ignored.calls ? "messages" : undefined;
-    const what = ignored.tools ? "tools" : "tool calls";
-    if (param !== undefined)
-      throw createParameterError(
-        param,
-        `this model's chat template ignores ${what}; leave them out`,
-        "unsupported_parameter",
-      );
-  }
-  return template.render(conversation, { addGenerationPrompt: true, variables });
 }
 
 /** Returns the chat template of a served model: its adapter's, or else the base model's. Throws `ERR_CHAT_TEMPLATE`. */
@@ -273,7 +246,7 @@ function requireTokenizer(model: CausalLM): Tokenizer {
 }
 
 function request(
-  { served, n, seed, options, stream, includeUsage }: Common,
+  { served, n, seed, options, stream, includeUsage, ignored }: Common,
   { maxTexts }: Service,
   prompts: readonly Int32Array[],
   ends: readonly number[],
@@ -288,5 +261,5 @@ function request(
   const seeds = texts.map((_, i) => seed(i));
   const generation = { prompts: texts, seeds, options, adapter: served.adapter, ends };
   const promptTokens = prompts.reduce((sum, { length }) => sum + length, 0);
-  return { served, generation, promptTokens, stream, includeUsage };
+  return { served, generation, promptTokens, stream, includeUsage, ignored };
 }

@@ -60,6 +60,8 @@ export class ModelServer {
   readonly #batcher: Batcher;
   readonly #service: Service;
   readonly #started = Math.floor(Date.now() / 1000);
+  /** Parameters without effect that the log has listed. */
+  readonly #listed = new Set<string>();
   #stopping = false;
   /** Stored, because a closing server no longer has an address. */
   #port = 0;
@@ -230,6 +232,7 @@ export class ModelServer {
     entry: Entry,
   ): Promise<void> {
     entry.model = request.served.name;
+    this.#listIgnored(request.ignored);
     // The client disconnected while its body was read.
     if (response.destroyed) return;
     const job: Job = this.#batcher.submit(request.generation);
@@ -246,6 +249,14 @@ export class ModelServer {
       stream.end();
     }
     cutOff(response);
+  }
+
+  /** Lists parameters that change nothing here in the log, each once. */
+  #listIgnored(names: readonly string[]): void {
+    const added = names.filter((name) => !this.#listed.has(name));
+    if (added.length === 0) return;
+    for (const name of added) this.#listed.add(name);
+    this.#options.log(`requests have parameters that change nothing here: ${added.join(", ")}`);
   }
 
   #refuse(request: IncomingMessage, response: ServerResponse, error: unknown, entry: Entry): void {

@@ -46,7 +46,7 @@ test("parameters that are wrong, unknown or not supported are refused by name", 
     ["/chat/completions", { ...chat, max_tokens: 0 }, "max_tokens", /at least 1, got 0/],
     ["/chat/completions", { ...chat, max_tokens: 1.5 }, "max_tokens", /whole number/],
     ["/chat/completions", { ...chat, max_completion_tokens: 3 }, "max_tokens", /give one of them/],
-    ["/chat/completions", { ...chat, seed: -1 }, "seed", /at least 0/],
+    ["/chat/completions", { ...chat, seed: 0.5 }, "seed", /a whole number, got 0.5/],
     ["/chat/completions", { ...chat, n: 5 }, "n", /from 1 to 4, got 5/],
     ["/chat/completions", { ...chat, stop: ["a", "b", "c", "d", "e"] }, "stop", /at most 4/],
     ["/chat/completions", { ...chat, stop: "" }, "stop", /1 to 1024 characters/],
@@ -100,7 +100,23 @@ test("parameters that are wrong, unknown or not supported are refused by name", 
       /template ignores tools/,
     ],
     ["/chat/completions", { ...chat, tools: "f(" }, "tools", /JSON/],
-    ["/chat/completions", { ...chat, functions: [] }, "functions", /unknown parameter/],
+    ["/chat/completions", { ...chat, functions: [] }, "functions", /not supported; leave it out/],
+    ["/chat/completions", { ...chat, verbosity: "low" }, "verbosity", /other than "medium" is not supported/],
+    ["/chat/completions", { ...chat, reasoning_effort: 3 }, "reasoning_effort", /must be a string, got 3/],
+    ["/chat/completions", { ...chat, web_search_options: {} }, "web_search_options", /not supported/],
+    ["/chat/completions", { ...chat, audio: { voice: "alloy" } }, "audio", /not supported/],
+    [
+      "/chat/completions",
+      { ...chat, messages: [...MESSAGES, { role: "assistant" }] },
+      "messages",
+      /\[1\]\.content must be a string/,
+    ],
+    [
+      "/chat/completions",
+      { ...chat, messages: [...MESSAGES, { role: "user", content: null }] },
+      "messages",
+      /\[1\]\.content must be a string/,
+    ],
     ["/chat/completions", { ...chat, frobnicate: 1 }, "frobnicate", /unknown parameter: "frobnicate"/],
     ["/chat/completions", { ...chat, __proto__x: 1 }, "__proto__x", /unknown parameter/],
     [
@@ -462,5 +478,8 @@ test("no line of the log has text of a prompt or an answer, and each request has
   const log = lines.join("\n");
   t.false(log.includes(secret));
   t.false(log.includes(String(choices[0]?.message.content).slice(0, 10)));
-  t.regex(lines[0] as string, /^POST \/v1\/chat\/completions 200 base \d+\+30 tokens length \d+\.\d{3}s req_[\da-f]{32}$/);
+  t.regex(
+    lines[0] as string,
+    /^POST \/v1\/chat\/completions 200 base \d+\+30 tokens length \d+\.\d{3}s req_[\da-f]{32}$/,
+  );
 });
