@@ -270,7 +270,7 @@ export function parseConversation(
   if (["messages", "conversations", "instruction"].some((name) => name in fields))
     refuseMedia(fields, refuse);
   if ("messages" in fields) {
-    const messages = parseMessages(fields["messages"], '"messages"', refuse);
+    const messages = addSystem(parseMessages(fields["messages"], '"messages"', refuse), fields, refuse);
     return { ...separateWeights(messages), tools: parseTools(fields["tools"], refuse), format: "messages" };
   }
   if ("conversations" in fields) return convertShareGpt(fields, refuse);
@@ -278,12 +278,43 @@ export function parseConversation(
   return undefined;
 }
 
+/** Adds the row's `system` as the first message. Calls `refuse` if the conversation begins with another one. */
+function addSystem(
+  messages: readonly Message[],
+  { system }: Record<string, unknown>,
+  refuse: (what: string) => never,
+): readonly Message[] {
+  if ((system ?? null) === null || system === "") return messages;
+  if (typeof system !== "string") return refuse(`"system" must be a string, got ${describeKind(system)}`);
+  const [first] = messages;
+  if (first?.role !== "system" && first?.role !== "developer")
+    return [...parseMessages([{ role: "system", content: system }], '"system"', refuse), ...messages];
+  if (first.content === system) return messages;
+  return refuse('the row has a "system" that differs from its system message; remove one of them');
+}
+
+/** Returns the turns of Alpaca's `history`: pairs of a request and its answer, before the row's own. */
+function parseHistory(value: unknown, refuse: (what: string) => never): Message[] {
+  if ((value ?? null) === null || value === "") return [];
+  const isPair = (pair: unknown): pair is [string, string] =>
+    Array.isArray(pair) && pair.length === 2 && pair.every((text) => typeof text === "string");
+  if (!Array.isArray(value) || !value.every(isPair))
+    return refuse('"history" must be an array of pairs, [["request", "answer"], …]');
+  return value.flatMap(([user, assistant]) => [
+    { role: "user", content: user },
+    { role: "assistant", content: assistant },
+  ]);
+}
+
 function convertShareGpt(fields: Record<string, unknown>, refuse: (what: string) => never): RowConversation {
   const name = '"conversations"';
   const given = fields["conversations"];
   const tools = parseTools(fields["tools"], refuse);
   const spoken = Array.isArray(given) && given.some((turn) => isObject(turn) && "from" in turn);
-  if (!spoken) return { ...separateWeights(parseMessages(given, name, refuse)), tools, format: "messages" };
+  if (!spoken) {
+    const messages = addSystem(parseMessages(given, name, refuse), fields, refuse);
+    return { ...separateWeights(messages), tools, format: "messages" };
+  }
   const turns: Record<string, unknown>[] = given.map((turn: unknown, i) => {
     if (!isObject(turn)) return refuse(`${name}[${i}] must be an object, got ${describeKind(turn)}`);
     checkFields(turn, `${name}[${i}]`, NEAR_TURN_FIELDS, refuse);
@@ -297,10 +328,8 @@ function convertShareGpt(fields: Record<string, unknown>, refuse: (what: string)
       return refuse(`${name}[${i}].value must be a string, got ${describeKind(value)}`);
     return { role, content: value, ...(weight !== undefined && { weight }) };
   });
-  const { system } = fields;
-  if (typeof system === "string" && system !== "" && turns[0]?.role !== "system")
-    turns.unshift({ role: "system", content: system });
-  return { ...separateWeights(parseMessages(turns, name, refuse)), tools, format: "sharegpt" };
+  const messages = addSystem(parseMessages(turns, name, refuse), fields, refuse);
+  return { ...separateWeights(messages), tools, format: "sharegpt" };
 }
 
 function convertAlpaca(fields: Record<string, unknown>, refuse: (what: string) => never): RowConversation {
@@ -321,8 +350,14 @@ function convertAlpaca(fields: Record<string, unknown>, refuse: (what: string) =
   ];
   const messages = [
     ...(system === "" ? [] : [{ role: "system", content: system }]),
+    ...parseHistory(fields["history"], refuse),
     { role: "user", content: input === "" ? instruction : `${instruction}\n\n${input}` },
     { role: "assistant", content: output },
   ];
-  return { messages: parseMessages(messages, '"instruction"', refuse), format: "alpaca" };
+  const tools = parseTools(fields["tools"], refuse);
+  return {
+    messages: parseMessages(messages, '"instruction"', refuse),
+    ...(tools && { tools }),
+    format: "alpaca",
+  };
 }

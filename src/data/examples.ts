@@ -13,7 +13,14 @@ import {
 } from "./encode.js";
 import { describeRow } from "./source/origin.js";
 import type { Content, DataChunk, TextData } from "./read.js";
-import { countCopy, countEmpty, countRow, type DataReport, listSkippedWarnings } from "./report.js";
+import {
+  countCopy,
+  countEmpty,
+  countRow,
+  countUnused,
+  type DataReport,
+  listSkippedWarnings,
+} from "./report.js";
 import type { ChatRow, TextRow } from "./rows.js";
 import { ExampleStore, type StoredExamples } from "./store.js";
 
@@ -198,6 +205,7 @@ async function addRows(
   )) {
     for (const row of rows) {
       const where = describeRow(data, row.line);
+      countUnused(report, row.line, row.unused);
       if (row.kind !== "text" && row.copy !== undefined) countCopy(report, row.line, row.copy);
       if (isChat(row)) {
         const chat = chats.next().value as EncodedChat;

@@ -4,7 +4,7 @@ import { type Encoded, type Encoder, encodeTexts, findEndTokens, runPipeline, tr
 import { checkIds, splitIntoChunks, type OnProgress } from "./examples.js";
 import { describeRow, createRowError } from "./source/origin.js";
 import type { LabelData, LabelUse, DataChunk } from "./read.js";
-import { countRow } from "./report.js";
+import { countRow, countUnused } from "./report.js";
 import type { LabelRow } from "./rows.js";
 import { findClosest, didYouMean } from "../arguments/suggest.js";
 import { ExampleStore } from "./store.js";
@@ -132,7 +132,8 @@ export async function tokenizeLabelled(
       encode,
       signal,
     )) {
-      for (const [i, { label, line }] of rows.entries()) {
+      for (const [i, { label, line, unused }] of rows.entries()) {
+        countUnused(report, line, unused);
         const complete = encoded[i] as Encoded;
         const ids = truncate(complete.ids, end, maxLength);
         if (ids.length === 0) throw createRowError(source, line, "the row's text has no tokens");

@@ -29,6 +29,8 @@ export interface DataReport {
   empty?: CountedRows | undefined;
   /** Rows with a field that was ignored because it repeats the others; undefined if there are none. */
   copied?: CopiedRows | undefined;
+  /** Unknown fields, which are not used, in the order of their first use; undefined if there are none. */
+  unused?: UnusedField[] | undefined;
   /** Findings about conversations; undefined if the file has none. */
   chat?: ChatReport | undefined;
   /** Positions at which a running text was split although the whole text could have other ids there. */
@@ -47,6 +49,12 @@ export interface CountedRows {
   rows: number;
   /** The number of the first row. */
   first: number;
+}
+
+/** Rows with an unknown field. */
+export interface UnusedField extends CountedRows {
+  /** The field's name. */
+  field: string;
 }
 
 /** Counts of conversations in a data file. */
@@ -130,6 +138,20 @@ export function countCopy(report: DataReport, line: number, field: string): void
   report.copied.rows++;
 }
 
+/** The number of unknown fields that are counted: rows may use names as keys of a table. */
+const MOST_UNUSED = 100;
+
+/** Counts a row's unknown fields. */
+export function countUnused(report: DataReport, line: number, fields: readonly string[] = []): void {
+  for (const field of fields) countUnusedField(report, { field, rows: 1, first: line });
+}
+
+function countUnusedField(report: DataReport, added: UnusedField): void {
+  const known = report.unused?.find(({ field }) => field === added.field);
+  if (known !== undefined) known.rows += added.rows;
+  else if ((report.unused ??= []).length < MOST_UNUSED) report.unused.push({ ...added });
+}
+
 /** Counts a row that is trained on although its text, completion or answer is empty. */
 export function countEmpty(report: DataReport, line: number): void {
   report.empty ??= { rows: 0, first: line };
@@ -140,7 +162,7 @@ export function countEmpty(report: DataReport, line: number): void {
 export function joinReports(parts: readonly DataReport[]): DataReport {
   const [{ file, numbering }] = parts as [DataReport];
   const joined = createReport({ file, numbering });
-  for (const { rows, cut, mostlyCut, dropped, roughCuts, first, empty, copied, chat } of parts) {
+  for (const { rows, cut, mostlyCut, dropped, roughCuts, first, empty, copied, unused, chat } of parts) {
     joined.rows += rows;
     joined.cut += cut;
     joined.mostlyCut += mostlyCut;
@@ -149,6 +171,7 @@ export function joinReports(parts: readonly DataReport[]): DataReport {
     joined.first = { ...first, ...joined.first };
     if (empty !== undefined) joined.empty = addRows(joined.empty, empty);
     if (copied !== undefined) joined.copied = addRows(joined.copied, copied);
+    for (const field of unused ?? []) countUnusedField(joined, field);
     if (chat !== undefined) joined.chat = addChats(joined.chat, chat);
   }
   return joined;
@@ -170,6 +193,9 @@ function addChats(before: ChatReport | undefined, added: ChatReport): ChatReport
 export function describeLoweredLength(requested: number, maxLength: number): string {
   return `${optionName("maxLength")} is ${requested}, but the model reads at most ${maxLength} tokens: rows are truncated to ${maxLength}`;
 }
+
+/** The number of unknown fields that a warning names. */
+const SHOWN_UNUSED = 8;
 
 /** Returns the warnings about a source, one sentence each. */
 export function listWarnings(report: DataReport, maxLength: number): string[] {
@@ -193,7 +219,7 @@ export function listWarnings(report: DataReport, maxLength: number): string[] {
       `${file}: ${formatShare(dropped)} ${dropped === 1 ? "is" : "are"} skipped (${firstRow(first.dropped)}): nothing to train on within ${maxLength} tokens`,
     );
   }
-  const { empty, copied } = report;
+  const { empty, copied, unused } = report;
   if (empty !== undefined)
     warnings.push(
       `${file}: ${formatShare(empty.rows)} (${firstRow(empty.first)}) have an empty text, completion or answer: only its end token is trained on`,
@@ -202,6 +228,18 @@ export function listWarnings(report: DataReport, maxLength: number): string[] {
     warnings.push(
       `${file}: ${formatShare(copied.rows)} (${firstRow(copied.first)}) have a "${copied.field}" that repeats the other fields; it is ignored`,
     );
+  if (unused !== undefined) {
+    const fields = unused
+      .slice(0, SHOWN_UNUSED)
+      .map(
+        ({ field, rows: count, first: number }) =>
+          `${JSON.stringify(field)} in ${count} of ${rows} rows (${firstRow(number)})`,
+      );
+    const others = unused.length - fields.length;
+    if (others > 0)
+      fields.push(`${others === MOST_UNUSED - SHOWN_UNUSED ? "at least " : ""}${others} others`);
+    warnings.push(`${file}: unknown fields are not used: ${fields.join(", ")}`);
+  }
   if (chat !== undefined) warnings.push(...listChatWarnings(report, chat, maxLength));
   if (roughCuts > 0) {
     warnings.push(

@@ -1,14 +1,22 @@
 /** Rows of data with checked fields. */
 import { parseConversation, type RowConversation } from "../chat/messages.js";
 import { checkOneKind } from "./copies.js";
-import { checkNames } from "./source/field-names.js";
+import { type FieldKind, listUnused } from "./source/field-names.js";
 import type { RawRow } from "./formats/records.js";
 import { type Origin, createRowError, describeRowShortly } from "./source/origin.js";
 
-/** A row for a language model; `line` is its number in the source, as in messages. */
+/** What every row has. */
+interface Read {
+  /** The row's number in the source, as in messages. */
+  line: number;
+  /** Unknown fields, which are not used; undefined if there are none. */
+  unused?: readonly string[] | undefined;
+}
+
+/** A row for a language model. */
 export type TextRow =
-  | { kind: "text"; line: number; text: string }
-  | ({ kind: "completion"; line: number; prompt: string; completion: string } & Copied)
+  | ({ kind: "text"; text: string } & Read)
+  | ({ kind: "completion"; prompt: string; completion: string } & Copied & Read)
   | ChatRow;
 
 /** A row that may contain its content twice. */
@@ -18,23 +26,20 @@ interface Copied {
 }
 
 /** A conversation with the row's format. */
-export interface ChatRow extends RowConversation, Copied {
+export interface ChatRow extends RowConversation, Copied, Read {
   kind: "chat";
-  line: number;
 }
 
 /** A row for a classifier: a text, and the name or index of its class. */
-export interface LabelRow {
+export interface LabelRow extends Read {
   kind: "label";
-  line: number;
   text: string;
   label: string | number;
 }
 
 /** A row for a speech model: the path of a WAV file, and its transcript. */
-export interface AudioRow {
+export interface AudioRow extends Read {
   kind: "audio";
-  line: number;
   audio: string;
   text: string;
 }
@@ -71,8 +76,15 @@ function checkWellFormed(value: string, name: string, refuse: Refuse): string {
   );
 }
 
-/** Converts parsed fields to a row; unknown fields are ignored. */
-function parseRow(value: unknown, line: number, refuse: Refuse): Row {
+/** Converts parsed fields to a row, which names its unknown fields. `skipped` are fields that were not read. */
+function parseRow({ value, number, skipped }: RawRow, refuse: Refuse): Row {
+  const row = parseFields(value, number, refuse);
+  const unused = [...(row.unused ?? []), ...(skipped ?? [])];
+  if (unused.length > 0) row.unused = unused;
+  return row;
+}
+
+function parseFields(value: unknown, line: number, refuse: Refuse): Row {
   if (typeof value !== "object" || value === null || Array.isArray(value))
     return refuse(`the row is ${describeKind(value)}; ${EXPECTED}`);
   if ("audio" in value) return parseAudioRow(value as Record<string, unknown>, line, refuse);
@@ -82,16 +94,26 @@ function parseRow(value: unknown, line: number, refuse: Refuse): Row {
         "A text or prompt is ignored only if it repeats the other fields",
     ),
   );
-  const copied = copy === undefined ? undefined : { copy };
+  const added = (kind: FieldKind): { copy?: string; unused?: string[] } => {
+    const unused = listUnused(fields, kind, refuse);
+    return { ...(copy !== undefined && { copy }), ...(unused && { unused }) };
+  };
   const text = (name: string): string => readStringField(fields, name, refuse);
 
-  const isPrompted = "prompt" in fields || "completion" in fields;
-  checkNames(fields, refuse);
-  if (isPrompted)
-    return { kind: "completion", line, prompt: text("prompt"), completion: text("completion"), ...copied };
+  if (!["text", "completion", "messages", "output"].some((name) => name in fields))
+    checkPreference(fields, refuse);
+  if ("prompt" in fields || "completion" in fields)
+    return {
+      kind: "completion",
+      line,
+      prompt: text("prompt"),
+      completion: text("completion"),
+      ...added("prompt"),
+    };
   if (!("text" in fields)) {
     const chat = parseConversation(fields, refuse);
-    if (chat !== undefined) return { kind: "chat", line, ...chat, ...copied };
+    const kind = (["messages", "conversations", "instruction"] as const).find((name) => name in fields);
+    if (chat !== undefined && kind !== undefined) return { kind: "chat", line, ...chat, ...added(kind) };
   }
   const inside = Object.keys(fields).find((name) => isRows(fields[name]));
   if (!("text" in fields) && inside !== undefined)
@@ -100,8 +122,38 @@ function parseRow(value: unknown, line: number, refuse: Refuse): Row {
     );
   const content = text("text");
   if ("label" in fields)
-    return { kind: "label", line, text: content, label: parseLabel(fields["label"], refuse) };
-  return { kind: "text", line, text: content };
+    return {
+      kind: "label",
+      line,
+      text: content,
+      label: parseLabel(fields["label"], refuse),
+      ...added("label"),
+    };
+  return { kind: "text", line, text: content, ...added("text") };
+}
+
+/** Throws for a preference pair, of which only one answer could be trained. */
+function checkPreference(fields: Record<string, unknown>, refuse: Refuse): void {
+  if (!("chosen" in fields && "rejected" in fields)) return;
+  refuse(
+    'the row has "chosen" and "rejected": preference pairs (DPO) are not supported; ' +
+      `to train on the good answers, ${adviseChosen(fields)}, or train with TRL's DPOTrainer`,
+  );
+}
+
+/** Returns how to change a preference pair into a row of the good answer. */
+function adviseChosen(fields: Record<string, unknown>): string {
+  const renamed = (name: string, removed = ""): string =>
+    `rename "chosen" to "${name}" and remove ${removed}"rejected"`;
+  if ("conversations" in fields) return 'append "chosen" to "conversations" and remove both fields';
+  if ("instruction" in fields) return renamed("output");
+  const { chosen } = fields;
+  // In a CSV file a list is JSON text.
+  const isChat = Array.isArray(chosen) || (typeof chosen === "string" && /^\s*\[\s*\{/.test(chosen));
+  if (!("prompt" in fields)) return renamed(isChat ? "messages" : "text");
+  // UltraFeedback's answers contain the conversation from its beginning.
+  const isWhole = isChat && typeof fields["prompt"] === "string" && !/^\s*\[\s*\{/.test(fields["prompt"]);
+  return isWhole ? renamed("messages", '"prompt" and ') : renamed("completion");
 }
 
 /** Whether a value may be a file's rows, wrapped in an object. */
@@ -114,7 +166,9 @@ function parseAudioRow(fields: Record<string, unknown>, line: number, refuse: Re
   if (other !== undefined) refuse(`the row has both "audio" and "${other}"; ${EXPECTED}`);
   const audio = readStringField(fields, "audio", refuse);
   if (audio === "") refuse('"audio" is empty; it is the path of a WAV file');
-  return { kind: "audio", line, audio, text: readStringField(fields, "text", refuse) };
+  const text = readStringField(fields, "text", refuse);
+  const unused = listUnused(fields, "audio", refuse);
+  return { kind: "audio", line, audio, text, ...(unused && { unused }) };
 }
 
 function parseLabel(value: unknown, refuse: Refuse): string | number {
@@ -133,10 +187,10 @@ export class RowChecker {
 
   /** Checks parsed rows. Throws `ERR_DATA_ROW` for a row with a missing field or a field of another type. */
   checkRows(raw: readonly RawRow[]): Row[] {
-    return raw.map(({ value, number }) =>
+    return raw.map((row) =>
       this.#checkKind(
-        parseRow(value, number, (problem) => {
-          throw createRowError(this.origin, number, problem);
+        parseRow(row, (problem) => {
+          throw createRowError(this.origin, row.number, problem);
         }),
       ),
     );

@@ -33,6 +33,8 @@ export interface SpeechRow {
   length: number;
   /** Reads the samples. Throws `ERR_DATA_ROW` where they can no longer be read. */
   samples(): Float32Array;
+  /** Unknown fields of the row, which are not used. */
+  unused?: readonly string[] | undefined;
 }
 
 /** Reads and checks WAV files whose paths are relative to the data file's folder; samples are not kept. */
@@ -76,6 +78,7 @@ export class WaveReader {
         text: row.text,
         length: this.#lengths[index++] as number,
         samples: () => this.#read(row),
+        ...(row.unused && { unused: row.unused }),
       }));
       yield { part: rows, read };
     }

@@ -5,7 +5,7 @@ import { type Encoded, type Encoder, encodeTexts, runPipeline } from "./encode.j
 import { checkIds, splitIntoChunks, type OnProgress } from "./examples.js";
 import { describeRow, createRowError } from "./source/origin.js";
 import type { DataChunk, SpeechData } from "./read.js";
-import { countRow } from "./report.js";
+import { countRow, countUnused } from "./report.js";
 import type { SpeechRow } from "./speech.js";
 import { ExampleStore } from "./store.js";
 
@@ -49,7 +49,7 @@ export async function tokenizeTranscripts(
       encode,
       signal,
     )) {
-      for (const [i, { line, length, samples }] of rows.entries()) {
+      for (const [i, { line, length, samples, unused }] of rows.entries()) {
         if (length > windowSamples) {
           const [is, most] = [length, windowSamples].map(
             (count) => `${Math.ceil((10 * count) / SAMPLE_RATE) / 10} s`,
@@ -60,6 +60,7 @@ export async function tokenizeTranscripts(
             `the speech is ${is} long, but the model's window is ${most}; split it, and its text`,
           );
         }
+        countUnused(report, line, unused);
         const { ids, total } = encoded[i] as Encoded;
         const tokens = Int32Array.of(...beginning, ...ids, ...end).subarray(0, maxLength);
         checkIds(tokens, describeRow(source, line), vocabSize);

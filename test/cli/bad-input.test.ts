@@ -98,7 +98,7 @@ const badData: [string, RegExp][] = [
   [join(room, "absent.txt"), /absent\.txt: no such data file/],
   [room, /is a folder, and a data file was expected/],
   [dataFile("data.doc", "a,b"), /the name ends in \.doc, which is not a data format/],
-  [dataFile("data.csv", "a,b"), /data\.csv:1: unknown column "a"/],
+  [dataFile("data.csv", "a,b"), /data\.csv:1: the first line has no name of a field \(it has "a", "b"\)/],
   [dataFile("empty.txt", ""), /empty\.txt: the file is empty/],
   [dataFile("blank.txt", " \n\n"), /blank\.txt: the file has no text/],
   [dataFile("blank.jsonl", "\n\n"), /blank\.jsonl: the file has no rows/],

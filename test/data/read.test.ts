@@ -38,7 +38,7 @@ test("rows of both kinds, CRLF, blank lines, a byte order mark, and other fields
   const text = '\ufeff{"text":"a"}\r\n\r\n  \n{"prompt":"p","completion":"c","id":7}\n{"text":"é\\n"}';
   t.deepEqual(await rowsIn("a.jsonl", text), [
     { kind: "text", line: 1, text: "a" },
-    { kind: "completion", line: 4, prompt: "p", completion: "c" },
+    { kind: "completion", line: 4, prompt: "p", completion: "c", unused: ["id"] },
     { kind: "text", line: 5, text: "é\n" },
   ]);
 });

@@ -26,12 +26,17 @@ async function refusal(given: TrainingData, format?: DataFormat): Promise<string
 }
 
 const csv: [content: string, message: RegExp][] = [
-  ["txet,label\na,b\n", /^ERR_DATA_ROW a\.csv:1: unknown column "txet".*; remove it, or use audio, text/],
-  ["text,id\na,1\n", /a\.csv:1: unknown column "id"/],
+  [
+    "txet,label\na,b\n",
+    /^ERR_DATA_ROW a\.csv:1: unknown column "txet" \(did you mean text\?\); rename it; expected audio and text/,
+  ],
+  [
+    "good movie,1\nbad movie,0\n",
+    /a\.csv:1: the first line has no name of a field \(it has "good movie", "1"\); if it is a row, put a header above it, such as text,label/,
+  ],
   ["prompt\na\n", /a\.csv:1: the column "completion" is missing next to "prompt"; expected/],
   ["label\na\n", /a\.csv:1: the column "text" is missing next to "label"/],
   ["system\na\n", /a\.csv:1: no column contains texts \(columns: system\)/],
-  [",text\n0,a\n", /a\.csv:1: column 1 has no name; remove it \(pandas: to_csv\(…, index=False\)\)/],
   ["text,text\na,b\n", /a\.csv:1: two columns are named "text"/],
   ["prompt;completion\na;b;c\n", /a\.csv:2: the row has 3 fields, but the header has 2; quote fields/],
   ['text,label\n"a\n\nb",x\nc\n', /a\.csv:5: the row has 1 fields, but the header has 2/],
@@ -75,6 +80,11 @@ const jsonl: [content: string, message: RegExp][] = [
   ],
   ['\n[{"text":"a"}]', /a\.jsonl:2: the file begins with an array/],
   ['{"text":"a"}\n[1]', /a\.jsonl:2: the row is an array; expected/],
+  [
+    '{"text":"a"},\n{"text":"b"}\n',
+    /a\.jsonl:1: not JSON: \{"text":"a"\},; the line ends in a comma; remove the commas/,
+  ],
+  ['{"text":"a",\n"id":1}\n', /a\.jsonl:1: not JSON: \{"text":"a",; the object continues on the next line/],
 ];
 
 for (const [name, cases] of [

@@ -294,7 +294,7 @@ test("data: unpacked, encoded as UTF-8, quoted, with a format or without a doubl
       /two columns are named "text"; remove one/,
       write("a.csv", "text\na\n"),
     ],
-    [write("a.csv", "text,txet\na,b\n"), /remove it, or use/, write("a.csv", "text\na\n")],
+    [write("a.csv", "txet\na\n"), /did you mean text\?\); rename it/, write("a.csv", "text\na\n")],
     [
       write("a.jsonl", '[{"text": "one"}]'),
       /if its elements are the rows, give the data's format, json/,

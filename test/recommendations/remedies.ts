@@ -12,6 +12,8 @@ const SAVED = `${HERE}saveModel: adapters merged`;
 const MODELS = `${HERE}models: ids without a tokenizer`;
 const TENSORS = `${HERE}tensors: conversions by to()`;
 const DATA = `${HERE}data: unpacked, encoded`;
+const FIELDS = "test/cli/fields.test.ts: a field with a meaning that the row does not use is refused";
+const HEADERLESS = "test/cli/fields.test.ts: a CSV file without a header, and lines that end in commas";
 const DIVERGED = "test/train/divergence.test.ts: a run that diverges names the last good checkpoint";
 
 const SWEEP = "test/train/sweep-options.test.ts: the remedies of the messages help";
@@ -61,7 +63,15 @@ export const FOLLOWED_REMEDIES: readonly (readonly [says: string, test: string])
   ["quote fields with commas", DATA],
   ['columns are named "…"; remove one', DATA],
   ['the row has both "…" and "…"; remove one', DATA],
-  ["unknown column ……; remove it", DATA],
+  ["unknown column ……; rename it", DATA],
+  ["if it is a row, put a header above it", HEADERLESS],
+  ["remove the commas at the ends of lines", HEADERLESS],
+  ["to train on the good answers, …, or train with", FIELDS],
+  ["keep the rows with … true and remove the field", FIELDS],
+  ['write both into "text", or remove the field', FIELDS],
+  ["write the row as …, or remove the field", FIELDS],
+  ['rename "chosen" to "…" and remove …"rejected"', FIELDS],
+  ['"system" that differs from its system message; remove one of them', FIELDS],
   ["give the data's format, json", DATA],
   ["give every row one, or none", DATA],
   ["write both halves", DATA],
@@ -133,7 +143,6 @@ export const LISTED_REMEDIES: readonly (readonly [says: string, why: string])[] 
   ["is a file; give a folder of runs", FORM],
   ["pages are open already; close one", OUTSIDE],
   ["reinstall the package, or build it", OUTSIDE],
-  ["column … has no name; remove it", FORM],
   ["give the data's format, …", FORM],
   ["rename or remove it", FORM],
   ["and a row is an object on one line; write one row a line", FORM],

@@ -103,7 +103,7 @@ function makeParserOptions(begin: string, origin: Origin, columns: Columns): Opt
   };
 }
 
-/** Returns the separator that splits the header into known names, or into names with `text`; by default a comma. */
+/** Returns the separator that splits the header into names of which one is known; by default a comma. */
 function detectDelimiter(text: string, columns: Columns): string {
   const [header = ""] = text.split(/\r?\n/, 1);
   const nameOf = (cell: string): string =>
@@ -113,7 +113,7 @@ function detectDelimiter(text: string, columns: Columns): string {
       .trim();
   const isHeader = (delimiter: string): boolean => {
     const names = header.split(delimiter).map(nameOf);
-    return columns === "all" ? names.includes("text") : names.every((name) => FIELDS.includes(name));
+    return columns === "all" ? names.includes("text") : names.some((name) => FIELDS.includes(name));
   };
   return DELIMITERS.find(isHeader) ?? ",";
 }
@@ -130,8 +130,8 @@ function readFields(record: Cells, origin: Origin, number: number): Record<strin
   const fields = convertLabel(record);
   for (const [name, text] of Object.entries(record)) {
     if (!LIST_FIELDS.has(name)) continue;
-    // An empty cell means a row without tools.
-    if (text === "" && name === "tools") delete fields[name];
+    // An empty cell means a row without the list.
+    if (text === "" && (name === "tools" || name === "history")) delete fields[name];
     else fields[name] = parseCell(text, name, origin, number);
   }
   return fields;

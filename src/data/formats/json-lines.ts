@@ -51,7 +51,7 @@ function parseLine(text: string, origin: Origin, number: number): unknown {
     return JSON.parse(text);
   } catch (cause) {
     const start = text.length > 40 ? `${text.slice(0, 40)}…` : text;
-    const hint = isUnfinished(text) ? `; ${ONE_LINE}` : "";
+    const hint = endsInComma(text) ? `; ${NO_COMMA}` : isUnfinished(text) ? `; ${ONE_LINE}` : "";
     throw new LowrankError("ERR_DATA_ROW", `${describeRow(origin, number)}: not JSON: ${start}${hint}`, {
       cause,
     });
@@ -62,6 +62,20 @@ function parseLine(text: string, origin: Origin, number: number): unknown {
 function isUnfinished(text: string): boolean {
   return /^\{$|^\{.*[,[{:]$/.test(text);
 }
+
+/** Whether a line is a complete value and a comma, as in an array without its brackets. */
+function endsInComma(text: string): boolean {
+  if (!text.endsWith(",")) return false;
+  try {
+    JSON.parse(text.slice(0, -1));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const NO_COMMA =
+  "the line ends in a comma; remove the commas at the ends of lines, or write an array of rows, [{…}, {…}], as a .json file";
 
 const ONE_LINE =
   "the object continues on the next line, and a row is an object on one line; write one row a line (jq -c . FILE), " +

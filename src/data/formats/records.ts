@@ -6,6 +6,8 @@ import type { Numbering } from "../source/origin.js";
 export interface RawRow {
   value: unknown;
   number: number;
+  /** Unknown fields that the reader did not read; undefined for none. */
+  skipped?: readonly string[] | undefined;
 }
 
 /** Consecutive rows, and the bytes of the source read up to their end. */

@@ -20,6 +20,8 @@ export interface Field {
 export interface Footer {
   /** The columns that are fields of rows, in schema order. */
   fields: Field[];
+  /** The names of the other columns. */
+  skipped: string[];
   groups: Group[];
 }
 
@@ -59,15 +61,19 @@ export async function readFooter(
     const leaves = root.children.flatMap((child) => listLeaves(child, [root, child]));
     const groups = metadata.row_groups.map((group, i) => readGroup(group, i + 1, leaves, file.byteLength));
     const fields: Field[] = [];
+    const skipped: string[] = [];
     for (const [i, tree] of root.children.entries()) {
-      if (read === "training" && !FIELDS.includes(columns[i] as string)) continue;
+      if (read === "training" && !FIELDS.includes(columns[i] as string)) {
+        skipped.push(columns[i] as string);
+        continue;
+      }
       const inner = leaves.filter(({ path }) => path[1] === tree);
       fields.push({
         tree,
         leaves: await Promise.all(inner.map((leaf) => checkReadable(leaf, metadata, decoder, name))),
       });
     }
-    return { fields, groups };
+    return { fields, skipped, groups };
   } catch (cause) {
     throw convertFailure(name, cause);
   }

@@ -25,11 +25,14 @@ export const parquet: RecordReader = {
     const file = await source.openRandomAccess(signal);
     const origin: Origin = { file: source.name, numbering: "row" };
     try {
-      const { fields, groups } = await readFooter(decoder, file, source.name, columns);
+      const { fields, skipped, groups } = await readFooter(decoder, file, source.name, columns);
       let first = 1;
       let end = 0;
       for (const group of groups) {
-        for await (const part of groupRows({ decoder, file, fields, group, first, origin }, signal)) {
+        for await (const part of groupRows(
+          { decoder, file, fields, skipped, group, first, origin },
+          signal,
+        )) {
           end = Math.max(end, Math.min(part.read, group.end));
           yield { rows: part.rows, read: end };
         }
@@ -45,6 +48,7 @@ interface GroupSource {
   decoder: Decoder;
   file: RandomAccess;
   fields: readonly Field[];
+  skipped: readonly string[];
   group: Group;
   /** The number of the group's first row. */
   first: number;
@@ -53,7 +57,7 @@ interface GroupSource {
 
 /** Yields the rows of a group from all columns. Throws `ERR_FILE_FORMAT` for a column with fewer or more rows. */
 async function* groupRows(
-  { decoder, file, fields, group, first, origin }: GroupSource,
+  { decoder, file, fields, skipped, group, first, origin }: GroupSource,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<RawRows> {
   const columns = fields.map(({ tree, leaves }) => ({
@@ -87,7 +91,7 @@ async function* groupRows(
       for (const [index, { name: field }] of columns.entries())
         row[field] = (values.columns[index] as DecodedArray)[i];
       const { fields: plain, bytes } = convertFields(row, origin, number);
-      rows.push({ value: plain, number });
+      rows.push({ value: plain, number, skipped });
       size += bytes;
       if (size < BATCH) continue;
       yield { rows, read };
