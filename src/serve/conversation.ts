@@ -60,9 +60,13 @@ function checkIgnored(template: ChatTemplate, conversation: Conversation): void 
   if (tools === undefined && !usesTools) return;
   const ignored = findIgnoredParts(template, conversation, template.render(conversation));
   const refuse = (param: string, what: string): never => {
-    throw createParameterError(param, `this model's chat template ignores ${what}`, "unsupported_parameter");
+    throw createParameterError(param, what, "unsupported_parameter");
   };
-  if (ignored.tools) refuse("tools", "tools; leave them out");
-  if (ignored.calls) refuse("messages", "tool calls; leave them out");
-  if (ignored.messages) refuse("messages", "the content of a message; leave the message out");
+  if (ignored.tools || ignored.calls)
+    refuse(
+      ignored.tools ? "tools" : "messages",
+      `this model's chat template ignores ${ignored.tools ? "tools" : "tool calls"}; leave them out`,
+    );
+  if (ignored.messages)
+    refuse("messages", "this model's chat template ignores the content of a message; leave the message out");
 }
