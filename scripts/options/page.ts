@@ -1,4 +1,5 @@
 /** Generates docs/options.md from the table of options. */
+import { FOREIGN_NAMES, type ForeignName } from "../../src/arguments/foreign-names.js";
 import { type AnyOption, isGroup, type Table } from "../../src/train/options/entry.js";
 import { OPTIONS } from "../../src/train/options/table.js";
 
@@ -50,9 +51,30 @@ function row([name, { flag, kind, whenResuming, help, ...entry }]: [string, AnyO
   return `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
 }
 
+/** Returns the row of an option with its names in other libraries. */
+function foreignRow(
+  { names, libraries, option, unit }: ForeignName,
+  flags: ReadonlyMap<string, string>,
+): string {
+  const flag = flags.get(option);
+  const cells = [
+    names.map((name) => `\`${name}\``).join(", "),
+    libraries.join(", "),
+    `\`${option}\``,
+    flag === undefined ? "" : `\`${flag}\``,
+    unit,
+  ];
+  return `| ${cells.join(" | ")} |`;
+}
+
 /** Returns the page's text before formatting. */
 export function optionsPage(): string {
   const options = flat(OPTIONS);
+  const flags = new Map(
+    options.flatMap(([name, { flag }]) =>
+      flag === undefined ? [] : [[name, flag.split(" ")[0] as string] as const],
+    ),
+  );
   const chosen = (how: AnyOption["byMemory"]): string =>
     options.flatMap(([name, { byMemory }]) => (byMemory === how ? [`\`${name}\``] : [])).join(", ");
   return [
@@ -66,6 +88,14 @@ export function optionsPage(): string {
     "| Option | Flag | Value | Default | Resuming | Meaning |",
     "| --- | --- | --- | --- | --- | --- |",
     ...options.map(row),
+    "",
+    "## Names in other libraries",
+    "",
+    "An option under the name that another library gives it is refused with the name that it has here. Case, hyphens and underscores do not matter. Options without a flag in this table belong to the layers of an adapter or to `generate`.",
+    "",
+    "| Name there | Libraries | Option | Flag | Value |",
+    "| --- | --- | --- | --- | --- |",
+    ...FOREIGN_NAMES.map((entry) => foreignRow(entry, flags)),
     "",
   ].join("\n");
 }

@@ -3,6 +3,7 @@
  * value: `clamp: low must be a number, got "x"`.
  */
 import { LowrankError } from "../errors.js";
+import { adviseLibraryOption } from "./foreign-name.js";
 import { optionName } from "./option-name.js";
 import { didYouMean } from "./suggest.js";
 
@@ -123,20 +124,36 @@ export function isPlain(value: unknown): value is object {
   return prototype === null || Object.getPrototypeOf(prototype) === null;
 }
 
-/** Returns the options of a call; `{}` if there are none. Throws for names that are not in `known`, to catch misspellings. */
+/**
+ * Throws `ERR_OPTION` for an option that is not in `known`, with the closest name, or with the one for another library's
+ * name. `paths` has the paths of options in groups, such as `optimizer.lr`.
+ */
+export function refuseUnknownOption(
+  where: string,
+  name: string,
+  known: readonly string[],
+  paths: readonly string[] = known,
+): never {
+  const advice = adviseLibraryOption(name, paths);
+  const rest =
+    advice === undefined ? `${didYouMean(name, known)}; there are ${known.join(", ")}` : `; ${advice}`;
+  throw new LowrankError("ERR_OPTION", `${where}: there is no option ${name}${rest}`);
+}
+
+/**
+ * Returns the options of a call; `{}` if there are none. Throws for names that are not in `known`, to catch misspellings.
+ * `paths` has the paths of options in groups.
+ */
 export function checkKnownOptions<T extends object>(
   where: string,
   value: T | undefined,
   known: readonly (keyof T & string)[],
+  paths?: readonly string[],
 ): T {
   if (value === undefined) return {} as T;
   if (!isPlain(value)) return refuse(where, "the last argument", "an object of options", value);
   for (const name of Object.keys(value)) {
-    if (!(known as readonly string[]).includes(name))
-      throw new LowrankError(
-        "ERR_OPTION",
-        `${where}: there is no option ${name}${didYouMean(name, known)}; there are ${known.join(", ")}`,
-      );
+    if (!(known as readonly string[]).includes(name)) refuseUnknownOption(where, name, known, paths);
   }
   return value;
 }

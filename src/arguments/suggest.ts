@@ -25,7 +25,7 @@ function dropDigits(name: string): string {
 }
 
 /** Removes differences in case, hyphens and underscores. */
-function foldName(name: string): string {
+export function foldName(name: string): string {
   return name.toLowerCase().replaceAll(/[-_]/g, "");
 }
 

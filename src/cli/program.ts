@@ -11,6 +11,7 @@ import { createFinetuneCommand } from "./finetune/command.js";
 import { createGenerateCommand } from "./generate.js";
 import { createInspectCommand } from "./inspect.js";
 import { createMergeCommand } from "./merge.js";
+import { adviseUnknownFlag } from "./finetune/foreign-flags.js";
 import { findFlag } from "./finetune/option-names.js";
 import { createPredictCommand } from "./predict.js";
 import { createRunsCommand } from "./runs.js";
@@ -38,7 +39,9 @@ function refuseRepeats(command: Command): Command {
 /** Makes commander throw errors, which are printed on one line at the top level. */
 function makeThrowing(command: Command): Command {
   return refuseRepeats(command)
-    .exitOverride()
+    .exitOverride((error) => {
+      throw adviseUnknownFlag(command, error);
+    })
     .configureOutput({ writeErr: () => {}, outputError: () => {} })
     .allowExcessArguments(false)
     .showSuggestionAfterError();

@@ -170,7 +170,7 @@ export function checkKinds(given: FinetuneOptions): void {
   // An undefined option counts as omitted.
   const names = Object.entries(given).filter(([, value]) => value !== undefined);
   const options = Object.fromEntries(names) as FinetuneOptions;
-  checkKnownOptions("finetune", options, Object.keys(OPTIONS) as (keyof FinetuneOptions)[]);
+  checkKnownOptions("finetune", options, Object.keys(OPTIONS) as (keyof FinetuneOptions)[], listPaths());
   for (const [name, value] of Object.entries(options as Record<string, unknown>))
     if (value === null) refuse(`finetune: ${optionName(name)} is null; leave it out for its default`);
   const { model, resume = false, overwrite = false, lora } = options;
@@ -193,6 +193,15 @@ export function checkKinds(given: FinetuneOptions): void {
   if (lora?.name !== undefined) checkText("finetune", "lora.name", lora.name);
   if (lora?.modulesToSave != null) checkList("finetune", "lora.modulesToSave", lora.modulesToSave, checkText);
   if (resume !== false && overwrite) throw createRefusal(TRAINING_REFUSALS.resumeWithOverwrite, "finetune");
+}
+
+/** Returns the paths of all options, such as `optimizer.lr`. */
+function listPaths(): string[] {
+  const paths = Object.entries<AnyOption | AnyGroup>(OPTIONS).flatMap(([name, entry]) =>
+    isGroup(entry) ? Object.keys(entry.fields).map((field) => `${name}.${field}`) : [name],
+  );
+  // The table has only some options of `lora`.
+  return [...paths, "lora.layersToTransform"];
 }
 
 /** Throws `ERR_OPTION` for a value that is not of its entry's kind. `group` precedes the names in messages. */

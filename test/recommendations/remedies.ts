@@ -20,6 +20,10 @@ const SWEEP = "test/train/sweep-options.test.ts: the remedies of the messages he
 
 /** Remedies, and the test that follows each. */
 export const FOLLOWED_REMEDIES: readonly (readonly [says: string, test: string])[] = [
+  [
+    "use …, ……",
+    "test/cli/foreign-names.test.ts: what the messages of finetune and generate advise is accepted",
+  ],
   ["name fewer devices", "test/train/devices.test.ts: a device without rows is refused"],
   [
     "give all ranks the same file",
@@ -206,6 +210,7 @@ export const LISTED_REMEDIES: readonly (readonly [says: string, why: string])[] 
   ["is not supported; leave it out", FORM],
   ["max_tokens and max_completion_tokens", FORM],
   ["chat template ignores …; leave them out", FORM],
+  ["ignores the content of a message; leave the message out", FORM],
   ["cannot listen on", OUTSIDE],
   ["move it with to()", FORM],
   ["nothing is being learned; check", FORM],

@@ -5,6 +5,7 @@ import { LowrankError, readSystemCode } from "../../errors.js";
 import { isPlain } from "../../arguments/check.js";
 import { didYouMean } from "../../arguments/suggest.js";
 import { UsageError } from "../terminal/failure.js";
+import { adviseKey } from "./foreign-flags.js";
 import { FLAGS } from "../options/flags.js";
 import { findFlag } from "./option-names.js";
 import { collect } from "../options/values.js";
@@ -60,6 +61,8 @@ const REASONS: Readonly<Record<string, string>> = {
 function findOption(command: Command, key: string, file: string): Option {
   const option = command.options.find((candidate) => candidate.long === `--${key}`);
   if (option !== undefined && key !== "config") return option;
+  const advice = adviseKey(command, key);
+  if (advice !== undefined) throw new UsageError(`${file}: unknown key "${key}"; ${advice}`);
   const known = command.options
     .map((candidate) => candidate.long?.slice(2))
     .filter((name) => name !== "config");

@@ -6,6 +6,7 @@ import { findFault, whole } from "../../train/options/kinds.js";
 import type { SweepOptions } from "../../train/sweep/options.js";
 import { SPACE_OPTIONS } from "../../train/sweep/space.js";
 import { applyConfig, readConfig, parseValue } from "../finetune/config-file.js";
+import { adviseKey } from "../finetune/foreign-flags.js";
 import { type Flag, FLAGS } from "../options/flags.js";
 import { UsageError } from "../terminal/failure.js";
 
@@ -33,6 +34,8 @@ export async function applySweepFile(command: Command, file: string): Promise<Ow
     (name) => name !== "config",
   );
   const other = Object.keys(common).find((key) => !known.includes(key));
+  const advice = other === undefined ? undefined : adviseKey(command, other);
+  if (advice !== undefined) throw new UsageError(`${file}: unknown key "${other}"; ${advice}`);
   if (other !== undefined)
     throw new UsageError(
       `${file}: unknown key "${other}"${didYouMean(other, known)}; known are ${known.join(", ")}`,
@@ -77,6 +80,8 @@ function parseSpace(command: Command, given: unknown, file: string): Own["space"
   for (const [key, values] of Object.entries(given as Record<string, unknown>)) {
     const flag = FLAGS.find((candidate) => readKey(candidate) === key);
     if (flag === undefined) {
+      const advice = adviseKey(command, key);
+      if (advice !== undefined) throw new UsageError(`${where}: unknown key "${key}"; ${advice}`);
       const known = SPACE_OPTIONS.map(nameInSpace).filter((name) => !name.includes("."));
       throw new UsageError(
         `${where}: unknown key "${key}"${didYouMean(key, known)}; known are ${known.join(", ")}`,

@@ -1,5 +1,5 @@
 /** The options of `inject`: PEFT's LoraConfig, validated and completed. */
-import { checkKnownOptions, refuse, formatValue } from "../../arguments/check.js";
+import { checkKnownOptions, refuse, refuseUnknownOption, formatValue } from "../../arguments/check.js";
 import { LowrankError } from "../../errors.js";
 import { ADAPTER_NAME, isAdapterName } from "./adapter-name.js";
 import { EVA_DEFAULTS, type EvaConfig, type EvaData } from "./eva.js";
@@ -10,7 +10,6 @@ import { chooseTargets, resolveTargets, type Targetable, type Targets } from "./
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { createRefusal } from "../../refusals/refusal.js";
 import { optionName } from "../../arguments/option-name.js";
-import { didYouMean } from "../../arguments/suggest.js";
 
 /** The supported part of PEFT's LoraConfig, with names in camelCase. */
 export interface InjectOptions {
@@ -161,11 +160,7 @@ export function completeOptions(model: Targetable, given: InjectOptions): Adapte
   const options: InjectOptions = {};
   for (const [option, value] of Object.entries(given)) {
     if (value === undefined || value === null) continue;
-    if (!Object.hasOwn(OPTIONS, option))
-      throw new LowrankError(
-        "ERR_OPTION",
-        `inject: there is no option ${option}${didYouMean(option, Object.keys(OPTIONS))}; there are ${Object.keys(OPTIONS).join(", ")}`,
-      );
+    if (!Object.hasOwn(OPTIONS, option)) refuseUnknownOption("inject", option, Object.keys(OPTIONS));
     const expected = describeExpected(option as keyof InjectOptions, value);
     if (expected !== undefined)
       throw new LowrankError(
