@@ -104,16 +104,17 @@ const CASES: Record<string, [space: SweepOptions["space"], more?: Partial<SweepO
         clipNorm: [0, 0.1],
       },
     ],
+    // Adam divides a gradient by its size, which turns rounding of a gradient near 0 into a visible difference,
+    // the most in the first step, whose means are this gradient alone.
     "batch sizes, accumulation and lengths of runs": [
       { batchSize: [1, 3], gradientAccumulation: [1, 2], steps: [3, 6] },
-      { steps: undefined, batchSize: undefined, gradientAccumulation: undefined },
+      { ...sgd, steps: undefined, batchSize: undefined, gradientAccumulation: undefined },
     ],
     "gradient checkpointing": [two, { gradientCheckpointing: true }],
     dropout: [{ lora: { r: [2, 5], loraDropout: [0, 0.3] }, seed: [0, 3] }],
     "initialisations, rank-stabilised scaling and DoRA": [
       { lora: { initLoraWeights: [true, "pissa", "orthogonal"], useRslora: [true, false] } },
     ],
-    // Adam divides a gradient by its size, which turns rounding of a gradient near 0 into a visible difference.
     "DoRA, and LoRA+": [{ lora: { useDora: [true, false] }, optimizer: { loraPlusRatio: [1, 4] } }, sgd],
     "modules that are trained in full": [
       { lora: { modulesToSave: [["lm_head"], ["o_proj"]] }, seed: [0, 1] },
