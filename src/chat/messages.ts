@@ -42,16 +42,19 @@ const SPEAKERS: Readonly<Record<string, string>> = {
 };
 
 /** The format of a row's conversation. */
-export type ChatFormat = "messages" | "sharegpt" | "alpaca";
+export type ChatFormat = "messages" | "sharegpt" | "alpaca" | "prompt";
 
 /** A row's conversation, with its format and weights. */
 export interface RowConversation extends Conversation {
   format: ChatFormat;
   /** Indices of the messages with `weight` 0; undefined if there are none. */
   unweighted?: readonly number[] | undefined;
+  /** The number of messages that form the prompt; undefined where the row does not separate it. */
+  promptMessages?: number | undefined;
 }
 
-function describeKind(value: unknown): string {
+/** Names the type of a value, for messages. */
+export function describeKind(value: unknown): string {
   if (value === null) return "null";
   if (value === undefined) return "nothing";
   if (typeof value === "object") return Array.isArray(value) ? "an array" : "an object";
@@ -218,7 +221,9 @@ function checkWeight(fields: Record<string, unknown>, name: string, refuse: (wha
 }
 
 /** Returns the messages without weights, and the indices of those with weight 0. */
-function separateWeights(messages: readonly Message[]): Pick<RowConversation, "messages" | "unweighted"> {
+export function separateWeights(
+  messages: readonly Message[],
+): Pick<RowConversation, "messages" | "unweighted"> {
   const unweighted = messages.flatMap(({ weight }, i) => (weight === 0 ? [i] : []));
   if (unweighted.length === 0) return { messages };
   const plain = messages.map((message) => {

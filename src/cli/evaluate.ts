@@ -2,7 +2,7 @@ import { Command, Option } from "commander";
 import { makeFlagByName } from "./options/flags.js";
 import { escapeAll, formatJsonLine } from "./terminal/escaped.js";
 import { warn } from "./terminal/failure.js";
-import { DATA_FORMATS, type DataFormat } from "../data/format.js";
+import { DATA_FORMATS, type DataFormat, type PromptFormat } from "../data/format.js";
 import { describeLoweredLength, listWarnings } from "../data/report.js";
 import type { Evaluation } from "../train/evaluate.js";
 import type { Quantization } from "../models/quantization.js";
@@ -22,6 +22,7 @@ interface Flags extends HubFlags {
   dataFormat?: DataFormat | undefined;
   language?: string | undefined;
   chatTemplate?: string | undefined;
+  promptFormat: PromptFormat;
   model?: string | undefined;
   adapter?: string | undefined;
   batchSize: number;
@@ -53,6 +54,7 @@ export function createEvaluateCommand(): Command {
     )
     .addOption(makeFlagByName("language"))
     .addOption(makeFlagByName("chatTemplate"))
+    .addOption(makeFlagByName("promptFormat"))
     .addOption(makeDtypeOption())
     .addOption(makeFlagByName("quantize"))
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.parseDevice, "auto")
@@ -92,7 +94,11 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
       import("../train/prepare.js"),
       import("../train/without-effect.js"),
     ]);
-    const objective = createObjective(model, { maxLength: flags.maxLength ?? 512, language: flags.language });
+    const objective = createObjective(model, {
+      maxLength: flags.maxLength ?? 512,
+      promptFormat: flags.promptFormat,
+      language: flags.language,
+    });
     const { maxLength } = objective.tokenisation;
     const rows = await objective.createExamples(data, signal);
     const lowered = flags.maxLength !== undefined && maxLength < flags.maxLength;

@@ -1,5 +1,5 @@
 import { Command, Option } from "commander";
-import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
+import { DATA_FORMATS, type DataFormat, type PromptFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
 import { optionName } from "../arguments/option-name.js";
 import { makeFlagByName } from "./options/flags.js";
 import { formatJsonLine } from "./terminal/escaped.js";
@@ -15,6 +15,7 @@ interface Flags extends HubFlags {
   language?: string | undefined;
   chatTemplate?: string | undefined;
   trainOn: TrainOn;
+  promptFormat: PromptFormat;
   maxLength: number;
   rows: number;
   json?: boolean | undefined;
@@ -45,6 +46,7 @@ export function createInspectCommand(): Command {
         .choices(TRAIN_ON)
         .default("completion"),
     )
+    .addOption(makeFlagByName("promptFormat"))
     .option("--max-length <n>", "maximum tokens per row, limited by the model", value.parseLength, 512)
     .option("--rows <n>", "rows of data to show", value.parseCountFromZero, 3)
     .option("--json", "print the description as JSON")

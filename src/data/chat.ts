@@ -6,7 +6,7 @@ import { LowrankError } from "../errors.js";
 import type { Encoder } from "./encode.js";
 import { type Origin, describeRow } from "./source/origin.js";
 import type { ChatRow } from "./rows.js";
-import { countChat, type DataReport } from "./report.js";
+import { adviseRaw, countChat, type DataReport } from "./report.js";
 
 /** A conversation's ids, and the token spans of the assistant's turns. */
 export interface EncodedChat {
@@ -45,7 +45,10 @@ export async function encodeChats(
       return renderTurns(template, row);
     } catch (cause) {
       if (!(cause instanceof LowrankError)) throw cause;
-      throw new LowrankError(cause.code, `${describeRow(origin, row.line)}: ${cause.message}`, { cause });
+      const raw = row.format === "prompt" ? `; ${adviseRaw()}` : "";
+      throw new LowrankError(cause.code, `${describeRow(origin, row.line)}: ${cause.message}${raw}`, {
+        cause,
+      });
     }
   });
   const encoded = await chat.encodeWithOffsets(rendered.map(({ text }) => text));
@@ -87,12 +90,11 @@ export function isWritten({ ignored }: EncodedChat, { line }: ChatRow, report: D
  */
 export function fitChat(
   { ids, spans, lost, unweighted = [] }: EncodedChat,
-  { line, messages, format }: ChatRow,
+  { line, messages }: ChatRow,
   maxLength: number,
   report: DataReport,
 ): FittedChat | undefined {
   report.rows++;
-  if (format !== "messages") countChat(report, format, line);
   const spoken = messages.some(({ role }) => role === "assistant");
   const fitting = spans.filter(({ end }) => end <= maxLength);
   const last = fitting.at(-1);

@@ -19,6 +19,8 @@ export interface Encoder {
 
 /** The parts of a tokenizer that conversations use. */
 export interface ChatEncoder {
+  /** Whether there is a chat template. */
+  readonly hasChatTemplate: boolean;
   /** Returns the template, or the one for tools. Throws `ERR_CHAT_TEMPLATE` where there is none. */
   findChatTemplate(tools: boolean): ChatTemplate;
   /** Encodes texts without adding special tokens; returns the ids and the range of each token in its text. */

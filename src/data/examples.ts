@@ -2,7 +2,7 @@
 import { hasOption, optionName, optionSetting } from "../arguments/option-name.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { encodeChats, fitChat, isWritten, fitWholeChat, type EncodedChat, type FittedChat } from "./chat.js";
-import type { TrainOn } from "./format.js";
+import type { PromptFormat, TrainOn } from "./format.js";
 import {
   encodeRunning,
   encodeTexts,
@@ -14,6 +14,7 @@ import {
 import { describeRow } from "./source/origin.js";
 import type { Content, DataChunk, TextData } from "./read.js";
 import {
+  countChat,
   countCopy,
   countEmpty,
   countRow,
@@ -21,6 +22,7 @@ import {
   type DataReport,
   listSkippedWarnings,
 } from "./report.js";
+import { formatPrompts } from "./prompts.js";
 import type { ChatRow, TextRow } from "./rows.js";
 import { ExampleStore, type StoredExamples } from "./store.js";
 
@@ -39,6 +41,8 @@ export interface ExampleOptions {
    * prompt or on all turns. Rows of text are always trained on completely.
    */
   trainOn?: TrainOn | undefined;
+  /** Whether the chat template writes rows of prompt and completion; `"auto"`, which is `"chat"` if there is one. */
+  promptFormat?: PromptFormat | undefined;
   /** The model's vocabulary size; larger ids are rejected. */
   vocabSize?: number | undefined;
   signal?: AbortSignal | undefined;
@@ -188,15 +192,16 @@ async function addRows(
   options: ExampleOptions,
   store: ExampleStore,
 ): Promise<void> {
-  const { signal, maxLength, vocabSize, onProgress } = options;
+  const { signal, maxLength, vocabSize, onProgress, trainOn, promptFormat: format = "auto" } = options;
   const end = findEndTokens(encoder);
   const report = store.begin(data);
   const encode = async ({ part, read }: DataChunk<TextRow[]>) => {
+    const rows = formatPrompts(part, encoder, { format, trainOn }, data);
     const [plain, chats] = await Promise.all([
-      encodeRows(part.filter(isPlain), encoder, end, options),
-      encodeChats(part.filter(isChat), encoder, data),
+      encodeRows(rows.filter(isPlain), encoder, end, options),
+      encodeChats(rows.filter(isChat), encoder, data),
     ]);
-    return { rows: part, read, plain: plain.values(), chats: chats.values() };
+    return { rows, read, plain: plain.values(), chats: chats.values() };
   };
   for await (const { rows, plain, chats, read } of runPipeline(
     splitIntoChunks(data.parts(signal)),
@@ -258,6 +263,7 @@ function addChat(
   report: DataReport,
 ): void {
   const nothing: FittedChat = { ids: new Int32Array(), spans: [] };
+  if (row.format !== "messages") countChat(report, row.format, row.line);
   const written = isWritten(chat, row, report);
   if (written && trainOn === "all") {
     const { ids, spans } = fitWholeChat(chat, maxLength);

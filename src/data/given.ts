@@ -27,6 +27,14 @@ export type Row =
       completion: string;
     }
   | {
+      /** The messages before the completion, in TRL's format. */
+      prompt: readonly Message[];
+      /** The messages whose assistant turns are trained on. */
+      completion: readonly Message[];
+      /** The tools that the assistant may call, as JSON schemas or as their JSON text. */
+      tools?: readonly object[] | string | null | undefined;
+    }
+  | {
       /** The turns of a conversation. */
       messages: readonly Message[];
       /** The tools that the assistant may call, as JSON schemas or as their JSON text. */

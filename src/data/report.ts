@@ -1,5 +1,5 @@
 /** Reports on a source's rows after tokenisation. */
-import { optionName } from "../arguments/option-name.js";
+import { optionName, optionSetting } from "../arguments/option-name.js";
 import { type Numbering, type Origin, describeRowShortly } from "./source/origin.js";
 
 /** Row counts of a data file, or of rows in memory. */
@@ -63,6 +63,8 @@ export interface ChatReport {
   sharegpt: number;
   /** Rows in Alpaca's format. */
   alpaca: number;
+  /** Rows of prompt and completion that the chat template writes. */
+  prompt: number;
   /** Rows trained on their last assistant turn only, because earlier ones were not found in the text. */
   lastTurnOnly: number;
   /** Rows in whose text no assistant turn was found, although they have one. */
@@ -92,6 +94,7 @@ export function countChat(report: DataReport, kind: Exclude<keyof ChatReport, "f
   report.chat ??= {
     sharegpt: 0,
     alpaca: 0,
+    prompt: 0,
     lastTurnOnly: 0,
     notFound: 0,
     silent: 0,
@@ -260,6 +263,11 @@ export function listSkippedWarnings(report: DataReport, maxLength: number): stri
   return report.chat === undefined ? [] : listChatWarnings(report, report.chat, maxLength, LEFT_OUT);
 }
 
+/** Returns how to train rows of prompt and completion without the chat template. */
+export function adviseRaw(): string {
+  return `${optionSetting("promptFormat", "raw")} trains the plain texts`;
+}
+
 /** Returns the warnings about conversations, one sentence each. */
 function listChatWarnings(
   report: DataReport,
@@ -271,6 +279,7 @@ function listChatWarnings(
   const sentences: [kind: ChatKind, what: string][] = [
     ["sharegpt", "read in ShareGPT's format: from is the role, value the content"],
     ["alpaca", "read in Alpaca's format: instruction and input are the user's turn, output the assistant's"],
+    ["prompt", `written by the chat template, as a user's prompt and its answer; ${adviseRaw()}`],
     [
       "lastTurnOnly",
       "trained only on the assistant's last turn: the template writes earlier turns differently",

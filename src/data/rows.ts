@@ -1,5 +1,6 @@
 /** Rows of data with checked fields. */
 import { parseConversation, type RowConversation } from "../chat/messages.js";
+import { hasPromptMessages, parsePromptMessages } from "../chat/prompted.js";
 import { checkOneKind } from "./copies.js";
 import { type FieldKind, listUnused } from "./source/field-names.js";
 import type { RawRow } from "./formats/records.js";
@@ -14,10 +15,14 @@ interface Read {
 }
 
 /** A row for a language model. */
-export type TextRow =
-  | ({ kind: "text"; text: string } & Read)
-  | ({ kind: "completion"; prompt: string; completion: string } & Copied & Read)
-  | ChatRow;
+export type TextRow = ({ kind: "text"; text: string } & Read) | CompletionRow | ChatRow;
+
+/** A prompt and its completion. */
+export interface CompletionRow extends Copied, Read {
+  kind: "completion";
+  prompt: string;
+  completion: string;
+}
 
 /** A row that may contain its content twice. */
 interface Copied {
@@ -102,7 +107,9 @@ function parseFields(value: unknown, line: number, refuse: Refuse): Row {
 
   if (!["text", "completion", "messages", "output"].some((name) => name in fields))
     checkPreference(fields, refuse);
-  if ("prompt" in fields || "completion" in fields)
+  if ("prompt" in fields || "completion" in fields) {
+    if (hasPromptMessages(fields))
+      return { kind: "chat", line, ...parsePromptMessages(fields, refuse), ...added("promptMessages") };
     return {
       kind: "completion",
       line,
@@ -110,6 +117,7 @@ function parseFields(value: unknown, line: number, refuse: Refuse): Row {
       completion: text("completion"),
       ...added("prompt"),
     };
+  }
   if (!("text" in fields)) {
     const chat = parseConversation(fields, refuse);
     const kind = (["messages", "conversations", "instruction"] as const).find((name) => name in fields);

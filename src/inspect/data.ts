@@ -75,7 +75,7 @@ export interface InspectedData {
 }
 
 /** The options of `inspectData`. */
-export interface InspectDataOptions extends Pick<TrainingOptions, "trainOn" | "language"> {
+export interface InspectDataOptions extends Pick<TrainingOptions, "trainOn" | "promptFormat" | "language"> {
   /** The maximum number of tokens in a row. */
   maxLength: number;
   /** The number of rows to show. */
@@ -95,11 +95,12 @@ export interface InspectDataOptions extends Pick<TrainingOptions, "trainOn" | "l
 export async function inspectData(
   data: Data,
   model: PretrainedModel,
-  { maxLength: requestedLength, shown, labels, trainOn, language, chatTemplate, signal }: InspectDataOptions,
+  options: InspectDataOptions,
 ): Promise<InspectedData> {
+  const { shown, language, chatTemplate, signal } = options;
   const { tokenizer } = model;
   if (tokenizer === undefined) throw createNoTokenizerError(model);
-  const objective = createObjective(model, { labels, maxLength: requestedLength, trainOn, language });
+  const objective = createObjective(model, options);
   const { maxLength } = objective.tokenisation;
   const store = await objective.createExamples(data, signal);
   const lengths: number[] = [];

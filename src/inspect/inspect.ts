@@ -11,7 +11,14 @@ import {
   checkText,
   checkWhole,
 } from "../arguments/check.js";
-import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
+import {
+  DATA_FORMATS,
+  type DataFormat,
+  PROMPT_FORMATS,
+  type PromptFormat,
+  TRAIN_ON,
+  type TrainOn,
+} from "../data/format.js";
 import { closeData, readData } from "../data/read.js";
 import { STANDARD_INPUT } from "../data/source/source.js";
 import { LowrankError } from "../errors.js";
@@ -52,6 +59,8 @@ export interface InspectOptions {
   chatTemplate?: string | undefined;
   /** The trained tokens of rows with prompts or messages; `completion`. */
   trainOn?: TrainOn | undefined;
+  /** Whether the chat template writes rows of prompt and completion; `auto`, if the model has a template. */
+  promptFormat?: PromptFormat | undefined;
   /** The maximum number of tokens in a row of data; 512, limited to the model's maximum. */
   maxLength?: number | undefined;
   /** The number of rows of data to show; 3. */
@@ -70,6 +79,7 @@ const OPTIONS = [
   "language",
   "chatTemplate",
   "trainOn",
+  "promptFormat",
   "maxLength",
   "rows",
   "signal",
@@ -119,7 +129,7 @@ function checkOptions(path: string | readonly string[], given: InspectOptions): 
   if (paths.length === 0 || paths.includes(""))
     refuse(where, "path", "the name of a file or a folder, or an array of data files", path);
   const options = checkKnownOptions(where, given, OPTIONS);
-  const { model, offline, dataFormat, trainOn, maxLength, rows, signal } = options;
+  const { model, offline, dataFormat, trainOn, promptFormat, maxLength, rows, signal } = options;
   if (
     model !== undefined &&
     !(model instanceof PretrainedModel) &&
@@ -132,6 +142,7 @@ function checkOptions(path: string | readonly string[], given: InspectOptions): 
   if (offline !== undefined) checkFlag(where, "offline", offline);
   if (dataFormat !== undefined) checkChoice(where, "dataFormat", dataFormat, DATA_FORMATS);
   if (trainOn !== undefined) checkChoice(where, "trainOn", trainOn, TRAIN_ON);
+  if (promptFormat !== undefined) checkChoice(where, "promptFormat", promptFormat, PROMPT_FORMATS);
   if (maxLength !== undefined) checkWhole(where, "maxLength", maxLength, 2);
   if (rows !== undefined) checkWhole(where, "rows", rows);
   if (signal !== undefined && !(signal instanceof AbortSignal))
@@ -156,7 +167,7 @@ async function describeData(
   path: string | readonly string[],
   options: InspectOptions,
 ): Promise<InspectedData> {
-  const { model: named = locateDefaultModel(), signal, trainOn, language } = options;
+  const { model: named = locateDefaultModel(), signal, trainOn, promptFormat, language } = options;
   const { maxLength = 512, rows: shown = 3 } = options;
   const data = await readData(path, { format: options.dataFormat, signal });
   try {
@@ -179,7 +190,7 @@ async function describeData(
           });
     try {
       if (template !== undefined) model.tokenizer?.setChatTemplate(template.text, template.where);
-      const request = { maxLength, shown, labels, trainOn, language, chatTemplate, signal };
+      const request = { maxLength, shown, labels, trainOn, promptFormat, language, chatTemplate, signal };
       return await inspectData(data, model, request);
     } finally {
       if (!loaded) model.dispose();

@@ -322,6 +322,11 @@ export class Tokenizer extends TemplatedTokenizer {
     return this.#assigned ?? this.adapterTemplates?.() ?? readStoredTemplates(this.companions);
   }
 
+  /** @internal Whether there is a chat template. */
+  get hasChatTemplate(): boolean {
+    return this.#findSource(false) !== undefined;
+  }
+
   /** @internal Whether the chat template has rendered a conversation. */
   get hasRendered(): boolean {
     return this.#templates.size > 0;

@@ -3,7 +3,7 @@ import { tensor } from "../tensor/create.js";
 import { buildAttentionMask, type Batch } from "../data/batches.js";
 import type { Encoder } from "../data/encode.js";
 import { tokenizeRows, type OnProgress } from "../data/examples.js";
-import type { TrainOn } from "../data/format.js";
+import type { PromptFormat, TrainOn } from "../data/format.js";
 import { tokenizeLabelled } from "../data/labels.js";
 import { tokenizeTranscripts } from "../data/transcripts.js";
 import { type Data, locateFirst, checkTextData } from "../data/read.js";
@@ -32,6 +32,8 @@ export interface Tokenisation {
 export interface TrainingOptions {
   /** Whether prompts and the turns of other roles than the assistant are trained too. */
   trainOn?: TrainOn | undefined;
+  /** Whether the chat template writes rows of prompt and completion. */
+  promptFormat?: PromptFormat | undefined;
   /** The share of each label that is spread over all labels; 0 by default. Evaluations ignore it. */
   labelSmoothing?: number | undefined;
   /** The language of speech, for a model of several languages. */
@@ -95,8 +97,14 @@ export class LanguageModelling implements Objective {
     onProgress?: OnProgress,
   ): Promise<ExampleStore> {
     const { tokenizer, ...limits } = this.tokenisation;
-    const { trainOn = "completion" } = this.options;
-    return tokenizeRows(checkTextData(data), tokenizer, { ...limits, trainOn, signal, onProgress });
+    const { trainOn = "completion", promptFormat } = this.options;
+    return tokenizeRows(checkTextData(data), tokenizer, {
+      ...limits,
+      trainOn,
+      promptFormat,
+      signal,
+      onProgress,
+    });
   }
 
   computeLossSum({ ids, labels, shape, positions }: Batch, scale: number): Tensor {

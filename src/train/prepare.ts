@@ -171,8 +171,7 @@ function createCheckedObjective(
   labels: readonly string[] | undefined,
   settings: Settings,
 ): Objective {
-  const { maxLength, trainOn, labelSmoothing, language } = settings;
-  const objective = createObjective(model, { labels, maxLength, trainOn, labelSmoothing, language });
+  const objective = createObjective(model, { ...settings, labels });
   checkHead(settings, objective);
   if (settings.packing && objective.packing === undefined)
     throw createRefusal(TRAINING_REFUSALS.packedLabels, train.file);

@@ -92,7 +92,9 @@ export async function prepareResume({ home, name }: Origin, given: FinetuneOptio
   checkSteps(checkpoint, given);
   // A named checkpoint is resumed with the options that it was saved with, the newest with the run's latest options.
   const { options: then, cwd } = name === undefined && record !== undefined ? record : progress;
-  const stored = dropLostTemplate(resolvePaths(then, cwd), checkpoint.folder);
+  // A record without a format is of a run that joined prompts and completions.
+  const recorded = { promptFormat: "raw", ...then };
+  const stored = dropLostTemplate(resolvePaths(recorded, cwd), checkpoint.folder);
   checkThere(stored, given);
   const { options, notices } = mergeOptions(stored, given);
   const elsewhere = given.output !== undefined && resolve(given.output) !== resolve(home);

@@ -95,6 +95,10 @@ export const FOLLOWED: readonly Followed[] = [
   [/^a larger <maxLength> keeps more of them$/, `${HERE}rows with nothing to train on, and truncated rows`],
   [/a larger <maxLength> keeps them$/, `${HERE}conversations that are too long`],
   [/use a template for tools with <chatTemplate>$/, `${HERE}tools that a template ignores`],
+  [
+    /^<promptFormat> trains the plain texts$|is an array of messages, which <promptFormat> raw does not write/,
+    `${HERE}rows of prompt and completion with a chat template`,
+  ],
   [/^give one with <chatTemplate> FILE$/, `${HERE}a model without a chat template`],
   [
     /^…: … \(…\), and offline mode uses no server; download it once without <offline>/,

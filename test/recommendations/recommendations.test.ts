@@ -273,6 +273,51 @@ test.serial(
   },
 );
 
+test.serial("rows of prompt and completion with a chat template: --prompt-format", async (t) => {
+  const template = ["--chat-template", file("chat.jinja", TEMPLATE)];
+  const pairs = rows({ prompt: "hi", completion: "yes" });
+  const notice = /--prompt-format raw trains the plain texts/;
+  const common = ["--model", model, "--data", pairs];
+  const written = await finetune(...common, ...template);
+  t.is(written.status, 0, written.stderr);
+  t.regex(written.stderr, notice);
+  const raw = await finetune(...common, ...template, "--prompt-format", "raw");
+  t.is(raw.status, 0, raw.stderr);
+  t.notRegex(raw.stderr, notice);
+  const shown = ["inspect", pairs, "--model", model, ...template];
+  t.regex((await run(...shown)).stdout, /u:hi\n.*yes/);
+  t.regex((await run(...shown)).stdout, notice);
+  const plain = await run(...shown, "--prompt-format", "raw");
+  t.regex(plain.stdout, /hi⟦yes/);
+  t.notRegex(plain.stdout, notice);
+  const judged = ["evaluate", ...common, "--device", "cpu", "--json", ...template];
+  const byTemplate = await run(...judged);
+  t.regex(byTemplate.stderr, notice);
+  const joined = await run(...judged, "--prompt-format", "raw");
+  t.notRegex(joined.stderr, notice);
+  t.not(joined.stdout, byTemplate.stdout);
+
+  const [user, assistant] = [
+    { role: "user", content: "hi" },
+    { role: "assistant", content: "yes" },
+  ];
+  const messages = [
+    "--data",
+    rows({ prompt: [user], completion: [assistant] }),
+    "--model",
+    model,
+    ...template,
+  ];
+  const refused = await finetune(...messages, "--prompt-format", "raw");
+  t.regex(refused.stderr, /"prompt" is an array of messages, .*; use --prompt-format chat$/m);
+  t.is((await finetune(...messages, "--prompt-format", "chat")).status, 0);
+  const mixed = rows({ prompt: [user], completion: "yes" });
+  const both = await finetune("--data", mixed, "--model", model, ...template);
+  t.regex(both.stderr, /make both strings, or both arrays of messages$/m);
+  const estimated = await run("estimate", "--data", pairs, "--model", model, "--device", "cpu", ...template);
+  t.is(estimated.status, 0, estimated.stderr);
+});
+
 test.serial("more steps, and data that has moved", async (t) => {
   const output = fresh("out");
   const mine = fresh("mine.jsonl");

@@ -79,6 +79,10 @@ export const FOLLOWED_REMEDIES: readonly (readonly [says: string, test: string])
   ["give the data's format, json", DATA],
   ["give every row one, or none", DATA],
   ["write both halves", DATA],
+  [
+    "make both strings, or both arrays of messages",
+    "test/recommendations/recommendations.test.ts: rows of prompt and completion with a chat template",
+  ],
   ["try a lower learning rate or a longer warm-up", DIVERGED],
   [
     "Trainer: save … is neither",

@@ -4,6 +4,7 @@ import { join } from "node:path";
 
 import test from "ava";
 import { finetune, type FinetuneOptions, type TrainEvent } from "../../src/index.js";
+import { parseSealed, sealJson } from "../../src/train/output/manifest.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
 import { adapterBytes, collect, quick } from "./quick.js";
 
@@ -95,6 +96,25 @@ test.serial(
       await t.throwsAsync(finetune({ resume: cut.output, ...more }).result, { code: "ERR_OPTION", message });
   },
 );
+
+test.serial("a run whose record has no format of prompts continues with the texts joined", async (t) => {
+  const chatTemplate = join(temporary(), "chat.jinja");
+  writeFileSync(chatTemplate, "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}");
+  const data = [{ prompt: "Who keeps the light?", completion: " Marta." }];
+  const given = options({ data, chatTemplate, promptFormat: "raw", steps: 4, saveEvery: 2 });
+  await finetune(given).result;
+  const record = join(given.output, "run.json");
+  const written = parseSealed(readFileSync(record, "utf8")) as { options: FinetuneOptions };
+  t.is(written.options.promptFormat, "raw");
+  writeFileSync(record, sealJson({ ...written, options: { ...written.options, promptFormat: undefined } }));
+  const resumed = await collect(finetune({ resume: given.output, data, steps: 6 }));
+  t.is(started(resumed), 4);
+  t.notRegex(warnings(resumed).join(), /written by the chat template/);
+  await t.throwsAsync(finetune({ resume: given.output, data, steps: 8, promptFormat: "chat" }).result, {
+    code: "ERR_OPTION",
+    message: /promptFormat was raw, and is chat now/,
+  });
+});
 
 test.serial("another model, tokenizer or data is refused; the same ones elsewhere are not", async (t) => {
   const given = options({ steps: 4, saveEvery: 2 });

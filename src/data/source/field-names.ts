@@ -10,11 +10,15 @@ const USED = {
   conversations: ["conversations", "system", "tools"],
   instruction: ["instruction", "input", "output", "system", "history", "tools"],
   prompt: ["prompt", "completion"],
+  promptMessages: ["prompt", "completion", "tools"],
   label: ["text", "label"],
   text: ["text"],
 } as const satisfies Record<string, readonly string[]>;
 
 export type FieldKind = keyof typeof USED;
+
+/** The identifying fields of kinds that are not named by them. */
+const IDENTIFYING: Partial<Record<FieldKind, string>> = { label: "text", promptMessages: "prompt" };
 
 /** Fields that have a meaning in some kind of row. Next to a kind that does not use them they are refused. */
 export const MEANINGFUL: readonly string[] = [
@@ -32,7 +36,13 @@ export const MEANINGFUL: readonly string[] = [
 const PAIR: ReadonlySet<string> = new Set(["chosen", "rejected"]);
 
 /** Kinds whose rows can be written as messages. */
-const SPOKEN: ReadonlySet<FieldKind> = new Set(["prompt", "messages", "conversations", "instruction"]);
+const SPOKEN: ReadonlySet<FieldKind> = new Set([
+  "prompt",
+  "promptMessages",
+  "messages",
+  "conversations",
+  "instruction",
+]);
 
 /** The optional fields that are checked for misspellings, by the kind's identifying field. */
 const OPTIONAL: readonly [needed: string, names: NearNames][] = [
@@ -69,7 +79,7 @@ export function listUnused(
 
 /** Describes a field that has a meaning, but not next to this kind of row, and what to do. */
 function describeUnsuitable(name: string, value: unknown, kind: FieldKind): string {
-  const what = `the row has a "${name}" next to "${kind === "label" ? "text" : kind}"`;
+  const what = `the row has a "${name}" next to "${IDENTIFYING[kind] ?? kind}"`;
   const isRating = name === "kto_tag" || (name === "label" && /^(?:true|false|0|1)$/i.test(String(value)));
   if (isRating && SPOKEN.has(kind))
     return (

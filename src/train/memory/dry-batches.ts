@@ -74,14 +74,7 @@ export async function chooseDryBatches(
   } catch (error) {
     if (!(error instanceof LowrankError && error.code === "ERR_NO_TRAINED_TOKENS")) throw error;
     // Truncation leaves nothing to train in the longest rows; other rows may still reach the maximum length.
-    const { maxLength: requestedLength, trainOn, labelSmoothing, language } = settings;
-    const objective = createObjective(model, {
-      labels,
-      maxLength: requestedLength,
-      trainOn,
-      labelSmoothing,
-      language,
-    });
+    const objective = createObjective(model, { ...settings, labels });
     const longest = [createExample(objective.tokenisation.maxLength)];
     return createLargestBatches(objective, settings, longest, [], true);
   }

@@ -1,5 +1,5 @@
 /** The options that set the steps, the rows of each, evaluations and checkpoints. */
-import { TRAIN_ON, type TrainOn } from "../../data/format.js";
+import { PROMPT_FORMATS, type PromptFormat, TRAIN_ON, type TrainOn } from "../../data/format.js";
 import { DEFAULT_SAVE_EVERY } from "./save-interval.js";
 import { option } from "./entry.js";
 import { belowOne, choice, flag, folderOrFlag, interval, positive, whole } from "./kinds.js";
@@ -51,6 +51,16 @@ export const STEP_OPTIONS = {
     flag: "--train-on <what>",
     help: "the trained part of prompt/completion rows and of messages",
     default: "completion",
+    whenResuming: "fixed",
+  }),
+  /**
+   * How rows of prompt and completion become text: `chat` writes them by the model's chat template, as the messages of a
+   * user and an assistant; `raw` joins the two texts; `auto` is `chat` if the model has a template, else `raw`.
+   */
+  promptFormat: option(choice<PromptFormat>(PROMPT_FORMATS), {
+    flag: "--prompt-format <format>",
+    help: "prompt/completion rows by the chat template (chat) or as plain text (raw); auto: chat if there is a template",
+    default: "auto",
     whenResuming: "fixed",
   }),
   /** The share of each label that is spread over all labels, at least 0 and below 1; 0. Held-out losses ignore it. */

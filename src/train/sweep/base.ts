@@ -118,8 +118,7 @@ export class SweepBase {
   }
 
   createObjective(model: PretrainedModel): Objective {
-    const { maxLength, trainOn, labelSmoothing, language } = this.settings;
-    return createObjective(model, { labels: this.#labels, maxLength, trainOn, labelSmoothing, language });
+    return createObjective(model, { ...this.settings, labels: this.#labels });
   }
 
   /** Returns the data of a trial, whose held-out rows are drawn by its seed. */
