@@ -127,7 +127,7 @@ function parseMessage(value: unknown, name: string, refuse: (what: string) => ne
     return refuse(`${name}.function_call is OpenAI's old form; write the call as tool_calls`);
   const calls = parseCalls(fields["tool_calls"], `${name}.tool_calls`, refuse);
   if (calls !== undefined) fields["tool_calls"] = calls;
-  const content = parseContent(fields["content"], `${name}.content`, calls !== undefined, refuse);
+  const content = parseContent(value["content"], `${name}.content`, calls !== undefined, refuse);
   if (content === undefined) delete fields["content"];
   else fields["content"] = content;
   checkWeight(fields, name, refuse);
@@ -150,7 +150,8 @@ function parseContent(
   refuse: (what: string) => never,
 ): string | undefined {
   if (typeof content === "string") return content;
-  if (called && (content === undefined || (Array.isArray(content) && content.length === 0))) return undefined;
+  if (called && ((content ?? null) === null || (Array.isArray(content) && content.length === 0)))
+    return undefined;
   if (!Array.isArray(content) || content.length === 0) {
     const is = Array.isArray(content) ? "an empty array" : describeKind(content);
     return refuse(`${name} must be a string or an array of text parts, got ${is}`);

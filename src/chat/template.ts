@@ -106,7 +106,19 @@ export class ChatTemplate {
     }
   }
 
-  #run(program: Program, { messages, tools }: Conversation, options: RenderOptions): string {
+  /** Renders a conversation. A template that fails at a message without content gets an empty one. */
+  #run(program: Program, conversation: Conversation, options: RenderOptions): string {
+    try {
+      return this.#evaluate(program, conversation, options);
+    } catch (error) {
+      const { cause } = error as LowrankError;
+      const messages = fillContents(conversation.messages);
+      if (cause instanceof Raised || cause instanceof OutOfBounds || messages === undefined) throw error;
+      return this.#evaluate(program, { ...conversation, messages }, options);
+    }
+  }
+
+  #evaluate(program: Program, { messages, tools }: Conversation, options: RenderOptions): string {
     const { addGenerationPrompt = false, variables = {} } = options;
     const environment = new Environment();
     const all = {
@@ -154,6 +166,12 @@ function createConstants(): Record<string, unknown> {
     },
     strftime_now: (format: string) => formatTime(new Date(), format),
   };
+}
+
+/** Gives messages without content an empty one; undefined if all have content. */
+function fillContents(messages: readonly Message[]): Message[] | undefined {
+  if (messages.every(({ content }) => (content ?? null) !== null)) return undefined;
+  return messages.map((message) => ({ ...message, content: message.content ?? "" }));
 }
 
 /** Copies a message's reasoning to the field names that templates read. */

@@ -99,14 +99,15 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
       promptFormat: flags.promptFormat,
       language: flags.language,
     });
-    const { maxLength } = objective.tokenisation;
+    const { maxLength, modelLength } = objective.tokenisation;
+    const limits = { maxLength, modelLength };
     const rows = await objective.createExamples(data, signal);
     const lowered = flags.maxLength !== undefined && maxLength < flags.maxLength;
     if (lowered) warn(describeLoweredLength(flags.maxLength as number, maxLength));
-    for (const report of rows.reports) for (const message of listWarnings(report, maxLength)) warn(message);
+    for (const report of rows.reports) for (const message of listWarnings(report, limits)) warn(message);
     for (const message of unusedLanguage(model, flags.language)) warn(message);
     for (const message of unusedTemplate(model, flags.chatTemplate)) warn(message);
-    const examples = keepTrained(rows, data.file, maxLength, rows.reports);
+    const examples = keepTrained(rows, data.file, limits, rows.reports);
     const result = await evaluate(model, objective, examples, { batchSize: flags.batchSize, signal });
     process.stdout.write(
       `${flags.json ? formatJsonLine(selectFigures(result)) : formatLines(escapeAll(result)).join("\n")}\n`,

@@ -209,5 +209,5 @@ async function classifyRows(
       await output.write(lines.join(""));
     }
   }
-  for (const message of listWarnings(report, maxLength)) warn(message);
+  for (const message of listWarnings(report, { maxLength, modelLength: most })) warn(message);
 }

@@ -20,6 +20,7 @@ import {
   countRow,
   countUnused,
   type DataReport,
+  type LengthLimits,
   listSkippedWarnings,
 } from "./report.js";
 import { formatPrompts } from "./prompts.js";
@@ -308,20 +309,25 @@ async function addBlocks(
 export function keepTrained(
   examples: StoredExamples,
   file: string,
-  maxLength: number,
+  limits: LengthLimits,
   reports: readonly DataReport[] = [],
 ): StoredExamples {
   let count = 0;
   for (let row = 0; row < examples.length; row++) if (examples.trainedAt(row) > 0) count++;
   if (count === 0) {
-    const why = reports.flatMap((report) => listSkippedWarnings(report, maxLength));
+    const why = reports.flatMap((report) => listSkippedWarnings(report, limits));
     if (why.length > 0)
       throw new LowrankError("ERR_NO_TRAINED_TOKENS", `nothing to train on: ${why.join("; ")}`);
+    const { maxLength, modelLength } = limits;
     const reason = `each row's first ${maxLength} tokens contain nothing to train on`;
     const hint = hasOption("trainOn")
       ? `, or train on all tokens with ${optionSetting("trainOn", "all")}`
       : "";
-    const remedy = `shorten the prompts, or raise ${optionName("maxLength")}${hint}`;
+    const longer =
+      maxLength < modelLength
+        ? `, or raise ${optionName("maxLength")} up to the model's ${modelLength}`
+        : ` (the model reads at most ${modelLength} tokens)`;
+    const remedy = `shorten the prompts${longer}${hint}`;
     throw new LowrankError("ERR_NO_TRAINED_TOKENS", `${file}: ${reason}; ${remedy}`);
   }
   if (count === examples.length) return examples;

@@ -10,7 +10,7 @@ export interface DataReport {
   numbering: Numbering;
   /** Rows in the file; for a running text, blocks. */
   rows: number;
-  /** Rows longer than the maximum length, which were truncated. */
+  /** Rows longer than the maximum length, which were truncated and are trained on. */
   cut: number;
   /** Truncated rows that lost more than half of their tokens. */
   mostlyCut: number;
@@ -115,13 +115,21 @@ export function createReport({ file, numbering }: Origin): DataReport {
   return { file, numbering, rows: 0, cut: 0, mostlyCut: 0, dropped: 0, first: {}, roughCuts: 0 };
 }
 
-/** Counts row `line` with `total` tokens, at most `maxLength` of them kept, and `trained` trained tokens. */
+/**
+ * Counts row `line` with `total` tokens, at most `maxLength` of them kept, and `trained` trained tokens. A row is either
+ * skipped or truncated.
+ */
 export function countRow(
   report: DataReport,
   line: number,
   { total, maxLength, trained }: { total: number; maxLength: number; trained: number },
 ): void {
   report.rows++;
+  if (trained === 0) {
+    report.dropped++;
+    report.first.dropped ??= line;
+    return;
+  }
   if (total > maxLength) {
     report.cut++;
     report.first.cut ??= line;
@@ -130,9 +138,6 @@ export function countRow(
       report.first.mostlyCut ??= line;
     }
   }
-  if (trained > 0) return;
-  report.dropped++;
-  report.first.dropped ??= line;
 }
 
 /** Counts a row whose field `field` was ignored because it repeats the others. */
@@ -200,8 +205,24 @@ export function describeLoweredLength(requested: number, maxLength: number): str
 /** The number of unknown fields that a warning names. */
 const SHOWN_UNUSED = 8;
 
+/** The limits of a row's length, in tokens. */
+export interface LengthLimits {
+  /** The maximum in this run. */
+  maxLength: number;
+  /** The maximum of the model. */
+  modelLength: number;
+}
+
+/** Returns what to do about rows that are too long; `kept` is what a larger maximum keeps. */
+function adviseLength({ maxLength, modelLength }: LengthLimits, kept: string): string {
+  return maxLength < modelLength
+    ? `a larger ${optionName("maxLength")}, up to the model's ${modelLength}, keeps ${kept}`
+    : `the model reads at most ${modelLength} tokens, so split or shorten such rows`;
+}
+
 /** Returns the warnings about a source, one sentence each. */
-export function listWarnings(report: DataReport, maxLength: number): string[] {
+export function listWarnings(report: DataReport, limits: LengthLimits): string[] {
+  const { maxLength } = limits;
   const { file, rows, mostlyCut, first, roughCuts, chat } = report;
   // Conversations have separate warnings.
   const cut = report.cut - (chat?.shortened ?? 0);
@@ -214,7 +235,7 @@ export function listWarnings(report: DataReport, maxLength: number): string[] {
       mostlyCut > 0 ? `, ${mostlyCut} of them by more than half (${firstRow(first.mostlyCut)})` : "";
     warnings.push(
       `${file}: ${formatShare(cut)} ${cut === 1 ? "is" : "are"} longer than ${maxLength} tokens and truncated (${firstRow(first.cut)})${most}; ` +
-        `a larger ${optionName("maxLength")} keeps more of them`,
+        adviseLength(limits, "more of them"),
     );
   }
   if (dropped > 0) {
@@ -243,7 +264,7 @@ export function listWarnings(report: DataReport, maxLength: number): string[] {
       fields.push(`${others === MOST_UNUSED - SHOWN_UNUSED ? "at least " : ""}${others} others`);
     warnings.push(`${file}: unknown fields are not used: ${fields.join(", ")}`);
   }
-  if (chat !== undefined) warnings.push(...listChatWarnings(report, chat, maxLength));
+  if (chat !== undefined) warnings.push(...listChatWarnings(report, chat, limits));
   if (roughCuts > 0) {
     warnings.push(
       `${file}: the text was split at ${roughCuts} ${roughCuts === 1 ? "position" : "positions"} for tokenisation, which this tokenizer may not allow; ` +
@@ -259,8 +280,8 @@ type ChatKind = Exclude<keyof ChatReport, "first">;
 const LEFT_OUT: readonly ChatKind[] = ["silent", "notFound", "tooLong", "callsIgnored", "unweighted"];
 
 /** Returns the reasons for skipped conversations, one sentence each. */
-export function listSkippedWarnings(report: DataReport, maxLength: number): string[] {
-  return report.chat === undefined ? [] : listChatWarnings(report, report.chat, maxLength, LEFT_OUT);
+export function listSkippedWarnings(report: DataReport, limits: LengthLimits): string[] {
+  return report.chat === undefined ? [] : listChatWarnings(report, report.chat, limits, LEFT_OUT);
 }
 
 /** Returns how to train rows of prompt and completion without the chat template. */
@@ -272,10 +293,11 @@ export function adviseRaw(): string {
 function listChatWarnings(
   report: DataReport,
   chat: ChatReport,
-  maxLength: number,
+  limits: LengthLimits,
   kinds?: readonly ChatKind[],
 ): string[] {
   const { file, rows } = report;
+  const { maxLength } = limits;
   const sentences: [kind: ChatKind, what: string][] = [
     ["sharegpt", "read in ShareGPT's format: from is the role, value the content"],
     ["alpaca", "read in Alpaca's format: instruction and input are the user's turn, output the assistant's"],
@@ -290,7 +312,7 @@ function listChatWarnings(
     ["shortened", `truncated after the last assistant turn that fits in ${maxLength} tokens`],
     [
       "tooLong",
-      `skipped: the first assistant turn ends after ${maxLength} tokens; a larger ${optionName("maxLength")} keeps them`,
+      `skipped: the first assistant turn ends after ${maxLength} tokens; ${adviseLength(limits, "them")}`,
     ],
     [
       "callsIgnored",

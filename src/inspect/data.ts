@@ -101,7 +101,7 @@ export async function inspectData(
   const { tokenizer } = model;
   if (tokenizer === undefined) throw createNoTokenizerError(model);
   const objective = createObjective(model, options);
-  const { maxLength } = objective.tokenisation;
+  const { maxLength, modelLength } = objective.tokenisation;
   const store = await objective.createExamples(data, signal);
   const lengths: number[] = [];
   const first: TextPart[][] = [];
@@ -134,7 +134,7 @@ export async function inspectData(
     ...(classes !== undefined && { classes }),
     notices: [
       ...(data.kind === "labels" ? describeLabels(data) : []),
-      ...reports.flatMap((report) => listWarnings(report, maxLength)),
+      ...reports.flatMap((report) => listWarnings(report, { maxLength, modelLength })),
       ...reportUnusedLanguage(model, language),
       ...reportUnusedTemplate(model, chatTemplate),
     ],

@@ -24,6 +24,8 @@ export interface Tokenisation {
   padTokenId: number;
   /** The maximum length of a row; longer rows are truncated. */
   maxLength: number;
+  /** The model's maximum. */
+  modelLength: number;
   /** The number of token ids in the vocabulary. */
   vocabSize: number;
 }

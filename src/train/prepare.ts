@@ -5,12 +5,12 @@ import type { TrainingData } from "../data/given.js";
 import { closeData, type Data, readData } from "../data/read.js";
 import { isShared } from "../data/shared-data.js";
 import { SharedExamples } from "../data/shared-examples.js";
-import { type DataReport, describeLoweredLength, listWarnings } from "../data/report.js";
+import { type DataReport, describeLoweredLength, type LengthLimits, listWarnings } from "../data/report.js";
 import { splitHeldOut } from "../data/split.js";
 import type { Examples, StoredExamples } from "../data/store.js";
 import { LowrankError } from "../errors.js";
 import { CausalLM } from "../models/causal-lm.js";
-import { SequenceClassifier } from "../models/classifier.js";
+import { Classifier, SequenceClassifier } from "../models/classifier.js";
 import { createNoTokenizerError, type PretrainedModel } from "../models/pretrained.js";
 import { SpeechToText } from "../models/speech-to-text.js";
 import { findSpecialTokens } from "../models/special-tokens.js";
@@ -62,9 +62,9 @@ export function readTokenisation(model: PretrainedModel, longest: number): Token
   const { tokenizer } = model;
   if (tokenizer === undefined) throw createNoTokenizerError(model);
   const config = model.config as TextConfig;
-  const maxLength = Math.min(longest, config.maxPositionEmbeddings);
-  const { vocabSize } = config;
-  return { ...findSpecialTokens(tokenizer, config), tokenizer, maxLength, vocabSize };
+  const { vocabSize, maxPositionEmbeddings: modelLength } = config;
+  const maxLength = Math.min(longest, modelLength);
+  return { ...findSpecialTokens(tokenizer, config), tokenizer, maxLength, modelLength, vocabSize };
 }
 
 /**
@@ -82,6 +82,10 @@ export function createObjective(
   if (model instanceof CausalLM) return new LanguageModelling(model, tokens(), options);
   if (model instanceof SpeechToText) return new Transcribing(model, tokens(), options);
   const folder = model.folder ?? "the model";
+  if (model instanceof Classifier && !(model instanceof SequenceClassifier)) {
+    const what = "classifies images, which data files do not have; train it from TypeScript with lora.inject";
+    throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${folder}: ${what}`);
+  }
   if (!(model instanceof SequenceClassifier)) {
     const what =
       "neither a language model nor a classifier; rows with text and label train it as a classifier";
@@ -134,7 +138,8 @@ export async function prepare(
   const warn = (message: string): void => emit({ type: "warning", message });
   try {
     const objective = await agree(ranks, () => createCheckedObjective(model, files, labels, settings));
-    const { maxLength } = objective.tokenisation;
+    const { maxLength, modelLength } = objective.tokenisation;
+    const limits = { maxLength, modelLength };
     // A given length that exceeds the model's is reported by a warning; the default by the start event alone.
     if (maxLength < requestedLength && settings.given.includes("maxLength"))
       warn(describeLoweredLength(requestedLength, maxLength));
@@ -148,13 +153,12 @@ export async function prepare(
         ranks !== undefined && isShared(data) ? await SharedExamples.join(store, ranks) : undefined;
       const sourceReports = joined?.reports ?? store.reports;
       reports.push(...sourceReports);
-      for (const report of sourceReports)
-        for (const message of listWarnings(report, maxLength)) warn(message);
+      for (const report of sourceReports) for (const message of listWarnings(report, limits)) warn(message);
       return joined?.examples ?? store;
     };
     const rows = await tokenise(files.train);
     const held = files.held && (await tokenise(files.held));
-    const sets = await agree(ranks, () => selectRows(rows, held, files, { settings, maxLength, reports }));
+    const sets = await agree(ranks, () => selectRows(rows, held, files, { settings, limits, reports }));
     for (const set of [sets.train, sets.held])
       await set?.keep(Array.from({ length: Math.min(SHOWN_ROWS, set.length) }, (_, row) => row));
     return { objective, train: sets.train, held: sets.held ?? [], reports };
@@ -183,11 +187,19 @@ function selectRows(
   rows: StoredExamples,
   held: StoredExamples | undefined,
   files: Files,
-  { settings, maxLength, reports }: { settings: Settings; maxLength: number; reports: readonly DataReport[] },
+  {
+    settings,
+    limits,
+    reports,
+  }: {
+    settings: Settings;
+    limits: LengthLimits;
+    reports: readonly DataReport[];
+  },
 ): { train: StoredExamples; held: StoredExamples | undefined } {
   const { evalSplit: share, seed } = settings;
   const keep = (set: StoredExamples, { file }: Data): StoredExamples =>
-    keepTrained(set, file, maxLength, reports);
+    keepTrained(set, file, limits, reports);
   if (held !== undefined && files.held !== undefined) {
     const heldOut = keep(held, files.held);
     return { train: keep(rows, files.train), held: heldOut };

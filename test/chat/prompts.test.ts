@@ -49,7 +49,9 @@ async function encoded(
       )
       .join("");
   });
-  const warnings = store.reports.flatMap((report) => listWarnings(report, 1000));
+  const warnings = store.reports.flatMap((report) =>
+    listWarnings(report, { maxLength: 1000, modelLength: 2000 }),
+  );
   return { texts, warnings: warnings.map((one) => one.replace(source.file, "f")) };
 }
 

@@ -33,7 +33,7 @@ async function trained(
       .replaceAll(/\|+/g, "|"),
   );
   const warnings = store.reports
-    .flatMap((report) => listWarnings(report, maxLength))
+    .flatMap((report) => listWarnings(report, { maxLength, modelLength: 2000 }))
     .map((one) => one.replace(data.file, "f"));
   return { texts, warnings };
 }
@@ -78,6 +78,7 @@ test("content that is not text is refused by file, line and position", async (t)
     [user(["a"]), /content\[0\] must be \{"type": "text", "text": …\}, got a string/],
     [user([{ type: "text", text: 3 }]), /content\[0\]\.text must be a string, got a number/],
     [user([]), /content must be a string or an array of text parts, got an empty array/],
+    [assistant({ content: null }), /content must be a string or an array of text parts, got null/],
     [assistant({ content: "a", weight: 0.5 }), /\[0\]\.weight must be 0 or 1, got 0\.5/],
     [assistant({ content: "a", weight: "0" }), /weight must be 0 or 1, got "0"/],
     [
@@ -119,6 +120,43 @@ test("content that is not text is refused by file, line and position", async (t)
       throw new Error(what);
     }),
   );
+});
+
+test("a message with calls and content null: a template that trims it gets an empty text", async (t) => {
+  const template =
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.strip() }}" +
+    "{% for c in m.tool_calls or [] %}<{{ c.function.name }}>{% endfor %}<|im_end|>\n{% endfor %}" +
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+  const calling = (more: object): object => ({
+    messages: [
+      { role: "user", content: " Weather? " },
+      {
+        role: "assistant",
+        ...more,
+        tool_calls: [{ type: "function", function: { name: "weather", arguments: {} } }],
+      },
+    ],
+  });
+  for (const strip of ["m.content.strip()", "m.content | trim"]) {
+    const tokenizer = tokenizerOf(chatMl, template.replace("m.content.strip()", strip));
+    const { texts } = await trained(tokenizer, [
+      calling({ content: null }),
+      calling({}),
+      calling({ content: "" }),
+    ]);
+    t.deepEqual(
+      texts,
+      Array.from({ length: 3 }, () => "|<weather><|im_end|>\n"),
+      strip,
+    );
+  }
+  // A template that tests for a missing content still sees that it is missing.
+  const testing = tokenizerOf(
+    chatMl,
+    "{% for m in messages %}{% if m.content is defined %}a{% else %}b{% endif %}{% endfor %}",
+  );
+  const { messages } = calling({ content: null }) as { messages: [] };
+  t.is(testing.applyChatTemplate(messages, { tokenize: false }), "ab");
 });
 
 test("arguments as JSON text are equivalent to an object", async (t) => {
@@ -250,7 +288,7 @@ test("if every row is skipped, the error says why", async (t) => {
   const tokenizer = tokenizerOf(chatMl, PLAIN);
   const data: RowData = await rowsOf(calling);
   const store = await tokenizeRows(data, tokenizer, { maxLength: 100, eosTokenIds: [1] });
-  t.throws(() => keepTrained(store, data.file, 100, store.reports), {
+  t.throws(() => keepTrained(store, data.file, { maxLength: 100, modelLength: 2000 }, store.reports), {
     code: "ERR_NO_TRAINED_TOKENS",
     message:
       /nothing to train on: .*1 of 1 rows \(first line 1\) skipped: the chat template ignores their tool calls/,

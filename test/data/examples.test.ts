@@ -22,6 +22,7 @@ function letters({ addsEos = false } = {}): Encoder {
 }
 
 const options: ExampleOptions = { maxLength: 100, eosTokenIds: [EOS, 9] };
+const limitedTo = (maxLength: number) => ({ maxLength, modelLength: 100 });
 const code = (text: string): number[] => [...text].map((letter) => letter.charCodeAt(0));
 
 async function exampleOf(
@@ -93,7 +94,7 @@ test("running text becomes blocks without overlap, the last one short, without a
     [2, 2, 0],
   );
   t.deepEqual(
-    blocks.reports.flatMap((report) => listWarnings(report, 3)),
+    blocks.reports.flatMap((report) => listWarnings(report, limitedTo(3))),
     [],
   );
 });
@@ -102,11 +103,11 @@ test("rows with nothing to train on are skipped; an error if all are", async (t)
   const long = { prompt: "abc", completion: "def" };
   const both = await tokenizeRows(await rowsOf(long, { text: "a" }), letters(), { ...options, maxLength: 4 });
   t.deepEqual(
-    [...keepTrained(both, "f", 4)].map((one) => [...one.ids]),
+    [...keepTrained(both, "f", limitedTo(4))].map((one) => [...one.ids]),
     [[BOS, ...code("a"), EOS]],
   );
   const none = await tokenizeRows(await rowsOf(long), letters(), { ...options, maxLength: 4 });
-  const error = t.throws(() => keepTrained(none, "f", 4), { instanceOf: LowrankError });
+  const error = t.throws(() => keepTrained(none, "f", limitedTo(4)), { instanceOf: LowrankError });
   t.is(error.code, "ERR_NO_TRAINED_TOKENS");
 });
 
@@ -120,14 +121,29 @@ test("truncated, mostly truncated and skipped rows are counted and reported with
   );
   const { reports } = await tokenizeRows(data, letters(), { ...options, maxLength: 5 });
   const [report] = reports as [DataReport];
-  t.like(report, { rows: 5, cut: 3, mostlyCut: 2, dropped: 1 });
+  t.like(report, { rows: 5, cut: 2, mostlyCut: 1, dropped: 1 });
   t.deepEqual(report.first, { cut: 2, mostlyCut: 3, dropped: 4 });
-  const [cut, left] = listWarnings(report, 5);
+  const [cut, left] = listWarnings(report, limitedTo(5));
   t.regex(
     cut ?? "",
-    /3 of 5 rows are longer than 5 tokens and truncated \(first line 2\), 2 of them by more/,
+    /2 of 5 rows are longer than 5 tokens and truncated \(first line 2\), 1 of them by more than half \(first line 3\); a larger maxLength, up to the model's 100, keeps more of them$/,
   );
   t.regex(left ?? "", /1 of 5 rows is skipped \(first line 4\)/);
+});
+
+test("at the model's maximum length no larger one is advised", async (t) => {
+  const long = { prompt: "abcdefgh", completion: "x" };
+  const data = await rowsOf({ text: "abcdef" }, long);
+  const { reports } = await tokenizeRows(data, letters(), { ...options, maxLength: 5 });
+  const [report] = reports as [DataReport];
+  const atLimit = { maxLength: 5, modelLength: 5 };
+  const [cut] = listWarnings(report, atLimit);
+  t.regex(cut ?? "", /truncated .*; the model reads at most 5 tokens, so split or shorten such rows$/);
+  const none = await tokenizeRows(await rowsOf(long), letters(), { ...options, maxLength: 5 });
+  t.throws(() => keepTrained(none, "f", atLimit), {
+    message:
+      "f: each row's first 5 tokens contain nothing to train on; shorten the prompts (the model reads at most 5 tokens), or train on all tokens with trainOn all",
+  });
 });
 
 test("tokenising can be aborted, with the signal's reason", async (t) => {

@@ -89,11 +89,13 @@ export const FOLLOWED: readonly Followed[] = [
   [/^with --packing … of … tokens, $/, `${HERE}packing`],
   [/lowrank finetune --resume …$/, "test/dashboard/page.test.ts: the page of a run whose process is killed"],
   [
-    /^, or train on all tokens with <trainOn>$|^shorten the prompts, or raise <maxLength>/,
+    /^, or train on all tokens with <trainOn>$|^, or raise <maxLength> up to the model's …$|^shorten the prompts……$/,
     `${HERE}rows with nothing to train on`,
   ],
-  [/^a larger <maxLength> keeps more of them$/, `${HERE}rows with nothing to train on, and truncated rows`],
-  [/a larger <maxLength> keeps them$/, `${HERE}conversations that are too long`],
+  [
+    /^a larger <maxLength>, up to the model's …, keeps …$|the model reads at most … tokens, so split or shorten such rows$/,
+    `${HERE}rows with nothing to train on, and truncated rows`,
+  ],
   [/use a template for tools with <chatTemplate>$/, `${HERE}tools that a template ignores`],
   [
     /^<promptFormat> trains the plain texts$|is an array of messages, which <promptFormat> raw does not write/,

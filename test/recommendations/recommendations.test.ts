@@ -206,14 +206,28 @@ test.serial(
     t.is(cut.status, 1);
     t.regex(
       cut.stderr,
-      /shorten the prompts, or raise --max-length, or train on all tokens with --train-on all/,
+      /shorten the prompts, or raise --max-length up to the model's 64, or train on all tokens with --train-on all/,
     );
     const all = await finetune("--model", model, "--data", long, "--max-length", "8", "--train-on", "all");
     t.is(all.status, 0, all.stderr);
-    t.regex(all.stderr, /a larger --max-length keeps more of them/);
+    t.regex(all.stderr, /a larger --max-length, up to the model's 64, keeps more of them/);
     const raised = await finetune("--model", model, "--data", long, "--max-length", "64");
     t.is(raised.status, 0, raised.stderr);
     t.is(raised.stderr, "");
+    // At the model's own limit a larger --max-length would change nothing.
+    const text = "a long text, ".repeat(8);
+    const atLimit = await finetune("--model", model, "--data", rows({ text }), "--max-length", "64");
+    t.regex(atLimit.stderr, /the model reads at most 64 tokens, so split or shorten such rows$/m);
+    t.notRegex(atLimit.stderr, /--max-length/);
+    const halves = [{ text: text.slice(0, 52) }, { text: text.slice(52) }];
+    const split = await finetune("--model", model, "--data", rows(...halves), "--max-length", "64");
+    t.is(split.stderr, "");
+    const prompt = "a prompt, ".repeat(8);
+    const asked = ["--model", model, "--max-length", "64", "--data"];
+    const whole = await finetune(...asked, rows({ prompt, completion: "b" }));
+    t.regex(whole.stderr, /shorten the prompts \(the model reads at most 64 tokens\), or train on all/);
+    const shorter = await finetune(...asked, rows({ prompt: prompt.slice(0, 40), completion: "b" }));
+    t.is(shorter.stderr, "");
     // A command without --train-on all does not recommend it.
     const judged = await run(
       "evaluate",
@@ -226,7 +240,7 @@ test.serial(
       "--device",
       "cpu",
     );
-    t.regex(judged.stderr, /raise --max-length$/m);
+    t.regex(judged.stderr, /raise --max-length up to the model's 64$/m);
     t.is(
       (await run("evaluate", "--model", model, "--data", long, "--max-length", "64", "--device", "cpu"))
         .status,
@@ -248,7 +262,7 @@ test.serial(
       { messages: [hi, yes] },
     );
     const cut = await finetune("--model", model, "--data", long, ...template, "--max-length", "20");
-    t.regex(cut.stderr, /a larger --max-length keeps them/);
+    t.regex(cut.stderr, /a larger --max-length, up to the model's 64, keeps them/);
     t.is((await finetune("--model", model, "--data", long, ...template, "--max-length", "60")).stderr, "");
     const call = {
       role: "assistant",

@@ -80,6 +80,10 @@ export const FOLLOWED_REMEDIES: readonly (readonly [says: string, test: string])
   ["give every row one, or none", DATA],
   ["write both halves", DATA],
   [
+    "train it from TypeScript with lora.inject",
+    "test/train/classification.test.ts: a model of images is refused without advice about texts",
+  ],
+  [
     "make both strings, or both arrays of messages",
     "test/recommendations/recommendations.test.ts: rows of prompt and completion with a chat template",
   ],

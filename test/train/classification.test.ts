@@ -8,6 +8,9 @@ import {
   manualSeed,
   memory,
   safetensors,
+  saveModel,
+  tensor,
+  ViTForImageClassification,
   type EvalEvent,
   type FinetuneOptions,
 } from "../../src/index.js";
@@ -20,7 +23,8 @@ import { createObjective } from "../../src/train/prepare.js";
 import { scope } from "../../src/index.js";
 import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
-import { tinyData, tinyModel } from "../hashed.js";
+import { temporary, tinyData, tinyModel } from "../hashed.js";
+import { stepLosses } from "../models/trained.js";
 import { rowsFile, seaAndLand, tinyEncoder } from "../tiny-encoder.js";
 import { planLosses } from "./plan-losses.js";
 import { adapterBytes, collect, quick } from "./quick.js";
@@ -228,6 +232,41 @@ test.serial("unsuitable data is refused with file and line, and no output is lef
     t.throws(() => readFileSync(given.output as string), { code: "ENOENT" });
   }
 });
+
+test.serial(
+  "a model of images is refused without advice about texts, and is trained from TypeScript",
+  async (t) => {
+    const vit = ViTForImageClassification.fromConfig(
+      {
+        hidden_size: 16,
+        intermediate_size: 24,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        image_size: 8,
+        patch_size: 4,
+        id2label: { 0: "sea", 1: "land" },
+      },
+      { device: "cpu" },
+    );
+    const folder = temporary();
+    await saveModel(vit, join(folder, "vit"));
+    const run = options("cpu", { model: join(folder, "vit"), data: tinyData(3), evalData: undefined });
+    await t.throwsAsync(finetune(run).result, {
+      code: "ERR_UNSUPPORTED_MODEL",
+      message:
+        /vit: classifies images, which data files do not have; train it from TypeScript with lora\.inject$/,
+    });
+    lora.inject(vit, { r: 2, targetModules: "all-linear" });
+    const pixels = Float32Array.from({ length: 2 * 3 * 64 }, (_, i) => Math.sin(i));
+    const losses = await stepLosses(
+      vit,
+      () => vit.loss(tensor(pixels, { shape: [2, 3, 8, 8], device: "cpu" }), Int32Array.of(0, 1)),
+      { steps: 8, lr: 0.05 },
+    );
+    t.true((losses.at(-1) as number) < (losses[0] as number), losses.join());
+    vit.dispose();
+  },
+);
 
 test.serial(
   "a held-out share of classes with one row each is refused; the error asks for more rows or an evaluation file",

@@ -32,9 +32,9 @@ const gradientAccumulation = Number(values["grad-accum"]);
 
 async function data(model: CausalLM) {
   const objective = new LanguageModelling(model, readTokenisation(model, 256), { trainOn: "all" });
-  const { tokenizer, maxLength, padTokenId } = objective.tokenisation;
+  const { tokenizer, padTokenId } = objective.tokenisation;
   const read = async (file: string) =>
-    keepTrained(await objective.createExamples(await readData(file), undefined), file, maxLength);
+    keepTrained(await objective.createExamples(await readData(file), undefined), file, objective.tokenisation);
   const train = await read(locateDefaultData());
   const held = await read(locateDefaultHeldOut());
   const text = await readFile(locateDefaultHeldOut(), "utf8");
