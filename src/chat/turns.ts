@@ -11,9 +11,8 @@ export interface Turn extends Span {
   unweighted?: boolean | undefined;
 }
 
-/** A conversation's text and the assistant's turns in it. */
-export interface Rendered {
-  text: string;
+/** The assistant's turns in a conversation's text. */
+export interface Located {
   turns: Turn[];
   /** The number of assistant turns that were not found in the text. */
   lost: number;
@@ -25,29 +24,28 @@ export interface Rendered {
 type Weighted = Conversation & { readonly unweighted?: readonly number[] | undefined };
 
 /**
- * Renders a conversation and locates the assistant's turns: by the template's `generation` tags where it has them, else
- * by comparing the text with renderings of parts of the conversation. If any turn except the last is not found by
- * comparison, only the last is returned.
- *
- * Throws `ERR_CHAT_TEMPLATE` where the template rejects the conversation, fails, or does not terminate.
+ * Locates the assistant's turns in `text`, the rendered conversation: by the template's `generation` tags where it has
+ * them, else by comparing the text with renderings of parts of the conversation. If any turn except the last is not found
+ * by comparison, only the last is returned. Turns after the first one that ends beyond `within` may be missing.
  */
-export function renderTurns(
+export function locateTurns(
   template: ChatTemplate,
   { unweighted = [], ...conversation }: Weighted,
-): Rendered {
-  const text = template.render(conversation);
+  text: string,
+  within = Infinity,
+): Located {
   const ignored = findIgnoredParts(template, conversation, text);
   const parts = new Parts(template, conversation, text);
   const places = conversation.messages.flatMap(({ role }, i) => (role === "assistant" ? [i] : []));
   const marked = template.findMarkedSpans(conversation, text);
   const found =
     marked === undefined
-      ? compareTurns(parts, places, unweighted)
+      ? compareTurns(parts, places, { unweighted, within })
       : findMarkedTurns(marked, parts, places, unweighted);
-  return { text, ...found, ignored };
+  return { ...found, ignored };
 }
 
-type Found = Pick<Rendered, "turns" | "lost">;
+type Found = Pick<Located, "turns" | "lost">;
 
 /** Converts the tagged ranges to turns, and marks turns with weight 0. */
 function findMarkedTurns(
@@ -70,13 +68,18 @@ function findMarkedTurns(
 }
 
 /** Locates turns by comparison; only the last one if any other is not found. */
-function compareTurns(parts: Parts, places: readonly number[], unweighted: readonly number[]): Found {
+function compareTurns(
+  parts: Parts,
+  places: readonly number[],
+  { unweighted, within }: { unweighted: readonly number[]; within: number },
+): Found {
   const turns: Turn[] = [];
   let lost = 0;
   for (const place of places) {
     const turn = parts.locateTurn(place, turns.at(-1)?.end ?? 0);
     if (turn === undefined) lost++;
     else turns.push(weightTurn(turn, place, unweighted));
+    if (turn !== undefined && turn.end > within) break;
   }
   if (lost === 0) return { turns, lost };
   const place = places.at(-1) as number;
@@ -104,9 +107,10 @@ class Parts {
 
   /** Locates the turn of message `place`, beginning at `from` or later. */
   locateTurn(place: number, from: number): Turn | undefined {
-    const varied = this.#locateByReplacing(place);
-    const start = this.#measurePrefix(place, true) ?? varied?.start;
+    const prefix = this.#measurePrefix(place, true);
     const exact = this.#measurePrefix(place + 1, false);
+    const varied = prefix === undefined || exact === undefined ? this.#locateByReplacing(place) : undefined;
+    const start = prefix ?? varied?.start;
     const end = exact ?? (varied && this.#findTurnEnd(place, varied.end));
     if (start === undefined || end === undefined || start < from || end <= start) return undefined;
     return exact === undefined ? { start, end, rough: true } : { start, end };

@@ -1,9 +1,9 @@
 /** Converts conversations to examples: rendered by the model's template, trained on the assistant's turns. */
 import type { Ignored } from "../chat/ignored.js";
-import { type Offsets, type TokenSpan, findTokenSpans } from "../chat/tokens.js";
-import { type Rendered, renderTurns } from "../chat/turns.js";
+import { type TokenSpan, findTokenSpans } from "../chat/tokens.js";
+import { locateTurns, type Turn } from "../chat/turns.js";
 import { LowrankError } from "../errors.js";
-import type { Encoder } from "./encode.js";
+import type { Encoder, PlacedIds } from "./encode.js";
 import { type Origin, describeRow } from "./source/origin.js";
 import type { ChatRow } from "./rows.js";
 import { adviseRaw, countChat, type DataReport } from "./report.js";
@@ -11,7 +11,11 @@ import { adviseRaw, countChat, type DataReport } from "./report.js";
 /** A conversation's ids, and the token spans of the assistant's turns. */
 export interface EncodedChat {
   text: string;
+  /** All ids, or more than the limit. */
   ids: Int32Array;
+  /** The number of ids of the whole text; an estimate where its end was not encoded. */
+  total: number;
+  /** The last span reaches beyond `ids` if the end of its turn was not encoded. */
   spans: TokenSpan[];
   /** Turns of the assistant that were not found in the text. */
   lost: number;
@@ -22,7 +26,8 @@ export interface EncodedChat {
 }
 
 /**
- * Renders and encodes conversations, without adding special tokens to the template's text.
+ * Renders and encodes conversations, without adding special tokens to the template's text. Texts are encoded only as
+ * far as `limit` ids need.
  *
  * Throws `ERR_CHAT_TEMPLATE` where there is no template, and with file and line where it rejects a conversation, fails
  * or does not terminate.
@@ -31,6 +36,7 @@ export async function encodeChats(
   rows: readonly ChatRow[],
   encoder: Encoder,
   origin: Origin,
+  limit = Infinity,
 ): Promise<EncodedChat[]> {
   if (rows.length === 0) return [];
   const { chat } = encoder;
@@ -39,29 +45,52 @@ export async function encodeChats(
       "ERR_CHAT_TEMPLATE",
       `${origin.file}: messages need a tokenizer with a chat template`,
     );
-  const rendered = rows.map((row): Rendered => {
+  const rendered = rows.map((row) => {
     const template = chat.findChatTemplate(row.tools !== undefined);
-    try {
-      return renderTurns(template, row);
-    } catch (cause) {
-      if (!(cause instanceof LowrankError)) throw cause;
-      const raw = row.format === "prompt" ? `; ${adviseRaw()}` : "";
-      throw new LowrankError(cause.code, `${describeRow(origin, row.line)}: ${cause.message}${raw}`, {
-        cause,
-      });
-    }
+    return { row, template, text: nameRow(row, origin, () => template.render(row)) };
   });
-  const encoded = await chat.encodeWithOffsets(rendered.map(({ text }) => text));
-  return rendered.map(({ text, turns, lost, ignored }, i) => {
-    const { ids, offsets } = encoded[i] as { ids: Int32Array; offsets: Offsets };
+  const encoded = await chat.encodeWithOffsets(
+    rendered.map(({ text }) => text),
+    limit,
+  );
+  return rendered.map(({ row, template, text }, i) => {
+    const placed = encoded[i] as PlacedIds;
+    const { ids } = placed;
+    const { turns, lost, ignored } = nameRow(row, origin, () =>
+      locateTurns(template, row, text, placed.encoded),
+    );
     const [spans, unweighted] = [false, true].map((without) =>
-      findTokenSpans(
+      findSpans(
         turns.filter((turn) => (turn.unweighted === true) === without),
-        offsets,
+        placed,
       ),
     ) as [TokenSpan[], TokenSpan[]];
-    return { text, ids, spans, lost, unweighted, ignored };
+    const total = Math.round((ids.length * text.length) / Math.max(1, placed.encoded));
+    return { text, ids, total, spans, lost, unweighted, ignored };
   });
+}
+
+/** Returns the result of `work`; an error names the row. */
+function nameRow<T>(row: ChatRow, origin: Origin, work: () => T): T {
+  try {
+    return work();
+  } catch (cause) {
+    if (!(cause instanceof LowrankError)) throw cause;
+    const raw = row.format === "prompt" ? `; ${adviseRaw()}` : "";
+    throw new LowrankError(cause.code, `${describeRow(origin, row.line)}: ${cause.message}${raw}`, { cause });
+  }
+}
+
+/** Returns the tokens of each turn. The first turn whose end was not encoded has a span that ends after all ids. */
+function findSpans(turns: readonly Turn[], { ids, offsets, encoded }: PlacedIds): TokenSpan[] {
+  const spans = findTokenSpans(
+    turns.filter(({ end }) => end <= encoded),
+    offsets,
+  );
+  const cut = turns.find(({ end }) => end > encoded);
+  if (cut === undefined) return spans;
+  const [begun] = findTokenSpans([{ start: cut.start, end: encoded }], offsets);
+  return [...spans, { start: begun?.start ?? ids.length, end: ids.length + 1 }];
 }
 
 /** The ids of a conversation, and the spans to train on. */

@@ -23,8 +23,16 @@ export interface ChatEncoder {
   readonly hasChatTemplate: boolean;
   /** Returns the template, or the one for tools. Throws `ERR_CHAT_TEMPLATE` where there is none. */
   findChatTemplate(tools: boolean): ChatTemplate;
-  /** Encodes texts without adding special tokens; returns the ids and the range of each token in its text. */
-  encodeWithOffsets(texts: readonly string[]): Promise<{ ids: Int32Array; offsets: Offsets }[]>;
+  /** Encodes texts without adding special tokens. Of a long text it encodes the beginning, with at least `limit` ids. */
+  encodeWithOffsets(texts: readonly string[], limit?: number): Promise<PlacedIds[]>;
+}
+
+/** The ids of a text or of its beginning, and the range of each token in the text. */
+export interface PlacedIds {
+  ids: Int32Array;
+  offsets: Offsets;
+  /** The length of the encoded beginning, in UTF-16 units. */
+  encoded: number;
 }
 
 /** The first ids of a text. */

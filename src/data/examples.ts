@@ -200,7 +200,7 @@ async function addRows(
     const rows = formatPrompts(part, encoder, { format, trainOn }, data);
     const [plain, chats] = await Promise.all([
       encodeRows(rows.filter(isPlain), encoder, end, options),
-      encodeChats(rows.filter(isChat), encoder, data),
+      encodeChats(rows.filter(isChat), encoder, data, maxLength + 1),
     ]);
     return { rows, read, plain: plain.values(), chats: chats.values() };
   };
@@ -270,7 +270,7 @@ function addChat(
     const { ids, spans } = fitWholeChat(chat, maxLength);
     store.addSpans(ids, spans);
     const trained = store.trainedAt(store.length - 1);
-    countRow(report, row.line, { total: chat.ids.length, maxLength, trained });
+    countRow(report, row.line, { total: chat.total, maxLength, trained });
     return;
   }
   const { ids, spans } = (written ? fitChat(chat, row, maxLength, report) : undefined) ?? nothing;

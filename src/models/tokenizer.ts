@@ -14,8 +14,7 @@ import {
 } from "../arguments/check.js";
 import { type Conversation, type Message, parseMessages, parseTools } from "../chat/messages.js";
 import { ChatTemplate } from "../chat/template.js";
-import type { Offsets } from "../chat/tokens.js";
-import type { ChatEncoder, Encoded, PartEncoder } from "../data/encode.js";
+import type { ChatEncoder, Encoded, PartEncoder, PlacedIds } from "../data/encode.js";
 import { LowrankError } from "../errors.js";
 import { call, wrapMethods, native, unwrapResult } from "../native/binding.js";
 import { enterCpuUse } from "../tensor/scope.js";
@@ -28,6 +27,7 @@ import {
   readStoredTemplates,
 } from "./chat-template-files.js";
 import { type EncodingDefaults, readEncodingDefaults } from "./encoding-defaults.js";
+import { type Beginning, CHARACTERS_PER_TOKEN, cutBeginning, SMALLEST_BEGINNING } from "./beginning.js";
 import {
   encode,
   encodeBatch,
@@ -362,14 +362,36 @@ export class Tokenizer extends TemplatedTokenizer {
 
   /**
    * @internal Encodes texts without adding special tokens, in parallel on background threads. Returns the ids and the
-   * range of each token in its text.
+   * range of each token in its text. Of a text much longer than `limit` ids it encodes only the beginning, since a long
+   * text takes about 150 times its size in memory.
    */
-  async encodeWithOffsets(texts: readonly string[]): Promise<{ ids: Int32Array; offsets: Offsets }[]> {
+  async encodeWithOffsets(texts: readonly string[], limit = Infinity): Promise<PlacedIds[]> {
+    const seam = (text: string): number | undefined => this.#native.lastSeam(text) ?? undefined;
+    const size = Math.max(SMALLEST_BEGINNING, CHARACTERS_PER_TOKEN * limit);
+    const rows = await this.#encodeBeginnings(texts.map((text) => cutBeginning(text, size, seam)));
+    for (const [i, text] of texts.entries())
+      for (let longer = 2 * size; ; longer *= 2) {
+        const row = rows[i] as PlacedIds;
+        if (row.ids.length >= limit || row.encoded === text.length) break;
+        [rows[i]] = (await this.#encodeBeginnings([cutBeginning(text, longer, seam)])) as [PlacedIds];
+      }
+    return rows;
+  }
+
+  async #encodeBeginnings(beginnings: readonly Beginning[]): Promise<PlacedIds[]> {
     enterCpuUse();
-    const all = unwrapResult(await this.#native.encodeWithOffsets([...texts]));
-    return Array.from(all.rows, (end, i) => {
-      const sliceRow = (values: Int32Array): Int32Array => values.slice(all.rows[i - 1] ?? 0, end);
-      return { ids: sliceRow(all.ids), offsets: { starts: sliceRow(all.starts), ends: sliceRow(all.ends) } };
+    const all = unwrapResult(await this.#native.encodeWithOffsets(beginnings.map(({ text }) => text)));
+    return beginnings.map(({ text, kept }, i) => {
+      const start = all.rows[i - 1] ?? 0;
+      let end = all.rows[i] as number;
+      if (kept < text.length) while (end > start && (all.ends[end - 1] as number) > kept) end--;
+      const sliceRow = (values: Int32Array): Int32Array => values.slice(start, end);
+      const offsets = { starts: sliceRow(all.starts), ends: sliceRow(all.ends) };
+      return {
+        ids: sliceRow(all.ids),
+        offsets,
+        encoded: kept < text.length ? (offsets.ends.at(-1) ?? 0) : kept,
+      };
     });
   }
 

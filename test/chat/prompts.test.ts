@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 
 import test from "ava";
 
-import { renderTurns } from "../../src/chat/turns.js";
+import { locateTurns } from "../../src/chat/turns.js";
 import { tokenizeRows, type ExampleOptions } from "../../src/data/examples.js";
 import { isTrained } from "../../src/data/parts.js";
 import { formatPrompts } from "../../src/data/prompts.js";
@@ -64,7 +64,9 @@ async function written(tokenizer: Tokenizer, row: object): Promise<Written> {
   for await (const { part } of source.parts()) all.push(...part);
   const format = { format: "auto", trainOn: undefined } as const;
   const [chat] = formatPrompts(all, tokenizer, format, source) as ChatRow[];
-  const { text, turns } = renderTurns(tokenizer.findChatTemplate(false), chat as ChatRow);
+  const template = tokenizer.findChatTemplate(false);
+  const text = template.render(chat as ChatRow);
+  const { turns } = locateTurns(template, chat as ChatRow, text);
   const [turn, ...others] = turns.filter(({ unweighted }) => unweighted !== true);
   if (turn === undefined || others.length > 0 || turn.end !== text.length)
     throw new Error("the trained part is not one turn at the end");

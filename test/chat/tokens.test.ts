@@ -195,6 +195,7 @@ test("a conversation ends after the last turn that fits completely, or is skippe
   const chat = {
     text: "",
     ids: Int32Array.from({ length: 10 }, (_, i) => i),
+    total: 10,
     spans: [
       { start: 2, end: 4 },
       { start: 6, end: 9 },
