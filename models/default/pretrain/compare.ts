@@ -34,7 +34,11 @@ async function data(model: CausalLM) {
   const objective = new LanguageModelling(model, readTokenisation(model, 256), { trainOn: "all" });
   const { tokenizer, padTokenId } = objective.tokenisation;
   const read = async (file: string) =>
-    keepTrained(await objective.createExamples(await readData(file), undefined), file, objective.tokenisation);
+    keepTrained(
+      await objective.createExamples(await readData(file), undefined),
+      file,
+      objective.tokenisation,
+    );
   const train = await read(locateDefaultData());
   const held = await read(locateDefaultHeldOut());
   const text = await readFile(locateDefaultHeldOut(), "utf8");
