@@ -22,7 +22,7 @@ export { bernoulli, multinomial, randint, randperm, type RandomOptions } from ".
 export type { CpuUse, CurrentCpuUse, Priority } from "./device/cpu-use.js";
 export type { TextPart } from "./data/parts.js";
 export type { Numbering } from "./data/source/origin.js";
-export type { ChatReport, CopiedRows, CountedRows, DataReport } from "./data/report.js";
+export type { ChatReport, CopiedRows, CountedRows, DataReport, UnusedField } from "./data/report.js";
 export type { Row, RowsInMemory, TrainingData } from "./data/given.js";
 export type { SpokenText, SpokenTexts } from "./data/speech.js";
 export {
