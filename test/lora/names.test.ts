@@ -92,7 +92,7 @@ const MISSPELLED: [options: object, code: string, message: RegExp][] = [
     /^trainableTokenIndices: "embed_token" .*did you mean embed_tokens\?/,
   ],
   [{ ...targets, loraAlfa: 3 }, "ERR_OPTION", /there is no option loraAlfa \(did you mean loraAlpha\?\)/],
-  [{ ...targets, lora_alpha: 3 }, "ERR_OPTION", /there is no option lora_alpha \(did you mean loraAlpha\?\)/],
+  [{ ...targets, lora_alpha: 3 }, "ERR_OPTION", /there is no option lora_alpha; use loraAlpha, /],
   [{ ...targets, initLoraWeights: "pisa" }, "ERR_OPTION", /got "pisa" \(did you mean pissa\?\)/],
   [
     { ...targets, initLoraWeights: "eva", evaData: [], evaConfig: { roh: 2 } },

@@ -169,7 +169,7 @@ test("options are validated before anything runs", async (t) => {
     t.is(await refused(PROMPT, given), `ERR_OPTION generate: ${message}`);
   t.regex(
     await refused(PROMPT, { maxTokens: 3 }),
-    /^ERR_OPTION generate: there is no option maxTokens \(did you mean maxNewTokens\?\); there are /,
+    /^ERR_OPTION generate: there is no option maxTokens; use maxNewTokens, /,
   );
   const prompts: [unknown, RegExp][] = [
     [null, /^ERR_OPTION generate: the prompt must be .*, got null$/],

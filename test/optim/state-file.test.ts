@@ -190,7 +190,7 @@ const ARGUMENTS: [what: string, message: RegExp, make: () => unknown][] = [
   ],
   [
     "an unknown option",
-    /SGD: there is no option learningRate; there are lr/,
+    /SGD: there is no option learningRate; use lr, the peak learning rate$/,
     () => new optim.SGD([p], loose({ learningRate: 1 })),
   ],
   [
