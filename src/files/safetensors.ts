@@ -13,6 +13,14 @@ export function openWeights(path: string): WeightsFile {
 }
 
 /**
+ * @internal Reads a safetensors file, as of an adapter, into memory and validates its header. It may be written again while
+ * its tensors are in use.
+ */
+export function readWeights(path: string): WeightsFile {
+  return call(() => native().WeightsFile.read(resolveNativePath(path)));
+}
+
+/**
  * @internal Returns one tensor of a file, frozen: mapped on the CPU, uploaded to other devices. With another dtype it is
  * converted or quantised.
  */
@@ -57,6 +65,12 @@ export async function load(path: string, given?: LoadFileOptions): Promise<Recor
   checkText("safetensors.load", "path", path);
   const { device } = checkKnownOptions("safetensors.load", given, ["device"]);
   const file = openWeights(path);
+  return readByName(file.names(), (name) => mapTensor(file, name, device));
+}
+
+/** @internal Reads all tensors of a file into memory, by name. Throws as `load`. */
+export function readAll(path: string, device?: Device): Record<string, Tensor> {
+  const file = readWeights(path);
   return readByName(file.names(), (name) => mapTensor(file, name, device));
 }
 

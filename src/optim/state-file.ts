@@ -4,7 +4,7 @@
  */
 import { call, type WeightsFile } from "../native/binding.js";
 import { LowrankError } from "../errors.js";
-import { mapTensor, openWeights, save } from "../files/safetensors.js";
+import { mapTensor, readWeights, save } from "../files/safetensors.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { OptimizerState, ParameterState } from "./optimizer.js";
 
@@ -63,7 +63,7 @@ export interface Expected {
  * `ERR_UNMATCHED_KEY` for another optimizer, `ERR_SHAPE_MISMATCH` for other parameters.
  */
 export function readState(path: string, expected: Expected): OptimizerState<Record<string, unknown>> {
-  const file = openWeights(path);
+  const file = readWeights(path);
   const { updates, groups } = parseDescription(path, file, expected);
   const states = expected.groups.flatMap((group) => group.states);
   const wanted = new Map<string, { place: number; name: string }>();

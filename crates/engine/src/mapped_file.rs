@@ -4,21 +4,23 @@
 //! Windows neither replaces nor removes a mapped file. Before that, each device copies the parts that its buffers use,
 //! in its queue's order, and the file is unmapped. On other systems a map outlives the name.
 
+mod lost_pages;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{MmapMut, MmapOptions, MmapRaw};
 
 use crate::error::{Code, Error, Result};
 use crate::fail;
+use lost_pages::Watch;
 
 /// How long a device that is shutting down may keep a map that must be unmapped.
 const MAX_WAIT: Duration = Duration::from_secs(2);
@@ -61,14 +63,45 @@ impl Identity {
     }
 }
 
+/// What a write into a file changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    /// `None` where the file system has no times.
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Stamp {
+        Stamp { bytes: metadata.len(), modified: metadata.modified().ok() }
+    }
+}
+
+/// The bytes of a file: mapped, or read into memory that belongs to no file.
+#[derive(Debug)]
+struct Map {
+    // Dropped before the bytes that it watches.
+    watch: Watch,
+    bytes: MmapRaw,
+}
+
+impl Map {
+    fn new(bytes: MmapRaw) -> Map {
+        Map { watch: Watch::new(bytes.as_ptr(), bytes.len()), bytes }
+    }
+}
+
 /// A privately mapped file: writes to its bytes, as when other values are loaded over a weight, stay in this process
-/// and never reach the file. The file must not be truncated meanwhile: writers replace files and never write into them.
+/// and never reach the file. Writers should replace files and not write into them: where one does, `check_unchanged`
+/// finds it.
 #[derive(Debug)]
 pub struct MappedFile {
     path: PathBuf,
     identity: Identity,
+    /// The file as it was mapped; `None` if it was read into memory.
+    stamp: Option<Stamp>,
     /// `None` once it was unmapped.
-    map: RwLock<Option<Arc<MmapRaw>>>,
+    map: RwLock<Option<Arc<Map>>>,
     released: AtomicBool,
     borrowers: Mutex<Vec<Weak<dyn Borrower>>>,
 }
@@ -77,7 +110,7 @@ pub struct MappedFile {
 #[derive(Clone)]
 pub struct Lease {
     file: Arc<MappedFile>,
-    map: Arc<MmapRaw>,
+    map: Arc<Map>,
 }
 
 impl Lease {
@@ -90,16 +123,20 @@ impl Lease {
     /// # Panics
     /// If it is past the end.
     pub fn pointer_at(&self, offset: usize) -> *mut u8 {
-        assert!(offset <= self.map.len(), "a place past the file's end");
+        assert!(offset <= self.map.bytes.len(), "a place past the file's end");
         // SAFETY: it is within the map, or at its end.
-        unsafe { self.map.as_mut_ptr().add(offset) }
+        unsafe { self.map.bytes.as_mut_ptr().add(offset) }
+    }
+
+    pub fn file(&self) -> &Arc<MappedFile> {
+        &self.file
     }
 }
 
 /// All bytes of a map.
-fn map_bytes(map: &MmapRaw) -> &[u8] {
+fn map_bytes(map: &Map) -> &[u8] {
     // SAFETY: the map has this length, and a writer into a weight of it prevents simultaneous reads of that weight.
-    unsafe { std::slice::from_raw_parts(map.as_ptr(), map.len()) }
+    unsafe { std::slice::from_raw_parts(map.bytes.as_ptr(), map.bytes.len()) }
 }
 
 impl Deref for Lease {
@@ -112,20 +149,97 @@ impl Deref for Lease {
 impl MappedFile {
     /// Maps an open, readable file whose name is `path`.
     pub fn new(path: &Path, file: &File) -> std::io::Result<Arc<MappedFile>> {
+        let stamp = Stamp::of(&file.metadata()?);
         // Pages are allocated when they are written: weights are mostly read. SAFETY: the map is private, and this
-        // process does not write the file; if another process truncates it, a read ends this process.
+        // process does not write the file; if another process does, `check_unchanged` finds it.
         let map = unsafe { MmapOptions::new().no_reserve_swap().map_copy(file) }?;
-        let mapped = Arc::new(MappedFile {
-            path: path.into(),
-            identity: Identity::of(file)?,
-            map: RwLock::new(Some(Arc::new(map.into()))),
-            released: AtomicBool::new(false),
-            borrowers: Mutex::default(),
-        });
+        let mapped = MappedFile::with_bytes(path, file, Some(stamp), map.into())?;
         let mut all = lock_ignoring_poison(&MAPPED);
         all.retain(|file| file.strong_count() > 0);
         all.push(Arc::downgrade(&mapped));
         Ok(mapped)
+    }
+
+    /// Reads an open file, whose name is `path`, into memory: later changes of the file have no effect.
+    ///
+    /// # Errors
+    /// The system's; `Interrupted` if the file was written meanwhile.
+    pub fn read_whole(path: &Path, file: &File) -> std::io::Result<Arc<MappedFile>> {
+        let stamp = Stamp::of(&file.metadata()?);
+        let size = usize::try_from(stamp.bytes).map_err(|_| ErrorKind::OutOfMemory)?;
+        let mut bytes = MmapMut::map_anon(size)?;
+        let mut reader = file;
+        let whole = reader.read_exact(&mut bytes);
+        if whole.is_err() || Stamp::of(&file.metadata()?) != stamp {
+            return Err(std::io::Error::new(ErrorKind::Interrupted, "it is being written; try again"));
+        }
+        MappedFile::with_bytes(path, file, None, bytes.into())
+    }
+
+    fn with_bytes(
+        path: &Path,
+        file: &File,
+        stamp: Option<Stamp>,
+        bytes: MmapRaw,
+    ) -> std::io::Result<Arc<MappedFile>> {
+        Ok(Arc::new(MappedFile {
+            path: path.into(),
+            identity: Identity::of(file)?,
+            stamp,
+            map: RwLock::new(Some(Arc::new(Map::new(bytes)))),
+            released: AtomicBool::new(false),
+            borrowers: Mutex::default(),
+        }))
+    }
+
+    /// Whether its bytes were read into memory.
+    pub fn is_in_memory(&self) -> bool {
+        self.stamp.is_none()
+    }
+
+    /// Checks that the file was not written since it was mapped. A file that was replaced or removed is unchanged: its
+    /// bytes stay.
+    ///
+    /// # Errors
+    /// `ERR_FILE_NOT_FOUND` if its size or its time of change differ, or a page was lost.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.check_pages()?;
+        let (Some(before), false) = (self.stamp, self.is_released()) else { return Ok(()) };
+        // Without a file of this name, the mapped one was removed or renamed.
+        let Ok(metadata) = std::fs::metadata(&self.path) else { return Ok(()) };
+        let now = Stamp::of(&metadata);
+        if now == before || find_identity(&self.path) != Some(self.identity) {
+            return Ok(());
+        }
+        let what = match now.bytes == before.bytes {
+            true => format!("{} bytes as before, at another time", now.bytes),
+            false => format!("{} bytes, before {}", now.bytes, before.bytes),
+        };
+        Err(self.changed_error(&what))
+    }
+
+    /// # Errors
+    /// `ERR_FILE_NOT_FOUND` if a page was lost.
+    fn check_pages(&self) -> Result<()> {
+        // A writer unmaps the file, and waits for the device's thread, which may be here.
+        let Ok(map) = self.map.try_read() else { return Ok(()) };
+        map.as_ref().map_or(Ok(()), |map| self.check_map(map))
+    }
+
+    fn check_map(&self, map: &Map) -> Result<()> {
+        if map.watch.has_lost_pages() {
+            return Err(self.changed_error("it was made shorter"));
+        }
+        Ok(())
+    }
+
+    fn changed_error(&self, what: &str) -> Error {
+        let shown = self.path.display();
+        let what = format!(
+            "{shown}: the file was changed while it was in use ({what}); load the model again, and replace \
+             files by renaming instead of writing into them"
+        );
+        Error::new(Code::FileNotFound, what).confine()
     }
 
     /// Whether it was unmapped, and its values were copied.
@@ -136,12 +250,13 @@ impl MappedFile {
     /// Calls `use_bytes` with its bytes, which stay mapped meanwhile.
     ///
     /// # Errors
-    /// `ERR_FILE_NOT_FOUND` once it was unmapped, since another file, or none, has its name now.
+    /// `ERR_FILE_NOT_FOUND` once it was unmapped, since another file, or none, has its name now; and if a page was lost.
     pub fn read<T>(&self, use_bytes: impl FnOnce(&[u8]) -> T) -> Result<T> {
-        match &*self.map.read().unwrap_or_else(|e| e.into_inner()) {
-            Some(map) => Ok(use_bytes(map_bytes(map))),
-            None => Err(self.released_error()),
-        }
+        let map = self.map.read().unwrap_or_else(|e| e.into_inner());
+        let Some(map) = &*map else { return Err(self.released_error()) };
+        let used = use_bytes(map_bytes(map));
+        self.check_map(map)?;
+        Ok(used)
     }
 
     /// Copies a range of its bytes by reading the file: a copy from the map would also leave the map's pages in memory.
@@ -151,6 +266,9 @@ impl MappedFile {
     /// As for `read`.
     pub fn copy(&self, offset: u64, bytes: usize) -> Result<Vec<u8>> {
         self.read(|map| {
+            if self.is_in_memory() {
+                return map[offset as usize..][..bytes].to_vec();
+            }
             self.read_from_file(offset, bytes).unwrap_or_else(|_| map[offset as usize..][..bytes].to_vec())
         })
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use lowrank_engine::dtype::DType;
 use lowrank_engine::error as engine;
+use lowrank_engine::format::Access;
 use lowrank_engine::format::safetensors::{self, TensorData, to_file_type};
 use lowrank_engine::format::weights::Weights;
 use lowrank_engine::mapped_file;
@@ -39,8 +40,13 @@ impl WeightsFile {
     /// Maps the files and checks their headers; reads no tensor.
     #[napi(catch_unwind, factory)]
     pub fn open(path: String) -> Result<WeightsFile> {
-        let weights = background::catch_panic("open", || Weights::open(path)).map_err(to_js_error)?;
-        Ok(WeightsFile { weights })
+        WeightsFile::open_with(path, Access::Mapped)
+    }
+
+    /// Reads the files into memory, so that later changes of them have no effect, and checks their headers.
+    #[napi(catch_unwind, factory)]
+    pub fn read(path: String) -> Result<WeightsFile> {
+        WeightsFile::open_with(path, Access::InMemory)
     }
 
     #[napi(catch_unwind)]
@@ -67,6 +73,11 @@ impl WeightsFile {
 }
 
 impl WeightsFile {
+    fn open_with(path: String, access: Access) -> Result<WeightsFile> {
+        let opened = background::catch_panic("open", || Weights::open_with(path, access));
+        Ok(WeightsFile { weights: opened.map_err(to_js_error)? })
+    }
+
     pub(crate) fn weights(&self) -> &Weights {
         &self.weights
     }

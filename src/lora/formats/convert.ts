@@ -15,7 +15,7 @@ import { LowrankError, readSystemCode } from "../../errors.js";
 import { makeFolder } from "../../files/folders.js";
 import { checkModule } from "../../nn/children.js";
 import { Sequential } from "../../nn/sequential.js";
-import { openWeights, load, mapTensor, save } from "../../files/safetensors.js";
+import { mapTensor, readAll, readWeights, save } from "../../files/safetensors.js";
 import { findBaseModel, resolveBaseName } from "./base-model.js";
 import { checkAdapterName } from "../options/adapter-name.js";
 import { writeConfig } from "./config.js";
@@ -128,7 +128,7 @@ async function readFile(
       "ERR_FILE_FORMAT",
       `${path}: pickled weights can run any code when read, so they are not; save them as safetensors`,
     );
-  const weights = openWeights(path);
+  const weights = readWeights(path);
   const names = weights.names();
   const kind = detectKind(names);
   if (kind === undefined)
@@ -137,7 +137,7 @@ async function readFile(
       `${path}: its tensors are named neither as kohya's (lora_down, lora_up) nor as loralib's (lora_A, lora_B); of PEFT's adapters name the folder`,
     );
   if (model === undefined) throw createRefusal(FILE_REFUSALS.fileAlone, path, kind);
-  const tensors = await load(path, { device });
+  const tensors = readAll(path, device);
   for (const key of device === "cpu" ? [] : names.filter((candidate) => candidate.endsWith(".alpha"))) {
     tensors[key]?.dispose();
     tensors[key] = mapTensor(weights, key, "cpu");

@@ -5,7 +5,7 @@ import { basename, dirname, join } from "node:path";
 import type { Device } from "../../device/device.js";
 import { LowrankError } from "../../errors.js";
 import { makeFolder } from "../../files/folders.js";
-import { load, openWeights, save, writeWhole } from "../../files/safetensors.js";
+import { openWeights, readAll, save, writeWhole } from "../../files/safetensors.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { ChatTemplates } from "../adapter/chat-templates.js";
 import { readConfig } from "./config.js";
@@ -51,7 +51,7 @@ export async function readFolder(
     file,
     folder,
     options,
-    tensors: await load(file, { device }),
+    tensors: readAll(file, device),
     ...(typeof baseModel === "string" && baseModel !== "" ? { baseModel } : {}),
     ...(typeof revision === "string" && revision !== "" ? { revision } : {}),
     ...(start === undefined ? {} : { start }),

@@ -7,7 +7,7 @@ import { LowrankError } from "../../errors.js";
 import type { Optimizer, ParameterState } from "../../optim/optimizer.js";
 import { flattenState } from "../../optim/state-file.js";
 import { readRandomState, setRandomState, type RandomState } from "../../tensor/random.js";
-import { load as loadSafetensors, save as saveSafetensors, writeWhole } from "../../files/safetensors.js";
+import { readAll, save as saveSafetensors, writeWhole } from "../../files/safetensors.js";
 import { scope } from "../../tensor/scope.js";
 import { isLine, type Line } from "./lineage.js";
 import { digestFolder, sealJson, parseSealed, type Manifest } from "./manifest.js";
@@ -136,7 +136,7 @@ export async function amendProgress(
 export async function restoreState(folder: string, progress: Progress, optimizer: Optimizer): Promise<void> {
   const file = join(folder, STATE);
   const device = optimizer.groups[0]?.params[0]?.device;
-  const tensors = await loadSafetensors(file, device === undefined ? {} : { device });
+  const tensors = readAll(file, device);
   try {
     const state: Record<number, ParameterState> = {};
     for (const [key, tensor] of Object.entries(tensors)) {

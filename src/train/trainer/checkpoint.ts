@@ -13,7 +13,7 @@ import type { Module } from "../../nn/module.js";
 import type { Reference } from "../divergence.js";
 import type { Optimizer } from "../../optim/optimizer.js";
 import type { RandomState } from "../../tensor/random.js";
-import { load, save, writeWhole } from "../../files/safetensors.js";
+import { readAll, save, writeWhole } from "../../files/safetensors.js";
 import { checkBase, isBaseTensor, type BaseTensor, type TrainedParts } from "./base.js";
 import { describeDivergence, explainMissing, isRandomState } from "../output/resumable.js";
 import type { Position } from "./data.js";
@@ -181,7 +181,7 @@ export async function readTrainerCheckpoint(
   accept(progress);
   const { base } = progress;
   const file = join(folder, base === undefined ? MODEL : TRAINED);
-  const tensors = await load(file, { device: "cpu" });
+  const tensors = readAll(file, "cpu");
   const names = Object.keys(tensors);
   try {
     const state = model.stateDict();

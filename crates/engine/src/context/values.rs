@@ -144,7 +144,7 @@ impl Context {
     }
 
     /// Creates a frozen value over the bytes of a mapped file: in place on the CPU if `offset` is aligned to the dtype,
-    /// otherwise uploaded from the map.
+    /// otherwise, and for a file in memory, uploaded from it.
     ///
     /// The read is submitted at once, so that all environments can unmap the file.
     ///
@@ -162,7 +162,7 @@ impl Context {
         let bytes = dtype.byte_size(shape.size()) as u64;
         // A map starts on a page, and blocks are read byte by byte.
         let aligned = dtype.is_block() || offset.is_multiple_of(dtype.bytes() as u64);
-        if self.profile.maps_files && aligned {
+        if self.profile.maps_files && aligned && !file.is_in_memory() {
             let buffer = BufferId::next();
             file.lend(self.sink.borrower(), |file| {
                 let commands = vec![Command::Map { buffer, file, offset, bytes }];

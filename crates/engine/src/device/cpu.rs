@@ -7,13 +7,14 @@ mod tests;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use lowrank_cpu::simd::{self, level};
 use lowrank_cpu::threads::{PATIENCE, Threads};
 
 use super::Runner;
+use super::poisoned::Buffers;
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;
@@ -43,6 +44,8 @@ impl Hasher for ByNumber {
 
 pub struct Cpu {
     buffers: HashMap<BufferId, Memory, BuildHasherDefault<ByNumber>>,
+    /// Mapped files with buffers, until one is found to have changed.
+    files: Vec<Weak<MappedFile>>,
     freed_pages: FreedPages,
     threads: Threads,
     /// Threads at low priority, created by the first background recording. They are separate, since on Linux an
@@ -66,6 +69,7 @@ impl Cpu {
             make_profile(threads),
             Cpu {
                 buffers: HashMap::default(),
+                files: Vec::new(),
                 freed_pages: FreedPages::default(),
                 threads: workers,
                 low_threads: None,
@@ -128,6 +132,10 @@ impl Runner for Cpu {
                 }
             }
             Command::Map { buffer, file, offset, bytes } => {
+                let known = Arc::downgrade(file.file());
+                if !self.files.iter().any(|one| one.ptr_eq(&known)) {
+                    self.files.push(known);
+                }
                 let memory = Memory::Mapped { file, offset: offset as usize, bytes: bytes as usize };
                 self.buffers.insert(buffer, memory);
             }
@@ -136,6 +144,7 @@ impl Runner for Cpu {
             Command::UploadMapped { to, file, offset } => {
                 let from = offset as usize;
                 self.slice(&to).copy_from_slice(&file[from..from + to.bytes as usize]);
+                file.file().check_unchanged()?;
             }
             Command::UploadShared { to, bytes } => self.slice(&to).copy_from_slice(&bytes),
             Command::Zero { to } => self.slice(&to).fill(0),
@@ -165,6 +174,25 @@ impl Runner for Cpu {
     fn idle(&mut self) -> Result<bool> {
         self.freed_pages.clear();
         Ok(false)
+    }
+
+    fn take_changed_file(&mut self) -> Option<(Error, Buffers)> {
+        let mut changed = None;
+        self.files.retain(|file| {
+            let Some(file) = file.upgrade() else { return false };
+            let error = if changed.is_none() { file.check_unchanged().err() } else { None };
+            let keep = error.is_none();
+            changed = changed.take().or(error.map(|error| (file, error)));
+            keep
+        });
+        let (file, error) = changed?;
+        let buffers: Buffers = self
+            .buffers
+            .iter()
+            .filter(|(_, memory)| matches!(memory, Memory::Mapped { file: lease, .. } if lease.is_in(&file)))
+            .map(|(buffer, _)| *buffer)
+            .collect();
+        (!buffers.is_empty()).then_some((error, buffers))
     }
 
     fn set_note(&mut self, note: Option<Note>) {

@@ -190,7 +190,10 @@ impl Gpu {
             Command::UploadMapped { to, file, offset } => {
                 let (start, bytes) = (offset as usize, to.bytes as usize);
                 match file.get(start..).and_then(|rest| rest.get(..bytes)) {
-                    Some(bytes) => self.upload(&to, bytes),
+                    Some(bytes) => {
+                        self.upload(&to, bytes)?;
+                        file.file().check_unchanged()
+                    }
                     None => fail!(FileFormat, "a file of {} bytes has none at {start}", file.len()),
                 }
             }

@@ -20,6 +20,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use poisoned::Buffers;
+
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use thread::{Message, lost_error, reject, serve};
@@ -57,6 +59,10 @@ pub trait Runner {
     /// Called after `IDLE_TIME` without work: frees all memory except the buffers.
     fn free_idle_memory(&mut self) -> Result<()> {
         Ok(())
+    }
+    /// Finds a file with buffers that was changed since it was mapped, and forgets it: the error, and its buffers.
+    fn take_changed_file(&mut self) -> Option<(Error, Buffers)> {
+        None
     }
     /// The number of submissions to a GPU.
     fn submissions(&self) -> Arc<AtomicU64> {

@@ -191,6 +191,18 @@ fn run_command(
     owner: &CancelToken,
     command: Command,
 ) -> Result<()> {
+    let command = match command {
+        // What a read depends on was computed by now, so that a change of a file is found before its result is used.
+        Command::Read { from, reply } => match runner.take_changed_file() {
+            Some((error, buffers)) => {
+                poisoned.poison(buffers, &error);
+                reply(Err(error));
+                return Ok(());
+            }
+            None => Command::Read { from, reply },
+        },
+        command => command,
+    };
     let written = Poisoned::list_written_buffers(&command);
     if let Some(error) = poisoned.find_error(&command) {
         poisoned.poison(written, &error);

@@ -24,15 +24,28 @@ fn map_file(path: &Path) -> Result<Arc<MappedFile>> {
     MappedFile::new(path, &open(path)?).map_err(|e| unreadable_error(path, &e))
 }
 
-/// Maps a file and parses its header with `parse`.
+/// Whether a file is mapped, as base weights are, or read into memory, so that later changes of it have no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Mapped,
+    InMemory,
+}
+
+/// Opens a file and parses its header with `parse`.
 ///
 /// # Errors
 /// As for `map_file`; `ERR_FILE_FORMAT` with the byte offset and the expectation.
-fn map_checked<H>(
+fn open_checked<H>(
     path: &Path,
+    access: Access,
     parse: impl FnOnce(&[u8]) -> Result<H, Fault>,
 ) -> Result<(Arc<MappedFile>, H)> {
-    let file = map_file(path)?;
+    let file = match access {
+        Access::Mapped => map_file(path)?,
+        Access::InMemory => {
+            MappedFile::read_whole(path, &open(path)?).map_err(|e| unreadable_error(path, &e))?
+        }
+    };
     let header = file.read(parse)?.map_err(|fault| fault.into_error(path))?;
     Ok((file, header))
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::json::{self, Unique};
 use super::safetensors::{Entry, Reader};
-use super::{quote, read_file};
+use super::{Access, quote, read_file};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
@@ -38,30 +38,38 @@ impl Weights {
     /// `ERR_FILE_NOT_FOUND` for a missing file, a folder without either, or a missing shard; `ERR_FILE_FORMAT` for a
     /// shard's errors, and if index and shards disagree.
     pub fn open(path: impl AsRef<Path>) -> Result<Weights> {
+        Weights::open_with(path, Access::Mapped)
+    }
+
+    /// Opens the files as `open` does, mapped or in memory.
+    ///
+    /// # Errors
+    /// As for `open`.
+    pub fn open_with(path: impl AsRef<Path>, access: Access) -> Result<Weights> {
         let path = path.as_ref();
         if path.is_dir() {
             let (single, index) = (path.join(SINGLE), path.join(INDEX));
             return if single.exists() {
-                Weights::open_single(&single)
+                Weights::open_single(&single, access)
             } else if index.exists() {
-                Weights::open_sharded(&index)
+                Weights::open_sharded(&index, access)
             } else {
                 fail!(FileNotFound, "{}: contains neither {SINGLE} nor {INDEX}", path.display())
             };
         }
         if path.extension().is_some_and(|e| e == "json") {
-            return Weights::open_sharded(path);
+            return Weights::open_sharded(path, access);
         }
-        Weights::open_single(path)
+        Weights::open_single(path, access)
     }
 
-    fn open_single(path: &Path) -> Result<Weights> {
-        let reader = Reader::open(path)?;
+    fn open_single(path: &Path, access: Access) -> Result<Weights> {
+        let reader = Reader::open_with(path, access)?;
         let indices = reader.names().map(|name| (name.to_string(), 0)).collect();
         Ok(Weights { path: path.into(), shards: vec![reader], indices })
     }
 
-    fn open_sharded(path: &Path) -> Result<Weights> {
+    fn open_sharded(path: &Path, access: Access) -> Result<Weights> {
         let shown = path.display();
         let index: Index = match json::parse(&read_file(path)?) {
             Ok(index) => index,
@@ -80,7 +88,7 @@ impl Weights {
                 fail!(FileNotFound, "{}: there is no such file, and {shown} lists it", shard.display());
             }
             *shard_index = shards.len();
-            shards.push(Reader::open(shard)?);
+            shards.push(Reader::open_with(shard, access)?);
         }
         let mut indices = HashMap::with_capacity(listed.len());
         for (name, file) in &listed {

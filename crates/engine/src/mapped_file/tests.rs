@@ -8,6 +8,7 @@ use crate::context::{Context, Value};
 use crate::device::cpu::{self, Cpu};
 use crate::device::{Device, Runner, Sink};
 use crate::dtype::DType;
+use crate::format::Access;
 use crate::format::safetensors::{Dtype, Reader, TensorData, write};
 use crate::format::test_folder::TestFolder;
 use crate::kernels::elementwise::Function;
@@ -280,4 +281,87 @@ fn copies_read_the_file_that_was_mapped() {
     }
     mapped.release().unwrap();
     assert_eq!(mapped.copy(0, 1).unwrap_err().code, Code::FileNotFound);
+}
+
+#[cfg(unix)]
+type Change = fn(&Path);
+
+/// Changes of a file in place, each with a part of the error.
+#[cfg(unix)]
+const CHANGES: [(&str, Change); 3] = [
+    ("bytes, before", |path| {
+        let mut bytes = std::fs::read(path).unwrap();
+        bytes.extend([0; 9]);
+        std::fs::write(path, bytes).unwrap();
+    }),
+    ("bytes as before, at another time", |path| {
+        let bytes = std::fs::read(path).unwrap();
+        std::fs::write(path, bytes.iter().map(|byte| byte ^ 1).collect::<Vec<_>>()).unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() + Duration::from_secs(9)).unwrap();
+    }),
+    ("", |path| File::options().write(true).open(path).unwrap().set_len(0).unwrap()),
+];
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_written_in_place_fails_what_depends_on_it_and_nothing_else() {
+    let folder = TestFolder::new();
+    for (i, (what, change)) in CHANGES.iter().enumerate() {
+        let cx = &contexts()[0];
+        let (path, _) = write_tensor(&folder, &format!("{i}"));
+        let (other, array) = write_tensor(&folder, &format!("other {i}"));
+        let (value, unchanged) = (load(cx, &path), load(cx, &other));
+        let before = double(&value);
+        read(&before);
+        change(&path);
+        // Reads lost pages.
+        let after = double(&value);
+        for value in [&after, &value] {
+            let error = read_error(value);
+            assert_eq!(error.code, Code::FileNotFound);
+            assert!(error.message.starts_with(&path.display().to_string()), "{error}");
+            assert!(error.message.contains("the file was changed while it was in use"), "{error}");
+            assert!(error.message.contains(what), "{error}");
+        }
+        assert_eq!(read(&unchanged).data, array.data);
+        drop((value, after));
+        assert_eq!(read(&double(&unchanged)).data.len(), array.data.len());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_replaced_or_removed_keeps_its_values() {
+    let folder = TestFolder::new();
+    let cx = &contexts()[0];
+    let (path, array) = write_tensor(&folder, "x");
+    let value = load(cx, &path);
+    std::fs::write(folder.join("y"), "short").unwrap();
+    std::fs::rename(folder.join("y"), &path).unwrap();
+    assert_eq!(read(&value).data, array.data);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(read(&value).data, array.data);
+}
+
+#[test]
+fn a_file_in_memory_may_be_written() {
+    let folder = TestFolder::new();
+    for cx in contexts() {
+        let (path, array) = write_tensor(&folder, "x");
+        let reader = Reader::open_with(&path, Access::InMemory).unwrap();
+        std::fs::write(&path, "short").unwrap();
+        let value = reader.value(&cx, "w", None).unwrap();
+        drop(reader);
+        assert_eq!(read(&value).data, array.data);
+        assert_eq!(read(&double(&value)).data.len(), array.data.len());
+    }
+}
+
+/// The error of a read.
+#[cfg(unix)]
+fn read_error(value: &Value) -> Error {
+    let (send, receive) = channel();
+    value.context().read(value, Box::new(move |bytes| drop(send.send(bytes))));
+    receive.recv().unwrap().unwrap_err()
 }

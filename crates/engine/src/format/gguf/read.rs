@@ -16,7 +16,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::format::convert::convert;
-use crate::format::{json::Fault, map_checked, quote};
+use crate::format::{Access, json::Fault, open_checked, quote};
 use crate::mapped_file::MappedFile;
 
 /// The order of a tensor's rows.
@@ -45,7 +45,7 @@ impl Reader {
     /// `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` with the byte offset and the expectation.
     pub fn open(path: impl AsRef<Path>) -> Result<Reader> {
         let path = path.as_ref();
-        let (file, header) = map_checked(path, Header::parse)?;
+        let (file, header) = open_checked(path, Access::Mapped, Header::parse)?;
         Ok(Reader { path: path.into(), file, header })
     }
 

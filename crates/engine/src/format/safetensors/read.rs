@@ -15,7 +15,7 @@ use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::format::convert::{convert, widen};
-use crate::format::{map_checked, quote};
+use crate::format::{Access, open_checked, quote};
 use crate::mapped_file::MappedFile;
 
 /// A checked file. It stays mapped while the reader or a value in it exists, or until it is unmapped because the file
@@ -35,8 +35,16 @@ impl Reader {
     /// # Errors
     /// `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` with the byte offset and the expectation.
     pub fn open(path: impl AsRef<Path>) -> Result<Reader> {
+        Reader::open_with(path, Access::Mapped)
+    }
+
+    /// Opens a file and checks all of its header.
+    ///
+    /// # Errors
+    /// As for `open`.
+    pub fn open_with(path: impl AsRef<Path>, access: Access) -> Result<Reader> {
         let path = path.as_ref();
-        let (file, header) = map_checked(path, header::parse)?;
+        let (file, header) = open_checked(path, access, header::parse)?;
         let indices = header.entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
         Ok(Reader { path: path.into(), file, entries: header.entries, indices, metadata: header.metadata })
     }
