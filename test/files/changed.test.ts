@@ -117,7 +117,7 @@ for (const [how, change] of inPlace) {
     model.dispose();
   });
 
-  test.serial(`serve: a base that is ${how} is status 500, and the server goes on`, async (t) => {
+  test.serial(`serve: a base that is ${how} is status 500, and the server continues`, async (t) => {
     const { model: folder, weights } = copyModel();
     const model = await loadModel(folder, { device: "cpu", task: "causal-lm" });
     const { post } = await serving(t, { model, served: [{ name: "base", adapter: null }] });

@@ -1,7 +1,7 @@
 //! Survives reads of mapped pages that the file no longer has.
 //!
 //! Where a file is truncated, the system answers a read of a lost page with a signal (SIGBUS), which ends the process.
-//! A handler puts zeros in place of the lost pages of this module's maps and marks the map; whoever used its bytes
+//! A handler puts zeros in place of the lost pages of this module's maps and marks the map, and the reader of the bytes
 //! checks the mark. Faults at any other address go to the handler that was installed before. Windows does not truncate a
 //! mapped file.
 
@@ -105,7 +105,9 @@ mod handler {
         for slot in &TABLE {
             let start = slot.start.load(Ordering::Acquire);
             let bytes = slot.bytes.load(Ordering::Acquire);
-            if address < start || address - start >= bytes {
+            // Another thread may have given the slot to another map between the two loads.
+            let is_same_map = slot.start.load(Ordering::Acquire) == start;
+            if !is_same_map || address < start || address - start >= bytes {
                 continue;
             }
             slot.lost.store(true, Ordering::Release);
