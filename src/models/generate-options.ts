@@ -4,6 +4,7 @@ import {
   checkNumberThat,
   checkKnownOptions,
   checkProbability,
+  isPlain,
   refuse,
   checkText,
   checkWhole,
@@ -27,12 +28,19 @@ export interface SamplingOptions {
    * al. 2019); 1, the default, disables it.
    */
   repetitionPenalty?: number | undefined;
+  /** Subtracted from a token's logit for each time that it was chosen, as in OpenAI's API; 0, the default, disables it. */
+  frequencyPenalty?: number | undefined;
+  /** Subtracted from the logit of each token that was chosen, as in OpenAI's API; 0, the default, disables it. */
+  presencePenalty?: number | undefined;
+  /** Added to the logits of tokens, by token id, as in OpenAI's API. */
+  logitBias?: Readonly<Record<number, number>> | undefined;
   /** The sampling seed, a whole number; 0 by default. Equal logits and seeds give equal tokens. */
   seed?: number | undefined;
 }
 
 /**
- * Options of `generate`. Filters apply in transformers' order: repetition penalty, temperature, top-k, top-p, min-p.
+ * Options of `generate`. They apply in this order: logit bias, frequency and presence penalty, and then transformers'
+ * order: repetition penalty, temperature, top-k, top-p, min-p.
  */
 export interface GenerateOptions extends SamplingOptions {
   /** The maximum number of new tokens, 256 by default; generation also ends at the model's longest text. */
@@ -41,7 +49,7 @@ export interface GenerateOptions extends SamplingOptions {
   stop?: string | readonly string[] | undefined;
   /**
    * Whether pieces carry the log-probability of their token; a number n adds the n most likely tokens at its position
-   * with their log-probabilities. The distribution is the model's, before temperature, penalty and filters, as in
+   * with their log-probabilities. The distribution is the model's, before bias, penalties, temperature and filters, as in
    * OpenAI's `logprobs` and transformers' `compute_transition_scores` of raw logits. False by default.
    */
   logprobs?: boolean | number | undefined;
@@ -50,7 +58,11 @@ export interface GenerateOptions extends SamplingOptions {
 }
 
 /** The checked options, with defaults filled in. */
-export interface CheckedOptions extends Required<Omit<GenerateOptions, "signal" | "stop" | "logprobs">> {
+export interface CheckedOptions extends Required<
+  Omit<GenerateOptions, "signal" | "stop" | "logprobs" | "logitBias">
+> {
+  /** What is added to the logit of each token id. */
+  logitBias: ReadonlyMap<number, number>;
   stops: readonly string[];
   /** The number of alternatives per token; undefined for no log-probabilities. */
   logprobs: number | undefined;
@@ -64,6 +76,9 @@ const KNOWN = [
   "topP",
   "minP",
   "repetitionPenalty",
+  "frequencyPenalty",
+  "presencePenalty",
+  "logitBias",
   "seed",
   "stop",
   "logprobs",
@@ -86,6 +101,9 @@ export function checkGenerateOptions(
     topP = 1,
     minP = 0,
     repetitionPenalty = 1,
+    frequencyPenalty = 0,
+    presencePenalty = 0,
+    logitBias = {},
     seed = 0,
   } = options;
   const { stop = [], logprobs = false, signal } = options;
@@ -110,6 +128,9 @@ export function checkGenerateOptions(
       (r) => r > 0 && Number.isFinite(r),
       "a number above 0",
     ),
+    frequencyPenalty: checkFinite(where, "frequencyPenalty", frequencyPenalty),
+    presencePenalty: checkFinite(where, "presencePenalty", presencePenalty),
+    logitBias: checkBias(where, logitBias),
     seed: checkWhole(where, "seed", seed),
     stops:
       typeof stop === "string"
@@ -118,6 +139,21 @@ export function checkGenerateOptions(
     logprobs: typeof logprobs === "boolean" ? (logprobs ? 0 : undefined) : countAlternatives(where, logprobs),
     signal,
   };
+}
+
+function checkFinite(where: string, name: string, value: unknown): number {
+  return checkNumberThat(where, name, value, Number.isFinite, "a finite number");
+}
+
+/** Returns the biases by token id. Whether the model has these tokens is checked with the model. */
+function checkBias(where: string, given: unknown): Map<number, number> {
+  if (!isPlain(given)) refuse(where, "logitBias", "an object of numbers by token id", given);
+  return new Map(
+    Object.entries(given).map(([id, value]) => {
+      if (!/^(?:0|[1-9]\d{0,9})$/.test(id)) refuse(where, "the names in logitBias", "token ids", id);
+      return [Number(id), checkFinite(where, `logitBias[${id}]`, value)];
+    }),
+  );
 }
 
 function countAlternatives(where: string, logprobs: unknown): number {

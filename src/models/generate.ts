@@ -66,6 +66,13 @@ export function createDecodedTexts(
   adapterPerRow?: readonly (string | null)[],
 ): DecodedText[] {
   const limit = model.config.maxPositionEmbeddings;
+  const vocabulary = model.lm_head.outFeatures;
+  for (const token of options.logitBias.keys())
+    if (token >= vocabulary)
+      throw new LowrankError(
+        "ERR_OPTION",
+        `${where}: logitBias has the token ${token}; this model's tokens are 0 to ${vocabulary - 1}`,
+      );
   return prompts.map((prompt, row) => ({
     where,
     prompt,

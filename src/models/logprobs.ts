@@ -25,7 +25,7 @@ export class Logprobs {
   ) {}
 
   /**
-   * Computes the log-probabilities of tokens i32 [n, 1] from the model's raw logits [n, V], before temperature, penalty
+   * Computes the log-probabilities of tokens i32 [n, 1] from the model's raw logits [n, V], before bias, penalties, temperature
    * and filters, with the `count` most likely tokens of each row. Call it in a scope.
    */
   static compute(logits: Tensor, token: Tensor, count: number): Logprobs {

@@ -6,6 +6,7 @@ import { session } from "../native/binding.js";
 import { keep, scope } from "../tensor/scope.js";
 import { recordOps, type Tensor } from "../tensor/tensor.js";
 import type { CheckedOptions } from "./generate-options.js";
+import { LogitShifts, type ShiftOptions, shiftsLogits } from "./logit-shifts.js";
 import { type ChosenLogprobs, Logprobs } from "./logprobs.js";
 
 /** A text with its sampling options. */
@@ -14,10 +15,8 @@ export interface SampledText {
   readonly where: string;
   readonly prompt: Int32Array;
   readonly seed: number;
-  readonly options: Pick<
-    CheckedOptions,
-    "temperature" | "topK" | "topP" | "minP" | "repetitionPenalty" | "logprobs"
-  >;
+  readonly options: ShiftOptions &
+    Pick<CheckedOptions, "temperature" | "topK" | "topP" | "minP" | "repetitionPenalty" | "logprobs">;
 }
 
 /** The tokens of a step, one per row. */
@@ -73,6 +72,8 @@ const NUMBERS = 7;
 export class Sampler {
   /** i32 [n, V], 1 for tokens that occur in the row's text; undefined if no row has a repetition penalty. */
   #seenTokens: Tensor | undefined;
+  /** Undefined if no row has a bias or a penalty on chosen tokens. */
+  #shifts: LogitShifts | undefined;
   /** Per row: seed, draw, temperature, top k, top p, min p, repetition penalty. */
   readonly #numbers: Float64Array;
 
@@ -91,6 +92,12 @@ export class Sampler {
   /** Creates a sampler with one row per text; `vocabulary` is the number of logits. */
   static create(texts: readonly SampledText[], vocabulary: number, device: Device): Sampler {
     const sampler = new Sampler(texts, vocabulary, device);
+    if (texts.some(isShifted))
+      sampler.#shifts = LogitShifts.create(
+        texts.map(({ options }) => options),
+        vocabulary,
+        device,
+      );
     if (!texts.some(isPenalised)) return sampler;
     const seen = new Int32Array(texts.length * vocabulary);
     for (const [row, text] of texts.entries())
@@ -105,20 +112,30 @@ export class Sampler {
     const texts = places.map(({ sampler, row }) => sampler.texts[row] as SampledText);
     const { vocabulary, device } = (places[0] as { sampler: Sampler }).sampler;
     const sampler = new Sampler(texts, vocabulary, device);
-    if (!texts.some(isPenalised)) return sampler;
-    const seen = groupRuns(places).map(({ sampler, row, count }) =>
-      sampler.#seenTokens === undefined
-        ? zeros([count, vocabulary], { dtype: "i32", device })
-        : sampler.#seenTokens.slice(0, row, row + count),
-    );
-    sampler.#seenTokens = concatenate(seen);
-    keep(sampler.#seenTokens);
+    /** Joins a state [n, V] of the rows, zeros where a sampler has none. */
+    const join = (dtype: "i32" | "f32", read: (from: Sampler) => Tensor | undefined): Tensor =>
+      concatenate(
+        groupRuns(places).map(
+          ({ sampler: from, row, count }) =>
+            read(from)?.slice(0, row, row + count) ?? zeros([count, vocabulary], { dtype, device }),
+        ),
+      );
+    if (texts.some(isShifted))
+      sampler.#shifts = LogitShifts.fromRows(
+        texts.map(({ options }) => options),
+        (read) => join("f32", (from) => from.#shifts && read(from.#shifts)),
+      );
+    if (texts.some(isPenalised)) {
+      sampler.#seenTokens = join("i32", (from) => from.#seenTokens);
+      keep(sampler.#seenTokens);
+    }
     return sampler;
   }
 
   /** Records the choice of each row's token number `draws[row]` from logits [n, V]. Call it in a scope. */
   choose(logits: Tensor, draws: readonly number[]): Choice {
-    const { token, evidence, badOf } = this.#choose(logits, draws);
+    const { token, evidence, badOf } = this.#choose(this.#shifts?.apply(logits) ?? logits, draws);
+    this.#shifts?.count(token);
     const rows = this.texts.flatMap(({ options }, row) => (options.logprobs === undefined ? [] : [row]));
     if (rows.length === 0) return new Choice(token, evidence, badOf);
     const counts = rows.map((row) => this.texts[row]?.options.logprobs as number);
@@ -167,7 +184,12 @@ export class Sampler {
 
   dispose(): void {
     this.#seenTokens?.dispose();
+    this.#shifts?.dispose();
   }
+}
+
+function isShifted({ options }: SampledText): boolean {
+  return shiftsLogits(options);
 }
 
 function isPenalised({ options }: SampledText): boolean {

@@ -125,11 +125,30 @@ function readCommon(
       (r) => r > 0 && r <= 100,
       "a number above 0 and at most 100",
     ),
+    frequencyPenalty: takePenalty(given, "frequency_penalty"),
+    presencePenalty: takePenalty(given, "presence_penalty"),
+    logitBias: takeBias(given, service.model.lm_head.outFeatures),
     stop: given.takeStops(),
     logprobs,
   });
   const common = { served, n, stream, includeUsage: includesUsage(given, stream), options };
   return { ...common, ignored: given.end(), seed: (i) => toSeed(first, i) };
+}
+
+function takePenalty(given: Parameters, name: string): number | undefined {
+  return given.takeNumber(name, (p) => p >= -2 && p <= 2, "a number from -2 to 2");
+}
+
+/** Takes what is added to logits, by token id below `vocabulary`. */
+function takeBias(given: Parameters, vocabulary: number): Record<string, number> {
+  const bias = given.takeObject("logit_bias") ?? {};
+  for (const [id, value] of Object.entries(bias)) {
+    if (!/^(?:0|[1-9]\d*)$/.test(id) || Number(id) >= vocabulary)
+      throw createWrongValue("logit_bias", `an object with token ids from 0 to ${vocabulary - 1}`, id);
+    if (typeof value !== "number" || !(Math.abs(value) <= 100))
+      throw createWrongValue(`logit_bias[${id}]`, "a number from -100 to 100", value);
+  }
+  return bias as Record<string, number>;
 }
 
 /** Returns the seed of text `i`, of at least 0. `first` may be any whole number, as in OpenAI's API. */
@@ -170,8 +189,6 @@ function checkPlainAnswer(given: Parameters): void {
   const modalities = given.take("modalities");
   if (modalities !== undefined && JSON.stringify(modalities) !== '["text"]')
     throw createUnsupported("modalities", [["text"]]);
-  const bias = given.takeObject("logit_bias");
-  if (bias !== undefined && Object.keys(bias).length > 0) throw createUnsupported("logit_bias");
 }
 
 /** Returns the chat template of a served model: its adapter's, or else the base model's. Throws `ERR_CHAT_TEMPLATE`. */

@@ -96,11 +96,13 @@ for (const device of testDevices()) {
         const maxNewTokens = 9;
         const sampled = { temperature: 1.1, topP: 0.95, maxNewTokens };
         const penalised = { temperature: 0.8, repetitionPenalty: 1.3, seed: 9, maxNewTokens };
+        const shifted = { frequencyPenalty: 1, presencePenalty: 0.5, logitBias: { 5: 2 }, maxNewTokens: 14 };
         const requests: Request[] = [
           { at: 0, prompt: promptOf("first", 6), options: { maxNewTokens: 12 }, adapter: "a" },
           { at: 2, prompt: promptOf("shorter", 3), options: { ...sampled, seed: 5 }, adapter: null },
           { at: 2, prompt: promptOf("longer", 18), options: { ...sampled, seed: 6 }, adapter: "b" },
           { at: 3, prompt: promptOf("penalised", 7), options: penalised, adapter: "a" },
+          { at: 4, prompt: promptOf("shifted", 4), options: shifted, adapter: "b" },
           { at: 5, prompt: promptOf("leaves", 5), options: { maxNewTokens: 20 }, adapter: "b", leaves: 3 },
           { at: 7, prompt: promptOf("one", 2), options: { maxNewTokens: 1 }, adapter: null },
           { at: 15, prompt: promptOf("late", 9), options: { maxNewTokens: 4 }, adapter: "a" },
@@ -121,7 +123,7 @@ for (const device of testDevices()) {
 
   test.serial(`on ${device}: a failure in any step leaves no tensor, not even for penalties`, async (t) => {
     const model = await smallLlama(device);
-    const options = { maxNewTokens: 5, temperature: 1, repetitionPenalty: 1.2 };
+    const options = { maxNewTokens: 5, temperature: 1, repetitionPenalty: 1.2, frequencyPenalty: 1 };
     const requests: Request[] = [
       { at: 0, prompt: promptOf("first", 5), options, adapter: null },
       { at: 2, prompt: promptOf("second", 3), options: { ...options, seed: 4 }, adapter: null },

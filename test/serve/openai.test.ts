@@ -155,6 +155,32 @@ test("completions: texts, token ids, several of them; the first of n equals the 
   t.not(first.choices[0]?.text, second.choices[0]?.text);
 });
 
+test("penalties and logit_bias: the library's own text, in both endpoints", async (t) => {
+  const { model, client } = await serving(t);
+  const prompt = "the whale";
+  const plain = await alone(model, prompt, BASE, { maxNewTokens: 20 });
+  let first = -1;
+  for await (const [piece] of model.generateBatch([prompt], { maxNewTokens: 1, adapterPerRow: [null] }))
+    first = piece?.token ?? first;
+  const cases: [asked: object, options: GenerateOptions][] = [
+    [{ frequency_penalty: -1.5 }, { frequencyPenalty: -1.5 }],
+    [{ presence_penalty: 2 }, { presencePenalty: 2 }],
+    [{ logit_bias: { [first]: -100 } }, { logitBias: { [first]: -100 } }],
+  ];
+  const texts = [plain.text];
+  for (const [asked, options] of cases) {
+    const { text } = await alone(model, prompt, BASE, { maxNewTokens: 20, ...options });
+    const body = { model: BASE, temperature: 0, max_tokens: 20, ...asked };
+    const completion = await client.completions.create({ ...body, prompt });
+    t.is(completion.choices[0]?.text, text, JSON.stringify(asked));
+    texts.push(text);
+    const chat = await client.chat.completions.create({ ...body, messages: MESSAGES });
+    const expected = await alone(model, MESSAGES, BASE, { maxNewTokens: 20, ...options });
+    t.is(chat.choices[0]?.message.content, expected.text, JSON.stringify(asked));
+  }
+  t.is(new Set(texts).size, texts.length);
+});
+
 test("log-probabilities equal those from generate, in one answer and in a stream", async (t) => {
   const { model, client } = await serving(t);
   const expected: Piece[] = [];
