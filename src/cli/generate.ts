@@ -1,6 +1,7 @@
 import { Command } from "commander";
 import type { Message } from "../models/generate.js";
 import type { Quantization } from "../models/quantization.js";
+import type { Piece } from "../models/text-stream.js";
 import type { StorageType } from "../train/options.js";
 import { makeFlagByName } from "./options/flags.js";
 import { escapeGenerated, formatJsonLine } from "./terminal/escaped.js";
@@ -86,8 +87,7 @@ async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
     for await (const piece of model.generate(prompt, { ...readGenerateOptions(flags, signal), logprobs })) {
       text += piece.text;
       tokens.push(piece.token);
-      if (logprobs !== undefined)
-        scores.push({ token: piece.token, logprob: piece.logprob, top: piece.topLogprobs });
+      if (logprobs !== undefined) scores.push(formatLogprobs(piece));
       if (!flags.json) process.stdout.write(escapeGenerated(piece.text));
     }
     const answer = { text, tokens, ...(logprobs !== undefined && { logprobs: scores }) };
@@ -95,4 +95,10 @@ async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
   } finally {
     model.dispose();
   }
+}
+
+/** Returns a token's log-probabilities as JSON has them, with bytes as numbers. */
+function formatLogprobs({ token, logprob, bytes = new Uint8Array(), topLogprobs }: Piece): object {
+  const top = topLogprobs?.map((alternative) => ({ ...alternative, bytes: [...alternative.bytes] }));
+  return { token, logprob, bytes: [...bytes], top };
 }

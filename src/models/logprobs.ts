@@ -5,8 +5,10 @@ import type { Tensor } from "../tensor/tensor.js";
 export interface TokenLogprob {
   /** The id. */
   token: number;
-  /** The token's text; empty without a tokenizer. */
+  /** The token's text; empty without a tokenizer. Parts of characters become replacement characters. */
   text: string;
+  /** The token in UTF-8; a token can be a part of a character. */
+  bytes: Uint8Array;
   /** The natural logarithm of its probability. */
   logprob: number;
 }
@@ -14,7 +16,7 @@ export interface TokenLogprob {
 /** The log-probability of a chosen token, and the most likely tokens at its position, most likely first. */
 export interface ChosenLogprobs {
   logprob: number;
-  top: readonly Omit<TokenLogprob, "text">[];
+  top: readonly Omit<TokenLogprob, "text" | "bytes">[];
 }
 
 /** Log-probabilities of one step's tokens, on the device. */

@@ -11,14 +11,22 @@ export interface Piece {
   token: number;
   /** With `logprobs`: the natural logarithm of the token's probability. */
   logprob?: number;
+  /**
+   * With `logprobs`: the bytes that the token adds to the text. They may be a part of a character; the token that
+   * completes it has its text.
+   */
+  bytes?: Uint8Array;
   /** With a number as `logprobs`: that many of the most likely tokens at its position, most likely first. */
   topLogprobs?: TokenLogprob[];
 }
 
-/** A token that is held back; `end` is where its text ends in the held-back text. */
+const SPACE = 0x20;
+
+/** A token that is held back. `end` is the end of its text in the held-back text; a stop string removed `cut` after it. */
 interface Waiting {
   token: number;
   end: number;
+  cut: string;
   logprobs: ChosenLogprobs | undefined;
 }
 
@@ -49,7 +57,7 @@ export class TextStream {
   add(token: number, logprobs?: ChosenLogprobs): Piece[] {
     const before = this.#text.length;
     this.#text += this.#stream?.push(token) ?? "";
-    this.#waiting.push({ token, end: this.#text.length, logprobs });
+    this.#waiting.push({ token, end: this.#text.length, cut: "", logprobs });
     const stop = this.#findStop(Math.max(0, before - this.#longestStop + 1));
     if (stop >= 0) return this.#endAt(stop);
     const certain = this.#text.length - this.#measurePartialStop();
@@ -77,12 +85,14 @@ export class TextStream {
    */
   #endAt(end: number): Piece[] {
     this.ended = true;
-    this.#text = this.#text.slice(0, end);
+    const whole = this.#text;
+    this.#text = whole.slice(0, end);
     let count = 0;
     for (let start = 0; count < this.#waiting.length; count++) {
-      const piece = this.#waiting[count] as { end: number };
+      const piece = this.#waiting[count] as Waiting;
       if (start >= end && piece.end > end) break;
       start = piece.end;
+      piece.cut = whole.slice(end, piece.end);
       piece.end = Math.min(piece.end, end);
     }
     return this.#release(count);
@@ -102,14 +112,25 @@ export class TextStream {
   /** Releases the first `count` held-back tokens. */
   #release(count: number): Piece[] {
     let start = 0;
-    const pieces = this.#waiting.slice(0, count).map(({ token, end, logprobs }): Piece => {
+    const pieces = this.#waiting.slice(0, count).map(({ token, end, cut, logprobs }): Piece => {
       const text = this.#text.slice(start, end);
       start = end;
-      return logprobs === undefined ? { text, token } : { text, token, ...this.#convertLogprobs(logprobs) };
+      if (logprobs === undefined) return { text, token };
+      return { text, token, bytes: this.#findBytes(token, text, cut), ...this.#convertLogprobs(logprobs) };
     });
     this.#text = this.#text.slice(start);
     this.#waiting = this.#waiting.slice(count).map((piece) => ({ ...piece, end: piece.end - start }));
     return pieces;
+  }
+
+  /** Returns the bytes that a token adds to the text; its text was `text` and `cut`, which a stop string removed. */
+  #findBytes(token: number, text: string, cut: string): Buffer {
+    const known = this.#tokenizer?.tokenBytes;
+    const own = known?.isSpecial(token) === true ? undefined : known?.find(token);
+    if (own === undefined) return Buffer.from(text);
+    // Decoding may drop a text's first space.
+    const dropped = own[0] === SPACE && own.toString().slice(1) === text + cut ? 1 : 0;
+    return own.subarray(dropped, Math.max(dropped, own.length - Buffer.byteLength(cut)));
   }
 
   /** Converts log-probabilities to the fields of a piece. */
@@ -117,18 +138,23 @@ export class TextStream {
     if (top.length === 0) return { logprob };
     return {
       logprob,
-      topLogprobs: top.map((alternative) => ({ ...alternative, text: this.#decodeToken(alternative.token) })),
+      topLogprobs: top.map((alternative) => {
+        const bytes = this.#decodeToken(alternative.token);
+        return { ...alternative, text: bytes.toString(), bytes };
+      }),
     };
   }
 
   /**
-   * Returns the text of a single token; empty for ids unknown to the tokenizer, such as padding rows of a vocabulary.
+   * Returns the bytes of a single token; none for ids unknown to the tokenizer, such as padding rows of a vocabulary.
    */
-  #decodeToken(token: number): string {
+  #decodeToken(token: number): Buffer {
+    const known = this.#tokenizer?.tokenBytes;
+    if (known !== undefined) return known.find(token) ?? Buffer.alloc(0);
     try {
-      return this.#tokenizer?.decode([token], { skipSpecialTokens: false }) ?? "";
+      return Buffer.from(this.#tokenizer?.decode([token], { skipSpecialTokens: false }) ?? "");
     } catch (error) {
-      if (error instanceof LowrankError && error.code === "ERR_INDEX") return "";
+      if (error instanceof LowrankError && error.code === "ERR_INDEX") return Buffer.alloc(0);
       throw error;
     }
   }

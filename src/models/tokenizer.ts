@@ -37,6 +37,7 @@ import {
   type EncodeOptions,
   type Encoding,
 } from "./encoding.js";
+import { TokenBytes } from "./token-bytes.js";
 
 /** Decodes token ids one at a time. */
 export interface DecodeStream {
@@ -245,6 +246,12 @@ export class Tokenizer extends TemplatedTokenizer {
       rest: () => stream.rest(),
     };
   }
+
+  /** @internal The bytes of its tokens; undefined where every token is whole characters. Made on first use. */
+  get tokenBytes(): TokenBytes | undefined {
+    return (this.#tokenBytes ??= { found: TokenBytes.parse(this.#native.toJson()) }).found;
+  }
+  #tokenBytes: { found: TokenBytes | undefined } | undefined;
 
   /** Returns the id of a token, written as in the vocabulary; undefined for an unknown token. Throws `ERR_OPTION`. */
   tokenToId(token: string): number | undefined {

@@ -10,15 +10,19 @@ interface Token {
   bytes: number[];
 }
 
-function formatToken(text: string, logprob = 0): Token {
-  return { token: text, logprob: Math.max(logprob, LOWEST), bytes: [...Buffer.from(text)] };
+function formatToken({
+  text,
+  logprob = 0,
+  bytes = new Uint8Array(),
+}: Pick<Piece, "text" | "logprob" | "bytes">): Token {
+  return { token: text, logprob: Math.max(logprob, LOWEST), bytes: [...bytes] };
 }
 
 /** Returns `choices[].logprobs` of a chat completion. */
 export function formatChatLogprobs(pieces: readonly Piece[]): object {
-  const content = pieces.map(({ text, logprob, topLogprobs = [] }) => ({
-    ...formatToken(text, logprob),
-    top_logprobs: topLogprobs.map((alternative) => formatToken(alternative.text, alternative.logprob)),
+  const content = pieces.map((piece) => ({
+    ...formatToken(piece),
+    top_logprobs: (piece.topLogprobs ?? []).map(formatToken),
   }));
   return { content, refusal: null };
 }

@@ -110,11 +110,13 @@ test.serial(
       "--json",
     ];
     interface Said {
+      text: string;
       tokens: number[];
       logprobs?: {
         token: number;
         logprob: number;
-        top?: { token: number; text: string; logprob: number }[];
+        bytes: number[];
+        top?: { token: number; text: string; bytes: number[]; logprob: number }[];
       }[];
     }
     const said = async (...more: string[]): Promise<Said> =>
@@ -131,7 +133,9 @@ test.serial(
       plain.tokens.map(() => 3),
     );
     // The most likely token was chosen.
-    for (const { token, logprob, top } of three.logprobs ?? []) t.like(top?.[0], { token, logprob });
+    for (const { token, logprob, bytes, top } of three.logprobs ?? [])
+      t.like(top?.[0], { token, logprob, bytes });
+    t.is(Buffer.from(three.logprobs?.flatMap(({ bytes }) => bytes) ?? []).toString(), three.text);
   },
 );
 

@@ -1,9 +1,12 @@
-/** Text streamed token by token equals the decoding of all tokens, and each token is yielded once. */
+/**
+ * Text streamed token by token equals the decoding of all tokens, and each token is yielded once, with its bytes.
+ */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import test from "ava";
 import { Tokenizer } from "../../src/index.js";
+import type { ChosenLogprobs } from "../../src/models/logprobs.js";
 import { TextStream, type Piece } from "../../src/models/text-stream.js";
 import { addedToken } from "../added-token.js";
 import { temporary, words } from "../hashed.js";
@@ -72,11 +75,17 @@ if (stories !== undefined) {
   };
 }
 
-function streamed(tokenizer: Tokenizer, context: number[], ids: number[], stops: string[] = []): Piece[] {
+function streamed(
+  tokenizer: Tokenizer,
+  context: number[],
+  ids: number[],
+  stops: string[] = [],
+  logprobs?: ChosenLogprobs,
+): Piece[] {
   const stream = new TextStream(tokenizer, Int32Array.from(context), stops);
   const pieces: Piece[] = [];
   for (const id of ids) {
-    pieces.push(...stream.add(id));
+    pieces.push(...stream.add(id, logprobs));
     if (stream.ended) return pieces;
   }
   return [...pieces, ...stream.finish()];
@@ -85,6 +94,15 @@ function streamed(tokenizer: Tokenizer, context: number[], ids: number[], stops:
 function joined(pieces: readonly Piece[]): string {
   return pieces.map(({ text }) => text).join("");
 }
+
+/** The bytes of each token of a text. */
+function listBytes(pieces: readonly Piece[]): number[][] {
+  return pieces.map(({ bytes = [] }) => [...bytes]);
+}
+
+/** A token of a byte or a letter in each case. */
+const LETTER = 3 + 256;
+const CERTAIN: ChosenLogprobs = { logprob: 0, top: [] };
 
 for (const [what, { file, ids: idsOf }] of Object.entries(CASES)) {
   test(`${what}: the pieces add up to the decoding of all tokens`, (t) => {
@@ -104,6 +122,15 @@ for (const [what, { file, ids: idsOf }] of Object.entries(CASES)) {
       );
       if (all.startsWith(certain)) t.is(joined(pieces), all.slice(certain.length), `${i}`);
       else t.fail(`${i}: ${JSON.stringify([certain, all])}`);
+    }
+  });
+
+  test(`${what}: the bytes of the tokens add up to the text`, (t) => {
+    const tokenizer = new Tokenizer(file);
+    for (let i = 0; i < 100; i++) {
+      const ids = [LETTER, ...idsOf(`bytes ${i}`, 40)];
+      const pieces = streamed(tokenizer, [], ids, [], CERTAIN);
+      t.is(Buffer.from(listBytes(pieces).flat()).toString(), joined(pieces), `${i}`);
     }
   });
 
@@ -164,4 +191,75 @@ test("endless invalid UTF-8 is yielded with a delay of a few tokens", (t) => {
     late = Math.max(late, i - given);
   }
   t.true(late <= 4, `${late}`);
+});
+
+test("byte-level: a token's bytes are its part of a character", (t) => {
+  const tokenizer = new Tokenizer(join(import.meta.dirname, "../../models/default/tokenizer.json"));
+  // The vocabulary has no merges of these characters' bytes.
+  const ids = [...tokenizer.encode("é 漢🙂")];
+  const pieces = streamed(tokenizer, [], ids, [], CERTAIN);
+  t.deepEqual(listBytes(pieces).flat(), [...Buffer.from("é 漢🙂")]);
+  t.true(pieces.length > 6);
+  t.deepEqual(listBytes(pieces).slice(0, 2), [[0xc3], [0xa9]]);
+  t.deepEqual(
+    pieces.slice(0, 2).map(({ text }) => text),
+    ["", "é"],
+  );
+});
+
+test("byte fallback: a token's bytes are its part of a character, or its text", (t) => {
+  const tokenizer = new Tokenizer(byteFallback());
+  const id = (token: string): number => tokenizer.tokenToId(token) as number;
+  const ids = [id("▁the"), 3 + 0xe6, 3 + 0xbc, 3 + 0xa2, id("▁whale"), id("</s>"), id("é")];
+  // The first space of a text is dropped.
+  t.deepEqual(listBytes(streamed(tokenizer, [], ids, [], CERTAIN)), [
+    [...Buffer.from("the")],
+    [0xe6],
+    [0xbc],
+    [0xa2],
+    [...Buffer.from(" whale")],
+    [],
+    [0xc3, 0xa9],
+  ]);
+  const after = streamed(tokenizer, [id("a")], ids.slice(0, 1), [], CERTAIN);
+  t.deepEqual(listBytes(after), [[...Buffer.from(" the")]]);
+});
+
+test("a stop string cuts the bytes where it cuts the text", (t) => {
+  const tokenizer = new Tokenizer(byteFallback());
+  const id = (token: string): number => tokenizer.tokenToId(token) as number;
+  const pieces = streamed(tokenizer, [id("a")], [id("▁the"), id("▁whale")], ["le"], CERTAIN);
+  t.is(joined(pieces), " the wha");
+  t.deepEqual(listBytes(pieces), [[...Buffer.from(" the")], [...Buffer.from(" wha")]]);
+  // A token that is a part of the stop string's first character is not part of the answer.
+  t.is(joined(streamed(tokenizer, [], [id("a"), 3 + 0xc3, 3 + 0xa9], ["é"])), "a");
+});
+
+test("alternatives have their own bytes, and an id that is not a token has none", (t) => {
+  const tokenizer = new Tokenizer(byteFallback());
+  const id = (token: string): number => tokenizer.tokenToId(token) as number;
+  const top = [id("▁the"), 3 + 0xe6, id("</s>"), 99_999].map((token) => ({ token, logprob: -1 }));
+  const [piece] = streamed(tokenizer, [], [id("a")], [], { logprob: 0, top });
+  t.deepEqual(
+    piece?.topLogprobs?.map(({ text, bytes }) => [text, [...bytes]]),
+    [
+      [" the", [...Buffer.from(" the")]],
+      ["\ufffd", [0xe6]],
+      ["</s>", [...Buffer.from("</s>")]],
+      ["", []],
+    ],
+  );
+});
+
+test("without parts of characters, the bytes of a token are the bytes of its text", (t) => {
+  const wordpiece = join(import.meta.dirname, "../parity/goldens/encodings/wordpiece/tokenizer.json");
+  const tokenizer = new Tokenizer(wordpiece);
+  t.is(tokenizer.tokenBytes, undefined);
+  const ids = [...tokenizer.encode("the whale")];
+  const top = ids.slice(1, 2).map((token) => ({ token, logprob: -1 }));
+  const pieces = streamed(tokenizer, [], ids, [], { logprob: 0, top });
+  t.is(Buffer.from(listBytes(pieces).flat()).toString(), joined(pieces));
+  const [other] = pieces[0]?.topLogprobs ?? [];
+  t.is(Buffer.from(other?.bytes ?? []).toString(), other?.text ?? "");
+  t.not(other?.text, "");
 });

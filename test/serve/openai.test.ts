@@ -4,8 +4,16 @@ import { setTimeout as later } from "node:timers/promises";
 import test from "ava";
 import OpenAI from "openai";
 
-import type { CausalLM, GenerateOptions, Piece, Prompt, Tokenizer } from "../../src/index.js";
-import { ADAPTERS, adaptedModel, BASE, serving, TOKEN, until } from "./serving.js";
+import {
+  type CausalLM,
+  type GenerateOptions,
+  loadModel,
+  type Piece,
+  type Prompt,
+  type Tokenizer,
+} from "../../src/index.js";
+import { locateDefaultModel } from "../../src/models/default.js";
+import { ADAPTERS, adaptedModel, BASE, serving, TEMPLATE, TOKEN, until } from "./serving.js";
 
 const MESSAGES = [{ role: "user" as const, content: "where is the whale?" }];
 
@@ -230,6 +238,31 @@ test("log-probabilities equal those from generate, in one answer and in a stream
     (await client.completions.create({ model: BASE, prompt: text, max_tokens: 2 })).choices[0]?.logprobs,
     null,
   );
+});
+
+test("log-probabilities have the bytes of tokens that are parts of characters", async (t) => {
+  const model = await loadModel(locateDefaultModel(), { device: "cpu", task: "causal-lm" });
+  const { client } = await serving(t, { model, served: [{ name: BASE, adapter: null }] });
+  // The first bytes of two characters: the vocabulary has each byte as a token.
+  const [first = -1] = model.tokenizer?.encode("é") ?? [];
+  const [other = -1] = model.tokenizer?.encode("漢") ?? [];
+  const asked = {
+    ...{ model: BASE, messages: MESSAGES, temperature: 0, max_tokens: 3 },
+    ...{ logprobs: true, top_logprobs: 20, logit_bias: { [first]: 100, [other]: 60 } },
+  };
+  if (model.tokenizer) model.tokenizer.chatTemplate = TEMPLATE;
+  const { message, logprobs } = (await client.chat.completions.create(asked)).choices[0] ?? {};
+  t.deepEqual(
+    logprobs?.content?.map(({ token, bytes }) => [token, bytes]),
+    [
+      ["", [0xc3]],
+      ["", [0xc3]],
+      ["\ufffd\ufffd\ufffd", [0xc3]],
+    ],
+  );
+  t.is(message?.content, "\ufffd\ufffd\ufffd");
+  for (const { top_logprobs } of logprobs?.content ?? [])
+    for (const { token, bytes } of top_logprobs) t.is(Buffer.from(bytes ?? []).toString(), token);
 });
 
 test("the model of a request is the base or an adapter", async (t) => {
