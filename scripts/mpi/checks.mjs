@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { isAlive, listLosses, readAdapter, runJob, startJob } from "./job.mjs";
+import { isAlive, listLosses, readAdapter, runJob, startJob } from "../job.mjs";
 
 const LOWRANK = "node_modules/.bin/lowrank";
 const OPTIONS = ["--data", "rows.jsonl", "--batch-size", "4", "--grad-accum", "2", "--max-length", "64"];

@@ -12,7 +12,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { parse } from "yaml";
-import { runJob, startJob } from "./job.mjs";
+import { runJob, startJob } from "../job.mjs";
 
 const EXAMPLE = new URL("../../examples/cluster/", import.meta.url);
 

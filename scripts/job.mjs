@@ -1,13 +1,10 @@
-// Jobs of a launcher: commands with their events and their end.
+// Commands that run beside this one, with the events that they print and their end.
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
-/** The most milliseconds that a job may take. */
-const LONGEST_MS = 60_000;
-
-/** Starts a command in a folder. `onEvent` is called at each event that it prints. */
-export function startJob(command, args, { folder, env, onEvent = () => {} }) {
+/** Starts a command in a folder. `onEvent` is called at each event that it prints; it is killed after `longestMs`. */
+export function startJob(command, args, { folder, env, longestMs = 60_000, onEvent = () => {} }) {
   const child = spawn(command, args, {
     cwd: folder,
     env: { ...process.env, ...env, NO_COLOR: "1", FORCE_COLOR: undefined, NODE_OPTIONS: "" },
@@ -26,7 +23,7 @@ export function startJob(command, args, { folder, env, onEvent = () => {} }) {
     }
   });
   child.stderr.on("data", (chunk) => (job.stderr += chunk));
-  const timer = setTimeout(() => process.kill(-child.pid, "SIGKILL"), LONGEST_MS);
+  const timer = setTimeout(() => process.kill(-child.pid, "SIGKILL"), longestMs);
   job.ended = new Promise((resolve, reject) => {
     child.on("error", reject);
     child.on("close", (status, signal) => {
