@@ -1,6 +1,7 @@
 /** Streams tokens with their text, holding back text that may still change, up to a stop string. */
 import { LowrankError } from "../errors.js";
 import type { ChosenLogprobs, TokenLogprob } from "./logprobs.js";
+import { measureIncomplete } from "./token-bytes.js";
 import type { DecodeStream, Tokenizer } from "./tokenizer.js";
 
 /** One token, and the text that it completes. */
@@ -22,11 +23,18 @@ export interface Piece {
 
 const SPACE = 0x20;
 
-/** A token that is held back. `end` is the end of its text in the held-back text; a stop string removed `cut` after it. */
+/** The maximum number of tokens of an incomplete character: the bytes of a character, less one. */
+const MOST_PARTS = 3;
+
+/** A token that is held back. */
 interface Waiting {
   token: number;
+  /** The end of its text in the held-back text. */
   end: number;
+  /** The text after it that a stop string removed. */
   cut: string;
+  /** Whether it ends in an incomplete character. */
+  open: boolean;
   logprobs: ChosenLogprobs | undefined;
 }
 
@@ -57,13 +65,15 @@ export class TextStream {
   add(token: number, logprobs?: ChosenLogprobs): Piece[] {
     const before = this.#text.length;
     this.#text += this.#stream?.push(token) ?? "";
-    this.#waiting.push({ token, end: this.#text.length, cut: "", logprobs });
+    const isOpen = this.#stream?.held() === true;
+    this.#waiting.push({ token, end: this.#text.length, cut: "", open: isOpen, logprobs });
     const stop = this.#findStop(Math.max(0, before - this.#longestStop + 1));
     if (stop >= 0) return this.#endAt(stop);
     const certain = this.#text.length - this.#measurePartialStop();
-    const last = this.#stream?.held() === true ? this.#waiting.length - 1 : this.#waiting.length;
-    const open = this.#waiting.findIndex(({ end }) => end > certain);
-    return this.#release(open < 0 ? last : Math.min(open, last));
+    const uncertain = this.#waiting.findIndex(({ end }) => end > certain);
+    let count = uncertain < 0 ? this.#waiting.length : uncertain;
+    for (let parts = 0; parts < MOST_PARTS && this.#waiting[count - 1]?.open === true; parts++) count--;
+    return this.#release(count);
   }
 
   /** Releases the held-back tokens at the end; incomplete bytes become replacement characters of the last token. */
@@ -95,7 +105,9 @@ export class TextStream {
       piece.cut = whole.slice(end, piece.end);
       piece.end = Math.min(piece.end, end);
     }
-    return this.#release(count);
+    // Parts of the stop string's first character.
+    while (this.#waiting[count - 1]?.open === true && this.#measureText(count - 1) === 0) count--;
+    return this.#release(count, true);
   }
 
   /** Returns the length of the text's longest suffix that is the beginning of a stop string. */
@@ -109,28 +121,39 @@ export class TextStream {
     return most;
   }
 
-  /** Releases the first `count` held-back tokens. */
-  #release(count: number): Piece[] {
+  /** Returns the length of the text of the held-back token at a place. */
+  #measureText(place: number): number {
+    return (this.#waiting[place]?.end ?? 0) - (this.#waiting[place - 1]?.end ?? 0);
+  }
+
+  /** Releases the first `count` held-back tokens; `stopped` says that a stop string follows them. */
+  #release(count: number, stopped = false): Piece[] {
     let start = 0;
-    const pieces = this.#waiting.slice(0, count).map(({ token, end, cut, logprobs }): Piece => {
+    const pieces = this.#waiting.slice(0, count).map((waiting, place): Piece => {
+      const { token, end, logprobs } = waiting;
       const text = this.#text.slice(start, end);
       start = end;
       if (logprobs === undefined) return { text, token };
-      return { text, token, bytes: this.#findBytes(token, text, cut), ...this.#convertLogprobs(logprobs) };
+      const bytes = this.#findBytes(waiting, text, stopped && waiting.open && place === count - 1);
+      return { text, token, bytes, ...this.#convertLogprobs(logprobs) };
     });
     this.#text = this.#text.slice(start);
     this.#waiting = this.#waiting.slice(count).map((piece) => ({ ...piece, end: piece.end - start }));
     return pieces;
   }
 
-  /** Returns the bytes that a token adds to the text; its text was `text` and `cut`, which a stop string removed. */
-  #findBytes(token: number, text: string, cut: string): Buffer {
+  /**
+   * Returns the bytes that a token with this text adds to the answer; `withoutEnd` leaves out the incomplete character
+   * at its end.
+   */
+  #findBytes({ token, cut }: Waiting, text: string, withoutEnd: boolean): Uint8Array {
     const known = this.#tokenizer?.tokenBytes;
     const own = known?.isSpecial(token) === true ? undefined : known?.find(token);
-    if (own === undefined) return Buffer.from(text);
+    if (own === undefined) return new TextEncoder().encode(text);
     // Decoding may drop a text's first space.
     const dropped = own[0] === SPACE && own.toString().slice(1) === text + cut ? 1 : 0;
-    return own.subarray(dropped, Math.max(dropped, own.length - Buffer.byteLength(cut)));
+    const end = own.length - (withoutEnd ? measureIncomplete(own) : 0) - Buffer.byteLength(cut);
+    return new Uint8Array(own.subarray(dropped, Math.max(dropped, end)));
   }
 
   /** Converts log-probabilities to the fields of a piece. */
@@ -140,7 +163,7 @@ export class TextStream {
       logprob,
       topLogprobs: top.map((alternative) => {
         const bytes = this.#decodeToken(alternative.token);
-        return { ...alternative, text: bytes.toString(), bytes };
+        return { ...alternative, text: bytes.toString(), bytes: new Uint8Array(bytes) };
       }),
     };
   }

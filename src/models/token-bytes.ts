@@ -6,6 +6,7 @@ interface Step {
   type?: unknown;
   pattern?: { String?: unknown };
   content?: unknown;
+  replacement?: unknown;
 }
 
 /** Decoders whose tokens can be parts of characters. */
@@ -59,14 +60,25 @@ function listSteps(decoder: unknown): Step[] {
 /** Applies the decoder's steps to one token. Steps on the ends of the whole text do not concern a token. */
 function convert(token: string, steps: readonly Step[]): Buffer {
   let text = token;
-  for (const { type, pattern, content } of steps) {
+  for (const { type, pattern, content, replacement } of steps) {
     if (type === "ByteLevel") return convertByteLevel(text);
     if (type === "ByteFallback" && /^<0x[0-9A-Fa-f]{2}>$/.test(text))
       return Buffer.from(text.slice(3, 5), "hex");
     if (type === "Replace" && typeof pattern?.String === "string" && typeof content === "string")
       text = text.replaceAll(pattern.String, () => content);
+    if (type === "Metaspace" && typeof replacement === "string") text = text.replaceAll(replacement, " ");
   }
   return Buffer.from(text);
+}
+
+/** Returns the number of bytes of the incomplete character at the end; 0 for none. */
+export function measureIncomplete(bytes: Uint8Array): number {
+  for (let n = 1; n <= Math.min(3, bytes.length); n++) {
+    const byte = bytes[bytes.length - n] as number;
+    if (byte < 0x80) return 0;
+    if (byte >= 0xc0) return n < (byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2) ? n : 0;
+  }
+  return 0;
 }
 
 /** GPT-2's characters for the 256 bytes: printable ones stand for themselves, others follow U+0100. */

@@ -1,4 +1,5 @@
 /** Log-probabilities of tokens, in the formats of both endpoints. */
+import type { TokenLogprob } from "../models/logprobs.js";
 import type { Piece } from "../models/text-stream.js";
 
 /** Replaces −∞, which JSON lacks, as in OpenAI's API. */
@@ -39,8 +40,16 @@ export function formatCompletionLogprobs(pieces: readonly Piece[], offset: numbe
     tokens: pieces.map(({ text }) => text),
     token_logprobs: pieces.map(({ logprob = 0 }) => Math.max(logprob, LOWEST)),
     top_logprobs: pieces.map(({ topLogprobs = [] }) =>
-      Object.fromEntries(topLogprobs.map(({ text, logprob }) => [text, Math.max(logprob, LOWEST)])),
+      Object.fromEntries(
+        topLogprobs.map((alternative) => [nameToken(alternative), Math.max(alternative.logprob, LOWEST)]),
+      ),
     ),
     text_offset: offsets,
   };
+}
+
+/** Returns a different name for each token, as OpenAI's API does: parts of characters are written as `bytes:\xe6`. */
+function nameToken({ text, bytes }: TokenLogprob): string {
+  if (Buffer.from(text).equals(bytes)) return text;
+  return `bytes:${Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("")}`;
 }

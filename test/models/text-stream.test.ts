@@ -17,19 +17,20 @@ const LETTERS = ["a", "b", "é", "▁", "▁the", "▁whale", "s", "🙂", "\n"]
  * Returns a tokenizer of letters, with bytes for all other characters. As in SentencePiece, the first space is
  * dropped.
  */
-function byteFallback(): string {
+function byteFallback(
+  decoders: object[] = [
+    { type: "Replace", pattern: { String: "▁" }, content: " " },
+    { type: "ByteFallback" },
+    { type: "Fuse" },
+    { type: "Strip", content: " ", start: 1, stop: 0 },
+  ],
+): string {
   const special = ["<unk>", "<s>", "</s>"];
   const bytes = Array.from(
     { length: 256 },
     (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`,
   );
   const file = join(temporary(), "tokenizer.json");
-  const decoders = [
-    { type: "Replace", pattern: { String: "▁" }, content: " " },
-    { type: "ByteFallback" },
-    { type: "Fuse" },
-    { type: "Strip", content: " ", start: 1, stop: 0 },
-  ];
   const vocab = Object.fromEntries([...special, ...bytes, ...LETTERS].map((token, id) => [token, id]));
   const model = { type: "BPE", unk_token: "<unk>", byte_fallback: true, fuse_unk: true, vocab, merges: [] };
   const added_tokens = special.map((content, id) => addedToken(id, content));
@@ -144,8 +145,10 @@ for (const [what, { file, ids: idsOf }] of Object.entries(CASES)) {
       if (stop.length === 0 || stop.includes("\ufffd") || /^[\ud800-\udfff]|[\ud800-\udbff]$/.test(stop))
         continue;
       const stops = ["never\u0001", stop];
-      const pieces = streamed(tokenizer, [], ids, stops);
+      const pieces = streamed(tokenizer, [], ids, stops, CERTAIN);
       t.is(joined(pieces), all.slice(0, all.indexOf(stop)), `${i}`);
+      if (!joined(pieces).includes("\ufffd"))
+        t.is(Buffer.from(listBytes(pieces).flat()).toString(), joined(pieces), `${i}`);
       t.deepEqual(
         pieces.map(({ token }) => token),
         ids.slice(0, pieces.length),
@@ -169,8 +172,11 @@ test("a token that may begin a stop string is delayed, and others are yielded at
   t.true(stream.ended);
   const cut = new TextStream(tokenizer, new Int32Array(), []);
   t.deepEqual(cut.add(3 + 0xe6), []);
-  t.deepEqual(cut.add(3 + 0xbc), [{ token: 3 + 0xe6, text: "" }]);
-  t.deepEqual(cut.finish(), [{ token: 3 + 0xbc, text: "\ufffd\ufffd" }]);
+  t.deepEqual(cut.add(3 + 0xbc), []);
+  t.deepEqual(cut.finish(), [
+    { token: 3 + 0xe6, text: "" },
+    { token: 3 + 0xbc, text: "\ufffd\ufffd" },
+  ]);
 });
 
 test("of invalid UTF-8, complete letters are kept, and ids without a token have no text", (t) => {
@@ -231,8 +237,94 @@ test("a stop string cuts the bytes where it cuts the text", (t) => {
   const pieces = streamed(tokenizer, [id("a")], [id("▁the"), id("▁whale")], ["le"], CERTAIN);
   t.is(joined(pieces), " the wha");
   t.deepEqual(listBytes(pieces), [[...Buffer.from(" the")], [...Buffer.from(" wha")]]);
-  // A token that is a part of the stop string's first character is not part of the answer.
-  t.is(joined(streamed(tokenizer, [], [id("a"), 3 + 0xc3, 3 + 0xa9], ["é"])), "a");
+});
+
+test("byte fallback: the bytes of tokens whose spaces Metaspace restores", (t) => {
+  const metaspace = { type: "Metaspace", replacement: "▁", prepend_scheme: "always", split: true };
+  const tokenizer = new Tokenizer(byteFallback([{ type: "ByteFallback" }, metaspace]));
+  const id = (token: string): number => tokenizer.tokenToId(token) as number;
+  const pieces = streamed(tokenizer, [], [id("▁the"), id("▁whale"), 3 + 0xc3, 3 + 0xa9], [], CERTAIN);
+  t.is(joined(pieces), "the whaleé");
+  t.deepEqual(listBytes(pieces), [[...Buffer.from("the")], [...Buffer.from(" whale")], [0xc3], [0xa9]]);
+});
+
+test("byte fallback: parts of the stop string's first character are not part of the answer", (t) => {
+  const tokenizer = new Tokenizer(byteFallback());
+  const id = (token: string): number => tokenizer.tokenToId(token) as number;
+  const whale = [0xe6, 0xbc, 0xa2].map((byte) => 3 + byte);
+  for (const stop of ["漢", "漢a"]) {
+    const pieces = streamed(tokenizer, [], [id("a"), ...whale, id("a")], [stop], CERTAIN);
+    t.deepEqual(listBytes(pieces), [[0x61]], stop);
+  }
+  const special = streamed(tokenizer, [], [id("a"), id("</s>"), ...whale], ["漢"]);
+  t.deepEqual(special, [
+    { token: id("a"), text: "a" },
+    { token: id("</s>"), text: "" },
+  ]);
+  const other = streamed(tokenizer, [], [...whale.slice(0, 2), id("a"), id("b")], ["b"], CERTAIN);
+  t.deepEqual(listBytes(other), [[0xe6], [0xbc], [0x61]]);
+});
+
+test("byte-level: a stop string cuts tokens that are parts of two characters", (t) => {
+  // GPT-2's characters of the bytes of a space with the first byte of a letter, and of its other bytes with an "x".
+  const vocab = { Ġæ: 0, "¼¢x": 1, x: 2, "¼¢æ": 3, "¼¢": 4, xxæ: 5 };
+  const file = join(temporary(), "tokenizer.json");
+  writeFileSync(
+    file,
+    JSON.stringify({
+      version: "1.0",
+      decoder: { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true },
+      model: { type: "BPE", vocab, merges: [] },
+    }),
+  );
+  const tokenizer = new Tokenizer(file);
+  const cases: [ids: number[], stop: string, bytes: number[][]][] = [
+    [[2, 0, 1], "漢", [[0x78], [0x20]]],
+    [[2, 0, 1], "漢x", [[0x78], [0x20]]],
+    [[2, 0, 1], " 漢", [[0x78]]],
+    [[2, 0, 1], "x漢", [[0x78], [0x20, 0xe6], [0xbc, 0xa2, 0x78]]],
+    [
+      [0, 1, 2],
+      "xx",
+      [
+        [0x20, 0xe6],
+        [0xbc, 0xa2],
+      ],
+    ],
+    [[0, 3, 4], "漢漢", [[0x20]]],
+    [
+      [0, 3, 1, 2],
+      "漢xx",
+      [
+        [0x20, 0xe6],
+        [0xbc, 0xa2],
+      ],
+    ],
+    [[2, 5], "xx", []],
+    [[2, 5], "xxx", []],
+    [[5, 1], "x漢", [[0x78]]],
+    [
+      [0, 1, 5],
+      "xx",
+      [
+        [0x20, 0xe6],
+        [0xbc, 0xa2],
+      ],
+    ],
+    [
+      [0, 4, 5],
+      "xx",
+      [
+        [0x20, 0xe6],
+        [0xbc, 0xa2],
+      ],
+    ],
+  ];
+  for (const [ids, stop, bytes] of cases) {
+    const pieces = streamed(tokenizer, [], ids, [stop], CERTAIN);
+    t.deepEqual(listBytes(pieces), bytes, `${ids.join()} ${stop}`);
+    t.is(Buffer.from(bytes.flat()).toString(), joined(pieces), `${ids.join()} ${stop}`);
+  }
 });
 
 test("alternatives have their own bytes, and an id that is not a token has none", (t) => {
