@@ -20,12 +20,12 @@ import { createSweepCommand } from "./sweep.js";
 import { runWithOptionNames } from "../arguments/option-name.js";
 import { readVersion } from "../package/version.js";
 import { didYouMean } from "../arguments/suggest.js";
-import { collect } from "./options/values.js";
+import { REPEATABLE } from "./options/values.js";
 
 /** Rejects repeated options unless they collect their values, since commander would keep only the last. */
 function refuseRepeats(command: Command): Command {
   for (const option of command.options) {
-    if (option.parseArg === collect) continue;
+    if (REPEATABLE.has(option.parseArg)) continue;
     let given = false;
     command.on(`option:${option.name()}`, () => {
       const flag = option.long ?? option.flags;

@@ -9,6 +9,7 @@ import {
   checkText,
   checkWhole,
 } from "../arguments/check.js";
+import { isShift, SHIFT_RANGE } from "../arguments/logit-shift.js";
 
 /** Sampling options. By default `temperature`, `topK`, `topP` and `minP` filter nothing. */
 export interface SamplingOptions {
@@ -128,8 +129,8 @@ export function checkGenerateOptions(
       (r) => r > 0 && Number.isFinite(r),
       "a number above 0",
     ),
-    frequencyPenalty: checkFinite(where, "frequencyPenalty", frequencyPenalty),
-    presencePenalty: checkFinite(where, "presencePenalty", presencePenalty),
+    frequencyPenalty: checkShift(where, "frequencyPenalty", frequencyPenalty),
+    presencePenalty: checkShift(where, "presencePenalty", presencePenalty),
     logitBias: checkBias(where, logitBias),
     seed: checkWhole(where, "seed", seed),
     stops:
@@ -141,17 +142,17 @@ export function checkGenerateOptions(
   };
 }
 
-function checkFinite(where: string, name: string, value: unknown): number {
-  return checkNumberThat(where, name, value, Number.isFinite, "a finite number");
+function checkShift(where: string, name: string, value: unknown): number {
+  return checkNumberThat(where, name, value, isShift, `a number ${SHIFT_RANGE}`);
 }
 
 /** Returns the biases by token id. Whether the model has these tokens is checked with the model. */
 function checkBias(where: string, given: unknown): Map<number, number> {
-  if (!isPlain(given)) refuse(where, "logitBias", "an object of numbers by token id", given);
+  if (!isPlain(given)) refuse(where, "logitBias", "an object with a number for each token id", given);
   return new Map(
     Object.entries(given).map(([id, value]) => {
       if (!/^(?:0|[1-9]\d{0,9})$/.test(id)) refuse(where, "the names in logitBias", "token ids", id);
-      return [Number(id), checkFinite(where, `logitBias[${id}]`, value)];
+      return [Number(id), checkShift(where, `logitBias[${id}]`, value)];
     }),
   );
 }

@@ -1,5 +1,6 @@
 /** Generates text token by token. */
 import { refuse } from "../arguments/check.js";
+import { optionName } from "../arguments/option-name.js";
 import type { Message } from "../chat/messages.js";
 import { LowrankError } from "../errors.js";
 import type { CausalLM } from "./causal-lm.js";
@@ -71,7 +72,7 @@ export function createDecodedTexts(
     if (token >= vocabulary)
       throw new LowrankError(
         "ERR_OPTION",
-        `${where}: logitBias has the token ${token}; this model's tokens are 0 to ${vocabulary - 1}`,
+        `${where}: ${optionName("logitBias")} has the token ${token}; this model's tokens are 0 to ${vocabulary - 1}`,
       );
   return prompts.map((prompt, row) => ({
     where,

@@ -139,6 +139,22 @@ test.serial(
   },
 );
 
+test.serial("generate: penalties and biases decide the tokens", async (t) => {
+  const biases = ["--logit-bias", "5=100", "--logit-bias", "6=90"];
+  const argv = ["generate", "--device", "cpu", "--model", model, "--max-tokens", "4", "--prompt", "hello"];
+  const chosen = async (...more: string[]): Promise<number[]> => {
+    const { stdout } = await run(...argv, "--json", ...biases, ...more);
+    return (JSON.parse(stdout) as { tokens: number[] }).tokens;
+  };
+  t.deepEqual(await chosen(), [5, 5, 5, 5]);
+  t.deepEqual(await chosen("--frequency-penalty", "60"), [5, 6, 5, 6]);
+  t.deepEqual(await chosen("--presence-penalty", "60"), [5, 6, 5, 5]);
+  t.deepEqual(await chosen("--presence-penalty", "-60"), [5, 5, 5, 5]);
+  const beyond = await run(...argv, "--logit-bias", "999999=1");
+  t.is(beyond.status, 1);
+  t.regex(beyond.stderr, /--logit-bias has the token 999999; this model's tokens are 0 to \d+\n$/);
+});
+
 /** Runs `lowrank chat` with these lines. */
 function chat(input: string, ...argv: string[]): Promise<Ended> {
   return new Promise((resolve, reject) => {

@@ -88,6 +88,20 @@ const wrong: [string[], RegExp][] = [
   [["evaluate", "--data", "d.txt", "--dtype", "half"], /--dtype <type>.*Allowed choices are f32, f16, bf16/],
   [["generate", "--prompt", "a", "--min-p", "1.1"], /--min-p <p>.*from 0 to 1, got 1\.1/],
   [["generate", "--prompt", "a", "--repetition-penalty", "0"], /--repetition-penalty <r>.*above 0, got 0/],
+  [
+    ["generate", "--prompt", "a", "--frequency-penalty", "1e7"],
+    /--frequency-penalty <p>.*from -1000000 to 1000000, got 1e7/,
+  ],
+  [["chat", "--presence-penalty", "much"], /--presence-penalty <p>.*"much" is not a number/],
+  [
+    ["generate", "--prompt", "a", "--logit-bias", "whale=1"],
+    /--logit-bias <id=bias>.*a token id and a number, such as 15=-100, got whale=1/,
+  ],
+  [["generate", "--prompt", "a", "--logit-bias", "5=low"], /--logit-bias <id=bias>.*"low" is not a number/],
+  [
+    ["generate", "--prompt", "a", "--logit-bias", "5=1", "--logit-bias", "5=2"],
+    /--logit-bias <id=bias>.*Token 5 is given twice; give it once/,
+  ],
   [["generate"], /generate needs --prompt TEXT or --messages FILE/],
   [["generate", "--prompt", "a", "--messages", "[]"], /--prompt with --messages: .*; give one of them/],
   [["inspect"], /missing required argument 'path'/],

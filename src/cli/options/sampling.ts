@@ -12,6 +12,9 @@ export interface SamplingFlags {
   topK?: number | undefined;
   minP?: number | undefined;
   repetitionPenalty: number;
+  frequencyPenalty: number;
+  presencePenalty: number;
+  logitBias?: Record<string, number> | undefined;
   stop?: string[] | undefined;
   seed: number;
 }
@@ -42,6 +45,23 @@ export function declareSampling(command: Command): Command {
       value.parsePositive,
       1,
     )
+    .option(
+      "--frequency-penalty <p>",
+      "subtract this from a token's logit for each time that it was chosen",
+      value.parseShift,
+      0,
+    )
+    .option(
+      "--presence-penalty <p>",
+      "subtract this from the logit of each token that was chosen",
+      value.parseShift,
+      0,
+    )
+    .option(
+      "--logit-bias <id=bias>",
+      "add the bias to the logit of a token; may be given several times",
+      value.collectBiases,
+    )
     .option("--stop <text>", "stop before this text; may be given several times", value.collect)
     .option("--seed <n>", "seed of the sampling", value.parseCountFromZero, 0);
 }
@@ -67,6 +87,9 @@ export function readGenerateOptions(flags: SamplingFlags, signal: AbortSignal): 
     topP: flags.topP,
     minP: flags.minP,
     repetitionPenalty: flags.repetitionPenalty,
+    frequencyPenalty: flags.frequencyPenalty,
+    presencePenalty: flags.presencePenalty,
+    logitBias: flags.logitBias,
     seed: flags.seed,
     stop: flags.stop,
     signal,

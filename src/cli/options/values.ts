@@ -1,6 +1,7 @@
 /** Parses and validates option values. An error ends the command with status 2. */
 import { InvalidArgumentError } from "commander";
 import { parseSize } from "../../arguments/byte-size.js";
+import { isShift, SHIFT_RANGE } from "../../arguments/logit-shift.js";
 import { parseSaveInterval } from "../../train/options/save-interval.js";
 import { checkInit, type InitLoraWeights } from "../../lora/options/init-weights.js";
 import { didYouMean } from "../../arguments/suggest.js";
@@ -55,6 +56,8 @@ export const parsePort = createRangeParser(
 export const parsePositive = createRangeParser((value) => value > 0, "above 0");
 export const parseNotNegative = createRangeParser((value) => value >= 0, "0 or above");
 export const parseFraction = createRangeParser((value) => value >= 0 && value <= 1, "from 0 to 1");
+/** A number that is added to logits. */
+export const parseShift = createRangeParser(isShift, SHIFT_RANGE);
 export const parseProbability = createRangeParser(
   (value) => value > 0 && value <= 1,
   "above 0 and at most 1",
@@ -130,10 +133,25 @@ export function parseShares(text: string): number[] {
   return numbers;
 }
 
-/** Collects the values of a repeatable option. All other options may be given only once. */
+/** Collects the values of a repeatable option. */
 export function collect(text: string, before: string[] | undefined): string[] {
   return [...(before ?? []), text];
 }
+
+/** Collects the biases of a repeatable option by token id, such as `15=-100`. */
+export function collectBiases(
+  text: string,
+  before: Readonly<Record<string, number>> = {},
+): Record<string, number> {
+  const [, id, bias] = /^(0|[1-9]\d{0,9})=(.+)$/.exec(text) ?? [];
+  if (id === undefined || bias === undefined)
+    throw new InvalidArgumentError(`It must be a token id and a number, such as 15=-100, got ${text}.`);
+  if (Object.hasOwn(before, id)) throw new InvalidArgumentError(`Token ${id} is given twice; give it once.`);
+  return { ...before, [id]: parseShift(bias) };
+}
+
+/** The parsers of options that may be given several times. */
+export const REPEATABLE: ReadonlySet<unknown> = new Set([collect, collectBiases]);
 
 /** Parses `true` or `false`. */
 export function parseBoolean(text: string): boolean {
