@@ -33,6 +33,7 @@ export const FOLLOWED: readonly Followed[] = [
     "test/train/sweep-options.test.ts: the remedies of the messages help",
   ],
   [/^sweep takes <option>$|^<halving> differs$|^<option> of … was …, and is … now$/, undefined],
+  [/<logitBias> has the token …; this model's tokens are 0 to …$/, undefined],
   [
     /give one share for each of several devices$/,
     "test/train/devices.test.ts: a device without rows is refused",
